@@ -1,0 +1,1 @@
+"""Client library of the Runyard coordinator: needs grpcio and protobuf, nothing else."""
