@@ -1,0 +1,62 @@
+# Everything a person or a CI job does with this checkout. Needs only make and Python 3.11 or newer.
+
+PYTHON ?= python3
+VENV ?= .venv
+ENVIRONMENT := $(VENV)/.installed
+IN_VENV := $(VENV)/bin/python -m
+
+PROTO_VENV := .cache/protoc
+PROTO_TOOLS := $(PROTO_VENV)/.installed
+BUF := @bufbuild/buf@1.75.0
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test check protos check-protos bench clean
+
+help: ## Show this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
+		printf '  make %-14s %s\n' "$$target" "$$text"; done
+
+demo: $(ENVIRONMENT) ## Run real Dagster jobs on two clusters of this machine, and kill a worker
+	@$(IN_VENV) examples.demo
+
+test: check ## Run the static checks and every test
+	$(IN_VENV) pytest $(PYTEST_ARGS)
+
+check: $(ENVIRONMENT) ## Run the static checks: ruff and mypy
+	$(IN_VENV) ruff check .
+	$(IN_VENV) ruff format --check .
+	$(IN_VENV) mypy
+
+protos: $(PROTO_TOOLS) ## Generate the stubs anew from protos/runyard/v1/*.proto
+	cd protos && $(abspath $(PROTO_VENV))/bin/python -m grpc_tools.protoc -I. \
+		--plugin=protoc-gen-mypy=$(abspath $(PROTO_VENV))/bin/protoc-gen-mypy \
+		--plugin=protoc-gen-mypy_grpc=$(abspath $(PROTO_VENV))/bin/protoc-gen-mypy_grpc \
+		--python_out=. --grpc_python_out=. --mypy_out=quiet:. --mypy_grpc_out=quiet:. runyard/v1/*.proto
+	cd protos && grep -L 'class .*Stub' runyard/v1/*_pb2_grpc.py* | xargs -r rm  # files that declare no service
+
+check-protos: protos ## Fail if the committed stubs are not those of the protos, or the protos have lint
+	git diff --exit-code -- protos
+	@test -z "$$(git status --porcelain -- protos)" || { git status --short -- protos; exit 1; }
+	@if command -v npx >/dev/null; then cd protos && npx --yes $(BUF) lint; \
+		else echo 'check-protos: no npx on this machine, so buf lint is left out'; fi
+
+bench: $(ENVIRONMENT) ## Run one benchmark, as in: make bench NAME=time_to_failure
+	@test -n "$(NAME)" || { echo 'usage: make bench NAME=...; there are:'; \
+		ls benchmarks/*.py | sed 's|benchmarks/\(.*\)\.py|  \1|'; exit 2; }
+	@$(IN_VENV) benchmarks.$(NAME) $(BENCH_ARGS)
+
+clean: ## Remove the environment and everything that tools left behind
+	rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis dist node_modules
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(ENVIRONMENT): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(IN_VENV) pip install --quiet --upgrade 'pip>=25.1'  # the first that knows --group
+	$(IN_VENV) pip install --quiet --editable . --group dev
+	@touch $@
+
+$(PROTO_TOOLS): protos/requirements.txt
+	$(PYTHON) -m venv $(PROTO_VENV)
+	$(PROTO_VENV)/bin/pip install --quiet --requirement protos/requirements.txt
+	@touch $@
