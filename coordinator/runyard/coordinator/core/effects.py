@@ -1,0 +1,57 @@
+"""What the core asks of its shell. The shell carries out each batch in one order: persist, send, answer."""
+
+from dataclasses import dataclass
+
+from runyard.coordinator.core.model import Node, Run
+from runyard.v1 import agent_pb2
+
+
+@dataclass(frozen=True)
+class SaveRun:
+    """Write the run and one line of its history; watchers hear of it once it is on disk."""
+
+    run: Run
+    event: str
+
+
+@dataclass(frozen=True)
+class DropRun:
+    """Delete the run and its history."""
+
+    run_id: str
+
+
+@dataclass(frozen=True)
+class SaveNode:
+    """Write what must outlive the coordinator of a node: its identity, epoch and offer."""
+
+    node: Node
+
+
+@dataclass(frozen=True)
+class SaveTombstone:
+    """Write that a run unknown so far must never start."""
+
+    run_id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Send:
+    """Send to the node's agent, if this session is still its session."""
+
+    node_id: str
+    session: int
+    message: agent_pb2.SessionResponse
+
+
+@dataclass(frozen=True)
+class EndSession:
+    """Close a session that the core no longer counts."""
+
+    node_id: str
+    session: int
+    reason: str
+
+
+Effect = SaveRun | DropRun | SaveNode | SaveTombstone | Send | EndSession

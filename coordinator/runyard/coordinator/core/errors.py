@@ -1,0 +1,30 @@
+"""What the core refuses.
+
+    FleetError
+    ├── LaunchConflict       the same launch key with another content
+    ├── LaunchRefused        the launch cannot be taken now or ever
+    └── NodeRefused          the agent may not join
+        └── NodeIdInUse      another agent holds the node ID
+
+Each carries one sentence for the caller that says what is wrong and what to do.
+"""
+
+
+class FleetError(Exception):
+    """Base of everything that the core refuses."""
+
+
+class LaunchConflict(FleetError):
+    """This run ID and resume number were launched before with another content."""
+
+
+class LaunchRefused(FleetError):
+    """The launch cannot be taken as it is."""
+
+
+class NodeRefused(FleetError):
+    """The agent may not join."""
+
+
+class NodeIdInUse(NodeRefused):
+    """Another agent holds the node ID."""

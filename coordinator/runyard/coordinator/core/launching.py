@@ -1,0 +1,145 @@
+"""What clients ask: launch a run, end a run, settle its outcome."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from runyard.coordinator.core.commands import assign, stop
+from runyard.coordinator.core.errors import LaunchConflict, LaunchRefused
+from runyard.coordinator.core.fleet import Fleet
+from runyard.coordinator.core.model import (
+    Assigned,
+    Finished,
+    Instant,
+    Launch,
+    Place,
+    Queued,
+    Run,
+    Stopping,
+    StopRequest,
+    Times,
+)
+from runyard.coordinator.core.placement import choose, what_is_missing
+from runyard.v1 import run_pb2
+
+
+def on_launch(fleet: Fleet, now: Instant, launch: Launch) -> Run:
+    """Takes a launch, or recognises the repeat of one.
+
+    Returns:
+        The run as it is after the call.
+
+    Raises:
+        LaunchConflict: The same key was launched with another content.
+        LaunchRefused: An earlier attempt is live, the key is superseded, or no node could ever take the run.
+    """
+    known = fleet.runs.get(launch.run_id)
+    if known is not None and known.launch.resume_number == launch.resume_number:
+        return _repeated(known, launch)
+    if known is not None:
+        _require_superseding(known, launch)
+    attempt = 0 if known is None else known.attempt + 1
+    run = Run(launch, attempt, Queued(), Times(launched=now.wall), since=now.monotonic)
+    buried = fleet.tombstones.get(launch.run_id) if known is None else None
+    if buried is None and (missing := what_is_missing(launch.requirements, fleet.nodes)):
+        raise LaunchRefused(missing)
+    run = fleet.put(run, "launched")
+    if buried is not None:
+        outcome = run_pb2.Outcome(
+            kind=run_pb2.OUTCOME_KIND_STOPPED, message=f"stopped before launch: {buried}"
+        )
+        return fleet.move(run, Finished(outcome, None), now, outcome.message)
+    place_waiting(fleet, now)
+    return fleet.runs[launch.run_id]
+
+
+def _repeated(known: Run, launch: Launch) -> Run:
+    # A run adopted from its agent has no digest: its launch was lost with the store.
+    if known.launch.digest not in ("", launch.digest):
+        raise LaunchConflict(
+            f"run {launch.run_id} (resume {launch.resume_number}) was launched before with other content "
+            f"(digest {known.launch.digest[:12]}, now {launch.digest[:12]}); a launch cannot be changed"
+        )
+    return known
+
+
+def _require_superseding(known: Run, launch: Launch) -> None:
+    if launch.resume_number < known.launch.resume_number:
+        raise LaunchRefused(
+            f"run {launch.run_id} is already at resume {known.launch.resume_number}; "
+            f"resume {launch.resume_number} is superseded"
+        )
+    if not isinstance(known.phase, Finished):
+        where = f"on node {known.place.node}" if known.place else "in the queue"
+        raise LaunchRefused(
+            f"attempt {known.attempt} of run {launch.run_id} is still live {where}; "
+            "stop it first, or wait until it is proven over"
+        )
+
+
+def on_terminate(fleet: Fleet, now: Instant, run_id: str, reason: str) -> bool:
+    """Ends a run, wherever it is in its life.
+
+    Returns:
+        True if there was something to end; False if the run is over or was never seen.
+    """
+    run = fleet.runs.get(run_id)
+    if run is None:
+        if run_id not in fleet.tombstones:
+            fleet.bury(run_id, reason)
+        return False
+    if isinstance(run.phase, Finished):
+        return False
+    if run.stop is None:
+        end(fleet, now, run, StopRequest(reason, run_pb2.OUTCOME_KIND_STOPPED))
+        place_waiting(fleet, now)
+    return True
+
+
+def end(fleet: Fleet, now: Instant, run: Run, request: StopRequest) -> None:
+    """Has a run stopped: at once if it is still in the queue, through its agent otherwise."""
+    run = replace(run, stop=request)
+    if isinstance(run.phase, Queued):
+        outcome = run_pb2.Outcome(kind=request.outcome, message=request.reason)
+        fleet.move(run, Finished(outcome, None), now, request.reason)
+        return
+    if not isinstance(run.phase, Stopping):
+        assert run.place is not None
+        pid = getattr(run.phase, "pid", 0)
+        run = fleet.move(run, Stopping(run.place, pid), now, request.reason)
+    stop(fleet, run)
+
+
+def on_reports_settled(fleet: Fleet, keys: Iterable[tuple[str, int]]) -> None:
+    """Notes which outcomes are settled in Dagster."""
+    for run_id, attempt in keys:
+        run = fleet.runs.get(run_id)
+        if run is None or run.attempt != attempt or run.reported:
+            continue
+        if isinstance(run.phase, Finished):
+            fleet.put(replace(run, reported=True), "outcome settled in Dagster")
+
+
+def unsettled(fleet: Fleet, deployment: str) -> list[Run]:
+    """The finished runs of a deployment that its reporter has not settled, oldest first."""
+    return [
+        run
+        for run in fleet.runs.values()
+        if isinstance(run.phase, Finished) and not run.reported and run.launch.deployment == deployment
+    ]
+
+
+def place_waiting(fleet: Fleet, now: Instant) -> None:
+    """Gives waiting runs to nodes, first come first served; a run that does not fit lets others pass."""
+    hopeless: set[tuple[object, ...]] = set()
+    for run in fleet.waiting():
+        assert isinstance(run.phase, Queued)
+        wanted = (run.launch.requirements, run.phase.refused_by)
+        if wanted in hopeless:
+            continue
+        node = choose(run.launch.requirements, run.phase, fleet.candidates())
+        if node is None:
+            hopeless.add(wanted)
+            continue
+        place = Place(node.node_id, node.cluster)
+        run = fleet.move(run, Assigned(place, run.phase.refused_by), now, f"assigned to {node.node_id}")
+        assign(fleet, run)

@@ -1,0 +1,225 @@
+"""What the coordinator knows: runs, each in exactly one phase, and nodes, each with one kind of liveness."""
+
+from dataclasses import dataclass, field, replace
+
+from runyard.v1 import fleet_pb2, run_pb2
+
+
+@dataclass(frozen=True)
+class Instant:
+    """One reading of both clocks, taken by the shell.
+
+    Deadlines use `monotonic` (seconds) alone, so a stepped wall clock changes nothing; `wall` (seconds since
+    the epoch) is shown to people.
+    """
+
+    monotonic: float
+    wall: float
+
+
+@dataclass(frozen=True)
+class Requirements:
+    """What a node must offer. Empty strings match anything."""
+
+    cluster: str = ""
+    node: str = ""
+    labels: tuple[tuple[str, str], ...] = ()
+    driver: str = "process"
+
+
+@dataclass(frozen=True)
+class Policies:
+    """Time limits of a run, in seconds. None: no limit."""
+
+    grace: float
+    max_queue_time: float | None = None
+    start_timeout: float | None = None
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One accepted LaunchRun call.
+
+    Attributes:
+        digest: SHA-256 of the spec; tells a repeat from another launch under the same key.
+        spec: What the agent needs. Its secrets are dropped when the run has finished.
+    """
+
+    run_id: str
+    resume_number: int
+    deployment: str
+    job: str
+    location: str
+    requirements: Requirements
+    policies: Policies
+    digest: str
+    spec: run_pb2.LaunchSpec
+
+    def without_secrets(self) -> "Launch":
+        """The same launch, without the arguments and the environment of the worker."""
+        public = run_pb2.LaunchSpec()
+        public.CopyFrom(self.spec)
+        public.ClearField("worker_args")
+        public.ClearField("environment")
+        return replace(self, spec=public)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an attempt was put."""
+
+    node: str
+    cluster: str
+
+
+@dataclass(frozen=True)
+class Queued:
+    """Waits for a node. `refused_by` names nodes that refused earlier attempts of this launch, and why."""
+
+    refused_by: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Assigned:
+    """A node was told; it has not confirmed. The node may or may not have started the worker."""
+
+    place: Place
+    refused_by: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Starting:
+    """The node has the attempt on its disk."""
+
+    place: Place
+
+
+@dataclass(frozen=True)
+class Running:
+    """The worker process exists."""
+
+    place: Place
+    pid: int
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """The node was told to stop the attempt, or never to start it. `pid` is 0 while no worker was seen."""
+
+    place: Place
+    pid: int = 0
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The attempt is provably over. `place` is None if no node ever had it."""
+
+    outcome: run_pb2.Outcome
+    place: Place | None
+
+
+Placed = Assigned | Starting | Running | Stopping
+Phase = Queued | Assigned | Starting | Running | Stopping | Finished
+
+
+@dataclass(frozen=True)
+class StopRequest:
+    """Why the attempt is to end, and what its outcome is called when the stop ends it."""
+
+    reason: str
+    outcome: run_pb2.OutcomeKind.ValueType
+
+
+@dataclass(frozen=True)
+class Times:
+    """When things happened, in seconds since the epoch on the coordinator's wall clock. For display only."""
+
+    launched: float
+    assigned: float | None = None
+    running: float | None = None
+    finished: float | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's latest attempt.
+
+    Attributes:
+        attempt: The fencing number; counts up with every new attempt, for whatever reason.
+        since: Monotonic time of the last change of phase; starts anew with the coordinator.
+        reported: The outcome is settled in Dagster.
+    """
+
+    launch: Launch
+    attempt: int
+    phase: Phase
+    times: Times
+    since: float
+    stop: StopRequest | None = None
+    reported: bool = False
+
+    @property
+    def run_id(self) -> str:
+        return self.launch.run_id
+
+    @property
+    def place(self) -> Place | None:
+        """Where the attempt is or was."""
+        return None if isinstance(self.phase, Queued) else self.phase.place
+
+    @property
+    def is_live(self) -> bool:
+        """True while a node may have a worker for the attempt."""
+        return isinstance(self.phase, Placed)
+
+
+@dataclass(frozen=True)
+class Ready:
+    """In session, and heard of within the lease."""
+
+    session: int
+    last_heard: float
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """The session is broken; the lease has not run out."""
+
+    last_heard: float
+
+
+@dataclass(frozen=True)
+class Unreachable:
+    """The lease ran out. Unknown is not dead: the node's runs stay as they are."""
+
+    last_heard: float
+
+
+Liveness = Ready | Suspect | Unreachable
+
+
+@dataclass(frozen=True)
+class Node:
+    """A place that can host run workers.
+
+    Attributes:
+        installation: Names the agent's state directory; tells two agents under one node ID apart.
+        epoch: Counts the sessions of the node, over restarts of the coordinator.
+    """
+
+    node_id: str
+    cluster: str
+    installation: str
+    boot_id: str
+    epoch: int
+    labels: tuple[tuple[str, str], ...]
+    drivers: tuple[str, ...]
+    slots: int
+    facts: fleet_pb2.NodeFacts
+    liveness: Liveness
+    last_heard_wall: float
+    load: fleet_pb2.NodeLoad = field(default_factory=fleet_pb2.NodeLoad)
+
+    @property
+    def is_ready(self) -> bool:
+        return isinstance(self.liveness, Ready)

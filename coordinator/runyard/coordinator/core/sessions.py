@@ -1,0 +1,218 @@
+"""What agents say: Hello, heartbeats, reports, and silence."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from runyard.coordinator.core.commands import assign, duration, stop
+from runyard.coordinator.core.errors import NodeIdInUse, NodeRefused
+from runyard.coordinator.core.fleet import Fleet
+from runyard.coordinator.core.launching import place_waiting
+from runyard.coordinator.core.leases import hear, suspect
+from runyard.coordinator.core.model import (
+    Assigned,
+    Instant,
+    Node,
+    Queued,
+    Ready,
+    Run,
+    Running,
+    Starting,
+    Stopping,
+)
+from runyard.coordinator.core.placement import why_never
+from runyard.coordinator.core.reports import apply_status, finish
+from runyard.v1 import agent_pb2, run_pb2
+
+PROTOCOL = 1
+"""The protocol version that this coordinator speaks."""
+
+REPEAT_AFTER = 2.0
+"""Seconds after which a command that a heartbeat does not reflect is sent again."""
+
+
+def on_hello(fleet: Fleet, now: Instant, session: int, hello: agent_pb2.Hello) -> None:
+    """Opens a session and brings both sides' accounts together.
+
+    Args:
+        session: Number of the session, never used before.
+
+    Raises:
+        NodeRefused: No common protocol version.
+        NodeIdInUse: Another agent holds the node ID, or left runs under it.
+    """
+    before = fleet.nodes.get(hello.node_id)
+    _require_welcome(fleet, before, hello)
+    if before is not None:
+        fleet.end_session(before, "superseded by a new session of the same agent")
+    node = _node(fleet, before, hello, now, session)
+    fleet.save_node(node)
+    welcome = agent_pb2.Welcome(
+        node_epoch=node.epoch,
+        protocol=PROTOCOL,
+        heartbeat_interval=duration(fleet.leases.interval(len(fleet.nodes))),
+        lease=duration(fleet.leases.lease(len(fleet.nodes))),
+    )
+    fleet.send(node.node_id, agent_pb2.SessionResponse(welcome=welcome))
+    rebooted = before is not None and before.boot_id != hello.boot_id
+    _hear_all(fleet, now, node, hello.attempts)
+    listed = _phases(hello.attempts)
+    for run in fleet.live_on(node.node_id):
+        phase_there = listed.get((run.run_id, run.attempt))
+        if phase_there is None and isinstance(run.phase, Starting | Running):
+            _lost_at_hello(fleet, now, run, rebooted)
+        else:
+            _repeat(fleet, run, phase_there)
+    place_waiting(fleet, now)
+
+
+def _require_welcome(fleet: Fleet, before: Node | None, hello: agent_pb2.Hello) -> None:
+    if not hello.protocol_min <= PROTOCOL <= hello.protocol_max:
+        raise NodeRefused(
+            f"this coordinator speaks protocol {PROTOCOL}, the agent {hello.protocol_min} to "
+            f"{hello.protocol_max}; upgrade the older of the two"
+        )
+    if before is None or before.installation == hello.installation_id:
+        return
+    if before.is_ready:
+        raise NodeIdInUse(
+            f"node ID {hello.node_id!r} is in use by a live agent on {_host(before)}; "
+            "give this agent another node_id"
+        )
+    if live := fleet.live_on(hello.node_id):
+        raise NodeIdInUse(
+            f"node ID {hello.node_id!r} belongs to another installation on {_host(before)} "
+            f"that still has {len(live)} unfinished run(s); bring that agent back with its state directory, "
+            "or give this agent another node_id"
+        )
+
+
+def _host(node: Node) -> str:
+    return node.facts.hostname or "another host"
+
+
+def _node(fleet: Fleet, before: Node | None, hello: agent_pb2.Hello, now: Instant, session: int) -> Node:
+    return Node(
+        node_id=hello.node_id,
+        cluster=hello.cluster,
+        installation=hello.installation_id,
+        boot_id=hello.boot_id,
+        epoch=before.epoch + 1 if before else 1,
+        labels=tuple(sorted(hello.labels.items())),
+        drivers=tuple(hello.drivers),
+        slots=hello.slots,
+        facts=hello.facts,
+        liveness=Ready(session, now.monotonic),
+        last_heard_wall=now.wall,
+    )
+
+
+def _lost_at_hello(fleet: Fleet, now: Instant, run: Run, rebooted: bool) -> None:
+    """Ends a run that the node had on its disk and has no more."""
+    if rebooted:
+        kind = run_pb2.OUTCOME_KIND_NODE_LOST
+        message = "the node rebooted and its worker is gone"
+    else:
+        kind = run_pb2.OUTCOME_KIND_EXIT_UNKNOWN
+        message = "the agent came back without a record of the attempt; was its state directory lost?"
+    finish(fleet, now, run, run_pb2.Outcome(kind=kind, message=message))
+
+
+def on_heartbeat(
+    fleet: Fleet, now: Instant, node_id: str, session: int, heartbeat: agent_pb2.Heartbeat
+) -> None:
+    """Renews the node's lease, takes its measurements, and repeats what the agent has not taken up."""
+    node = _in_session(fleet, node_id, session)
+    if node is None:
+        return
+    node = replace(hear(node, now), load=heartbeat.load)
+    fleet.put_node(node)
+    ack = agent_pb2.HeartbeatAck(sequence=heartbeat.sequence)
+    fleet.send(node_id, agent_pb2.SessionResponse(heartbeat_ack=ack))
+    _hear_all(fleet, now, node, heartbeat.attempts)
+    listed = _phases(heartbeat.attempts)
+    for run in fleet.live_on(node_id):
+        # A heartbeat may be older than the last command: absence proves nothing here, so only repeat.
+        if now.monotonic - run.since >= REPEAT_AFTER:
+            _repeat(fleet, run, listed.get((run.run_id, run.attempt)))
+    place_waiting(fleet, now)
+
+
+def _repeat(fleet: Fleet, run: Run, phase_there: run_pb2.Phase.ValueType | None) -> None:
+    """Sends the run's last command again if the agent's account does not reflect it."""
+    if isinstance(run.phase, Assigned) and phase_there is None:
+        assign(fleet, run)
+    elif isinstance(run.phase, Stopping) and phase_there != run_pb2.PHASE_STOPPING:
+        stop(fleet, run)
+
+
+def _phases(
+    statuses: Iterable[agent_pb2.AttemptStatus],
+) -> dict[tuple[str, int], run_pb2.Phase.ValueType]:
+    return {(status.run_id, status.attempt): status.phase for status in statuses}
+
+
+def on_status(
+    fleet: Fleet, now: Instant, node_id: str, session: int, status: agent_pb2.AttemptStatus
+) -> None:
+    """Takes the news of one attempt."""
+    node = _in_session(fleet, node_id, session)
+    if node is not None:
+        fleet.put_node(hear(node, now))
+        apply_status(fleet, now, node, status)
+        place_waiting(fleet, now)
+
+
+def on_rejection(
+    fleet: Fleet, now: Instant, node_id: str, session: int, rejection: agent_pb2.Rejection
+) -> None:
+    """Takes an assignment back from a node that refused it; the next attempt goes elsewhere."""
+    run = fleet.runs.get(rejection.run_id)
+    if _in_session(fleet, node_id, session) is None or run is None:
+        return
+    if run.attempt != rejection.attempt or run.place is None or run.place.node != node_id:
+        return
+    if isinstance(run.phase, Stopping):
+        outcome = run_pb2.Outcome(kind=run_pb2.OUTCOME_KIND_STOPPED, message="stopped before it started")
+        finish(fleet, now, run, outcome)
+    elif isinstance(run.phase, Assigned):
+        refused_by = (*run.phase.refused_by, (node_id, rejection.reason))
+        _place_elsewhere(fleet, now, run, refused_by)
+    place_waiting(fleet, now)
+
+
+def _place_elsewhere(fleet: Fleet, now: Instant, run: Run, refused_by: tuple[tuple[str, str], ...]) -> None:
+    node_id, reason = refused_by[-1]
+    refusers = dict(refused_by)
+    others = [node for node in fleet.nodes.values() if node.node_id not in refusers]
+    if any(why_never(run.launch.requirements, node) is None for node in others):
+        fleet.move(run, Queued(refused_by), now, f"node {node_id} refused: {reason}")
+        return
+    reasons = "; ".join(f"{refuser}: {why}" for refuser, why in refused_by)
+    outcome = run_pb2.Outcome(
+        kind=run_pb2.OUTCOME_KIND_START_FAILED,
+        message=f"every node that could take the run refused it ({reasons})",
+    )
+    finish(fleet, now, run, outcome)
+
+
+def on_disconnect(fleet: Fleet, node_id: str, session: int) -> None:
+    """Notes that a session ended: nothing new is placed on the node, and nothing is presumed of its runs."""
+    node = _in_session(fleet, node_id, session)
+    if node is not None:
+        fleet.put_node(suspect(node))
+
+
+def _in_session(fleet: Fleet, node_id: str, session: int) -> Node | None:
+    """The node, unless the message is of a session that is over."""
+    node = fleet.nodes.get(node_id)
+    if node is None or not isinstance(node.liveness, Ready) or node.liveness.session != session:
+        return None
+    return node
+
+
+def _hear_all(fleet: Fleet, now: Instant, node: Node, statuses: Iterable[agent_pb2.AttemptStatus]) -> None:
+    for status in statuses:
+        apply_status(fleet, now, node, status)
+        run = fleet.runs.get(status.run_id)
+        if run is not None and run.is_live and run.attempt == status.attempt and status.HasField("usage"):
+            fleet.usage[run.run_id] = status.usage

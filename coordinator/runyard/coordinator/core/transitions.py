@@ -1,0 +1,65 @@
+"""The one place where a run changes its phase."""
+
+from dataclasses import replace
+
+from runyard.coordinator.core.model import (
+    Assigned,
+    Finished,
+    Instant,
+    Phase,
+    Queued,
+    Run,
+    Running,
+    Starting,
+    Stopping,
+)
+from runyard.v1 import run_pb2
+
+ALLOWED: dict[type[Phase], frozenset[type[Phase]]] = {
+    Queued: frozenset({Assigned, Finished}),
+    Assigned: frozenset({Queued, Starting, Running, Stopping, Finished}),
+    Starting: frozenset({Running, Stopping, Finished}),
+    Running: frozenset({Stopping, Finished}),
+    Stopping: frozenset({Finished}),
+    Finished: frozenset(),
+}
+"""From each phase, the phases that may follow. Reports are level-triggered, so a phase may be skipped."""
+
+PRESUMED = frozenset({run_pb2.OUTCOME_KIND_NODE_LOST, run_pb2.OUTCOME_KIND_EXIT_UNKNOWN})
+"""Outcomes that a real result may still correct, because nobody saw the end."""
+
+
+class ForbiddenTransition(Exception):
+    """A run was to enter a phase that may not follow its present one. Always a fault of Runyard's own."""
+
+
+def advance(run: Run, phase: Phase, now: Instant) -> Run:
+    """The run in its next phase.
+
+    Raises:
+        ForbiddenTransition: `phase` may not follow the run's present phase.
+    """
+    if type(phase) not in ALLOWED[type(run.phase)]:
+        raise ForbiddenTransition(f"{run.run_id}/{run.attempt}: {run.phase} -> {phase}")
+    times = run.times
+    match phase:
+        case Assigned():
+            times = replace(times, assigned=now.wall)
+        case Running():
+            times = replace(times, running=now.wall)
+        case Finished():
+            times = replace(times, finished=now.wall)
+            run = replace(run, launch=run.launch.without_secrets())
+        case Queued():
+            # Back from a node that refused: what comes next is another attempt.
+            run = replace(run, attempt=run.attempt + 1)
+    return replace(run, phase=phase, times=times, since=now.monotonic)
+
+
+def correct(run: Run, outcome: run_pb2.Outcome) -> Run | None:
+    """A finished run with the outcome that was really seen, or None if there is nothing to correct."""
+    if not isinstance(run.phase, Finished) or run.phase.outcome.kind not in PRESUMED:
+        return None
+    if outcome.kind in PRESUMED:
+        return None
+    return replace(run, phase=replace(run.phase, outcome=outcome))
