@@ -20,7 +20,6 @@ class Bury:
     """Write to disk that the attempt must never start; then `on_found` with what the disk has."""
 
     key: AttemptKey
-    identity: LaunchIdentity
     reason: str
 
 

@@ -50,6 +50,10 @@ class LaunchIdentity:
     location: str
 
 
+UNKNOWN_LAUNCH = LaunchIdentity(resume_number=0, deployment="", job="", location="")
+"""Of an attempt that was stopped before its launch arrived."""
+
+
 @dataclass(frozen=True)
 class Accepted:
     """On disk; the worker was provably not started yet."""

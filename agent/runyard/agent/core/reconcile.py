@@ -82,12 +82,12 @@ class Holdings:
         held = self._held.setdefault(attempt.key, attempt)
         return [Report(held)]
 
-    def on_stop(self, key: AttemptKey, identity: LaunchIdentity, grace: float, reason: str) -> list[Effect]:
+    def on_stop(self, key: AttemptKey, grace: float, reason: str) -> list[Effect]:
         """Stops an attempt in whatever phase it is; one that never came is buried, so that it never will."""
         held = self._held.get(key)
         match held:
             case None:
-                return [Bury(key, identity, reason)]
+                return [Bury(key, reason)]
             case HeldAttempt(phase=Finished() | Stopping()):
                 return [Report(held)]
             case _:

@@ -1,0 +1,1 @@
+"""The durable account: runs with their history, nodes, tombstones and job snapshots."""

@@ -1,0 +1,101 @@
+"""Opening the database: one coordinator at a time, checked, and at the newest schema."""
+
+import fcntl
+import os
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from alembic.util.exc import CommandError
+from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy.exc import DatabaseError, OperationalError
+
+_MIGRATIONS = Path(__file__).with_name("migrations")
+
+
+class StoreError(Exception):
+    """The state directory or the database in it cannot be used; the message says why and what to do."""
+
+
+class StateLock:
+    """Holds the state directory for one coordinator; given back when the process ends, however it ends."""
+
+    def __init__(self, directory: Path) -> None:
+        try:
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StoreError(
+                f"state_directory {directory} cannot be written ({error.strerror}); "
+                "make it writable for this user or choose another"
+            ) from error
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._fd)
+            raise StoreError(
+                f"state_directory {directory} is in use by another coordinator; stop that one first, "
+                "or give this one a state_directory of its own"
+            ) from None
+
+    def release(self) -> None:
+        """Lets another coordinator have the directory."""
+        os.close(self._fd)
+
+
+def open_sqlite(directory: Path) -> Engine:
+    """Opens, checks and migrates the database in a state directory.
+
+    Raises:
+        StoreError: The file is damaged, of a newer version, or cannot be opened or written.
+    """
+    path = directory / "coordinator.db"
+    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 5.0})
+    event.listen(engine, "connect", _set_pragmas)
+    try:
+        _check(engine, path)
+        _migrate(engine, path)
+    except OperationalError as error:
+        raise StoreError(
+            f"{path} cannot be opened ({error.orig}); is the disk full, or does another program hold it?"
+        ) from error
+    return engine
+
+
+def _set_pragmas(connection: Any, _: object) -> None:
+    cursor = connection.cursor()
+    # FULL: an assignment that a power cut takes back would be a second worker.
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _check(engine: Engine, path: Path) -> None:
+    try:
+        with engine.connect() as connection:
+            verdict = connection.execute(text("PRAGMA quick_check(1)")).scalar()
+    except DatabaseError as error:
+        if isinstance(error, OperationalError):
+            raise
+        verdict = str(error.orig)
+    if verdict != "ok":
+        raise StoreError(
+            f"{path} is damaged ({verdict}); restore it from a backup, or move it away to start empty"
+        )
+
+
+def _migrate(engine: Engine, path: Path) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        try:
+            command.upgrade(config, "head")
+        except CommandError as error:
+            newest = ScriptDirectory.from_config(config).get_current_head()
+            raise StoreError(
+                f"{path} was written by a newer Runyard (this one knows schema {newest}: {error}); "
+                "upgrade this coordinator"
+            ) from error

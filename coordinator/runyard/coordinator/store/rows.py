@@ -1,0 +1,157 @@
+"""Runs and nodes as rows, and back."""
+
+from dataclasses import asdict
+from typing import Any, assert_never
+
+from runyard.coordinator.core.model import (
+    Assigned,
+    Finished,
+    Launch,
+    Node,
+    Phase,
+    Place,
+    Policies,
+    Queued,
+    Requirements,
+    Run,
+    Running,
+    Starting,
+    Stopping,
+    StopRequest,
+    Suspect,
+    Times,
+)
+from runyard.v1 import fleet_pb2, run_pb2
+
+Row = dict[str, Any]
+
+
+def phase_name(phase: Phase) -> str:
+    """The phase as people and the database write it."""
+    return type(phase).__name__.lower()
+
+
+def run_row(run: Run) -> Row:
+    """The row of a run."""
+    outcome = run.phase.outcome.SerializeToString() if isinstance(run.phase, Finished) else None
+    return {
+        "run_id": run.run_id,
+        "attempt": run.attempt,
+        "resume_number": run.launch.resume_number,
+        "deployment": run.launch.deployment,
+        "job": run.launch.job,
+        "location": run.launch.location,
+        "requirements": asdict(run.launch.requirements),
+        "policies": asdict(run.launch.policies),
+        "digest": run.launch.digest,
+        "spec": run.launch.spec.SerializeToString(),
+        "phase": phase_name(run.phase),
+        "phase_data": _phase_data(run.phase),
+        "outcome": outcome,
+        "stop": asdict(run.stop) if run.stop else None,
+        "times": asdict(run.times),
+        "reported": run.reported,
+        "snapshot_id": run.launch.spec.job_snapshot_id,
+    }
+
+
+def run_of(row: Row, since: float) -> Run:
+    """The run of a row; `since` is the monotonic time from which its deadlines count anew."""
+    requirements = dict(row["requirements"])
+    requirements["labels"] = _pairs(requirements["labels"])
+    launch = Launch(
+        run_id=row["run_id"],
+        resume_number=row["resume_number"],
+        deployment=row["deployment"],
+        job=row["job"],
+        location=row["location"],
+        requirements=Requirements(**requirements),
+        policies=Policies(**row["policies"]),
+        digest=row["digest"],
+        spec=run_pb2.LaunchSpec.FromString(row["spec"]),
+    )
+    return Run(
+        launch=launch,
+        attempt=row["attempt"],
+        phase=_phase_of(row["phase"], row["phase_data"], row["outcome"]),
+        times=Times(**row["times"]),
+        since=since,
+        stop=StopRequest(**row["stop"]) if row["stop"] else None,
+        reported=row["reported"],
+    )
+
+
+def _phase_data(phase: Phase) -> Row:
+    match phase:
+        case Queued(refused_by=refused_by):
+            return {"refused_by": refused_by}
+        case Assigned(place=place, refused_by=refused_by):
+            return {"place": asdict(place), "refused_by": refused_by}
+        case Starting(place=place):
+            return {"place": asdict(place)}
+        case Running(place=place, pid=pid) | Stopping(place=place, pid=pid):
+            return {"place": asdict(place), "pid": pid}
+        case Finished(place=None):
+            return {}
+        case Finished(place=Place() as place):
+            return {"place": asdict(place)}
+        case _:
+            assert_never(phase)
+
+
+def _phase_of(name: str, data: Row, outcome: bytes | None) -> Phase:
+    place = Place(**data["place"]) if "place" in data else None
+    if name == "queued":
+        return Queued(_pairs(data["refused_by"]))
+    if name == "finished":
+        return Finished(run_pb2.Outcome.FromString(outcome or b""), place)
+    if place is None:
+        raise ValueError(f"a run in phase {name!r} has no place: the database was changed by hand")
+    match name:
+        case "assigned":
+            return Assigned(place, _pairs(data["refused_by"]))
+        case "starting":
+            return Starting(place)
+        case "running":
+            return Running(place, data["pid"])
+        case "stopping":
+            return Stopping(place, data["pid"])
+        case _:
+            raise ValueError(f"unknown phase {name!r} in the database")
+
+
+def _pairs(value: list[list[str]]) -> tuple[tuple[str, str], ...]:
+    return tuple((key, item) for key, item in value)
+
+
+def node_row(node: Node) -> Row:
+    """The row of a node: what must outlive the coordinator."""
+    return {
+        "node_id": node.node_id,
+        "cluster": node.cluster,
+        "installation": node.installation,
+        "boot_id": node.boot_id,
+        "epoch": node.epoch,
+        "labels": node.labels,
+        "drivers": node.drivers,
+        "slots": node.slots,
+        "facts": node.facts.SerializeToString(),
+        "last_heard": node.last_heard_wall,
+    }
+
+
+def node_of(row: Row, since: float) -> Node:
+    """The node of a row, silent so far."""
+    return Node(
+        node_id=row["node_id"],
+        cluster=row["cluster"],
+        installation=row["installation"],
+        boot_id=row["boot_id"],
+        epoch=row["epoch"],
+        labels=_pairs(row["labels"]),
+        drivers=tuple(row["drivers"]),
+        slots=row["slots"],
+        facts=fleet_pb2.NodeFacts.FromString(row["facts"]),
+        liveness=Suspect(since),
+        last_heard_wall=row["last_heard"],
+    )

@@ -1,0 +1,86 @@
+"""The tables. Changes go through a migration in `migrations/versions`."""
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+
+metadata = MetaData()
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("run_id", String(64), primary_key=True),
+    Column("attempt", Integer, nullable=False),
+    Column("resume_number", Integer, nullable=False),
+    Column("deployment", Text, nullable=False),
+    Column("job", Text, nullable=False),
+    Column("location", Text, nullable=False),
+    Column("requirements", JSON, nullable=False),
+    Column("policies", JSON, nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("spec", LargeBinary, nullable=False),
+    Column("phase", String(16), nullable=False),
+    Column("phase_data", JSON, nullable=False),
+    Column("outcome", LargeBinary),
+    Column("stop", JSON),
+    Column("times", JSON, nullable=False),
+    Column("reported", Boolean, nullable=False),
+    Column("snapshot_id", String(64), nullable=False),
+    Index("runs_by_snapshot", "snapshot_id"),
+)
+
+run_events = Table(
+    "run_events",
+    metadata,
+    Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("run_id", String(64), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("phase", String(16), nullable=False),
+    Column("node", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("at", Float, nullable=False),
+    Index("run_events_by_run", "run_id", "seq"),
+)
+
+nodes = Table(
+    "nodes",
+    metadata,
+    Column("node_id", String(128), primary_key=True),
+    Column("cluster", Text, nullable=False),
+    Column("installation", String(64), nullable=False),
+    Column("boot_id", String(64), nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("labels", JSON, nullable=False),
+    Column("drivers", JSON, nullable=False),
+    Column("slots", Integer, nullable=False),
+    Column("facts", LargeBinary, nullable=False),
+    Column("last_heard", Float, nullable=False),
+)
+
+tombstones = Table(
+    "tombstones",
+    metadata,
+    Column("run_id", String(64), primary_key=True),
+    Column("reason", Text, nullable=False),
+    Column("at", Float, nullable=False),
+)
+
+snapshots = Table(
+    "snapshots",
+    metadata,
+    Column("snapshot_id", String(64), primary_key=True),
+    Column("sha256", String(64), nullable=False),
+    Column("data", LargeBinary, nullable=False),
+    Column("stored_at", Float, nullable=False),
+)
