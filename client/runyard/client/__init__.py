@@ -1,1 +1,76 @@
-"""Client library of the Runyard coordinator: needs grpcio and protobuf, nothing else."""
+"""Client library of the Runyard coordinator: needs grpcio and protobuf, nothing else.
+
+with Client("127.0.0.1:7171") as client:
+    for run in client.list_runs(phases=[run_pb2.PHASE_RUNNING]):
+        print(run.run_id, run.node)
+"""
+
+from runyard.client.address import (
+    DEFAULT_ADDRESS,
+    HostPort,
+    UnixSocket,
+    is_local,
+    parse_address,
+    require_local_unless_insecure,
+)
+from runyard.client.aio import AsyncClient
+from runyard.client.aio_reports import AsyncReportFollower
+from runyard.client.channel import open_aio_channel, open_channel
+from runyard.client.client import Client
+from runyard.client.errors import (
+    AccessDenied,
+    CallCancelled,
+    ClientClosed,
+    CoordinatorFailed,
+    CoordinatorUnreachable,
+    InsecureAddress,
+    InvalidAddress,
+    InvalidRequest,
+    LaunchConflict,
+    LaunchRefused,
+    NodeNotFound,
+    NotFound,
+    NotSupported,
+    Refused,
+    ResourceExhausted,
+    RunNotFound,
+    RunyardError,
+)
+from runyard.client.health import Health
+from runyard.client.reports import ReportFollower
+from runyard.client.requests import RunMatch, attempt_key
+
+__all__ = [
+    "DEFAULT_ADDRESS",
+    "AccessDenied",
+    "AsyncClient",
+    "AsyncReportFollower",
+    "CallCancelled",
+    "Client",
+    "ClientClosed",
+    "CoordinatorFailed",
+    "CoordinatorUnreachable",
+    "Health",
+    "HostPort",
+    "InsecureAddress",
+    "InvalidAddress",
+    "InvalidRequest",
+    "LaunchConflict",
+    "LaunchRefused",
+    "NodeNotFound",
+    "NotFound",
+    "NotSupported",
+    "Refused",
+    "ReportFollower",
+    "ResourceExhausted",
+    "RunMatch",
+    "RunNotFound",
+    "RunyardError",
+    "UnixSocket",
+    "attempt_key",
+    "is_local",
+    "open_aio_channel",
+    "open_channel",
+    "parse_address",
+    "require_local_unless_insecure",
+]

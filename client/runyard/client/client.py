@@ -1,0 +1,312 @@
+"""The blocking client of the coordinator. `aio.py` is its mirror for asyncio."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self, TypeVar, Unpack
+
+import grpc
+
+from runyard.client.acknowledgements import PendingAcknowledgements
+from runyard.client.address import parse_address, require_local_unless_insecure
+from runyard.client.channel import open_channel
+from runyard.client.errors import ClientClosed, from_rpc_error
+from runyard.client.health import CHECK_METHOD, CHECK_REQUEST, Health, read_health
+from runyard.client.repetition import RepeatedCall
+from runyard.client.reports import ReportFollower
+from runyard.client.requests import (
+    STREAM_TIMEOUT_SECONDS,
+    RunMatch,
+    RunPages,
+    launch_request,
+    launched_run,
+    logs_request,
+    require_positive,
+    run_filter,
+    snapshot_missing,
+)
+from runyard.v1 import fleet_pb2, launch_pb2, run_pb2
+from runyard.v1.fleet_pb2_grpc import FleetServiceStub
+from runyard.v1.launch_pb2_grpc import LaunchServiceStub
+
+RequestT = TypeVar("RequestT")
+ResponseT = TypeVar("ResponseT")
+
+
+@dataclass(frozen=True)
+class _Connection:
+    """A channel and its stubs; belongs to the process that opened it."""
+
+    channel: grpc.Channel
+    launch: LaunchServiceStub
+    fleet: FleetServiceStub
+
+
+class Client:
+    """Talks to the coordinator. Safe to share between threads, and to use in a forked child.
+
+    It connects when it is first used. A forked child opens a channel of its own: gRPC's does not survive
+    a fork.
+
+    All calls raise `RunyardError`; `CoordinatorUnreachable` says that nothing is known of the call's effect.
+    """
+
+    def __init__(self, address: str, *, timeout: float = 10.0, insecure: bool = False) -> None:
+        """Checks the address; connects nowhere.
+
+        Args:
+            address: `host:port`, `[ipv6]:port` or `unix:/path` of the coordinator.
+            timeout: Seconds for each call that is not given another deadline.
+            insecure: Consent to a plain-text connection that leaves this machine.
+
+        Raises:
+            InvalidAddress: The address cannot be understood.
+            InsecureAddress: It is not local and `insecure` is false.
+            ValueError: `timeout` is not above zero.
+        """
+        target = parse_address(address)
+        require_local_unless_insecure(target, insecure, "dial")
+        self.address = str(target)
+        self.timeout = require_positive(timeout)
+        self._closed = False
+        # By process ID. A parent's entry stays: to destroy its channel in the child could hang.
+        self._connections: dict[int, _Connection] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes this process's connection and ends its streams. Later calls raise `ClientClosed`."""
+        self._closed = True
+        connection = self._connections.pop(os.getpid(), None)
+        if connection is not None:
+            connection.channel.close()
+
+    # Runs
+
+    def launch_run(
+        self,
+        spec: run_pb2.LaunchSpec,
+        *,
+        snapshot: Callable[[], bytes] | None = None,
+        timeout: float | None = None,
+    ) -> run_pb2.Run:
+        """Launches a run; returns when the launch is durable, before the worker starts.
+
+        Repeated inside its deadline while the coordinator is unavailable.
+
+        Args:
+            spec: What to launch. Its run ID and resume number are the idempotency key.
+            snapshot: Gives the serialized job snapshot `spec.job_snapshot_id`. Called only when the
+                coordinator does not hold that snapshot yet.
+            timeout: Seconds for everything. None: the client's.
+
+        Raises:
+            CoordinatorUnreachable: No answer in time; the run may or may not have been launched. Repeat it.
+            LaunchConflict: The run was launched before with another content.
+            LaunchRefused: No node could ever run it, or an attempt of the run is still live.
+            InvalidRequest: A field is wrong, or the snapshot is wanted and was not given.
+        """
+        stub = self._connection().launch.LaunchRun
+        call = self._repeated("LaunchRun", timeout)
+        response = self._repeat(call, stub, launch_request(spec))
+        if response.snapshot_needed:
+            if snapshot is None:
+                raise snapshot_missing(spec)
+            response = self._repeat(call, stub, launch_request(spec, snapshot()))
+        return launched_run(response, self.address)
+
+    def terminate_run(
+        self, run_id: str, *, reason: str, timeout: float | None = None
+    ) -> launch_pb2.TerminateRunResponse:
+        """Asks that a run ends; returns when the request is durable, before the worker has ended.
+
+        Repeated inside its deadline while the coordinator is unavailable. For a run never seen it leaves a
+        tombstone that wins over a late launch.
+
+        Args:
+            run_id: Dagster's run ID.
+            reason: Who asks and why, in one sentence; shown as the cause.
+            timeout: Seconds for everything. None: the client's.
+        """
+        request = launch_pb2.TerminateRunRequest(run_id=run_id, reason=reason)
+        call = self._repeated("TerminateRun", timeout)
+        return self._repeat(call, self._connection().launch.TerminateRun, request)
+
+    def get_run(self, run_id: str, timeout: float | None = None) -> launch_pb2.GetRunResponse:
+        """Gives the latest attempt of a run, and the events of all its attempts.
+
+        Raises:
+            RunNotFound: The coordinator has never had it.
+        """
+        request = launch_pb2.GetRunRequest(run_id=run_id)
+        return self._call("GetRun", self._connection().launch.GetRun, request, timeout)
+
+    def list_runs(
+        self, *, limit: int | None = None, timeout: float | None = None, **match: Unpack[RunMatch]
+    ) -> Iterator[run_pb2.Run]:
+        """Gives the matching runs, newest first; asks for pages as they are needed.
+
+        Args:
+            limit: Most runs to give. None: all.
+            timeout: Seconds for each page. None: the client's.
+            **match: Which runs.
+        """
+        pages = RunPages(run_filter(match), limit)
+        while pages.request is not None:
+            stub = self._connection().launch.ListRuns
+            yield from pages.take(self._call("ListRuns", stub, pages.request, timeout))
+
+    def watch_runs(self, *, timeout: float | None = None, **match: Unpack[RunMatch]) -> Iterator[run_pb2.Run]:
+        """Gives the matching runs as they are, then each change, until the stream breaks.
+
+        Args:
+            timeout: Seconds until the watch ends with `CoordinatorUnreachable`. None: a day.
+            **match: Which runs.
+
+        Raises:
+            ResourceExhausted: The caller reads too slowly; watch again.
+        """
+        request = launch_pb2.WatchRunsRequest(filter=run_filter(match))
+        stub = self._connection().launch.WatchRuns
+        for response in self._messages("WatchRuns", stub, request, timeout):
+            yield response.run
+
+    def read_logs(
+        self,
+        run_id: str,
+        *,
+        stream: launch_pb2.LogStream.ValueType,
+        offset: int = 0,
+        limit: int = 0,
+        follow: bool = False,
+        attempt: int | None = None,
+        timeout: float | None = None,
+    ) -> Iterator[launch_pb2.ReadLogsResponse]:
+        """Gives the log of an attempt in pieces, from the node's disk, during the run and after it.
+
+        Args:
+            run_id: Dagster's run ID.
+            stream: The worker's stdout or stderr.
+            offset: Byte to start at; negative counts from the end.
+            limit: Most bytes to give. 0: all there is.
+            follow: Go on until the attempt is over and everything was given.
+            attempt: Which attempt. None: the latest.
+            timeout: Seconds for everything. None: a day.
+
+        Raises:
+            RunNotFound: The coordinator does not know the run, or the node has no such log.
+            CoordinatorUnreachable: Also while the node is silent.
+        """
+        request = logs_request(run_id, stream, offset, limit, follow, attempt)
+        yield from self._messages("ReadLogs", self._connection().launch.ReadLogs, request, timeout)
+
+    def follow_reports(self, deployment: str, reporter: str) -> ReportFollower:
+        """Reports for a deployment: opens the stream of finished attempts and waits for its turn.
+
+        Args:
+            deployment: Name of the Dagster deployment.
+            reporter: Who reports, for people: host name and process ID.
+        """
+        pending = PendingAcknowledgements(deployment, reporter)
+        return ReportFollower(self._connection().launch.FollowReports, pending, self.address)
+
+    # Fleet
+
+    def list_nodes(self, cluster: str = "", timeout: float | None = None) -> list[fleet_pb2.Node]:
+        """Gives all nodes of a cluster, connected or not. An empty name means all clusters."""
+        request = fleet_pb2.ListNodesRequest(cluster=cluster)
+        return list(self._call("ListNodes", self._connection().fleet.ListNodes, request, timeout).nodes)
+
+    def get_node(self, node_id: str, timeout: float | None = None) -> fleet_pb2.Node:
+        """Gives one node.
+
+        Raises:
+            NodeNotFound: It never joined.
+        """
+        request = fleet_pb2.GetNodeRequest(node_id=node_id)
+        return self._call("GetNode", self._connection().fleet.GetNode, request, timeout).node
+
+    def list_clusters(self, timeout: float | None = None) -> list[fleet_pb2.Cluster]:
+        """Gives the clusters, each with the sum over its nodes."""
+        request = fleet_pb2.ListClustersRequest()
+        return list(
+            self._call("ListClusters", self._connection().fleet.ListClusters, request, timeout).clusters
+        )
+
+    def check_health(self, timeout: float | None = None) -> Health:
+        """Asks the coordinator whether it serves."""
+        stub: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._connection().channel.unary_unary(
+            CHECK_METHOD
+        )
+        return read_health(self._call("Check", stub, CHECK_REQUEST, timeout))
+
+    # Calls
+
+    def _connection(self) -> _Connection:
+        if self._closed:
+            raise ClientClosed
+        pid = os.getpid()
+        found = self._connections.get(pid)
+        if found is not None:
+            return found
+        channel = open_channel(self.address)
+        opened = _Connection(channel, LaunchServiceStub(channel), FleetServiceStub(channel))
+        # Atomic, unlike a lock, which a fork in another thread could leave locked forever. The loser of a
+        # race has not connected yet.
+        connection = self._connections.setdefault(pid, opened)
+        if connection is not opened:
+            channel.close()
+        return connection
+
+    def _repeated(self, method: str, timeout: float | None) -> RepeatedCall:
+        seconds = self.timeout if timeout is None else require_positive(timeout)
+        return RepeatedCall(method, self.address, seconds, time.monotonic())
+
+    def _repeat(
+        self, call: RepeatedCall, stub: grpc.UnaryUnaryMultiCallable[RequestT, ResponseT], request: RequestT
+    ) -> ResponseT:
+        while True:
+            try:
+                return stub(request, timeout=call.remaining(time.monotonic()))
+            except grpc.RpcError as error:
+                time.sleep(call.pause_after(error, time.monotonic()))
+
+    def _call(
+        self,
+        method: str,
+        stub: grpc.UnaryUnaryMultiCallable[RequestT, ResponseT],
+        request: RequestT,
+        timeout: float | None,
+    ) -> ResponseT:
+        seconds = self.timeout if timeout is None else require_positive(timeout)
+        try:
+            return stub(request, timeout=seconds)
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, self.address, method) from error
+
+    def _messages(
+        self,
+        method: str,
+        stub: grpc.UnaryStreamMultiCallable[RequestT, ResponseT],
+        request: RequestT,
+        timeout: float | None,
+    ) -> Iterator[ResponseT]:
+        """Gives the messages of a stream; ends the call when the caller stops to read."""
+        seconds = STREAM_TIMEOUT_SECONDS if timeout is None else require_positive(timeout)
+        call = stub(request, timeout=seconds)
+        try:
+            yield from call
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, self.address, method) from error
+        finally:
+            call.cancel()

@@ -1,0 +1,68 @@
+"""When a failed call is repeated: pure, the time is an argument."""
+
+import random
+from collections.abc import Callable
+
+import grpc
+
+from runyard.client.errors import CoordinatorUnreachable, RunyardError, from_rpc_error
+
+FIRST_PAUSE_SECONDS = 0.1
+LONGEST_PAUSE_SECONDS = 2.0
+
+
+class RepeatedCall:
+    """An idempotent call that is repeated while the coordinator is unavailable, inside one deadline.
+
+    The pauses are drawn evenly from a window that doubles ("full jitter"), so that clients that lost the same
+    coordinator do not come back all at once.
+    """
+
+    def __init__(
+        self,
+        method: str,
+        address: str,
+        timeout: float,
+        now: float,
+        draw: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        """Starts the clock.
+
+        Args:
+            method: Name of the RPC.
+            address: The coordinator's address.
+            timeout: Seconds for all tries together.
+            now: Monotonic time in seconds.
+            draw: Picks a number between two bounds.
+        """
+        self._method = method
+        self._address = address
+        self._deadline = now + timeout
+        self._draw = draw
+        self._window = FIRST_PAUSE_SECONDS
+        self._unavailable: CoordinatorUnreachable | None = None
+
+    def remaining(self, now: float) -> float:
+        """Seconds until the deadline; never negative."""
+        return max(0.0, self._deadline - now)
+
+    def pause_after(self, error: grpc.RpcError, now: float) -> float:
+        """Tells for how many seconds to wait before the next try.
+
+        Raises:
+            RunyardError: The call is not to be repeated, because of its status or because time is up.
+        """
+        failure = from_rpc_error(error, self._address, self._method)
+        if not isinstance(failure, CoordinatorUnreachable):
+            raise failure from error
+        if error.code() == grpc.StatusCode.UNAVAILABLE:
+            self._unavailable = failure
+        pause = self._draw(0.0, self._window)
+        if error.code() != grpc.StatusCode.UNAVAILABLE or pause >= self.remaining(now):
+            raise self._telling_failure(failure) from error
+        self._window = min(2 * self._window, LONGEST_PAUSE_SECONDS)
+        return pause
+
+    def _telling_failure(self, last: CoordinatorUnreachable) -> RunyardError:
+        """An earlier "connection refused" says more than the "deadline exceeded" of a last, short try."""
+        return self._unavailable or last

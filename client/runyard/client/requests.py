@@ -1,0 +1,133 @@
+"""What clients say and how they read the answers: pure, shared by the blocking and the asyncio client."""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Iterable, Sequence
+from typing import Final, TypedDict
+
+from runyard.client.errors import CoordinatorFailed, InvalidRequest
+from runyard.v1 import launch_pb2, run_pb2
+
+# The largest page that ListRuns gives.
+MAX_PAGE_SIZE: Final = 1000
+
+# Streams have a deadline too; a lost connection ends them far sooner, by keepalive.
+STREAM_TIMEOUT_SECONDS: Final = 24 * 3600.0
+
+
+def launch_request(
+    spec: run_pb2.LaunchSpec, serialized_snapshot: bytes | None = None
+) -> launch_pb2.LaunchRunRequest:
+    """Builds the launch of a run, with the job snapshot if the coordinator asked for it."""
+    if serialized_snapshot is None:
+        return launch_pb2.LaunchRunRequest(spec=spec)
+    return launch_pb2.LaunchRunRequest(spec=spec, snapshot=pack_snapshot(serialized_snapshot))
+
+
+def pack_snapshot(serialized: bytes) -> launch_pb2.Snapshot:
+    """Compresses a serialized job snapshot, and names its content by SHA-256."""
+    return launch_pb2.Snapshot(data=zlib.compress(serialized), sha256=hashlib.sha256(serialized).hexdigest())
+
+
+def launched_run(response: launch_pb2.LaunchRunResponse, address: str) -> run_pb2.Run:
+    """Reads the answer to a launch that had all that the coordinator needs.
+
+    Raises:
+        CoordinatorFailed: It asks for the snapshot that it was just given.
+    """
+    if response.snapshot_needed:
+        raise CoordinatorFailed(
+            f"the coordinator at {address} asked for the job snapshot again after it was sent"
+        )
+    return response.run
+
+
+def snapshot_missing(spec: run_pb2.LaunchSpec) -> InvalidRequest:
+    """The error for a launch whose snapshot the coordinator wants and the caller does not give."""
+    return InvalidRequest(
+        f"spec.job_snapshot_id: the coordinator does not hold snapshot {spec.job_snapshot_id!r}; "
+        f"pass `snapshot`, or leave the ID empty"
+    )
+
+
+class RunMatch(TypedDict, total=False):
+    """Which runs are meant. What is absent or empty matches all."""
+
+    phases: Iterable[run_pb2.Phase.ValueType]
+    cluster: str
+    node: str
+    deployment: str
+    run_ids: Iterable[str]
+
+
+def run_filter(match: RunMatch) -> launch_pb2.RunFilter:
+    """Writes down which runs are meant."""
+    return launch_pb2.RunFilter(**match)
+
+
+class RunPages:
+    """The pages of one listing: says what to ask next, and which runs of an answer to hand out.
+
+    Use: while `pages.request` is not None, call ListRuns with it and give the answer to `take`.
+    """
+
+    def __init__(self, matching: launch_pb2.RunFilter, limit: int | None) -> None:
+        """Starts with the first page.
+
+        Args:
+            matching: Which runs.
+            limit: Most runs to hand out. None: all.
+
+        Raises:
+            ValueError: `limit` is negative.
+        """
+        if limit is not None and limit < 0:
+            raise ValueError(f"limit: {limit} is negative; give None for all runs")
+        self._matching = matching
+        self._wanted = limit
+        self.request: launch_pb2.ListRunsRequest | None = self._page("") if limit != 0 else None
+
+    def take(self, response: launch_pb2.ListRunsResponse) -> Sequence[run_pb2.Run]:
+        """Returns the runs of a page, cut at the limit, and sets `request` to the page after it."""
+        runs = list(response.runs[: self._wanted])
+        if self._wanted is not None:
+            self._wanted -= len(runs)
+        more = response.next_page_token and self._wanted != 0
+        self.request = self._page(response.next_page_token) if more else None
+        return runs
+
+    def _page(self, token: str) -> launch_pb2.ListRunsRequest:
+        size = MAX_PAGE_SIZE if self._wanted is None else min(self._wanted, MAX_PAGE_SIZE)
+        return launch_pb2.ListRunsRequest(filter=self._matching, page_size=size, page_token=token)
+
+
+def logs_request(
+    run_id: str,
+    stream: launch_pb2.LogStream.ValueType,
+    offset: int,
+    limit: int,
+    follow: bool,
+    attempt: int | None,
+) -> launch_pb2.ReadLogsRequest:
+    """Builds the request for a part of a log; see ReadLogsRequest for the fields."""
+    return launch_pb2.ReadLogsRequest(
+        run_id=run_id, stream=stream, offset=offset, limit=limit, follow=follow, attempt=attempt
+    )
+
+
+def attempt_key(run: run_pb2.Run) -> launch_pb2.AttemptKey:
+    """The name of the attempt that a run shows, as acknowledgements carry it."""
+    return launch_pb2.AttemptKey(run_id=run.run_id, attempt=run.attempt)
+
+
+def require_positive(timeout: float) -> float:
+    """Checks a timeout in seconds.
+
+    Raises:
+        ValueError: It is not above zero.
+    """
+    if not timeout > 0:
+        raise ValueError(f"timeout: {timeout} is not above zero; every call needs a deadline in seconds")
+    return timeout
