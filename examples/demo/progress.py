@@ -98,7 +98,7 @@ def final_table(standings: Sequence[Standing], seconds_to_start: Mapping[str, fl
 
     Args:
         standings: How they ended.
-        seconds_to_start: By run ID: from Dagster's call of the launcher to the first event of the run itself.
+        seconds_to_start: By run ID: from the launch by Dagster to the first event of the run itself.
     """
     table = Table(
         "run", "what", "cluster", "node", "attempt", "outcome", "Dagster", "to start", "as expected"

@@ -7,8 +7,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import grpc
 import yaml
+
+from runyard.client.errors import RunyardError
 
 from .dagster_site import DagsterSite
 from .processes import Processes, wait_for
@@ -68,9 +69,9 @@ class Deployment:
         """Ends every run: a worker outlives its agent, so stopping the agents would not stop it."""
         try:
             for run in self.yard.live_runs():
-                self.yard.terminate(run.run_id, "the deployment is taken down")
+                self.yard.client.terminate_run(run.run_id, reason="the deployment is taken down")
             wait_for(lambda: not self.yard.live_runs(), "the last workers to end", timeout=20)
-        except (grpc.RpcError, TimeoutError):
+        except (RunyardError, TimeoutError):
             return  # without a coordinator or its agents; the mark finds the workers
 
 

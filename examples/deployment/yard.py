@@ -6,13 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from runyard.client.channel import open_channel
-from runyard.v1 import fleet_pb2, fleet_pb2_grpc, launch_pb2, launch_pb2_grpc, run_pb2
+from runyard.client.client import Client
+from runyard.v1 import run_pb2
 
 from .processes import Child, Processes, free_port, wait_for_text
-
-RPC_TIMEOUT = 5.0
-"""Seconds that one call to the coordinator may take."""
 
 READY = '"event": "ready"'
 """What the log of a coordinator or an agent contains once it serves or is in session."""
@@ -33,9 +30,7 @@ class Yard:
         self.address = f"127.0.0.1:{free_port()}"
         self._processes = processes
         self._folder = folder
-        self._channel = open_channel(self.address)
-        self._launches = launch_pb2_grpc.LaunchServiceStub(self._channel)
-        self._fleet = fleet_pb2_grpc.FleetServiceStub(self._channel)
+        self.client = Client(self.address)
 
     def start_coordinator(self) -> Child:
         """Starts the coordinator, and returns when it serves. Its state survives a restart."""
@@ -78,35 +73,15 @@ class Yard:
 
     def run(self, run_id: str) -> run_pb2.Run:
         """The latest attempt of a run."""
-        request = launch_pb2.GetRunRequest(run_id=run_id)
-        response: launch_pb2.GetRunResponse = self._launches.GetRun(
-            request, timeout=RPC_TIMEOUT, wait_for_ready=True
-        )
-        return response.run
+        return self.client.get_run(run_id).run
 
     def runs(self) -> dict[str, run_pb2.Run]:
-        """The latest attempt of the newest 1000 runs, by their IDs."""
-        request = launch_pb2.ListRunsRequest(page_size=1000)
-        response: launch_pb2.ListRunsResponse = self._launches.ListRuns(
-            request, timeout=RPC_TIMEOUT, wait_for_ready=True
-        )
-        return {run.run_id: run for run in response.runs}
+        """The latest attempts of all runs, by run ID."""
+        return {run.run_id: run for run in self.client.list_runs()}
 
     def live_runs(self) -> list[run_pb2.Run]:
         """All runs that are not over."""
         return [run for run in self.runs().values() if run.phase != run_pb2.PHASE_FINISHED]
-
-    def terminate(self, run_id: str, reason: str) -> None:
-        """Asks the coordinator to end a run."""
-        request = launch_pb2.TerminateRunRequest(run_id=run_id, reason=reason)
-        self._launches.TerminateRun(request, timeout=RPC_TIMEOUT, wait_for_ready=True)
-
-    def nodes(self) -> dict[str, fleet_pb2.Node]:
-        """The nodes by their IDs."""
-        response: fleet_pb2.ListNodesResponse = self._fleet.ListNodes(
-            fleet_pb2.ListNodesRequest(), timeout=RPC_TIMEOUT, wait_for_ready=True
-        )
-        return {node.node_id: node for node in response.nodes}
 
     def worker(self, run: run_pb2.Run) -> WorkerProcesses:
         """The processes of an attempt that is RUNNING, from the run directory on its node."""
@@ -115,5 +90,5 @@ class Yard:
         return WorkerProcesses(pid=content["pid"], shim_pid=content["shim_pid"])
 
     def close(self) -> None:
-        """Closes the channel; the processes belong to `Processes`."""
-        self._channel.close()
+        """Closes the client; the processes belong to `Processes`."""
+        self.client.close()
