@@ -1,0 +1,91 @@
+"""What follows the end of a worker: the verdict, and the clearing away of what it left behind.
+
+Shared by the shim and by whoever has to stand in for a dead one. Standard library only.
+"""
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Iterable
+from resource import struct_rusage
+
+from runyard.agent import procfs
+from runyard.agent.procfs import ProcessStat
+from runyard.agent.records import Cause, ExitRecord, StopRequest
+from runyard.agent.rundir import MARK_NAME, RunDirectory
+
+
+def ended(status: int, usage: struct_rusage | None, stop: StopRequest | None) -> ExitRecord:
+    """The verdict on a worker from its wait status.
+
+    Args:
+        status: As `os.wait4` gives it.
+        usage: As `os.wait4` gives it; None if nobody could measure it.
+        stop: The stop request that was delivered to the worker, if any.
+    """
+    code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else None
+    signal_number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
+    how = f"exited with code {code}" if signal_number is None else f"killed by {_signal_name(signal_number)}"
+    cause: Cause = "exited" if signal_number is None else "signaled"
+    return ExitRecord(
+        cause="stopped" if stop else cause,
+        message=f"stopped ({stop.reason}): {how}" if stop else how,
+        ended_at=time.time(),
+        code=code,
+        signal=signal_number,
+        peak_rss_bytes=usage.ru_maxrss * 1024 if usage else 0,  # Linux counts in KiB: getrusage(2)
+        user_seconds=usage.ru_utime if usage else 0.0,
+        system_seconds=usage.ru_stime if usage else 0.0,
+        stop_requested=stop is not None,
+    )
+
+
+def never_started(cause: Cause, message: str) -> ExitRecord:
+    """The verdict on an attempt that ran no worker."""
+    return ExitRecord(cause=cause, message=message, ended_at=time.time(), stop_requested=cause == "stopped")
+
+
+def stopped_before_start(stop: StopRequest) -> ExitRecord:
+    """The verdict on an attempt whose stop came before its start."""
+    return never_started("stopped", f"stopped before it started: {stop.reason}")
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return f"signal {number} ({signal.Signals(number).name})"
+    except ValueError:
+        return f"signal {number}"
+
+
+def remaining_processes(directory: RunDirectory, root: int | None) -> list[ProcessStat]:
+    """The processes of an attempt that still run.
+
+    Args:
+        directory: The attempt.
+        root: PID of the shim, or of the worker that outlives it; None after both. Not in the result.
+
+    Returns:
+        The descendants of `root`; once there are none, whatever carries the mark of the attempt elsewhere.
+    """
+    processes = procfs.all_processes()
+    if root is not None:
+        family = [each for each in procfs.descendants(root, processes) if not each.is_over]
+        if family:
+            return family
+    strangers = [each for pid, each in processes.items() if pid != os.getpid() and not each.is_over]
+    return procfs.with_environment(f"{MARK_NAME}={directory.mark}", strangers)
+
+
+def kill_all(processes: Iterable[ProcessStat]) -> bool:
+    """Sends SIGKILL to each of the processes.
+
+    Returns:
+        True if there may be more to kill. Those that refuse this user do not count: nothing can be done.
+    """
+    more = False
+    for process in processes:
+        with contextlib.suppress(PermissionError):
+            procfs.send_signal(process.identity, signal.SIGKILL)
+            more = True
+    return more

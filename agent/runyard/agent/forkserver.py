@@ -1,0 +1,220 @@
+"""The fork server: a small process that forks a shim for every attempt, so that the agent need not fork.
+
+`python -I -B -m runyard.agent.forkserver FD`, where FD is a connected Unix socket of type SOCK_SEQPACKET.
+Each datagram is one JSON object:
+
+    {"start": path}                                      to the server: fork a shim for this run directory
+    {"shim": path, "pid": n, "start_time": ticks}        from the server: the shim lives
+    {"shim": path, "error": text}                        from the server: no shim could be forked
+    {"running": path}                                    from the shim: the worker's program has begun
+
+These are hints that save waiting; the truth is in the run directories, so a lost datagram does no harm.
+When the agent goes, the server takes no more requests and stays until its last child is gone: it is the
+parent of the shims and, should a shim be killed, of its worker, whose exit it then writes down. Standard
+library only.
+"""
+
+import contextlib
+import gc
+import json
+import os
+import selectors
+import signal
+import socket
+import sys
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from resource import struct_rusage
+from typing import Any, NoReturn
+
+from runyard.agent import procfs, shim
+from runyard.agent.endings import ended, kill_all, never_started, remaining_processes
+from runyard.agent.procfs import ProcessIdentity
+from runyard.agent.records import ExitRecord, UnreadableRecord
+from runyard.agent.rundir import RunDirectory, RunDirectoryError
+
+MAX_DATAGRAM_BYTES = 16384
+"""Larger than any path (PATH_MAX is 4096 bytes) after JSON has escaped it."""
+
+_RETRY_SECONDS = 0.2
+_KEPT_STRAYS = 1024
+_PROTECTED_OOM_SCORE = "-900"  # as slurmstepd and containerd's shims have it
+
+
+@dataclass(frozen=True)
+class _End:
+    """The end of a child."""
+
+    status: int
+    usage: struct_rusage
+
+
+@dataclass(frozen=True)
+class _Clearing:
+    """A dead shim's attempt whose worker is over; the verdict waits until nothing of the worker is left."""
+
+    directory: RunDirectory
+    verdict: ExitRecord
+
+    def is_done(self) -> bool:
+        """Goes on with the clearing, and tells whether the verdict is on disk now."""
+        if kill_all(remaining_processes(self.directory, root=None)):
+            return False
+        try:
+            self.directory.write_exit(self.verdict)
+        except RunDirectoryError as error:
+            print(f"runyard fork server: {error}; trying again", file=sys.stderr, flush=True)
+            return False
+        return True
+
+
+class ForkServer:
+    """Forks shims on request, and stands in for those that were killed."""
+
+    def __init__(self, agent: socket.socket) -> None:
+        self._agent: socket.socket | None = agent
+        self._selector = selectors.DefaultSelector()
+        self._shims: dict[int, RunDirectory] = {}
+        self._orphans: dict[int, RunDirectory] = {}
+        self._strays: dict[int, _End] = {}
+        self._clearings: list[_Clearing] = []
+        self._has_children = False
+
+    def serve(self) -> None:
+        """Returns when the agent has gone and no child is left."""
+        assert self._agent is not None
+        wake_out, wake_in = os.pipe()
+        os.set_blocking(wake_out, False)
+        os.set_blocking(wake_in, False)
+        signal.set_wakeup_fd(wake_in, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)  # a handler is needed for the wake-up
+        self._selector.register(wake_out, selectors.EVENT_READ)
+        self._selector.register(self._agent, selectors.EVENT_READ)
+        while self._agent or self._has_children or self._clearings:
+            for key, _ in self._selector.select(_RETRY_SECONDS if self._clearings else None):
+                if key.fd == wake_out:
+                    with contextlib.suppress(BlockingIOError):
+                        os.read(wake_out, 4096)
+                else:
+                    self._on_request()
+            self._reap()
+            self._clearings = [each for each in self._clearings if not each.is_done()]
+
+    def _on_request(self) -> None:
+        assert self._agent is not None
+        try:
+            datagram = self._agent.recv(MAX_DATAGRAM_BYTES)
+        except OSError:
+            datagram = b""
+        if datagram:
+            self._start_shim(Path(json.loads(datagram)["start"]))
+        else:
+            self._selector.unregister(self._agent)
+            self._agent.close()
+            self._agent = None
+
+    def _start_shim(self, path: Path) -> None:
+        try:
+            pid = os.fork()
+        except OSError as error:
+            self._tell_agent({"shim": str(path), "error": f"cannot fork: {error.strerror}"})
+            return
+        if pid == 0:
+            self._become_shim(path)
+        self._shims[pid] = RunDirectory(path)
+        self._has_children = True
+        shim_process = procfs.identify(pid)
+        assert shim_process  # a child stays in /proc until it is waited for
+        self._tell_agent({"shim": str(path), "pid": pid, "start_time": shim_process.start_time})
+
+    def _become_shim(self, path: Path) -> NoReturn:
+        code = os.EX_SOFTWARE
+        try:
+            signal.set_wakeup_fd(-1)
+            self._selector.close()
+            code = shim.run(path, on_running=lambda: self._say_running(path))
+        except BaseException:
+            traceback.print_exc()
+            sys.stderr.flush()
+        finally:
+            os._exit(code)
+
+    def _say_running(self, path: Path) -> None:
+        # In the shim, which closes its copy of the socket: it must not outlive the server's for long.
+        assert self._agent is not None
+        self._tell_agent({"running": str(path)})
+        self._agent.close()
+
+    def _tell_agent(self, message: dict[str, Any]) -> None:
+        if self._agent is not None:
+            with contextlib.suppress(OSError):
+                self._agent.send(json.dumps(message).encode(), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                self._has_children = False
+                return
+            if pid == 0:
+                return
+            self._on_child_end(pid, _End(status, usage))
+
+    def _on_child_end(self, pid: int, end: _End) -> None:
+        if pid in self._shims:
+            self._on_shim_end(self._shims.pop(pid))
+        elif pid in self._orphans:
+            self._conclude(self._orphans.pop(pid), end)
+        else:
+            # A worker may be reaped before the shim that was killed with it.
+            self._strays[pid] = end
+            while len(self._strays) > _KEPT_STRAYS:
+                self._strays.pop(next(iter(self._strays)))
+
+    def _on_shim_end(self, directory: RunDirectory) -> None:
+        try:
+            worker = directory.read_worker()
+            if not directory.is_starting or directory.read_exit() is not None or directory.is_locked():
+                return
+        except (OSError, UnreadableRecord) as error:
+            print(f"runyard fork server: {error}", file=sys.stderr, flush=True)
+            return
+        if worker is None:
+            verdict = never_started("start_failed", "the shim was killed before the worker's program began")
+            self._clearings.append(_Clearing(directory, verdict))
+        elif self._is_my_child(worker.process):
+            self._orphans[worker.pid] = directory
+        elif worker.pid in self._strays:
+            self._conclude(directory, self._strays.pop(worker.pid))
+
+    def _is_my_child(self, process: ProcessIdentity) -> bool:
+        stat = procfs.read_stat(process.pid)
+        return stat is not None and stat.identity == process and stat.parent == os.getpid()
+
+    def _conclude(self, directory: RunDirectory, end: _End) -> None:
+        verdict = ended(end.status, end.usage, directory.read_stop())
+        self._clearings.append(_Clearing(directory, verdict))
+
+
+def _protect_from_oom_killer() -> None:
+    with contextlib.suppress(OSError):  # only the privileged may
+        Path("/proc/self/oom_score_adj").write_text(_PROTECTED_OOM_SCORE)
+
+
+def main() -> None:
+    """Serves the agent at the other end of the socket whose descriptor is the first argument."""
+    agent = socket.socket(fileno=int(sys.argv[1]))
+    agent.set_inheritable(False)
+    # A terminal's ^C, or a service manager's SIGTERM to the whole group, is for the agent alone.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+    procfs.become_subreaper()
+    procfs.rename_process("runyard-forks")
+    _protect_from_oom_killer()
+    gc.freeze()  # keeps the collector from touching, and so copying, what the shims share
+    ForkServer(agent).serve()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""Processes as the kernel tells of them: identity that survives PID reuse, family trees, safe signals.
+
+Standard library only: the fork server and the shims live on this module.
+"""
+
+import ctypes
+import fcntl
+import os
+import signal
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+CLOCK_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+_PR_SET_NAME = 15  # linux/prctl.h
+_PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+
+# linux/pidfd.h: PIDFD_GET_INFO = _IOWR(0xFF, 11, struct pidfd_info), the struct in its first size of 64 bytes
+# (Linux 6.13); the exit status is filled in from Linux 6.15 on.
+_PIDFD_INFO = struct.Struct("QQ11Ii")
+_PIDFD_GET_INFO = (3 << 30) | (_PIDFD_INFO.size << 16) | (0xFF << 8) | 11
+_PIDFD_INFO_EXIT = 1 << 3
+
+
+@dataclass(frozen=True)
+class ProcessIdentity:
+    """Names one process of this boot for ever: a PID alone may be given to another process later."""
+
+    pid: int
+    start_time: int
+    """Clock ticks from boot to the start of the process: field 22 of /proc/pid/stat."""
+
+
+@dataclass(frozen=True)
+class ProcessStat:
+    """What /proc/pid/stat tells of one process."""
+
+    identity: ProcessIdentity
+    parent: int
+    state: str
+    cpu_ticks: int
+    rss_bytes: int
+
+    @property
+    def is_over(self) -> bool:
+        """True for a process that has ended and merely awaits its reaper."""
+        return self.state in "ZX"
+
+
+def boot_id() -> str:
+    """The kernel's boot ID. Another one proves that all processes from before are gone."""
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        return file.read().strip()
+
+
+def read_stat(pid: int) -> ProcessStat | None:
+    """The process that now has this PID; None if there is none."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            line = file.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # The name in parentheses may hold spaces and parentheses itself, so the fields count from the last one.
+    fields = line[line.rindex(b")") + 2 :].split()
+    return ProcessStat(
+        identity=ProcessIdentity(pid, int(fields[19])),
+        state=fields[0].decode(),
+        parent=int(fields[1]),
+        cpu_ticks=int(fields[11]) + int(fields[12]),
+        rss_bytes=int(fields[21]) * _PAGE_BYTES,
+    )
+
+
+def identify(pid: int) -> ProcessIdentity | None:
+    """The identity of the process that now has this PID; None if there is none."""
+    stat = read_stat(pid)
+    return stat.identity if stat else None
+
+
+def is_alive(process: ProcessIdentity) -> bool:
+    """True while exactly this process runs; a zombie does not."""
+    stat = read_stat(process.pid)
+    return stat is not None and stat.identity == process and not stat.is_over
+
+
+def all_processes() -> dict[int, ProcessStat]:
+    """Every process in sight, by PID."""
+    pids = (int(name) for name in os.listdir("/proc") if name.isdecimal())
+    return {stat.identity.pid: stat for stat in map(read_stat, pids) if stat is not None}
+
+
+def descendants(root: int, processes: Mapping[int, ProcessStat]) -> list[ProcessStat]:
+    """The children of `root` and their children, and so on, without `root`; parents before children."""
+    children: dict[int, list[ProcessStat]] = {}
+    for stat in processes.values():
+        children.setdefault(stat.parent, []).append(stat)
+    found: list[ProcessStat] = []
+    wave = children.pop(root, [])
+    while wave:
+        found += wave
+        wave = [child for parent in wave for child in children.pop(parent.identity.pid, [])]
+    return found
+
+
+def with_environment(entry: str, processes: Iterable[ProcessStat]) -> list[ProcessStat]:
+    """Those of the processes that were started with `entry` (``NAME=value``) in their environment.
+
+    Processes whose environment this user may not read are left out.
+    """
+    return [stat for stat in processes if entry.encode() in _read_environment(stat.identity.pid)]
+
+
+def _read_environment(pid: int) -> list[bytes]:
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return file.read().split(b"\0")
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return []
+
+
+def open_pidfd(process: ProcessIdentity) -> int | None:
+    """A file descriptor for exactly this process, readable when it ends; None if it is gone and reaped."""
+    try:
+        pidfd = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return None
+    # The PID can no longer change hands while the descriptor is open, so this look is final.
+    if identify(process.pid) == process:
+        return pidfd
+    os.close(pidfd)
+    return None
+
+
+def send_signal(process: ProcessIdentity, signal_number: int) -> bool:
+    """Signals exactly this process, never a stranger who inherited its PID.
+
+    Returns:
+        False if the process is gone.
+    """
+    pidfd = open_pidfd(process)
+    if pidfd is None:
+        return False
+    try:
+        signal.pidfd_send_signal(pidfd, signal_number)
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(pidfd)
+    return True
+
+
+def exit_status(pidfd: int) -> int | None:
+    """The wait status of a process that was ended and reaped, whoever was its parent.
+
+    Returns:
+        None if the kernel (before Linux 6.15) does not tell, or the process is not reaped yet.
+    """
+    buffer = bytearray(_PIDFD_INFO.size)
+    struct.pack_into("Q", buffer, 0, _PIDFD_INFO_EXIT)
+    try:
+        fcntl.ioctl(pidfd, _PIDFD_GET_INFO, buffer)
+    except OSError:
+        return None
+    info = _PIDFD_INFO.unpack(buffer)
+    return int(info[-1]) if info[0] & _PIDFD_INFO_EXIT else None
+
+
+def become_subreaper() -> None:
+    """Makes orphaned descendants children of this process instead of PID 1's. Not inherited by forks."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def rename_process(name: str) -> None:
+    """Sets the name that `ps` and `top` show; at most 15 bytes."""
+    _prctl(_PR_SET_NAME, ctypes.create_string_buffer(name.encode()))
+
+
+def _prctl(option: int, argument: object) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(option, argument, 0, 0, 0) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"prctl({option}): {os.strerror(code)}")

@@ -1,0 +1,125 @@
+"""What the files of a run directory hold: one dataclass per file, written as JSON with a version.
+
+Newer agents read what older shims wrote, and within one version the reverse holds: unknown fields are
+ignored, missing fields take their defaults, and a higher version is refused. Standard library only.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, Self
+
+from runyard.agent.procfs import ProcessIdentity
+
+FORMAT_VERSION = 1
+
+Cause = Literal[
+    "exited", "signaled", "oom_killed", "start_failed", "stopped", "timed_out", "node_lost", "exit_unknown"
+]
+"""Why an attempt is over: the worker ended by itself, or was killed, or never was, or nobody saw it end."""
+
+MESSAGE_LIMIT = 1500
+"""Characters of `ExitRecord.message` that are kept, so that the record fits the room set aside for it."""
+
+
+class UnreadableRecord(Exception):
+    """A file of a run directory does not hold what this version of Runyard can read."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """Base of the dataclasses below: to and from the bytes of a file."""
+
+    def encode(self) -> bytes:
+        """The bytes of the file."""
+        return json.dumps({"version": FORMAT_VERSION, **asdict(self)}).encode()
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """The record in these bytes.
+
+        Raises:
+            UnreadableRecord: It is no JSON object, of a newer version, or lacks a field.
+        """
+        try:
+            values = json.loads(data)
+            version = values.pop("version")
+            if version > FORMAT_VERSION:
+                raise UnreadableRecord(
+                    f"version {version} is newer than {FORMAT_VERSION}: upgrade this agent"
+                )
+            known = {entry.name for entry in fields(cls)}
+            return cls(**{name: value for name, value in values.items() if name in known})
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise UnreadableRecord(f"not a {cls.__name__}: {error}") from error
+
+
+@dataclass(frozen=True)
+class SpecRecord(Record):
+    """`spec`: everything needed to start the worker. Holds secrets: the file's mode is 0600."""
+
+    argv: list[str]
+    env: dict[str, str]
+    """The whole environment of the worker; nothing of the agent's own is added."""
+    cwd: str = ""
+    """Empty: the agent's working directory."""
+    grace_seconds: float = 30.0
+    """Between SIGTERM and SIGKILL, unless a stop request brings its own."""
+    worker_args: str = ""
+    """Given to the worker through a file descriptor: never in its arguments or environment."""
+    identity: dict[str, Any] = field(default_factory=dict)
+    """The fields of the launch that a coordinator without a memory needs; opaque to the shim."""
+    driver: str = "process"
+
+
+@dataclass(frozen=True)
+class WorkerRecord(Record):
+    """`worker`: which process is the worker, and which its shim. On disk before the program begins."""
+
+    pid: int
+    start_time: int
+    boot_id: str
+    shim_pid: int
+    shim_start_time: int
+    started_at: float
+    """Unix time in seconds."""
+
+    @property
+    def process(self) -> ProcessIdentity:
+        """The worker."""
+        return ProcessIdentity(self.pid, self.start_time)
+
+    @property
+    def shim(self) -> ProcessIdentity:
+        """The process that watches the worker."""
+        return ProcessIdentity(self.shim_pid, self.shim_start_time)
+
+
+@dataclass(frozen=True)
+class StopRequest(Record):
+    """`stop`: asks the shim to end the worker, or never to start it."""
+
+    grace_seconds: float
+    reason: str
+    requested_at: float
+    """Unix time in seconds."""
+
+
+@dataclass(frozen=True)
+class ExitRecord(Record):
+    """`exit`: how the attempt ended. Written once; the first writer wins."""
+
+    cause: Cause
+    message: str
+    ended_at: float
+    """Unix time in seconds."""
+    code: int | None = None
+    signal: int | None = None
+    peak_rss_bytes: int = 0
+    user_seconds: float = 0.0
+    system_seconds: float = 0.0
+    stop_requested: bool = False
+
+    def encode(self) -> bytes:
+        """The bytes of the file, with the message cut to `MESSAGE_LIMIT`."""
+        values = {"version": FORMAT_VERSION, **asdict(self), "message": self.message[:MESSAGE_LIMIT]}
+        return json.dumps(values, ensure_ascii=False).encode(errors="replace")
