@@ -1,0 +1,26 @@
+"""Dagster's side of Runyard: the run launcher, and the reporter that tells Dagster how workers ended.
+
+Put it into `dagster.yaml`:
+
+    run_launcher:
+      module: runyard.launcher
+      class: RunyardRunLauncher
+      config:
+        address: 127.0.0.1:7171
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from runyard.launcher.launcher import RunyardRunLauncher as RunyardRunLauncher
+
+__all__ = ["RunyardRunLauncher"]
+
+
+def __getattr__(name: str) -> object:
+    """Imports the launcher when it is first asked for: whoever imports the package alone pays nothing."""
+    if name == "RunyardRunLauncher":
+        from runyard.launcher.launcher import RunyardRunLauncher
+
+        return RunyardRunLauncher
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,98 @@
+"""Why a worker is over, and where a run is, in sentences for people."""
+
+import signal
+
+from runyard.v1 import run_pb2
+
+_ENDINGS = {
+    run_pb2.OUTCOME_KIND_OOM_KILLED: "was killed for want of memory",
+    run_pb2.OUTCOME_KIND_START_FAILED: "could not be started",
+    run_pb2.OUTCOME_KIND_STOPPED: "was stopped",
+    run_pb2.OUTCOME_KIND_TIMED_OUT: "ran out of time",
+    run_pb2.OUTCOME_KIND_NODE_LOST: "was lost together with its node",
+    run_pb2.OUTCOME_KIND_EXIT_UNKNOWN: "is over, and nobody saw how it ended",
+}
+
+
+def explain_end(run: run_pb2.Run) -> str:
+    """How the finished attempt of a run ended, with all that is known of the cause."""
+    outcome = run.outcome
+    parts = [f"The run worker {_ending(outcome)}{_peak(outcome)}{_where(run)}."]
+    if outcome.message:
+        parts.append(_sentence(outcome.message))
+    return " ".join(parts)
+
+
+def explain_position(run: run_pb2.Run) -> str:
+    """Where the attempt is in its life, and why."""
+    phase = phase_name(run.phase)
+    silence = " The node is silent; nothing is presumed about the worker." if run.unreachable else ""
+    news = f" {_sentence(run.message)}" if run.message else ""
+    return f"Attempt {run.attempt} is {phase}{_on_node(run)}.{silence}{news}"
+
+
+def worker_id(run: run_pb2.Run) -> str:
+    """Names the worker: also the path of its directory on the node."""
+    return f"{run.run_id}/{run.attempt}"
+
+
+def phase_name(phase: run_pb2.Phase.ValueType) -> str:
+    return run_pb2.Phase.Name(phase).removeprefix("PHASE_")
+
+
+def outcome_name(kind: run_pb2.OutcomeKind.ValueType) -> str:
+    return run_pb2.OutcomeKind.Name(kind).removeprefix("OUTCOME_KIND_")
+
+
+def signal_name(number: int) -> str:
+    """`SIGKILL` for 9; signals without a name keep their number."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def in_bytes(count: int) -> str:
+    """A size as people write it: `1.5 GiB`."""
+    size = float(count)
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GiB"
+
+
+def _ending(outcome: run_pb2.Outcome) -> str:
+    if outcome.kind == run_pb2.OUTCOME_KIND_SUCCEEDED:
+        return "exited with code 0 and left the run unfinished"
+    return _ENDINGS.get(outcome.kind) or _exit(outcome)
+
+
+def _exit(outcome: run_pb2.Outcome) -> str:
+    if outcome.HasField("signal"):
+        return f"was killed by {signal_name(outcome.signal)}"
+    if outcome.HasField("exit_code"):
+        return f"exited with code {outcome.exit_code}"
+    return "failed"
+
+
+def _peak(outcome: run_pb2.Outcome) -> str:
+    is_cause = outcome.kind == run_pb2.OUTCOME_KIND_OOM_KILLED and outcome.peak_rss_bytes
+    return f" (peak {in_bytes(outcome.peak_rss_bytes)})" if is_cause else ""
+
+
+def _where(run: run_pb2.Run) -> str:
+    pid = f", pid {run.pid}" if run.pid else ""
+    return f"{_on_node(run)} (attempt {run.attempt}{pid})"
+
+
+def _on_node(run: run_pb2.Run) -> str:
+    if not run.node:
+        return ""
+    return f" on node {run.node} of cluster {run.cluster}" if run.cluster else f" on node {run.node}"
+
+
+def _sentence(text: str) -> str:
+    text = text.strip()
+    text = text[:1].upper() + text[1:]
+    return text if text.endswith((".", "!", "?")) else f"{text}."

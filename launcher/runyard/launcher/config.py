@@ -1,0 +1,206 @@
+"""The launcher's settings in `dagster.yaml`.
+
+Values written as `{env: NAME}` are looked up when the launcher first needs them, not when it is made: run
+workers make a launcher too, for one property, and lack the variables of the control plane.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from dagster import Array, Field, ScalarUnion
+
+from runyard.client.address import DEFAULT_ADDRESS
+from runyard.launcher.errors import InvalidLauncherConfig
+
+
+def _or_env(scalar: type) -> ScalarUnion:
+    return ScalarUnion(scalar_type=scalar, non_scalar_schema={"env": str})
+
+
+_TEXT: Final = _or_env(str)
+_SECONDS: Final = _or_env(float)
+_YES_OR_NO: Final = _or_env(bool)
+
+SCHEMA: Final[dict[str, Field]] = {
+    "address": Field(
+        _TEXT,
+        default_value=DEFAULT_ADDRESS,
+        description="The coordinator: host:port, [ipv6]:port or unix:/path.",
+    ),
+    "insecure": Field(
+        _YES_OR_NO,
+        default_value=False,
+        description="Allow an unencrypted connection to another machine. Only in a network you trust.",
+    ),
+    "deployment": Field(
+        _TEXT,
+        default_value="default",
+        description="Name of this Dagster instance at the coordinator. Two instances need two names.",
+    ),
+    "cluster": Field(
+        _TEXT,
+        is_required=False,
+        description="Cluster for runs without the tag runyard/cluster. Left out: any.",
+    ),
+    "labels": Field(
+        {str: _TEXT},
+        default_value={},
+        description="Labels that every run's node must carry. The tag runyard/labels adds to them.",
+    ),
+    "env_vars": Field(
+        Array(_TEXT),
+        default_value=[],
+        description="Environment of every worker: KEY=VALUE, or KEY to copy it from the launching process.",
+    ),
+    "launch_timeout_seconds": Field(
+        _SECONDS,
+        default_value=30.0,
+        description="For how long a launch is retried while the coordinator does not answer.",
+    ),
+    "request_timeout_seconds": Field(
+        _SECONDS,
+        default_value=10.0,
+        description="Deadline of every other request to the coordinator.",
+    ),
+    "grace_seconds": Field(
+        _SECONDS,
+        is_required=False,
+        description="From SIGTERM to SIGKILL when a worker is stopped; the tag runyard/grace goes before it.",
+    ),
+    "max_queue_seconds": Field(
+        _SECONDS,
+        is_required=False,
+        description="A run that has waited longer for a node ends as timed out.",
+    ),
+    "start_timeout_seconds": Field(
+        _SECONDS,
+        is_required=False,
+        description="A worker that takes longer to start on its node ends as timed out.",
+    ),
+    "reporter": Field(
+        _YES_OR_NO,
+        default_value=True,
+        description="Report ended workers from the processes that launch; off if dagster-reporter runs.",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The launcher's settings, looked up and checked. Times in seconds; None: as the coordinator has it."""
+
+    address: str
+    insecure: bool
+    deployment: str
+    cluster: str | None
+    labels: Mapping[str, str]
+    env_vars: Sequence[str]
+    launch_timeout: float
+    request_timeout: float
+    grace: float | None
+    max_queue: float | None
+    start_timeout: float | None
+    reporter: bool
+
+
+def resolve_settings(config: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
+    """Looks up what the configuration takes from the environment, and checks it.
+
+    Args:
+        config: As Dagster validated it against `SCHEMA`.
+        environ: Environment of this process.
+
+    Raises:
+        InvalidLauncherConfig: A variable is not set, or a value makes no sense.
+    """
+    source = _Source(config, environ)
+    return Settings(
+        address=source.name("address"),
+        insecure=source.yes_or_no("insecure"),
+        deployment=source.name("deployment"),
+        cluster=source.name("cluster") if "cluster" in config else None,
+        labels={key: source.text(f"labels.{key}", value) for key, value in config["labels"].items()},
+        env_vars=[source.text(f"env_vars[{index}]", entry) for index, entry in enumerate(config["env_vars"])],
+        launch_timeout=source.seconds("launch_timeout_seconds", at_least=0.1),
+        request_timeout=source.seconds("request_timeout_seconds", at_least=0.1),
+        grace=source.optional_seconds("grace_seconds"),
+        max_queue=source.optional_seconds("max_queue_seconds"),
+        start_timeout=source.optional_seconds("start_timeout_seconds"),
+        reporter=source.yes_or_no("reporter"),
+    )
+
+
+def resolve_environment(entries: Sequence[str], environ: Mapping[str, str]) -> dict[str, str]:
+    """Makes the workers' environment from `env_vars`.
+
+    Args:
+        entries: `KEY=VALUE`, or `KEY` for the value in `environ`.
+        environ: Environment of the launching process.
+
+    Raises:
+        InvalidLauncherConfig: A variable is not set, or an entry has no name.
+    """
+    resolved: dict[str, str] = {}
+    for index, entry in enumerate(entries):
+        name, equals, value = entry.partition("=")
+        if not name.strip():
+            raise InvalidLauncherConfig(
+                f"env_vars[{index}]", "has no variable name", "Write KEY=VALUE, or KEY to copy a variable"
+            )
+        if not equals and name not in environ:
+            raise InvalidLauncherConfig(
+                f"env_vars[{index}]",
+                f"copies the environment variable {name}, which the launching process does not have",
+                f"Set it for the Dagster daemon and web server, or write {name}=VALUE",
+            )
+        resolved[name] = value if equals else environ[name]
+    return resolved
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Reads single settings, from the file or from the environment variable that it names."""
+
+    config: Mapping[str, Any]
+    environ: Mapping[str, str]
+
+    def text(self, field: str, raw: object) -> str:
+        if not isinstance(raw, Mapping):
+            return str(raw)
+        name = raw["env"]
+        if name not in self.environ:
+            raise InvalidLauncherConfig(
+                field,
+                f"takes its value from the environment variable {name}, which is not set",
+                f"Set {name} for this process, or write the value itself",
+            )
+        return self.environ[name]
+
+    def name(self, field: str) -> str:
+        text = self.text(field, self.config[field]).strip()
+        if not text:
+            raise InvalidLauncherConfig(field, "is empty", "Give it a value, or leave it out")
+        return text
+
+    def yes_or_no(self, field: str) -> bool:
+        text = self.text(field, self.config[field]).lower()
+        if text not in ("true", "false"):
+            raise InvalidLauncherConfig(field, f"is {text!r}", "Write true or false")
+        return text == "true"
+
+    def optional_seconds(self, field: str) -> float | None:
+        return self.seconds(field, at_least=0) if field in self.config else None
+
+    def seconds(self, field: str, at_least: float) -> float:
+        text = self.text(field, self.config[field])
+        try:
+            seconds = float(text)
+        except ValueError:
+            raise InvalidLauncherConfig(field, f"is {text!r}", "Write a number of seconds") from None
+        if not (at_least <= seconds and math.isfinite(seconds)):
+            raise InvalidLauncherConfig(
+                field, f"is {text}", f"Write a number of seconds, {at_least:g} or larger"
+            )
+        return seconds

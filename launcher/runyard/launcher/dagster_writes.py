@@ -1,0 +1,62 @@
+"""What Runyard writes into Dagster's storage.
+
+The run is read again right before its status is written: the storage would let a finished run end once more.
+"""
+
+from dagster import DagsterInstance, DagsterRun
+from dagster._core.events import EngineEventData, JobFailureData, RunFailureReason
+
+from runyard.launcher import tags
+from runyard.launcher.causes import outcome_name
+from runyard.launcher.engine_events import EngineEvent, worker_ended, worker_started
+from runyard.v1 import run_pb2
+
+
+def write_event(instance: DagsterInstance, run: DagsterRun, event: EngineEvent) -> None:
+    """Adds a line to the run's event log."""
+    instance.report_engine_event(event.message, run, EngineEventData(event.metadata))
+
+
+def write_announcement(instance: DagsterInstance, worker: run_pb2.Run) -> None:
+    """Tells people where the worker runs."""
+    run = _unfinished(instance, worker.run_id)
+    if run is not None:
+        write_event(instance, run, worker_started(worker))
+
+
+def write_cancellation(instance: DagsterInstance, worker: run_pb2.Run, message: str) -> None:
+    """Ends the run as canceled. Only for a worker that is provably over."""
+    run = _described(instance, worker)
+    if run is not None:
+        instance.report_run_canceled(run, message)
+
+
+def write_failure(
+    instance: DagsterInstance, worker: run_pb2.Run, message: str, reason: RunFailureReason
+) -> None:
+    """Ends the run as failed. Only for a worker that is provably over.
+
+    Args:
+        instance: Dagster's storage.
+        worker: The finished attempt.
+        message: Shown as the cause.
+        reason: Decides, among others, whether Dagster's run retries apply.
+    """
+    run = _described(instance, worker)
+    if run is not None:
+        instance.report_run_failed(run, message, JobFailureData(error=None, failure_reason=reason))
+
+
+def _described(instance: DagsterInstance, worker: run_pb2.Run) -> DagsterRun | None:
+    """Writes down how the worker ended, before the status: whoever sees the status can see the cause."""
+    run = _unfinished(instance, worker.run_id)
+    if run is not None:
+        # The worker is over: nobody else writes tags, which Dagster reads, changes and writes without a lock.
+        instance.add_run_tags(run.run_id, {tags.OUTCOME: outcome_name(worker.outcome.kind).lower()})
+        write_event(instance, run, worker_ended(worker))
+    return _unfinished(instance, worker.run_id)
+
+
+def _unfinished(instance: DagsterInstance, run_id: str) -> DagsterRun | None:
+    run = instance.get_run_by_id(run_id)
+    return None if run is None or run.is_finished else run

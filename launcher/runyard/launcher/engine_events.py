@@ -1,0 +1,86 @@
+"""What Runyard writes into a run's event log: few events, each with what a person needs to look further.
+
+No message may be "Launching a new run worker to resume run": Dagster counts a run's resumes by that text.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from dagster import MetadataValue
+from dagster._core.definitions.metadata import RawMetadataValue
+
+from runyard.launcher.causes import explain_end, in_bytes, outcome_name, signal_name, worker_id
+from runyard.v1 import run_pb2
+
+
+@dataclass(frozen=True)
+class EngineEvent:
+    """One line of the event log."""
+
+    message: str
+    metadata: Mapping[str, RawMetadataValue] = field(default_factory=dict)
+
+
+def launched(run: run_pb2.Run) -> EngineEvent:
+    """The coordinator took the run; `run` is its answer."""
+    return EngineEvent(_launch_message(run), _place(run))
+
+
+def worker_started(run: run_pb2.Run) -> EngineEvent:
+    """The worker process exists."""
+    return EngineEvent(
+        f"Worker started on node {run.node} (pid {run.pid}, attempt {run.attempt})", _place(run)
+    )
+
+
+def worker_ended(run: run_pb2.Run) -> EngineEvent:
+    """The worker is over, and Dagster does not know it yet."""
+    return EngineEvent(explain_end(run), {**_place(run), **_end(run.outcome)})
+
+
+def unknown_to_coordinator(address: str) -> EngineEvent:
+    """A stop was asked for a started run that the coordinator never had."""
+    return EngineEvent(
+        f"Runyard's coordinator at {address} does not know this run, so nothing could be told to stop. "
+        "A worker of it that turns up there will be stopped. If you know that no worker is left, or another "
+        "run launcher started it, end the run with the option to force the termination."
+    )
+
+
+def _launch_message(run: run_pb2.Run) -> str:
+    if run.phase == run_pb2.PHASE_FINISHED:
+        return f"Runyard did not start the run: its attempt {run.attempt} is already over. {explain_end(run)}"
+    if not run.node:
+        reason = run.message or "no node has a free slot"
+        return f"Runyard accepted the run as attempt {run.attempt}; it waits: {reason}"
+    return f"Runyard accepted the run as attempt {run.attempt} on node {run.node} of cluster {run.cluster}"
+
+
+def _place(run: run_pb2.Run) -> dict[str, RawMetadataValue]:
+    place: dict[str, RawMetadataValue] = {
+        "run worker": MetadataValue.text(worker_id(run)),
+        "attempt": MetadataValue.int(run.attempt),
+    }
+    if run.node:
+        place |= {"cluster": MetadataValue.text(run.cluster), "node": MetadataValue.text(run.node)}
+    if run.pid:
+        place["pid"] = MetadataValue.int(run.pid)
+    return place
+
+
+def _end(outcome: run_pb2.Outcome) -> dict[str, RawMetadataValue]:
+    end: dict[str, RawMetadataValue] = {"outcome": MetadataValue.text(outcome_name(outcome.kind))}
+    if outcome.HasField("exit_code"):
+        end["exit code"] = MetadataValue.int(outcome.exit_code)
+    if outcome.HasField("signal"):
+        end["signal"] = MetadataValue.text(signal_name(outcome.signal))
+    if outcome.peak_rss_bytes:
+        end["peak memory"] = MetadataValue.text(in_bytes(outcome.peak_rss_bytes))
+    if outcome.stderr_tail:
+        end["stderr"] = MetadataValue.md(_as_code(outcome.stderr_tail))
+    return end
+
+
+def _as_code(text: str) -> str:
+    """Markdown that shows text as it is; indented, for no fence is safe from what a worker may print."""
+    return "\n".join(f"    {line}" for line in text.splitlines())

@@ -1,0 +1,28 @@
+"""What the launcher tells Dagster when it cannot do what was asked."""
+
+from runyard.client import RunyardError
+
+
+class InvalidLauncherConfig(RunyardError):
+    """A setting of the launcher in `dagster.yaml` is wrong."""
+
+    def __init__(self, field: str, problem: str, remedy: str) -> None:
+        self.field = field
+        super().__init__(f"run_launcher.config.{field} {problem}. {remedy}")
+
+
+class InvalidRunTag(RunyardError):
+    """A tag of the run asks Runyard for something that cannot be understood."""
+
+    def __init__(self, tag: str, value: str, problem: str, remedy: str) -> None:
+        self.tag = tag
+        self.value = value
+        super().__init__(f"run tag {tag}: {value!r} {problem}. {remedy}")
+
+
+class NotLaunched(RunyardError):
+    """The run was not launched; Dagster fails it with this message."""
+
+
+class NotTerminated(RunyardError):
+    """The worker could not be told to stop; the message says what was changed in Dagster and what was not."""

@@ -1,0 +1,122 @@
+"""From a Dagster run to the launch that the coordinator takes. No I/O: the same run gives the same launch."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dagster import DagsterRun
+from dagster._core.instance.ref import InstanceRef
+from dagster._core.origin import JobPythonOrigin
+from dagster._grpc.types import ExecuteRunArgs, ResumeRunArgs
+from dagster._serdes import serialize_value
+
+from runyard.launcher.config import Settings
+from runyard.launcher.errors import NotLaunched
+from runyard.launcher.requirements import policies_of, requirements_of
+from runyard.launcher.tags import without_written
+from runyard.v1 import run_pb2
+
+
+@dataclass(frozen=True)
+class Execute:
+    """The first worker of a run."""
+
+
+@dataclass(frozen=True)
+class Resume:
+    """A worker that goes on where a dead one stopped. `number` counts the resumes of the run from 1."""
+
+    number: int
+
+
+Entry = Execute | Resume
+
+
+def launch_spec(
+    run: DagsterRun,
+    entry: Entry,
+    instance_ref: InstanceRef,
+    settings: Settings,
+    environment: Mapping[str, str],
+) -> run_pb2.LaunchSpec:
+    """Translates a run.
+
+    Args:
+        run: The run as Dagster's storage has it.
+        entry: Whether its worker executes or resumes it.
+        instance_ref: Where the worker finds Dagster's storage.
+        settings: The launcher's settings.
+        environment: The workers' environment, as `resolve_environment` made it.
+
+    Raises:
+        InvalidRunTag: A tag cannot be understood.
+        NotLaunched: The run does not say where its code is.
+    """
+    origin = run.job_code_origin
+    if origin is None:
+        raise NotLaunched(
+            f"run {run.run_id} has no job_code_origin, so no node could find its code. "
+            "Submit it through a workspace: the web server, `dagster job launch`, or instance.submit_run"
+        )
+    return run_pb2.LaunchSpec(
+        run_id=run.run_id,
+        resume_number=_resume_number(entry),
+        kind=_kind(entry),
+        worker_args=_worker_args(run.run_id, origin, entry, instance_ref),
+        code_origin=_code_origin(run, origin),
+        tags=without_written(run.tags),
+        requirements=requirements_of(run.tags, settings),
+        policies=policies_of(run.tags, settings),
+        environment={**environment, "DAGSTER_RUN_JOB_NAME": run.job_name},
+        deployment=settings.deployment,
+        job_snapshot_id=run.job_snapshot_id or "",
+    )
+
+
+def _resume_number(entry: Entry) -> int:
+    match entry:
+        case Execute():
+            return 0
+        case Resume(number):
+            return number
+
+
+def _kind(entry: Entry) -> run_pb2.LaunchKind.ValueType:
+    match entry:
+        case Execute():
+            return run_pb2.LAUNCH_KIND_EXECUTE
+        case Resume():
+            return run_pb2.LAUNCH_KIND_RESUME
+
+
+def _worker_args(run_id: str, origin: JobPythonOrigin, entry: Entry, instance_ref: InstanceRef) -> str:
+    match entry:
+        case Execute():
+            return serialize_value(ExecuteRunArgs(origin, run_id, instance_ref))
+        case Resume():
+            return serialize_value(ResumeRunArgs(origin, run_id, instance_ref))
+
+
+def _code_origin(run: DagsterRun, origin: JobPythonOrigin) -> run_pb2.CodeOrigin:
+    repository = origin.repository_origin
+    remote = run.remote_job_origin
+    return run_pb2.CodeOrigin(
+        location=remote.location_name if remote else "",
+        repository=remote.repository_origin.repository_name if remote else "",
+        job=run.job_name,
+        executable=repository.executable_path,
+        working_directory=_working_directory(repository.code_pointer),
+        image=repository.container_image or "",
+        container_context_json=_json(repository.container_context),
+    )
+
+
+def _working_directory(pointer: Any) -> str:
+    """All code pointers have one, except CustomPointer, which wraps a pointer that has."""
+    pointer = getattr(pointer, "reconstructor_pointer", pointer)
+    return getattr(pointer, "working_directory", None) or ""
+
+
+def _json(context: Mapping[str, Any] | None) -> str:
+    return json.dumps(context, sort_keys=True) if context else ""

@@ -1,0 +1,136 @@
+"""The other way round: workers that live on although Dagster has ended, deleted or canceled their run."""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from dagster import DagsterInstance, DagsterRunStatus
+from dagster._core.storage.dagster_run import FINISHED_STATUSES, RunsFilter
+
+from runyard.client import Client, RunyardError
+from runyard.v1 import run_pb2
+
+logger = logging.getLogger(__name__)
+
+LIVE_PHASES: Final = (
+    run_pb2.PHASE_QUEUED,
+    run_pb2.PHASE_ASSIGNED,
+    run_pb2.PHASE_STARTING,
+    run_pb2.PHASE_RUNNING,
+    run_pb2.PHASE_STOPPING,
+)
+_WITHOUT_WORKER: Final = frozenset({run_pb2.PHASE_QUEUED, run_pb2.PHASE_ASSIGNED})
+
+# SQLite before 3.32 takes 999 variables in a statement: https://www.sqlite.org/limits.html
+_RUNS_PER_QUERY: Final = 500
+
+
+@dataclass(frozen=True)
+class Stop:
+    """A worker to stop, and the reason that is shown for it."""
+
+    run_id: str
+    reason: str
+
+
+class Linger:
+    """Remembers since when Dagster has called the run of a live worker ended.
+
+    A worker needs a moment after it wrote its run's end. One that has not even begun to run needs none.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._since: dict[str, float] = {}
+
+    def overdue(
+        self,
+        live: Iterable[run_pb2.Run],
+        statuses: Mapping[str, DagsterRunStatus],
+        now: float,
+    ) -> list[Stop]:
+        """Tells which workers must go.
+
+        Args:
+            live: The coordinator's live runs. Those that it is stopping already need no further word.
+            statuses: Dagster's status of each of them; a run that is missing here was deleted.
+            now: Monotonic time in seconds.
+        """
+        unstopped = [run for run in live if not run.stop_requested]
+        ended = {run.run_id for run in unstopped if _has_ended(statuses.get(run.run_id))}
+        self._since = {run_id: self._since.get(run_id, now) for run_id in ended}
+        return [
+            Stop(run.run_id, _reason(statuses.get(run.run_id)))
+            for run in unstopped
+            if statuses.get(run.run_id) == DagsterRunStatus.CANCELING
+            or (run.run_id in ended and self._is_due(run, now))
+        ]
+
+    def _is_due(self, run: run_pb2.Run, now: float) -> bool:
+        return run.phase in _WITHOUT_WORKER or now - self._since[run.run_id] >= self._seconds
+
+
+class Sweep:
+    """Compares the coordinator's live runs of one deployment with Dagster, and stops what should not live."""
+
+    def __init__(
+        self,
+        client: Client,
+        instance: DagsterInstance,
+        deployment: str,
+        linger: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Prepares; connects nowhere.
+
+        Args:
+            client: Reaches the coordinator.
+            instance: Dagster's storage.
+            deployment: Whose runs to look at.
+            linger: Seconds for which a worker may outlive its run.
+            clock: Monotonic time in seconds.
+        """
+        self._client = client
+        self._instance = instance
+        self._deployment = deployment
+        self._linger = Linger(linger)
+        self._clock = clock
+
+    def run_once(self) -> None:
+        """Looks once.
+
+        Raises:
+            RunyardError: The coordinator could not list its runs.
+        """
+        live = list(self._client.list_runs(phases=LIVE_PHASES, deployment=self._deployment))
+        statuses = self._statuses([run.run_id for run in live])
+        for stop in self._linger.overdue(live, statuses, self._clock()):
+            self._stop(stop)
+
+    def _statuses(self, run_ids: list[str]) -> dict[str, DagsterRunStatus]:
+        return {
+            run.run_id: run.status
+            for start in range(0, len(run_ids), _RUNS_PER_QUERY)
+            for run in self._instance.get_runs(RunsFilter(run_ids=run_ids[start : start + _RUNS_PER_QUERY]))
+        }
+
+    def _stop(self, stop: Stop) -> None:
+        logger.info("Stopping the worker of run %s: %s", stop.run_id, stop.reason)
+        try:
+            self._client.terminate_run(stop.run_id, reason=stop.reason)
+        except RunyardError as error:
+            logger.warning("Could not stop the worker of run %s, will try again: %s", stop.run_id, error)
+
+
+def _has_ended(status: DagsterRunStatus | None) -> bool:
+    return status is None or status in FINISHED_STATUSES
+
+
+def _reason(status: DagsterRunStatus | None) -> str:
+    if status is None:
+        return "the run was deleted in Dagster"
+    if status == DagsterRunStatus.CANCELING:
+        return "the run is being canceled in Dagster"
+    return f"Dagster has the run as {status.value}"
