@@ -16,12 +16,14 @@ class Retention:
     Attributes:
         seconds: Age after which a settled run is forgotten.
         unsettled_seconds: Age after which a run is forgotten though no reporter ever settled it.
-        count: How many finished runs are kept at most.
+        count: How many finished and settled runs are kept at most.
+        tombstone_seconds: For how long a stop waits for the launch that it is to prevent.
     """
 
     seconds: float = 7 * 86400.0
     unsettled_seconds: float = 30 * 86400.0
     count: int = 20_000
+    tombstone_seconds: float = 3600.0
 
 
 def on_tick(fleet: Fleet, now: Instant) -> None:
@@ -56,7 +58,10 @@ def _lateness(run: Run, now: Instant) -> str | None:
 
 
 def forget_old(fleet: Fleet, now: Instant, retention: Retention) -> None:
-    """Forgets finished runs by age and count. Called about once a minute."""
+    """Forgets finished runs by age and count, and old tombstones. Called about once a minute."""
+    for run_id, tombstone in list(fleet.tombstones.items()):
+        if now.wall - tombstone.at > retention.tombstone_seconds:
+            del fleet.tombstones[run_id]
     finished = [run for run in fleet.runs.values() if isinstance(run.phase, Finished)]
     finished.sort(key=lambda run: run.times.finished or 0.0)
     surplus = len(finished) - retention.count

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from runyard.coordinator.core.model import Node, Run
+from runyard.coordinator.core.model import Node, Run, Tombstone
 from runyard.v1 import agent_pb2
 
 
@@ -33,7 +33,7 @@ class SaveTombstone:
     """Write that a run unknown so far must never start."""
 
     run_id: str
-    reason: str
+    tombstone: Tombstone
 
 
 @dataclass(frozen=True)

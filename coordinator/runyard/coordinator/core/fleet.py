@@ -1,6 +1,6 @@
 """The fleet as the coordinator knows it: runs, nodes, and the indices between them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from runyard.coordinator.core.effects import (
@@ -22,6 +22,7 @@ from runyard.coordinator.core.model import (
     Ready,
     Run,
     Suspect,
+    Tombstone,
 )
 from runyard.coordinator.core.placement import Candidate, explain, why_not_now
 from runyard.coordinator.core.transitions import advance
@@ -40,19 +41,29 @@ class Fleet:
         self.started = started
         self.runs: dict[str, Run] = {}
         self.nodes: dict[str, Node] = {}
-        self.tombstones: dict[str, str] = {}
+        self.tombstones: dict[str, Tombstone] = {}
         self.usage: dict[str, run_pb2.WorkerUsage] = {}
         self._waiting: dict[str, None] = {}
         self._live_by_node: dict[str, set[str]] = {}
         self._effects: list[Effect] = []
 
-    def restore(self, runs: Iterable[Run], nodes: Iterable[Node], tombstones: dict[str, str]) -> None:
+    def restore(
+        self, runs: Iterable[Run], nodes: Iterable[Node], tombstones: Mapping[str, Tombstone]
+    ) -> None:
         """Takes up what the store holds. Nodes are silent until they say Hello, and none is presumed dead."""
-        for run in sorted(runs, key=lambda run: run.times.launched):
-            self._index(run)
         for node in nodes:
             self.nodes[node.node_id] = replace(node, liveness=Suspect(self.started.monotonic))
-        self.tombstones.update(tombstones)
+        self.restore_runs(runs, tombstones)
+
+    def restore_runs(self, runs: Iterable[Run], tombstones: Mapping[str, Tombstone]) -> None:
+        """Goes back to the runs as the store holds them, after a write that failed."""
+        self.runs.clear()
+        self.usage.clear()
+        self._waiting.clear()
+        self._live_by_node.clear()
+        for run in sorted(runs, key=lambda run: run.times.launched):
+            self._index(run)
+        self.tombstones = dict(tombstones)
 
     def take_effects(self) -> list[Effect]:
         """The effects since the last call, in the order in which they must be carried out."""
@@ -138,10 +149,10 @@ class Fleet:
         self.put_node(node)
         self._effects.append(SaveNode(node))
 
-    def bury(self, run_id: str, reason: str) -> None:
+    def bury(self, run_id: str, tombstone: Tombstone) -> None:
         """Leaves a tombstone: this run must never start."""
-        self.tombstones[run_id] = reason
-        self._effects.append(SaveTombstone(run_id, reason))
+        self.tombstones[run_id] = tombstone
+        self._effects.append(SaveTombstone(run_id, tombstone))
 
     def send(self, node_id: str, message: agent_pb2.SessionResponse) -> None:
         """Sends to the node if it is in session; otherwise its next Hello will bring the matter up again."""

@@ -17,6 +17,7 @@ from runyard.coordinator.core.model import (
     Stopping,
     StopRequest,
     Times,
+    Tombstone,
 )
 from runyard.coordinator.core.placement import choose, what_is_missing
 from runyard.v1 import run_pb2
@@ -45,7 +46,7 @@ def on_launch(fleet: Fleet, now: Instant, launch: Launch) -> Run:
     run = fleet.put(run, "launched")
     if buried is not None:
         outcome = run_pb2.Outcome(
-            kind=run_pb2.OUTCOME_KIND_STOPPED, message=f"stopped before launch: {buried}"
+            kind=run_pb2.OUTCOME_KIND_STOPPED, message=f"stopped before launch: {buried.reason}"
         )
         return fleet.move(run, Finished(outcome, None), now, outcome.message)
     place_waiting(fleet, now)
@@ -85,7 +86,7 @@ def on_terminate(fleet: Fleet, now: Instant, run_id: str, reason: str) -> bool:
     run = fleet.runs.get(run_id)
     if run is None:
         if run_id not in fleet.tombstones:
-            fleet.bury(run_id, reason)
+            fleet.bury(run_id, Tombstone(reason, now.wall))
         return False
     if isinstance(run.phase, Finished):
         return False

@@ -131,6 +131,14 @@ class StopRequest:
 
 
 @dataclass(frozen=True)
+class Tombstone:
+    """A stop that came before the launch. `at` is in seconds since the epoch."""
+
+    reason: str
+    at: float
+
+
+@dataclass(frozen=True)
 class Times:
     """When things happened, in seconds since the epoch on the coordinator's wall clock. For display only."""
 

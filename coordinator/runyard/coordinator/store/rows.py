@@ -91,10 +91,8 @@ def _phase_data(phase: Phase) -> Row:
             return {"place": asdict(place)}
         case Running(place=place, pid=pid) | Stopping(place=place, pid=pid):
             return {"place": asdict(place), "pid": pid}
-        case Finished(place=None):
-            return {}
-        case Finished(place=Place() as place):
-            return {"place": asdict(place)}
+        case Finished(place=place_or_none):
+            return {"place": asdict(place_or_none)} if place_or_none else {}
         case _:
             assert_never(phase)
 

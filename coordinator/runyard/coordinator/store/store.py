@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Engine, delete, insert, select
 from sqlalchemy.exc import OperationalError
 
 from runyard.coordinator.core.effects import DropRun, Effect, SaveNode, SaveRun, SaveTombstone
-from runyard.coordinator.core.model import Node, Run
+from runyard.coordinator.core.model import Node, Run, Tombstone
 from runyard.coordinator.store.engine import StateLock, open_sqlite
 from runyard.coordinator.store.rows import Row, node_of, node_row, phase_name, run_of, run_row
 from runyard.coordinator.store.schema import nodes, run_events, runs, snapshots, tombstones
@@ -26,7 +26,7 @@ class Account:
 
     runs: list[Run]
     nodes: list[Node]
-    tombstones: dict[str, str]
+    tombstones: dict[str, Tombstone]
 
 
 class Store:
@@ -58,7 +58,10 @@ class Store:
             return Account(
                 runs=[run_of(dict(row), monotonic) for row in connection.execute(select(runs)).mappings()],
                 nodes=[node_of(dict(row), monotonic) for row in connection.execute(select(nodes)).mappings()],
-                tombstones={row.run_id: row.reason for row in connection.execute(select(tombstones))},
+                tombstones={
+                    row.run_id: Tombstone(row.reason, row.at)
+                    for row in connection.execute(select(tombstones))
+                },
             )
 
     def write(self, effects: Iterable[Effect]) -> None:
@@ -167,8 +170,8 @@ def _write_nodes(connection: Connection, changed: list[Node]) -> None:
 
 
 def _write_tombstones(connection: Connection, buried: list[SaveTombstone]) -> None:
-    latest = {effect.run_id: effect.reason for effect in buried}
+    latest = {effect.run_id: effect.tombstone for effect in buried}
     if latest:
         connection.execute(delete(tombstones).where(tombstones.c.run_id.in_(latest)))
-        rows = [{"run_id": run_id, "reason": reason, "at": time.time()} for run_id, reason in latest.items()]
+        rows = [{"run_id": run_id, "reason": each.reason, "at": each.at} for run_id, each in latest.items()]
         connection.execute(insert(tombstones), rows)

@@ -1,0 +1,68 @@
+"""The coordinator's settings."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from runyard.client.address import DEFAULT_ADDRESS, parse_address, require_local_unless_insecure
+from runyard.client.errors import InvalidAddress
+from runyard.client.service.settings import Settings
+from runyard.coordinator.core.deadlines import Retention
+from runyard.coordinator.core.leases import LeasePolicy
+
+_LEASES = LeasePolicy()
+_RETENTION = Retention()
+
+
+class CoordinatorSettings(Settings):
+    """Everything that can be set; times are in seconds."""
+
+    listen: str = DEFAULT_ADDRESS
+    """Where clients and agents find the coordinator: `host:port` or `unix:/path`."""
+
+    state_directory: Path = Path("/var/lib/runyard/coordinator")
+    """Where the account is kept. One coordinator at a time."""
+
+    insecure: bool = False
+    """Allows plain text on an address that other machines can reach."""
+
+    log_format: Literal["console", "json"] = "console"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    heartbeat_interval: float = Field(default=_LEASES.shortest_interval, gt=0)
+    """Between two heartbeats of a node; stretched by itself in large fleets."""
+
+    lease: float = Field(default=_LEASES.shortest_lease, gt=0)
+    """Silence after which a node counts as unreachable; at least three heartbeats."""
+
+    recovery: float = Field(default=_LEASES.recovery, ge=0)
+    """After a start, for how long silence means nothing."""
+
+    keep_finished: float = Field(default=_RETENTION.seconds, gt=0)
+    """For how long finished runs are shown."""
+
+    shutdown_grace: float = Field(default=5.0, ge=0)
+    """For how long open calls may go on when the coordinator shuts down."""
+
+    @field_validator("listen")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        try:
+            return str(parse_address(value, "listen"))
+        except InvalidAddress as error:
+            raise ValueError(str(error)) from error
+
+    def require_safe(self) -> None:
+        """Raises `InsecureAddress` if the address leaves this machine without the user's consent."""
+        require_local_unless_insecure(self.listen, self.insecure, "listen on")
+
+    def lease_policy(self) -> LeasePolicy:
+        """The rhythm of heartbeats."""
+        return LeasePolicy(
+            shortest_interval=self.heartbeat_interval, shortest_lease=self.lease, recovery=self.recovery
+        )
+
+    def retention(self) -> Retention:
+        """How long finished runs are kept."""
+        return Retention(seconds=self.keep_finished)

@@ -1,0 +1,110 @@
+"""AgentService: the sessions of the node agents."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import structlog
+
+from runyard.coordinator.core.sessions import on_disconnect, on_heartbeat, on_hello, on_rejection, on_status
+from runyard.coordinator.outbox import Outbox
+from runyard.coordinator.rpc.errors import Context, InvalidField, answering
+from runyard.coordinator.rpc.logs import LogRelay
+from runyard.coordinator.rpc.requests import check_hello
+from runyard.coordinator.shell import Shell
+from runyard.coordinator.store.store import StoreFull
+from runyard.v1 import agent_pb2, agent_pb2_grpc
+
+HELLO_WITHIN = 10.0
+"""Seconds for an agent to say Hello once its stream is open."""
+
+log = structlog.get_logger("runyard.coordinator.agents")
+
+Requests = AsyncIterator[agent_pb2.SessionRequest]
+
+
+class AgentService(agent_pb2_grpc.AgentServiceServicer):
+    """See `runyard/v1/agent.proto` for what each method promises."""
+
+    def __init__(self, shell: Shell, logs: LogRelay) -> None:
+        self._shell = shell
+        self._logs = logs
+
+    async def Session(
+        self, request_iterator: Requests, context: Context
+    ) -> AsyncIterator[agent_pb2.SessionResponse]:
+        async with answering(context):
+            requests = aiter(request_iterator)
+            hello = await self._hello(requests)
+            outbox = Outbox()
+            with self._shell.session(outbox) as session:
+                await self._shell.decide(lambda fleet, at: on_hello(fleet, at, session, hello))
+                log.info("agent_joined", node=hello.node_id, cluster=hello.cluster, peer=context.peer())
+                hearing = asyncio.create_task(self._hear(requests, hello.node_id, session, outbox))
+                try:
+                    async for message in outbox.drain():
+                        yield message
+                finally:
+                    hearing.cancel()
+                    await self._leave(hello.node_id, session)
+
+    async def _hello(self, requests: Requests) -> agent_pb2.Hello:
+        try:
+            async with asyncio.timeout(HELLO_WITHIN):
+                first = await anext(requests, None)
+        except TimeoutError:
+            first = None
+        if first is None or not first.HasField("hello"):
+            raise InvalidField("hello", "must be the first message of a session")
+        check_hello(first.hello)
+        return first.hello
+
+    async def _hear(self, requests: Requests, node_id: str, session: int, outbox: Outbox) -> None:
+        """Takes the agent's messages one by one, until the stream ends, however it ends."""
+        try:
+            async for request in requests:
+                if request.HasField("goodbye"):
+                    log.info("agent_says_goodbye", node=node_id, reason=request.goodbye.reason)
+                    break
+                # With a full disk nothing can be taken down; the agent repeats it in its next heartbeat.
+                with contextlib.suppress(StoreFull):
+                    await self._take(request, node_id, session)
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            log.exception("session_failed", node=node_id)
+        outbox.hang_up()
+
+    async def _take(self, request: agent_pb2.SessionRequest, node_id: str, session: int) -> None:
+        decide = self._shell.decide
+        match request.WhichOneof("message"):
+            case "heartbeat":
+                beat = request.heartbeat
+                await decide(lambda fleet, at: on_heartbeat(fleet, at, node_id, session, beat))
+            case "report" if request.report.HasField("status"):
+                status = request.report.status
+                await decide(lambda fleet, at: on_status(fleet, at, node_id, session, status))
+            case "report" if request.report.HasField("rejection"):
+                rejection = request.report.rejection
+                log.info("assignment_refused", node=node_id, run_id=rejection.run_id, reason=rejection.reason)
+                await decide(lambda fleet, at: on_rejection(fleet, at, node_id, session, rejection))
+            case other:
+                # A newer agent may say more than this coordinator understands.
+                log.warning("message_not_understood", node=node_id, message=other)
+
+    async def _leave(self, node_id: str, session: int) -> None:
+        log.info("agent_left", node=node_id)
+        with contextlib.suppress(StoreFull):
+            await asyncio.shield(
+                asyncio.ensure_future(
+                    self._shell.decide(lambda fleet, _: on_disconnect(fleet, node_id, session))
+                )
+            )
+
+    async def PushLogs(
+        self, request_iterator: AsyncIterator[agent_pb2.PushLogsRequest], context: Context
+    ) -> agent_pb2.PushLogsResponse:
+        async with answering(context):
+            await self._logs.take(request_iterator)
+            return agent_pb2.PushLogsResponse()
+        raise AssertionError("answering() ends the call")

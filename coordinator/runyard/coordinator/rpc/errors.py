@@ -1,0 +1,77 @@
+"""The one place where a refusal becomes a gRPC status."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import structlog
+
+from runyard.coordinator.core.errors import (
+    FleetError,
+    LaunchConflict,
+    LaunchRefused,
+    NodeIdInUse,
+    NodeRefused,
+)
+from runyard.coordinator.store.store import StoreFull
+from runyard.coordinator.watchers import TooSlow
+
+log = structlog.get_logger("runyard.coordinator.rpc")
+
+
+class InvalidField(Exception):
+    """A field of the request cannot be right.
+
+    Args:
+        field: Name of the field, as in the .proto file.
+        problem: What is wrong with it and what would be right.
+    """
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}")
+
+
+class NotFound(Exception):
+    """What was asked for is not there."""
+
+
+class Unavailable(Exception):
+    """It cannot be had now; the same call may succeed later."""
+
+
+class TooLarge(Exception):
+    """The request exceeds a limit that the message names."""
+
+
+STATUS: dict[type[Exception], grpc.StatusCode] = {
+    InvalidField: grpc.StatusCode.INVALID_ARGUMENT,
+    NotFound: grpc.StatusCode.NOT_FOUND,
+    Unavailable: grpc.StatusCode.UNAVAILABLE,
+    TooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    LaunchConflict: grpc.StatusCode.ALREADY_EXISTS,
+    LaunchRefused: grpc.StatusCode.FAILED_PRECONDITION,
+    NodeIdInUse: grpc.StatusCode.ALREADY_EXISTS,
+    NodeRefused: grpc.StatusCode.FAILED_PRECONDITION,
+    FleetError: grpc.StatusCode.FAILED_PRECONDITION,
+    StoreFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    TooSlow: grpc.StatusCode.RESOURCE_EXHAUSTED,
+}
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+@contextlib.asynccontextmanager
+async def answering(context: Context) -> AsyncIterator[None]:
+    """Turns what the block raises into a status; the unexpected is logged, and told as INTERNAL."""
+    try:
+        yield
+    except tuple(STATUS) as refusal:
+        code = next(code for kind, code in STATUS.items() if isinstance(refusal, kind))
+        text = str(refusal) or (type(refusal).__doc__ or "").strip()
+        await context.abort(code, text)
+    except (grpc.aio.AbortError, GeneratorExit):
+        raise
+    except Exception:
+        log.exception("unexpected_error")
+        await context.abort(grpc.StatusCode.INTERNAL, "the coordinator failed; its log says how")

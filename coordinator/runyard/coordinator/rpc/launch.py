@@ -1,0 +1,161 @@
+"""LaunchService: what Dagster and people ask of the coordinator."""
+
+from collections.abc import AsyncIterator
+
+from runyard.coordinator.clock import now
+from runyard.coordinator.core.launching import on_launch, on_terminate
+from runyard.coordinator.core.model import Run
+from runyard.coordinator.rpc.errors import Context, InvalidField, NotFound, Unavailable, answering
+from runyard.coordinator.rpc.logs import LogRelay
+from runyard.coordinator.rpc.reports import ReportLine
+from runyard.coordinator.rpc.requests import check_run_id, check_snapshot, launch_of
+from runyard.coordinator.rpc.views import event_view, matches, run_view
+from runyard.coordinator.shell import Shell
+from runyard.v1 import launch_pb2, launch_pb2_grpc, run_pb2
+
+PAGE_DEFAULT = 100
+PAGE_LIMIT = 1_000
+
+
+class LaunchService(launch_pb2_grpc.LaunchServiceServicer):
+    """See `runyard/v1/launch.proto` for what each method promises."""
+
+    def __init__(self, shell: Shell, logs: LogRelay) -> None:
+        self._shell = shell
+        self._logs = logs
+        self._reports = ReportLine(shell)
+
+    async def LaunchRun(
+        self, request: launch_pb2.LaunchRunRequest, context: Context
+    ) -> launch_pb2.LaunchRunResponse:
+        async with answering(context):
+            launch = launch_of(request.spec)
+            if not await self._hold_snapshot(request):
+                return launch_pb2.LaunchRunResponse(snapshot_needed=True)
+            run = await self._shell.decide(lambda fleet, at: on_launch(fleet, at, launch))
+            return launch_pb2.LaunchRunResponse(run=self._view(run))
+        raise AssertionError("answering() ends the call")
+
+    async def _hold_snapshot(self, request: launch_pb2.LaunchRunRequest) -> bool:
+        """Sees to it that the launch's snapshot is stored; False if the caller must send it."""
+        snapshot_id = request.spec.job_snapshot_id
+        if not snapshot_id:
+            return True
+        if len(snapshot_id) > 64:
+            raise InvalidField("spec.job_snapshot_id", "is longer than 64 characters")
+        store = self._shell.store
+        if await self._shell.in_writer(lambda: store.has_snapshot(snapshot_id)):
+            return True
+        if not request.HasField("snapshot"):
+            return False
+        snapshot = request.snapshot
+
+        def keep() -> None:
+            check_snapshot(snapshot)
+            store.put_snapshot(snapshot_id, snapshot.sha256, snapshot.data)
+
+        await self._shell.in_writer(keep)
+        return True
+
+    async def TerminateRun(
+        self, request: launch_pb2.TerminateRunRequest, context: Context
+    ) -> launch_pb2.TerminateRunResponse:
+        async with answering(context):
+            run_id = check_run_id(request.run_id)
+            reason = request.reason or "stopped on request"
+            stopping = await self._shell.decide(lambda fleet, at: on_terminate(fleet, at, run_id, reason))
+            run = self._shell.fleet.runs.get(run_id)
+            return launch_pb2.TerminateRunResponse(stopping=stopping, run=self._view(run) if run else None)
+        raise AssertionError("answering() ends the call")
+
+    async def GetRun(self, request: launch_pb2.GetRunRequest, context: Context) -> launch_pb2.GetRunResponse:
+        async with answering(context):
+            run_id = check_run_id(request.run_id)
+            await self._shell.decided()
+            run = self._find(run_id)
+            rows = await self._shell.in_writer(lambda: self._shell.store.events(run_id))
+            return launch_pb2.GetRunResponse(run=self._view(run), events=[event_view(row) for row in rows])
+        raise AssertionError("answering() ends the call")
+
+    async def ListRuns(
+        self, request: launch_pb2.ListRunsRequest, context: Context
+    ) -> launch_pb2.ListRunsResponse:
+        async with answering(context):
+            size = _page_size(request.page_size)
+            await self._shell.decided()
+            runs = [run for run in self._shell.fleet.runs.values() if matches(request.filter, run)]
+            runs.sort(key=_newest_first)
+            if request.page_token:
+                after = _page_start(request.page_token)
+                runs = [run for run in runs if _newest_first(run) > after]
+            page, more = runs[:size], len(runs) > size
+            return launch_pb2.ListRunsResponse(
+                runs=[self._view(run) for run in page],
+                next_page_token=_page_token(page[-1]) if more else "",
+            )
+        raise AssertionError("answering() ends the call")
+
+    async def WatchRuns(
+        self, request: launch_pb2.WatchRunsRequest, context: Context
+    ) -> AsyncIterator[launch_pb2.WatchRunsResponse]:
+        async with answering(context):
+            with self._shell.watchers.watching() as watcher:
+                await self._shell.decided()
+                for run in list(self._shell.fleet.runs.values()):
+                    if matches(request.filter, run):
+                        yield launch_pb2.WatchRunsResponse(run=self._view(run))
+                while True:
+                    run = await watcher.next()
+                    if matches(request.filter, run):
+                        yield launch_pb2.WatchRunsResponse(run=self._view(run))
+
+    async def ReadLogs(
+        self, request: launch_pb2.ReadLogsRequest, context: Context
+    ) -> AsyncIterator[launch_pb2.ReadLogsResponse]:
+        async with answering(context):
+            check_run_id(request.run_id)
+            await self._shell.decided()
+            async for piece in self._logs.read(request, self._find(request.run_id)):
+                yield piece
+
+    async def FollowReports(
+        self, request_iterator: AsyncIterator[launch_pb2.FollowReportsRequest], context: Context
+    ) -> AsyncIterator[launch_pb2.FollowReportsResponse]:
+        async with answering(context):
+            async for run in self._reports.follow(request_iterator):
+                yield launch_pb2.FollowReportsResponse(run=self._view(run))
+
+    def _find(self, run_id: str) -> Run:
+        run = self._shell.fleet.runs.get(run_id)
+        if run is not None:
+            return run
+        if self._shell.fleet.recovering(now()):
+            raise Unavailable(
+                f"run {run_id} is not known yet; the coordinator has just started and nodes are coming back"
+            )
+        raise NotFound(f"run {run_id} was never launched through this coordinator, or is long over")
+
+    def _view(self, run: Run) -> run_pb2.Run:
+        return run_view(self._shell.fleet, run)
+
+
+def _newest_first(run: Run) -> tuple[float, str]:
+    return (-run.times.launched, run.run_id)
+
+
+def _page_size(asked: int) -> int:
+    if not 0 <= asked <= PAGE_LIMIT:
+        raise InvalidField("page_size", f"is {asked}; give 1 to {PAGE_LIMIT}, or 0 for {PAGE_DEFAULT}")
+    return asked or PAGE_DEFAULT
+
+
+def _page_token(last: Run) -> str:
+    return f"{last.times.launched!r}/{last.run_id}"
+
+
+def _page_start(token: str) -> tuple[float, str]:
+    launched, _, run_id = token.partition("/")
+    try:
+        return (-float(launched), run_id)
+    except ValueError:
+        raise InvalidField("page_token", "is not one that ListRuns gave") from None

@@ -1,0 +1,118 @@
+"""What the core knows, as the protocol shows it."""
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from runyard.coordinator.core.fleet import Fleet
+from runyard.coordinator.core.model import (
+    Finished,
+    Liveness,
+    Node,
+    Phase,
+    Ready,
+    Run,
+    Running,
+    Stopping,
+    Suspect,
+)
+from runyard.coordinator.store.rows import Row, phase_name
+from runyard.v1 import fleet_pb2, launch_pb2, run_pb2
+
+
+def phase_view(phase: Phase) -> run_pb2.Phase.ValueType:
+    """The phase as the protocol names it."""
+    return run_pb2.Phase.Value(f"PHASE_{phase_name(phase).upper()}")
+
+
+def _timestamp(seconds: float | None) -> Timestamp | None:
+    if seconds is None:
+        return None
+    stamp = Timestamp()
+    stamp.FromNanoseconds(round(seconds * 1e9))
+    return stamp
+
+
+def run_view(fleet: Fleet, run: Run) -> run_pb2.Run:
+    """One run with all that is known of it."""
+    return run_pb2.Run(
+        run_id=run.run_id,
+        attempt=run.attempt,
+        resume_number=run.launch.resume_number,
+        deployment=run.launch.deployment,
+        job=run.launch.job,
+        location=run.launch.location,
+        phase=phase_view(run.phase),
+        cluster=run.place.cluster if run.place else "",
+        node=run.place.node if run.place else "",
+        stop_requested=run.stop is not None,
+        unreachable=fleet.unreachable(run),
+        message=fleet.news(run),
+        pid=run.phase.pid if isinstance(run.phase, Running | Stopping) else 0,
+        outcome=run.phase.outcome if isinstance(run.phase, Finished) else None,
+        launched_at=_timestamp(run.times.launched),
+        assigned_at=_timestamp(run.times.assigned),
+        running_at=_timestamp(run.times.running),
+        finished_at=_timestamp(run.times.finished),
+        usage=fleet.usage.get(run.run_id),
+    )
+
+
+def event_view(row: Row) -> launch_pb2.RunEvent:
+    """One line of a run's history."""
+    return launch_pb2.RunEvent(
+        attempt=row["attempt"],
+        phase=run_pb2.Phase.Value(f"PHASE_{row['phase'].upper()}"),
+        node=row["node"],
+        message=row["message"],
+        at=_timestamp(row["at"]),
+    )
+
+
+def _state_view(liveness: Liveness) -> fleet_pb2.NodeState.ValueType:
+    match liveness:
+        case Ready():
+            return fleet_pb2.NODE_STATE_READY
+        case Suspect():
+            return fleet_pb2.NODE_STATE_SUSPECT
+        case _:
+            return fleet_pb2.NODE_STATE_UNREACHABLE
+
+
+def node_view(fleet: Fleet, node: Node) -> fleet_pb2.Node:
+    """One node with its load."""
+    return fleet_pb2.Node(
+        node_id=node.node_id,
+        cluster=node.cluster,
+        state=_state_view(node.liveness),
+        labels=dict(node.labels),
+        drivers=node.drivers,
+        slots=node.slots,
+        slots_used=fleet.slots_used(node.node_id),
+        facts=node.facts,
+        load=node.load,
+        epoch=node.epoch,
+        boot_id=node.boot_id,
+        last_heard_at=_timestamp(node.last_heard_wall),
+    )
+
+
+def cluster_views(fleet: Fleet) -> list[fleet_pb2.Cluster]:
+    """The clusters by name, each with the sums over its nodes."""
+    clusters: dict[str, fleet_pb2.Cluster] = {}
+    for node in fleet.nodes.values():
+        cluster = clusters.setdefault(node.cluster, fleet_pb2.Cluster(name=node.cluster))
+        cluster.nodes += 1
+        cluster.nodes_ready += node.is_ready
+        cluster.slots += node.slots
+        cluster.slots_used += fleet.slots_used(node.node_id)
+    return [clusters[name] for name in sorted(clusters)]
+
+
+def matches(wanted: launch_pb2.RunFilter, run: Run) -> bool:
+    """True if the run is one of those that the filter means."""
+    return (
+        (not wanted.run_ids or run.run_id in wanted.run_ids)
+        and (not wanted.phases or phase_view(run.phase) in wanted.phases)
+        and (not wanted.cluster or (run.place is not None and run.place.cluster == wanted.cluster))
+        and (not wanted.node or (run.place is not None and run.place.node == wanted.node))
+        and (not wanted.deployment or run.launch.deployment == wanted.deployment)
+    )
