@@ -33,7 +33,7 @@ class DagsterSite:
             settings: Content of `dagster.yaml`.
         """
         self._processes = processes
-        self._home = home
+        self.home = home
         self._project = project
         self.location = module
         self.workspace_file = home / "workspace.yaml"
@@ -79,7 +79,7 @@ class DagsterSite:
         return self._processes.start(
             f"dagster-{name}",
             *(sys.executable, "-m", module, *arguments),
-            environment={"DAGSTER_HOME": str(self._home)},
+            environment={"DAGSTER_HOME": str(self.home)},
             directory=self._project,
         )
 

@@ -4,7 +4,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
 import yaml
@@ -30,22 +30,24 @@ class Deployment:
         *,
         project: Path = QUICKSTART,
         module: str = "quickstart.definitions",
-        settings: Mapping[str, Any] | None = None,
+        settings: Mapping[str, Any] = MappingProxyType({}),
+        launcher: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         """Starts the coordinator and the code server.
 
         Args:
             project: Folder with the Dagster project.
             module: Its module with the definitions.
-            settings: What to put over the `dagster.yaml` of the quickstart.
+            settings: Top-level keys of `dagster.yaml` that differ from the quickstart's.
+            launcher: Settings of the run launcher beside the address.
         """
         self.folder = Path(tempfile.mkdtemp(prefix="runyard-"))
         self.processes = Processes(self.folder)
         try:
             self.yard = Yard(self.processes, self.folder)
             self.yard.start_coordinator()
-            settings = {**quickstart_settings(self.yard.address), **(settings or {})}
-            self.site = DagsterSite(self.processes, self.folder / "dagster", project, module, settings)
+            content = {**quickstart_settings(address=self.yard.address, **launcher), **settings}
+            self.site = DagsterSite(self.processes, self.folder / "dagster", project, module, content)
         except BaseException:
             self.processes.close()
             raise
@@ -75,8 +77,8 @@ class Deployment:
             return  # without a coordinator or its agents; the mark finds the workers
 
 
-def quickstart_settings(address: str) -> dict[str, Any]:
-    """The quickstart's `dagster.yaml`, with another address of the coordinator."""
+def quickstart_settings(**launcher: Any) -> dict[str, Any]:
+    """The quickstart's `dagster.yaml`, with these settings of the run launcher."""
     settings: dict[str, Any] = yaml.safe_load((QUICKSTART / "dagster.yaml").read_text())
-    settings["run_launcher"]["config"]["address"] = address
+    settings["run_launcher"]["config"].update(launcher)
     return settings

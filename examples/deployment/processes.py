@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 MARK = "RUNYARD_DEPLOYMENT"
-"""Environment variable that everything we start inherits; its value is the folder of the deployment."""
+"""Environment variable of everything that we start: the folder of its deployment, to find it again."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Processes:
             self.kill(child)
 
     def kill(self, child: Child) -> None:
-        """Ends a child by SIGKILL and reaps it."""
+        """Ends a child by SIGKILL, and returns when it is gone."""
         child.process.kill()
         child.process.wait()
 
@@ -112,16 +112,15 @@ class Processes:
         return lines
 
     def survivors(self) -> list[psutil.Process]:
-        """Live processes that carry the mark of this deployment."""
+        """Live processes whose command or environment names the folder of this deployment."""
         return [process for process in psutil.process_iter() if self._is_ours(process)]
 
     def _is_ours(self, process: psutil.Process) -> bool:
         try:
-            return (
-                process.status() != psutil.STATUS_ZOMBIE
-                and process.pid != os.getpid()
-                and process.environ().get(MARK) == str(self._folder)
-            )
+            if process.pid == os.getpid() or process.status() == psutil.STATUS_ZOMBIE:
+                return False
+            words = (*process.cmdline(), *process.environ().values())
+            return any(str(self._folder) in word for word in words)
         except psutil.Error:
             return False  # gone meanwhile, or not our user's
 

@@ -31,21 +31,20 @@ class Yard:
         self._processes = processes
         self._folder = folder
         self.client = Client(self.address)
+        self.agents: dict[str, Child] = {}
 
     def start_coordinator(self) -> Child:
         """Starts the coordinator, and returns when it serves. Its state survives a restart."""
         state = self._folder / "coordinator"
-        child = self._start("coordinator", "--listen", self.address, "--state", str(state))
-        wait_for_text(child, READY)
-        return child
+        self.coordinator = self._start("coordinator", "--listen", self.address, "--state", str(state))
+        wait_for_text(self.coordinator, READY)
+        return self.coordinator
 
-    def start_agent(
-        self, node: str, cluster: str, *, slots: int = 4, labels: Sequence[str] = (), state: str = ""
-    ) -> Child:
-        """Starts an agent, and returns when it is in session. Its state survives a restart."""
-        child = self.begin_agent(node, cluster, slots=slots, labels=labels, state=state)
-        wait_for_text(child, READY)
-        return child
+    def start_agent(self, node: str, cluster: str, *, slots: int = 4, labels: Sequence[str] = ()) -> Child:
+        """As `begin_agent`, and returns when the agent is in session. Its state survives a restart."""
+        self.agents[node] = self.begin_agent(node, cluster, slots=slots, labels=labels)
+        wait_for_text(self.agents[node], READY)
+        return self.agents[node]
 
     def begin_agent(
         self, node: str, cluster: str, *, slots: int = 4, labels: Sequence[str] = (), state: str = ""

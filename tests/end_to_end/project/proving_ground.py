@@ -1,0 +1,101 @@
+"""Jobs whose course the tests decide, through files beside this module.
+
+    ledger          a line for every start of an op: run ID and process ID
+    release-<run>   lets the run's `wait` go on
+    hold-import     while it is there, importing this module blocks
+    break-import    while it is there, importing this module fails
+    importing       appears when an import has been held
+
+The code server imports the module before any of these files exists; the run workers import it anew.
+"""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import dagster as dg
+
+HERE = Path(__file__).parent
+POLL = 0.05  # seconds
+
+while (HERE / "hold-import").exists():
+    (HERE / "importing").touch()
+    time.sleep(POLL)
+
+if (HERE / "break-import").exists():
+    raise ImportError("the flux capacitor is not installed")
+
+
+def enter(context: dg.OpExecutionContext) -> None:
+    """Writes a start into the ledger; one write, so that lines do not mix."""
+    with (HERE / "ledger").open("a") as ledger:
+        ledger.write(f"{context.run_id} {os.getpid()}\n")
+
+
+def linger(context: dg.OpExecutionContext) -> None:
+    """Returns when the test lets the run go on."""
+    print(f"{context.run_id} lingers", file=sys.stderr, flush=True)
+    while not (HERE / f"release-{context.run_id}").exists():
+        time.sleep(POLL)
+
+
+@dg.op
+def pass_through(context: dg.OpExecutionContext) -> None:
+    enter(context)
+
+
+@dg.op
+def break_down(context: dg.OpExecutionContext) -> None:
+    enter(context)
+    raise dg.Failure("broke down as planned")
+
+
+@dg.op
+def wait_for_release(context: dg.OpExecutionContext) -> None:
+    enter(context)
+    linger(context)
+
+
+@dg.op
+def wait_stubbornly(context: dg.OpExecutionContext) -> None:
+    enter(context)
+    while True:
+        try:
+            linger(context)
+            return
+        except dg.DagsterExecutionInterruptedError:
+            print("not now", file=sys.stderr, flush=True)
+
+
+@dg.job
+def succeed() -> None:
+    """Ends by itself."""
+    pass_through()
+
+
+@dg.job
+def fail() -> None:
+    """Fails in user code."""
+    break_down()
+
+
+@dg.job
+def wait() -> None:
+    """Runs until it is released or interrupted."""
+    wait_for_release()
+
+
+@dg.job
+def resist() -> None:
+    """Runs until it is released; swallows every interrupt."""
+    wait_stubbornly()
+
+
+@dg.job(executor_def=dg.multiprocess_executor)
+def wait_in_child() -> None:
+    """As `wait`, in a child of the run worker."""
+    wait_for_release()
+
+
+defs = dg.Definitions(jobs=[succeed, fail, wait, resist, wait_in_child], executor=dg.in_process_executor)

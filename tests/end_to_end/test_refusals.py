@@ -1,0 +1,96 @@
+"""What cannot or must not run is refused at once, in words that name the remedy."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from end_to_end.harness import (
+    FAILURE,
+    LAUNCH_IN_THE_CALLER,
+    NODE,
+    SUCCESS,
+    Stage,
+    open_stage,
+)
+from examples.deployment.processes import wait_for_text
+from waiting import wait_until
+
+from runyard.v1 import fleet_pb2, run_pb2
+
+LAUNCHERS = 2
+IMPATIENT = {"launch_timeout_seconds": 2}
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    with open_stage(tmp_path_factory.mktemp("project"), LAUNCH_IN_THE_CALLER, IMPATIENT) as stage:
+        yield stage
+
+
+def refused(stage: Stage, **tags: str) -> str:
+    """Launches a run that must not be launched; returns what Dagster shows."""
+    run = stage.create("succeed", **tags)
+    with pytest.raises(Exception, match=r".+"):
+        stage.site.submit(run)
+    assert stage.site.status(run.run_id) == FAILURE
+    assert stage.ground.starts(run.run_id) == []
+    return stage.history(run.run_id)
+
+
+def test_an_unknown_cluster_fails_the_run_and_the_known_ones_are_named(stage: Stage) -> None:
+    message = refused(stage, cluster="atlantis")
+    assert "atlantis" in message
+    assert "default" in message
+
+
+def test_labels_that_no_node_carries_fail_the_run_and_are_named(stage: Stage) -> None:
+    message = refused(stage, labels='{"zone": "moon"}')
+    assert "zone" in message
+    assert "moon" in message
+
+
+def test_two_launches_of_one_run_by_two_processes_make_one_worker(stage: Stage) -> None:
+    run = stage.create("wait")
+    gate = stage.deployment.folder / "gate"
+    launchers = [
+        stage.deployment.processes.start(
+            f"launcher-{number}",
+            *(sys.executable, str(Path(__file__).parent / "launch_at_gate.py")),
+            *(str(stage.site.home), run.run_id, str(gate)),
+        )
+        for number in range(LAUNCHERS)
+    ]
+    for launcher in launchers:
+        wait_for_text(launcher, "at the gate")
+    gate.touch()
+    assert [launcher.process.wait(30) for launcher in launchers] == [0, 0], launchers[0].output()
+    stage.wait_until_busy(run.run_id)
+    stage.ground.release(run.run_id)
+    stage.wait_for_status(run.run_id, SUCCESS)
+    assert stage.wait_for_end(run.run_id).kind == run_pb2.OUTCOME_KIND_SUCCEEDED
+    assert len(stage.ground.starts(run.run_id)) == 1
+
+
+def test_a_second_agent_under_the_same_node_id_is_refused_while_the_first_lives(stage: Stage) -> None:
+    before = stage.yard.client.get_node(NODE)
+    impostor = stage.yard.begin_agent(NODE, "default", state="impostor")
+    try:
+        wait_until(
+            lambda: NODE in impostor.output() and "another agent" in impostor.output(), impostor.output
+        )
+        after = stage.yard.client.get_node(NODE)
+        assert (after.epoch, after.state) == (before.epoch, fleet_pb2.NODE_STATE_READY)
+    finally:
+        stage.deployment.processes.stop(impostor)
+    run_id = stage.launch("succeed")
+    stage.wait_for_status(run_id, SUCCESS)
+    assert len(stage.ground.starts(run_id)) == 1
+
+
+def test_a_launch_without_a_coordinator_fails_and_names_its_address(stage: Stage) -> None:
+    stage.deployment.processes.kill(stage.yard.coordinator)
+    try:
+        assert stage.yard.address in refused(stage)
+    finally:
+        stage.yard.start_coordinator()

@@ -1,0 +1,182 @@
+"""However a worker ends, Dagster learns of it at once and learns why."""
+
+import sys
+from collections.abc import Iterator
+
+import dagster as dg
+import psutil
+import pytest
+from dagster._core.code_pointer import ModuleCodePointer
+from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
+from dagster._grpc.types import ExecuteRunArgs
+from dagster._serdes import serialize_value
+from dagster_shared.record import copy
+from end_to_end.harness import (
+    CANCELED,
+    FAILURE,
+    LAUNCH_IN_THE_CALLER,
+    NODE,
+    SUCCESS,
+    Stage,
+    is_alive,
+    kill,
+    open_stage,
+)
+from waiting import wait_until
+
+from runyard.v1 import run_pb2
+
+AT_ONCE = 5.0
+"""Seconds in which Dagster must know, on a machine that may be busy; on an idle one it takes about one."""
+
+NARROW = "narrow"
+"""A cluster that has a single slot."""
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    with open_stage(tmp_path_factory.mktemp("project"), LAUNCH_IN_THE_CALLER) as stage:
+        stage.yard.start_agent("gate", NARROW, slots=1)
+        yield stage
+
+
+def test_a_killed_worker_fails_its_run_with_the_cause_and_the_end_of_its_stderr(stage: Stage) -> None:
+    run_id = stage.launch_busy("wait")
+    kill(stage.worker(run_id).pid)
+    stage.wait_for_status(run_id, FAILURE, timeout=AT_ONCE)
+    message = stage.failure(run_id)
+    assert "SIGKILL" in message
+    assert NODE in message
+    assert f"{run_id} lingers" in stage.history(run_id)
+
+
+def test_killing_a_worker_ends_the_children_that_run_its_steps(stage: Stage) -> None:
+    run_id = stage.launch_busy("wait_in_child")
+    worker = stage.worker(run_id)
+    children = [child.pid for child in psutil.Process(worker.pid).children(recursive=True)]
+    assert stage.ground.starts(run_id)[0] in children
+    kill(worker.pid)
+    stage.wait_for_status(run_id, FAILURE, timeout=AT_ONCE)
+    wait_until(
+        lambda: not any(map(is_alive, children)),
+        lambda: f"alive: {[child for child in children if is_alive(child)]}",
+    )
+
+
+def test_a_worker_killed_while_it_imports_fails_its_run(stage: Stage) -> None:
+    with stage.ground.held_imports():
+        run_id = stage.launch("succeed")
+        stage.ground.wait_for_import()
+        kill(stage.worker(run_id).pid)
+        stage.wait_for_status(run_id, FAILURE, timeout=AT_ONCE)
+    assert "SIGKILL" in stage.failure(run_id)
+    assert stage.ground.starts(run_id) == []
+
+
+def test_a_run_canceled_while_it_waits_for_a_slot_never_starts(stage: Stage) -> None:
+    holder = stage.launch_busy("wait", cluster=NARROW)
+    waiting = stage.launch("succeed", cluster=NARROW)
+    stage.wait_for_phase(waiting, run_pb2.PHASE_QUEUED)
+    assert stage.terminate(waiting)
+    stage.wait_for_status(waiting, CANCELED, timeout=AT_ONCE)
+    stage.ground.release(holder)
+    stage.wait_for_status(holder, SUCCESS)
+    assert stage.ground.starts(waiting) == []
+
+
+def test_a_run_canceled_while_its_worker_imports_is_canceled(stage: Stage) -> None:
+    with stage.ground.held_imports():
+        run_id = stage.launch("succeed")
+        stage.ground.wait_for_import()
+        assert stage.terminate(run_id)
+        stage.wait_for_status(run_id, CANCELED, timeout=AT_ONCE)
+    assert stage.wait_for_end(run_id).kind == run_pb2.OUTCOME_KIND_STOPPED
+    assert stage.ground.starts(run_id) == []
+
+
+def test_a_run_canceled_at_work_is_interrupted_and_cannot_be_canceled_again(stage: Stage) -> None:
+    run_id = stage.launch_busy("wait")
+    assert stage.terminate(run_id)
+    stage.wait_for_status(run_id, CANCELED)
+    assert stage.wait_for_end(run_id).kind == run_pb2.OUTCOME_KIND_STOPPED
+    assert not stage.terminate(run_id)
+    assert stage.site.status(run_id) == CANCELED
+
+
+def test_a_worker_that_swallows_interrupts_is_killed_after_its_grace(stage: Stage) -> None:
+    run_id = stage.launch_busy("resist", grace="1s")
+    assert stage.terminate(run_id)
+    stage.wait_for_status(run_id, CANCELED, timeout=1 + AT_ONCE)
+    outcome = stage.wait_for_end(run_id)
+    assert (outcome.kind, outcome.signal) == (run_pb2.OUTCOME_KIND_STOPPED, 9)
+
+
+def test_a_run_ended_by_hand_in_dagster_loses_its_worker(stage: Stage) -> None:
+    run_id = stage.launch_busy("wait")
+    pid = stage.worker(run_id).pid
+    run = stage.site.instance.get_run_by_id(run_id)
+    assert run is not None
+    stage.site.instance.report_run_failed(run, "given up by hand")
+    assert stage.wait_for_end(run_id).kind == run_pb2.OUTCOME_KIND_STOPPED
+    assert not is_alive(pid)
+    assert "given up by hand" in stage.failure(run_id)
+
+
+def test_an_import_error_in_user_code_is_shown_in_dagster(stage: Stage) -> None:
+    with stage.ground.broken_imports():
+        run_id = stage.launch("succeed")
+        stage.wait_for_status(run_id, FAILURE)
+    assert "the flux capacitor is not installed" in stage.history(run_id)
+
+
+def test_a_missing_executable_fails_the_run_and_is_named(stage: Stage) -> None:
+    run = stage.create("succeed")
+    repository = origin_of(run).repository_origin
+    run_id = launch_from(stage, run, repository._replace(executable_path="/no/such/python"))
+    stage.wait_for_status(run_id, FAILURE)
+    assert stage.wait_for_end(run_id).kind == run_pb2.OUTCOME_KIND_START_FAILED
+    assert "/no/such/python" in stage.failure(run_id)
+
+
+def test_a_missing_working_directory_fails_the_run_and_is_named(stage: Stage) -> None:
+    run = stage.create("succeed")
+    repository = origin_of(run).repository_origin
+    assert isinstance(repository.code_pointer, ModuleCodePointer)
+    pointer = repository.code_pointer._replace(working_directory="/no/such/project")
+    run_id = launch_from(stage, run, repository._replace(code_pointer=pointer))
+    stage.wait_for_status(run_id, FAILURE)
+    assert stage.wait_for_end(run_id).kind == run_pb2.OUTCOME_KIND_START_FAILED
+    assert "/no/such/project" in stage.failure(run_id)
+
+
+def test_a_run_that_is_not_in_storage_ends_with_the_traceback_of_its_worker(stage: Stage) -> None:
+    run = stage.create("succeed")
+    stage.site.instance.delete_run(run.run_id)
+    stage.yard.client.launch_run(
+        run_pb2.LaunchSpec(
+            run_id=run.run_id,
+            kind=run_pb2.LAUNCH_KIND_EXECUTE,
+            worker_args=serialize_value(
+                ExecuteRunArgs(origin_of(run), run.run_id, stage.site.instance.get_ref())
+            ),
+            code_origin=run_pb2.CodeOrigin(job=run.job_name, executable=sys.executable),
+            deployment="another",
+        )
+    )
+    outcome = stage.wait_for_end(run.run_id)
+    assert (outcome.kind, outcome.exit_code) == (run_pb2.OUTCOME_KIND_FAILED, 1)
+    assert run.run_id in outcome.stderr_tail
+    assert stage.site.instance.get_run_by_id(run.run_id) is None
+
+
+def origin_of(run: dg.DagsterRun) -> JobPythonOrigin:
+    assert run.job_code_origin is not None
+    return run.job_code_origin
+
+
+def launch_from(stage: Stage, run: dg.DagsterRun, repository: RepositoryPythonOrigin) -> str:
+    """Launches a run as if its code were elsewhere."""
+    origin = origin_of(run)._replace(repository_origin=repository)
+    stage.site.instance.delete_run(run.run_id)
+    stage.site.instance.add_run(copy(run, job_code_origin=origin))
+    return stage.site.submit(run)
