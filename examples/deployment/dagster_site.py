@@ -16,6 +16,14 @@ from .processes import Child, Processes, free_port, wait_for_text
 ASSET_JOB = "__ASSET_JOB"
 """Dagster's name for the job of runs that materialise assets ad hoc."""
 
+LAUNCH_IN_THE_CALLER = {
+    "run_coordinator": {
+        "module": "dagster._core.run_coordinator.sync_in_memory_run_coordinator",
+        "class": "SyncInMemoryRunCoordinator",
+    }
+}
+"""Settings that launch a submitted run at once, without Dagster's queue and daemon."""
+
 
 class DagsterSite:
     """A Dagster instance on SQLite with one code location, whose code server is shared by all processes."""

@@ -21,14 +21,6 @@ from runyard.v1 import run_pb2
 NODE = "alpha"
 """The node of most tests, in the cluster `default`."""
 
-LAUNCH_IN_THE_CALLER = {
-    "run_coordinator": {
-        "module": "dagster._core.run_coordinator",
-        "class": "SyncInMemoryRunCoordinator",
-    }
-}
-"""Settings for tests that need neither Dagster's queue nor its daemon."""
-
 STARTED = dg.DagsterRunStatus.STARTED
 SUCCESS = dg.DagsterRunStatus.SUCCESS
 FAILURE = dg.DagsterRunStatus.FAILURE

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from end_to_end.harness import (
     FAILURE,
-    LAUNCH_IN_THE_CALLER,
     NODE,
     SUCCESS,
     Stage,
     open_stage,
 )
+from examples.deployment.dagster_site import LAUNCH_IN_THE_CALLER
 from examples.deployment.processes import wait_for_text
 from waiting import wait_until
 

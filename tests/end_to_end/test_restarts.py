@@ -8,7 +8,6 @@ import pytest
 from end_to_end.harness import (
     CANCELED,
     FAILURE,
-    LAUNCH_IN_THE_CALLER,
     NODE,
     SUCCESS,
     Stage,
@@ -16,6 +15,7 @@ from end_to_end.harness import (
     kill,
     open_stage,
 )
+from examples.deployment.dagster_site import LAUNCH_IN_THE_CALLER
 from waiting import wait_until
 
 from runyard.v1 import run_pb2

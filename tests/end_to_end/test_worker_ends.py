@@ -14,7 +14,6 @@ from dagster_shared.record import copy
 from end_to_end.harness import (
     CANCELED,
     FAILURE,
-    LAUNCH_IN_THE_CALLER,
     NODE,
     SUCCESS,
     Stage,
@@ -22,6 +21,7 @@ from end_to_end.harness import (
     kill,
     open_stage,
 )
+from examples.deployment.dagster_site import LAUNCH_IN_THE_CALLER
 from waiting import wait_until
 
 from runyard.v1 import run_pb2
