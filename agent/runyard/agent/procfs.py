@@ -120,6 +120,18 @@ def _read_environment(pid: int) -> list[bytes]:
         return []
 
 
+def peak_rss_bytes(pid: int) -> int:
+    """Largest resident set that the process ever had; 0 if it is gone."""
+    try:
+        with open(f"/proc/{pid}/status") as file:
+            for line in file:
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) * 1024  # the kernel says kB and means KiB
+    except (FileNotFoundError, ProcessLookupError):
+        pass
+    return 0
+
+
 def open_pidfd(process: ProcessIdentity) -> int | None:
     """A file descriptor for exactly this process, readable when it ends; None if it is gone and reaped."""
     try:

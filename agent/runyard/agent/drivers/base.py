@@ -1,0 +1,84 @@
+"""What every driver offers to the agent."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from runyard.agent.core.model import AttemptKey, AttemptPhase, HeldAttempt
+from runyard.agent.facts import WorkerUsage
+
+OnChange = Callable[[AttemptKey, AttemptPhase], None]
+"""Called in the event loop for every phase that an attempt enters, each at most once and never going back.
+
+`Finished` is called only when the verdict is on disk.
+"""
+
+
+class Driver(Protocol):
+    """Starts workers from run directories and tells what becomes of them.
+
+    Order of calls: `open`, `recover`, then `start`, `stop` and `usage` in any order and number, `close`; all
+    in one event loop. After `close` the workers go on, and a later driver recovers them.
+    """
+
+    @property
+    def name(self) -> str:
+        """The name by which a launch asks for this driver."""
+        ...
+
+    async def open(self) -> None:
+        """Makes the driver ready to start workers.
+
+        Raises:
+            DriverError: This machine cannot run it; the message names the remedy.
+        """
+        ...
+
+    async def recover(self) -> list[HeldAttempt]:
+        """Takes up every attempt on disk that is this driver's and not acknowledged.
+
+        Attempts that were started before are watched from here on, and `on_change` tells of them. Those that
+        provably never were are given as `Accepted`, and are started by `start` as any other.
+        """
+        ...
+
+    async def start(self, key: AttemptKey) -> None:
+        """Has the worker of an attempt started, from the `spec` in its run directory, once and only once.
+
+        Returns before the worker runs; `on_change` tells that, and every failure. A repeat changes nothing.
+
+        Raises:
+            UnknownAttempt: There is no such run directory.
+        """
+        ...
+
+    async def stop(self, key: AttemptKey, grace_seconds: float, reason: str) -> None:
+        """Has the worker of an attempt stopped, or never started; on disk when this returns.
+
+        A repeat can only shorten the grace period. An attempt that is over stays as it is.
+
+        Args:
+            key: The attempt.
+            grace_seconds: Between SIGTERM and SIGKILL.
+            reason: Who asks and why, in one sentence; becomes part of the outcome's message.
+
+        Raises:
+            UnknownAttempt: There is no such run directory.
+            RunDirectoryError: The request cannot be written to disk.
+        """
+        ...
+
+    async def usage(self) -> dict[AttemptKey, WorkerUsage]:
+        """What each live worker and its descendants use now; CPU is measured since the call before."""
+        ...
+
+    async def close(self) -> None:
+        """Stops watching. The workers go on."""
+        ...
+
+
+class DriverError(Exception):
+    """The driver cannot do its work on this machine; the message names the remedy."""
+
+
+class UnknownAttempt(DriverError):
+    """No run directory holds the attempt."""

@@ -1,0 +1,94 @@
+"""From what a run directory holds to the words of the agent's core."""
+
+from pathlib import Path
+
+from runyard.agent.core.model import (
+    Accepted,
+    AttemptKey,
+    AttemptPhase,
+    Finished,
+    HeldAttempt,
+    LaunchIdentity,
+    Outcome,
+    OutcomeKind,
+    Running,
+    Starting,
+    Stopping,
+)
+from runyard.agent.drivers.survey import Ended, Orphaned, Situation, Untouched, Watched, survey
+from runyard.agent.logs import read_tail
+from runyard.agent.records import ExitRecord, SpecRecord, UnreadableRecord
+from runyard.agent.rundir import RunDirectory
+
+STDERR_TAIL_BYTES = 8192
+"""Most of `Outcome.stderr_tail`, in bytes of UTF-8: see `runyard.v1.Outcome`."""
+
+_KINDS = {
+    "signaled": OutcomeKind.FAILED,
+    "oom_killed": OutcomeKind.OOM_KILLED,
+    "start_failed": OutcomeKind.START_FAILED,
+    "stopped": OutcomeKind.STOPPED,
+    "timed_out": OutcomeKind.TIMED_OUT,
+    "node_lost": OutcomeKind.NODE_LOST,
+    "exit_unknown": OutcomeKind.EXIT_UNKNOWN,
+}
+
+
+def key_of(directory: RunDirectory) -> AttemptKey:
+    """The attempt whose directory this is."""
+    return AttemptKey(directory.run_id, directory.attempt)
+
+
+def identity_of(spec: SpecRecord | None) -> LaunchIdentity:
+    """The launch that a spec came from; empty for an attempt that was born finished."""
+    values = spec.identity if spec else {}
+    return LaunchIdentity(
+        resume_number=int(values.get("resume_number", 0)),
+        deployment=str(values.get("deployment", "")),
+        job=str(values.get("job", "")),
+        location=str(values.get("location", "")),
+    )
+
+
+def outcome_of(exit_record: ExitRecord, stderr: Path) -> Outcome:
+    """The outcome of an attempt, with the last lines of its stderr."""
+    if exit_record.cause == "exited":
+        kind = OutcomeKind.SUCCEEDED if exit_record.code == 0 else OutcomeKind.FAILED
+    else:
+        kind = _KINDS.get(exit_record.cause, OutcomeKind.EXIT_UNKNOWN)
+    return Outcome(
+        kind=kind,
+        message=exit_record.message,
+        exit_code=exit_record.code,
+        signal=exit_record.signal,
+        stderr_tail=read_tail(stderr, STDERR_TAIL_BYTES),
+        peak_rss_bytes=exit_record.peak_rss_bytes,
+    )
+
+
+def unreadable(error: UnreadableRecord) -> Outcome:
+    """The outcome of an attempt whose files make no sense."""
+    return Outcome(OutcomeKind.EXIT_UNKNOWN, f"the run directory cannot be read: {error}")
+
+
+def held_attempt(directory: RunDirectory) -> HeldAttempt:
+    """An attempt as its run directory has it, at this moment."""
+    try:
+        identity = identity_of(directory.read_spec())
+        phase = phase_of(directory, survey(directory))
+    except UnreadableRecord as error:
+        return HeldAttempt(key_of(directory), identity_of(None), Finished(unreadable(error)))
+    return HeldAttempt(key_of(directory), identity, phase)
+
+
+def phase_of(directory: RunDirectory, situation: Situation) -> AttemptPhase:
+    """The phase that an attempt in this situation is in."""
+    match situation:
+        case Ended(exit_record):
+            return Finished(outcome_of(exit_record, directory.stderr))
+        case Untouched() if directory.read_stop() is None:
+            return Accepted()
+        case Watched(worker) | Orphaned(worker) if worker is not None:
+            return Running(worker.pid) if directory.read_stop() is None else Stopping(worker.pid)
+        case _:
+            return Starting() if directory.read_stop() is None else Stopping(None)

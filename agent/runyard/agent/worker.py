@@ -1,0 +1,54 @@
+"""The run worker's way into Dagster: `python worker.py execute_run|resume_run RUN_ID`.
+
+Does what `dagster api execute_run ARGS` does, except that ARGS, which holds the storage configuration, comes
+through the file descriptor named by RUNYARD_ARGS_FD: neither `ps` nor /proc ever shows it, and it may be of
+any size. The run ID in the command is for people who look at the process list.
+
+Runs under the code location's interpreter, by path: standard library and Dagster only, Python 3.10 and later.
+"""
+
+import os
+import sys
+
+_ARGS_FD_NAME = "RUNYARD_ARGS_FD"
+_VERBS = ("execute_run", "resume_run")
+
+
+def _read_args() -> str:
+    with os.fdopen(int(os.environ.pop(_ARGS_FD_NAME)), encoding="utf-8") as file:
+        return file.read()
+
+
+def _run_dagster(verb: str, args: str) -> None:
+    try:
+        from dagster._cli import ENV_PREFIX, cli
+    except ModuleNotFoundError as error:
+        if error.name != "dagster":
+            raise
+        print(f"runyard: {sys.executable} has no dagster; install it there", file=sys.stderr)
+        sys.exit(os.EX_CONFIG)
+    # Error trackers send sys.argv home, so the arguments do not go there.
+    sys.argv = ["dagster", "api", verb]
+    cli(args=["api", verb, args], prog_name="dagster", auto_envvar_prefix=ENV_PREFIX)
+
+
+def _leave_own_directory() -> None:
+    # Python looks first where this file is, and would take its neighbours for the user's modules.
+    if sys.path and os.path.realpath(sys.path[0]) == os.path.dirname(os.path.realpath(__file__)):
+        del sys.path[0]
+
+
+def main() -> None:
+    """Runs or resumes the run that the arguments describe, and exits as `dagster api` would."""
+    _leave_own_directory()
+    if len(sys.argv) < 2 or sys.argv[1] not in _VERBS or _ARGS_FD_NAME not in os.environ:
+        print(f"runyard: started by Runyard's shim only, with {_ARGS_FD_NAME} set", file=sys.stderr)
+        sys.exit(os.EX_USAGE)
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(line_buffering=True)  # so that the log can be followed, and survives a kill
+    _run_dagster(sys.argv[1], _read_args())
+
+
+# Guarded, since the multiprocess executor's children import this file again.
+if __name__ == "__main__":
+    main()
