@@ -1,0 +1,71 @@
+"""The agent's own words as the protocol writes them."""
+
+from runyard.agent.core.model import (
+    Accepted,
+    AttemptKey,
+    AttemptPhase,
+    Finished,
+    HeldAttempt,
+    LaunchIdentity,
+    Outcome,
+    Running,
+    Starting,
+    Stopping,
+)
+from runyard.v1 import agent_pb2, run_pb2
+
+
+def identity_of(spec: run_pb2.LaunchSpec) -> LaunchIdentity:
+    """What of a launch is kept beside the attempt."""
+    return LaunchIdentity(
+        resume_number=spec.resume_number,
+        deployment=spec.deployment,
+        job=spec.code_origin.job,
+        location=spec.code_origin.location,
+    )
+
+
+def status_of(held: HeldAttempt, usage: run_pb2.WorkerUsage | None = None) -> agent_pb2.AttemptStatus:
+    """An attempt as Hello, heartbeats and reports list it."""
+    phase = held.phase
+    return agent_pb2.AttemptStatus(
+        run_id=held.key.run_id,
+        attempt=held.key.attempt,
+        phase=_phase_of(phase),
+        pid=(phase.pid or 0) if isinstance(phase, Running | Stopping) else 0,
+        outcome=outcome_of(phase.outcome) if isinstance(phase, Finished) else None,
+        usage=usage,
+        resume_number=held.identity.resume_number,
+        deployment=held.identity.deployment,
+        job=held.identity.job,
+        location=held.identity.location,
+    )
+
+
+def rejection_of(key: AttemptKey, reason: str) -> agent_pb2.Rejection:
+    """A refusal of an assignment."""
+    return agent_pb2.Rejection(run_id=key.run_id, attempt=key.attempt, reason=reason)
+
+
+def outcome_of(outcome: Outcome) -> run_pb2.Outcome:
+    """How an attempt ended."""
+    return run_pb2.Outcome(
+        kind=run_pb2.OutcomeKind.Value(f"OUTCOME_KIND_{outcome.kind.name}"),
+        exit_code=outcome.exit_code,
+        signal=outcome.signal,
+        message=outcome.message,
+        stderr_tail=outcome.stderr_tail,
+        peak_rss_bytes=outcome.peak_rss_bytes,
+    )
+
+
+def _phase_of(phase: AttemptPhase) -> run_pb2.Phase.ValueType:
+    match phase:
+        case Accepted() | Starting():
+            return run_pb2.PHASE_STARTING
+        case Running():
+            return run_pb2.PHASE_RUNNING
+        case Stopping():
+            return run_pb2.PHASE_STOPPING
+        case Finished():
+            return run_pb2.PHASE_FINISHED

@@ -1,0 +1,292 @@
+"""A machine with a disk, workers that outlive the agent, and the real core of the agent."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from simulation.coordinator import SimulatedCoordinator
+from simulation.kernel import Kernel
+from simulation.network import Link, Weather
+
+from runyard.agent.core.effects import Accept, Bury, Effect, Forget, Reject, Report, Start, StopWorker
+from runyard.agent.core.model import (
+    UNKNOWN_LAUNCH,
+    Accepted,
+    AttemptKey,
+    AttemptPhase,
+    Finished,
+    HeldAttempt,
+    LaunchIdentity,
+    Outcome,
+    OutcomeKind,
+    Running,
+    Starting,
+)
+from runyard.agent.core.reconcile import Holdings
+from runyard.agent.wire import identity_of, rejection_of, status_of
+from runyard.v1 import agent_pb2
+
+
+@dataclass
+class Directory:
+    """The run directory of one attempt: survives the agent, the shim and the machine's reboot."""
+
+    identity: LaunchIdentity
+    began_boot: int | None = None
+    pid: int | None = None
+    stop: bool = False
+    exit: Outcome | None = None
+    acknowledged: bool = False
+
+
+class Machine:
+    """Disk and processes of a node. Knows nothing of the agent but whom to tell of a change."""
+
+    def __init__(self, kernel: Kernel, name: str) -> None:
+        self.kernel = kernel
+        self.name = name
+        self.boot = 1
+        self.directories: dict[AttemptKey, Directory] = {}
+        self.live: dict[AttemptKey, int] = {}
+        self.starts: list[AttemptKey] = []
+        self.tell: Callable[[AttemptKey, AttemptPhase], None] = lambda key, phase: None
+
+    def start(self, key: AttemptKey) -> None:
+        """What the fork server and the shim do: begin once, unless a stop was there first."""
+        boot = self.boot
+        self.kernel.soon(lambda: self._begin(key, boot), longest=2.0)
+
+    def _begin(self, key: AttemptKey, boot: int) -> None:
+        directory = self.directories[key]
+        if boot != self.boot or directory.began_boot is not None or directory.exit is not None:
+            return
+        if directory.stop:
+            self._end(key, Outcome(OutcomeKind.STOPPED, "stopped before it started"))
+            return
+        directory.began_boot = boot
+        directory.pid = len(self.starts) + 1000
+        self.live[key] = directory.pid
+        self.starts.append(key)
+        self.kernel.note(self.name, f"worker of {key} begins")
+        self.tell(key, Running(directory.pid))
+        succeeded = Outcome(OutcomeKind.SUCCEEDED, "exited 0", exit_code=0)
+        self.kernel.after(self.kernel.rng.choice([0.1, 5.0, 60.0]), lambda: self._exit(key, boot, succeeded))
+
+    def stop(self, key: AttemptKey) -> None:
+        """Leaves the stop request; a live worker ends within its grace."""
+        directory = self.directories[key]
+        directory.stop = True
+        if key in self.live:
+            stopped = Outcome(OutcomeKind.STOPPED, "stopped")
+            boot = self.boot
+            self.kernel.soon(lambda: self._exit(key, boot, stopped), longest=30.0)
+
+    def kill_one(self) -> None:
+        """Kills a worker, as the kernel does when memory is short."""
+        if self.live:
+            key = self.kernel.rng.choice(sorted(self.live))
+            self._exit(key, self.boot, Outcome(OutcomeKind.FAILED, "killed by signal 9", signal=9))
+
+    def reboot(self) -> None:
+        """All processes are gone, the disk is not."""
+        self.kernel.note(self.name, "reboots")
+        self.boot += 1
+        self.live.clear()
+
+    def _exit(self, key: AttemptKey, boot: int, outcome: Outcome) -> None:
+        if boot == self.boot and self.live.pop(key, None) is not None:
+            self._end(key, outcome)
+
+    def _end(self, key: AttemptKey, outcome: Outcome) -> None:
+        self.directories[key].exit = outcome
+        self.kernel.note(self.name, f"worker of {key} is over: {outcome.kind.value}")
+        self.tell(key, Finished(outcome))
+
+    def held(self, key: AttemptKey) -> HeldAttempt:
+        """What a directory says of its attempt."""
+        directory = self.directories[key]
+        phase: AttemptPhase
+        if directory.exit is not None:
+            phase = Finished(directory.exit)
+        elif directory.began_boot is None:
+            phase = Accepted()
+        elif directory.began_boot != self.boot:
+            directory.exit = Outcome(OutcomeKind.NODE_LOST, "the node rebooted")
+            phase = Finished(directory.exit)
+        else:
+            phase = Running(directory.pid) if directory.pid else Starting()
+        return HeldAttempt(key, directory.identity, phase)
+
+
+class SimulatedAgent:
+    """The agent's shell: one session after the other, effects carried out in order."""
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        machine: Machine,
+        cluster: str,
+        coordinator: SimulatedCoordinator,
+        weather: Weather,
+    ) -> None:
+        self.kernel = kernel
+        self.machine = machine
+        self.crash_rate = 0.0
+        self._cluster = cluster
+        self._coordinator = coordinator
+        self._weather = weather
+        self._life = 0
+        self._connection = 0
+        self._link: Link[agent_pb2.SessionRequest] | None = None
+        self._heard = 0.0
+        self.start()
+
+    def start(self) -> None:
+        """Comes up with what the disk holds."""
+        self._life += 1
+        life = self._life
+        self.holdings = Holdings()
+        self.machine.tell = lambda key, phase: self._on_change(life, key, phase)
+        found = [
+            self.machine.held(key)
+            for key, directory in self.machine.directories.items()
+            if not directory.acknowledged
+        ]
+        self._carry_out(self.holdings.on_recovered(found))
+        self._dial(life)
+
+    def crash(self, away: float) -> None:
+        """Dies at once, without its workers, and comes back later."""
+        self.kernel.note(self.machine.name, "agent crashes")
+        self._life += 1
+        life = self._life
+        self._hang_up()
+        self.machine.tell = lambda key, phase: None
+        self.kernel.after(away, lambda: self.start() if life == self._life else None)
+
+    # The session
+
+    def _dial(self, life: int) -> None:
+        if life != self._life:
+            return
+        coordinator = self._coordinator
+        if not coordinator.up or self.kernel.chance(self._weather.loss):
+            self.kernel.after(self.kernel.rng.uniform(0.5, 5.0), lambda: self._dial(life))
+            return
+        self._connection += 1
+        connection = self._connection
+        to_agent = Link[agent_pb2.SessionResponse](
+            self.kernel, self._weather, lambda message: self._hear(connection, message)
+        )
+        hello = agent_pb2.Hello(
+            node_id=self.machine.name,
+            cluster=self._cluster,
+            installation_id=self.machine.name,
+            instance_id=f"{self.machine.name}-{life}",
+            boot_id=f"{self.machine.name}-{self.machine.boot}",
+            protocol_min=1,
+            protocol_max=1,
+            drivers=["process"],
+            slots=2,
+            attempts=[status_of(held) for held in self.holdings.all()],
+        )
+        session = coordinator.connect(hello, to_agent.send, lambda: self._broken(connection))
+        if session is None:
+            self.kernel.after(5.0, lambda: self._dial(life))
+            return
+        self._session = session
+        self._heard = self.kernel.now
+        self._link = Link(
+            self.kernel,
+            self._weather,
+            lambda request: coordinator.hear(self.machine.name, session, request),
+        )
+        self._beat(connection, 1)
+
+    def _beat(self, connection: int, sequence: int) -> None:
+        if connection != self._connection or self._link is None:
+            return
+        if self.kernel.now - self._heard > 15.0 or self.kernel.chance(self._weather.breaks):
+            self._broken(connection)
+            return
+        beat = agent_pb2.Heartbeat(
+            sequence=sequence, attempts=[status_of(held) for held in self.holdings.all()]
+        )
+        self._link.send(agent_pb2.SessionRequest(heartbeat=beat))
+        self.kernel.after(self.kernel.rng.uniform(4.0, 5.0), lambda: self._beat(connection, sequence + 1))
+
+    def _broken(self, connection: int) -> None:
+        if connection == self._connection and self._link is not None:
+            self._hang_up()
+            life = self._life
+            self.kernel.after(self.kernel.rng.uniform(0.1, 5.0), lambda: self._dial(life))
+
+    def _hang_up(self) -> None:
+        if self._link is not None:
+            self._link = None
+            self._connection += 1
+            # The other end notices sooner or later, perhaps after the next session has begun.
+            node_id, session = self.machine.name, self._session
+            self.kernel.soon(lambda: self._coordinator.disconnect(node_id, session), longest=10.0)
+
+    def _hear(self, connection: int, message: agent_pb2.SessionResponse) -> None:
+        if connection != self._connection or self._link is None:
+            return
+        self._heard = self.kernel.now
+        match message.WhichOneof("message"):
+            case "assign":
+                assign = message.assign
+                key = AttemptKey(assign.run_id, assign.attempt)
+                self._carry_out(self.holdings.on_assign(key, identity_of(assign.spec), assign.spec))
+            case "stop":
+                key = AttemptKey(message.stop.run_id, message.stop.attempt)
+                self._carry_out(self.holdings.on_stop(key, 30.0, message.stop.reason))
+            case "report_ack":
+                key = AttemptKey(message.report_ack.run_id, message.report_ack.attempt)
+                self._carry_out(self.holdings.on_acknowledged(key))
+            case _:
+                pass
+
+    def _on_change(self, life: int, key: AttemptKey, phase: AttemptPhase) -> None:
+        if life == self._life:
+            self._carry_out(self.holdings.on_change(key, phase))
+
+    # Effects
+
+    def _carry_out(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            life = self._life
+            if self.kernel.chance(self.crash_rate):
+                self.crash(self.kernel.rng.choice([0.5, 20.0]))
+                return
+            self._carry_out(self._do(effect))
+            if life != self._life:
+                return
+
+    def _do(self, effect: Effect) -> list[Effect]:
+        disk = self.machine.directories
+        match effect:
+            case Accept(key=key) | Bury(key=key) if key in disk:
+                return self.holdings.on_found(self.machine.held(key))
+            case Accept(key=key, identity=identity):
+                if self.kernel.chance(self.crash_rate):
+                    return self.holdings.on_not_accepted(key, "no space left on device")
+                disk[key] = Directory(identity)
+                return self.holdings.on_accepted(key, identity)
+            case Bury(key=key, reason=reason):
+                disk[key] = Directory(UNKNOWN_LAUNCH, exit=Outcome(OutcomeKind.STOPPED, reason))
+                return self.holdings.on_found(self.machine.held(key))
+            case Start(key=key):
+                self.machine.start(key)
+            case StopWorker(key=key):
+                self.machine.stop(key)
+            case Forget(key=key):
+                disk[key].acknowledged = True
+            case Report(attempt=held) if self._link is not None:
+                report = agent_pb2.AttemptReport(status=status_of(held))
+                self._link.send(agent_pb2.SessionRequest(report=report))
+            case Reject(key=key, reason=reason) if self._link is not None:
+                report = agent_pb2.AttemptReport(rejection=rejection_of(key, reason))
+                self._link.send(agent_pb2.SessionRequest(report=report))
+            case _:
+                pass
+        return []
