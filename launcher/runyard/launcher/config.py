@@ -4,7 +4,6 @@ Values written as `{env: NAME}` are looked up when the launcher first needs them
 workers make a launcher too, for one property, and lack the variables of the control plane.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -13,6 +12,9 @@ from dagster import Array, Field, ScalarUnion
 
 from runyard.client.address import DEFAULT_ADDRESS
 from runyard.launcher.errors import InvalidLauncherConfig
+
+# No time limit of a run is longer; protobuf's Duration ends at 10,000 years.
+LONGEST_SECONDS: Final = 366 * 86_400.0
 
 
 def _or_env(scalar: type) -> ScalarUnion:
@@ -199,8 +201,7 @@ class _Source:
             seconds = float(text)
         except ValueError:
             raise InvalidLauncherConfig(field, f"is {text!r}", "Write a number of seconds") from None
-        if not (at_least <= seconds and math.isfinite(seconds)):
-            raise InvalidLauncherConfig(
-                field, f"is {text}", f"Write a number of seconds, {at_least:g} or larger"
-            )
+        if not at_least <= seconds <= LONGEST_SECONDS:
+            remedy = f"Write a number of seconds from {at_least:g} to {LONGEST_SECONDS:.0f}"
+            raise InvalidLauncherConfig(field, f"is {text}", remedy)
         return seconds

@@ -42,8 +42,8 @@ _BEGUN: Final = frozenset({DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING}
 class RunyardRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
     """Starts the runs of a Dagster instance on Runyard's nodes.
 
-    Keeps nothing about runs: the web server, the daemon and the command line are different processes, each with
-    a launcher of its own. Making one connects nowhere and reads nothing, for run workers make one too.
+    Keeps nothing about runs: the web server, the daemon and the command line have one launcher each.
+    Making one connects nowhere and reads nothing, for run workers make one too.
     """
 
     def __init__(self, config: Mapping[str, Any], inst_data: ConfigurableClassData | None = None) -> None:

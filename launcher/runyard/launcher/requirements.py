@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from google.protobuf.duration_pb2 import Duration
 
 from runyard.launcher import tags as names
-from runyard.launcher.config import Settings
+from runyard.launcher.config import LONGEST_SECONDS, Settings
 from runyard.launcher.errors import InvalidRunTag
 from runyard.v1 import run_pb2
 
@@ -58,7 +58,7 @@ def _seconds(tags: Mapping[str, str], tag: str) -> float | None:
         seconds = float(tags[tag])
     except ValueError:
         seconds = math.nan
-    if not (math.isfinite(seconds) and seconds >= 0):
+    if not 0 <= seconds <= LONGEST_SECONDS:
         raise InvalidRunTag(tag, tags[tag], "is not a number of seconds", "Write for example 30")
     return seconds
 
