@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from types import TracebackType
-from typing import Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 
 import grpc
 import grpc.aio
@@ -32,8 +32,12 @@ from runyard.client.requests import (
     snapshot_missing,
 )
 from runyard.v1 import fleet_pb2, launch_pb2, run_pb2
-from runyard.v1.fleet_pb2_grpc import FleetServiceAsyncStub, FleetServiceStub
-from runyard.v1.launch_pb2_grpc import LaunchServiceAsyncStub, LaunchServiceStub
+from runyard.v1.fleet_pb2_grpc import FleetServiceStub
+from runyard.v1.launch_pb2_grpc import LaunchServiceStub
+
+if TYPE_CHECKING:  # these names exist in the type stubs only
+    from runyard.v1.fleet_pb2_grpc import FleetServiceAsyncStub
+    from runyard.v1.launch_pb2_grpc import LaunchServiceAsyncStub
 
 RequestT = TypeVar("RequestT")
 ResponseT = TypeVar("ResponseT")

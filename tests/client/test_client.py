@@ -1,0 +1,483 @@
+"""What both clients promise, against a fake coordinator (see `fake_coordinator.py`) over loopback sockets."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from client.blocking_async import ClientFactory
+from client.fake_coordinator import STDERR, STDOUT, FakeCoordinator, make_spec
+from waiting import wait_until
+
+from runyard.client import (
+    AccessDenied,
+    CallCancelled,
+    Client,
+    ClientClosed,
+    CoordinatorFailed,
+    CoordinatorUnreachable,
+    Health,
+    InsecureAddress,
+    InvalidAddress,
+    InvalidRequest,
+    LaunchConflict,
+    LaunchRefused,
+    NodeNotFound,
+    NotSupported,
+    Refused,
+    ResourceExhausted,
+    RunNotFound,
+    RunyardError,
+)
+from runyard.v1 import fleet_pb2, launch_pb2, run_pb2
+
+
+class CountedSnapshot:
+    """A snapshot that tells how often it was asked for."""
+
+    data = b'{"job": "orders"}' * 1000
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def __call__(self) -> bytes:
+        self.asked += 1
+        return self.data
+
+
+@pytest.fixture
+def free_address() -> str:
+    """A loopback address where nobody listens yet."""
+    fake = FakeCoordinator().start()
+    fake.stop()
+    return fake.address
+
+
+# Launch
+
+
+def test_a_launch_gives_the_run_as_the_coordinator_has_it(client: Client) -> None:
+    run = client.launch_run(make_spec("r1"))
+    assert (run.run_id, run.attempt, run.phase) == ("r1", 1, run_pb2.PHASE_QUEUED)
+    assert client.launch_run(make_spec("r1")) == run
+
+
+def test_the_snapshot_is_sent_only_when_asked_for(coordinator: FakeCoordinator, client: Client) -> None:
+    snapshot = CountedSnapshot()
+    client.launch_run(make_spec("r1", snapshot_id="s1"), snapshot=snapshot)
+    assert snapshot.asked == 1
+    assert coordinator.snapshots == {"s1": CountedSnapshot.data}
+    client.launch_run(make_spec("r2", snapshot_id="s1"), snapshot=snapshot)
+    assert snapshot.asked == 1
+    sent = [request.ByteSize() for request in coordinator.requests("LaunchRun")]
+    assert len(sent) == 3
+    assert max(sent) < len(CountedSnapshot.data), "the snapshot travels compressed"
+
+
+def test_a_snapshot_that_is_wanted_and_not_given_is_an_invalid_request(client: Client) -> None:
+    with pytest.raises(InvalidRequest, match=r"spec\.job_snapshot_id: .*'s1'; pass `snapshot`"):
+        client.launch_run(make_spec("r1", snapshot_id="s1"))
+
+
+def test_an_error_of_the_snapshot_function_reaches_the_caller(client: Client) -> None:
+    def broken() -> bytes:
+        raise OSError("the code server left")
+
+    with pytest.raises(OSError, match="the code server left"):
+        client.launch_run(make_spec("r1", snapshot_id="s1"), snapshot=broken)
+
+
+def test_another_content_under_the_same_run_id_is_a_conflict(client: Client) -> None:
+    client.launch_run(make_spec("r1"))
+    other = make_spec("r1")
+    other.code_origin.job = "returns"
+    with pytest.raises(LaunchConflict, match="r1"):
+        client.launch_run(other)
+
+
+def test_a_launch_is_repeated_until_the_coordinator_comes_up(
+    free_address: str, new_client: ClientFactory
+) -> None:
+    late = FakeCoordinator()
+    starter = threading.Timer(0.7, late.start, args=(free_address,))
+    with new_client(free_address, timeout=20) as client:
+        starter.start()
+        run = client.launch_run(make_spec("r1"))
+    starter.join()
+    late.stop()
+    assert run.run_id == "r1"
+
+
+@pytest.mark.parametrize("method", ["LaunchRun", "TerminateRun"])
+def test_idempotent_calls_outlast_passing_unavailability(
+    coordinator: FakeCoordinator, client: Client, method: str
+) -> None:
+    coordinator.fail(method, grpc.StatusCode.UNAVAILABLE, "recovering", times=3)
+    if method == "LaunchRun":
+        client.launch_run(make_spec("r1"))
+    else:
+        client.terminate_run("r1", reason="test")
+    assert len(coordinator.requests(method)) == 4
+
+
+def test_a_launch_that_stays_unanswered_names_address_and_cause(
+    free_address: str, new_client: ClientFactory
+) -> None:
+    started = time.monotonic()
+    with new_client(free_address) as client, pytest.raises(CoordinatorUnreachable) as failure:
+        client.launch_run(make_spec("r1"), timeout=0.8)
+    assert time.monotonic() - started < 5
+    assert failure.value.address == free_address
+    assert str(failure.value).startswith(
+        f"the coordinator at {free_address} cannot be reached: connection refused"
+    )
+
+
+def test_a_refusal_is_not_repeated(coordinator: FakeCoordinator, client: Client) -> None:
+    coordinator.fail("LaunchRun", grpc.StatusCode.FAILED_PRECONDITION, "no node has label gpu")
+    with pytest.raises(LaunchRefused, match="no node has label gpu"):
+        client.launch_run(make_spec("r1"))
+    assert len(coordinator.requests("LaunchRun")) == 1
+
+
+# Deadlines
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda client: client.launch_run(make_spec("r1"), timeout=0.3),
+        lambda client: client.terminate_run("r1", reason="test", timeout=0.3),
+        lambda client: client.get_run("r1", timeout=0.3),
+        lambda client: list(client.list_runs(timeout=0.3)),
+        lambda client: list(client.watch_runs(timeout=0.3)),
+        lambda client: list(client.read_logs("r1", stream=STDOUT, timeout=0.3)),
+        lambda client: client.list_nodes(timeout=0.3),
+        lambda client: client.get_node("n1", timeout=0.3),
+        lambda client: client.list_clusters(timeout=0.3),
+    ],
+    ids=["launch", "terminate", "get", "list", "watch", "logs", "nodes", "node", "clusters"],
+)
+def test_a_coordinator_that_does_not_answer_ends_every_call_at_its_deadline(
+    coordinator: FakeCoordinator, client: Client, call: Callable[[Client], object]
+) -> None:
+    coordinator.stalled.set()
+    started = time.monotonic()
+    with pytest.raises(CoordinatorUnreachable, match="deadline exceeded"):
+        call(client)
+    assert 0.25 < time.monotonic() - started < 5
+    coordinator.stalled.clear()
+
+
+def test_the_clients_own_timeout_holds_when_the_call_names_none(
+    coordinator: FakeCoordinator, new_client: ClientFactory
+) -> None:
+    coordinator.stalled.set()
+    with new_client(coordinator.address, timeout=0.3) as client, pytest.raises(CoordinatorUnreachable):
+        client.get_run("r1")
+    coordinator.stalled.clear()
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan")])
+def test_a_timeout_that_is_none_is_refused(client: Client, timeout: float) -> None:
+    with pytest.raises(ValueError, match=r"timeout: .* is not above zero"):
+        client.get_run("r1", timeout=timeout)
+
+
+# What statuses mean
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        (grpc.StatusCode.UNAVAILABLE, CoordinatorUnreachable),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, CoordinatorUnreachable),
+        (grpc.StatusCode.INVALID_ARGUMENT, InvalidRequest),
+        (grpc.StatusCode.OUT_OF_RANGE, InvalidRequest),
+        (grpc.StatusCode.NOT_FOUND, RunNotFound),
+        (grpc.StatusCode.FAILED_PRECONDITION, Refused),
+        (grpc.StatusCode.ABORTED, Refused),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, ResourceExhausted),
+        (grpc.StatusCode.UNAUTHENTICATED, AccessDenied),
+        (grpc.StatusCode.PERMISSION_DENIED, AccessDenied),
+        (grpc.StatusCode.UNIMPLEMENTED, NotSupported),
+        (grpc.StatusCode.CANCELLED, CallCancelled),
+        (grpc.StatusCode.UNKNOWN, CoordinatorFailed),
+        (grpc.StatusCode.INTERNAL, CoordinatorFailed),
+        (grpc.StatusCode.DATA_LOSS, CoordinatorFailed),
+    ],
+)
+def test_every_status_has_an_exception_with_the_coordinators_words(
+    coordinator: FakeCoordinator, client: Client, code: grpc.StatusCode, error: type[RunyardError]
+) -> None:
+    coordinator.fail("GetRun", code, "because of the test")
+    with pytest.raises(error, match="because of the test") as failure:
+        client.get_run("r1")
+    assert type(failure.value) is error
+    assert isinstance(failure.value.__cause__, grpc.RpcError)
+
+
+def test_what_is_not_there_is_named_by_what_was_asked_for(client: Client) -> None:
+    with pytest.raises(RunNotFound):
+        client.get_run("r1")
+    with pytest.raises(RunNotFound):
+        list(client.read_logs("r1", stream=STDERR))
+    with pytest.raises(NodeNotFound):
+        client.get_node("n1")
+
+
+# Stopping
+
+
+def test_stopping_an_unknown_run_leaves_a_tombstone(client: Client) -> None:
+    assert not client.terminate_run("r1", reason="test").stopping
+    assert client.launch_run(make_spec("r1")).outcome.kind == run_pb2.OUTCOME_KIND_STOPPED
+
+
+# Listing and watching
+
+
+def test_a_listing_goes_through_all_pages_newest_first(coordinator: FakeCoordinator, client: Client) -> None:
+    for number in range(2500):
+        coordinator.put_run(run_pb2.Run(run_id=f"r{number}"))
+    assert [run.run_id for run in client.list_runs()] == [f"r{number}" for number in reversed(range(2500))]
+    assert len(coordinator.requests("ListRuns")) == 3
+
+
+def test_a_limited_listing_asks_for_no_more_than_it_gives(
+    coordinator: FakeCoordinator, client: Client
+) -> None:
+    for number in range(30):
+        coordinator.put_run(run_pb2.Run(run_id=f"r{number}"))
+    assert len(list(client.list_runs(limit=7))) == 7
+    assert list(client.list_runs(limit=0)) == []
+    (request,) = coordinator.requests("ListRuns")
+    assert isinstance(request, launch_pb2.ListRunsRequest)
+    assert request.page_size == 7
+
+
+def test_a_negative_limit_is_refused(client: Client) -> None:
+    with pytest.raises(ValueError, match="limit: -1"):
+        list(client.list_runs(limit=-1))
+
+
+def test_a_listing_gives_only_what_matches(coordinator: FakeCoordinator, client: Client) -> None:
+    coordinator.put_run(run_pb2.Run(run_id="r1", cluster="east", node="n1", phase=run_pb2.PHASE_RUNNING))
+    coordinator.put_run(run_pb2.Run(run_id="r2", cluster="west", node="n2", phase=run_pb2.PHASE_RUNNING))
+    coordinator.put_run(run_pb2.Run(run_id="r3", cluster="east", node="n1", phase=run_pb2.PHASE_FINISHED))
+    found = client.list_runs(phases=[run_pb2.PHASE_RUNNING], cluster="east", node="n1")
+    assert [run.run_id for run in found] == ["r1"]
+    assert [run.run_id for run in client.list_runs(run_ids=["r2", "r3"])] == ["r3", "r2"]
+
+
+def test_a_watch_gives_what_is_and_then_what_changes(coordinator: FakeCoordinator, client: Client) -> None:
+    coordinator.put_run(run_pb2.Run(run_id="r1", phase=run_pb2.PHASE_QUEUED))
+    watch = client.watch_runs(run_ids=["r1"], timeout=30)
+    assert next(watch).phase == run_pb2.PHASE_QUEUED
+    coordinator.move(run_pb2.Run(run_id="r1", phase=run_pb2.PHASE_RUNNING))
+    assert next(watch).phase == run_pb2.PHASE_RUNNING
+
+
+def test_a_watch_ends_loudly_when_the_coordinator_goes(coordinator: FakeCoordinator, client: Client) -> None:
+    coordinator.put_run(run_pb2.Run(run_id="r1"))
+    watch = client.watch_runs(timeout=30)
+    next(watch)
+    coordinator.stop()
+    with pytest.raises(RunyardError):
+        next(watch)
+
+
+# Logs
+
+
+def test_a_log_is_read_in_pieces_from_any_offset(coordinator: FakeCoordinator, client: Client) -> None:
+    coordinator.put_run(run_pb2.Run(run_id="r1", phase=run_pb2.PHASE_FINISHED))
+    coordinator.logs["r1", STDOUT] = bytes(range(256)) * 1024
+    pieces = list(client.read_logs("r1", stream=STDOUT))
+    assert b"".join(piece.data for piece in pieces) == coordinator.logs["r1", STDOUT]
+    assert [piece.offset for piece in pieces] == [0, 65_536, 131_072, 196_608]
+    (tail,) = client.read_logs("r1", stream=STDOUT, offset=-10, limit=4)
+    assert tail == launch_pb2.ReadLogsResponse(offset=262_134, data=bytes([246, 247, 248, 249]))
+
+
+def test_a_followed_log_goes_on_until_the_run_is_over(coordinator: FakeCoordinator, client: Client) -> None:
+    coordinator.put_run(run_pb2.Run(run_id="r1", phase=run_pb2.PHASE_RUNNING))
+    coordinator.logs["r1", STDERR] = b"one\n"
+    pieces = client.read_logs("r1", stream=STDERR, follow=True)
+    assert next(pieces).data == b"one\n"
+    coordinator.logs["r1", STDERR] += b"two\n"
+    assert next(pieces).data == b"two\n"
+    coordinator.move(run_pb2.Run(run_id="r1", phase=run_pb2.PHASE_FINISHED))
+    assert list(pieces) == []
+
+
+def test_the_attempt_is_sent_only_when_named(coordinator: FakeCoordinator, client: Client) -> None:
+    coordinator.put_run(run_pb2.Run(run_id="r1"))
+    list(client.read_logs("r1", stream=STDOUT))
+    list(client.read_logs("r1", stream=STDOUT, attempt=0))
+    asked = [r for r in coordinator.requests("ReadLogs") if isinstance(r, launch_pb2.ReadLogsRequest)]
+    assert [request.HasField("attempt") for request in asked] == [False, True]
+
+
+# Reports
+
+
+def finished(run_id: str) -> run_pb2.Run:
+    return run_pb2.Run(run_id=run_id, attempt=1, deployment="shop", phase=run_pb2.PHASE_FINISHED)
+
+
+def test_reports_come_until_they_are_acknowledged(coordinator: FakeCoordinator, client: Client) -> None:
+    coordinator.put_run(finished("r1"))
+    with client.follow_reports("shop", "host:1") as follower:
+        assert next(iter(follower)).run_id == "r1"
+    with client.follow_reports("shop", "host:1") as follower:
+        assert next(iter(follower)).run_id == "r1"
+        follower.acknowledge([launch_pb2.AttemptKey(run_id="r1", attempt=1)])
+        wait_until(lambda: coordinator.acknowledged == [("r1", 1)], lambda: coordinator.acknowledged)
+        coordinator.put_run(finished("r2"))
+    with client.follow_reports("shop", "host:1") as follower:
+        assert next(iter(follower)).run_id == "r2"
+
+
+def test_a_quiet_reporter_shows_that_it_lives(
+    coordinator: FakeCoordinator, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runyard.client.reports.KEEPALIVE_SECONDS", 0.05)
+    monkeypatch.setattr("runyard.client.aio_reports.KEEPALIVE_SECONDS", 0.05)
+    with client.follow_reports("shop", "host:1"):
+        wait_until(
+            lambda: len(coordinator.requests("FollowReports")) >= 4,
+            lambda: coordinator.requests("FollowReports"),
+        )
+    opening, *keepalives = coordinator.requests("FollowReports")
+    assert opening == launch_pb2.FollowReportsRequest(deployment="shop", reporter="host:1")
+    assert set(map(str, keepalives)) == {""}
+
+
+def test_the_next_reporter_gets_its_turn_when_the_first_closes(
+    coordinator: FakeCoordinator, client: Client
+) -> None:
+    coordinator.put_run(finished("r1"))
+    first = client.follow_reports("shop", "host:1")
+    assert next(iter(first)).run_id == "r1"
+    with client.follow_reports("shop", "host:2") as second:
+        wait_until(lambda: len(coordinator.requests("FollowReports")) == 2, "the second stands in line")
+        assert coordinator.reporters == ["host:1"]
+        first.close()
+        assert next(iter(second)).run_id == "r1"
+    assert coordinator.reporters == ["host:1", "host:2"]
+
+
+def test_closing_a_follower_ends_its_iteration_quietly(coordinator: FakeCoordinator, client: Client) -> None:
+    follower = client.follow_reports("shop", "host:1")
+    seen: list[object] = []
+    reading = threading.Thread(target=lambda: seen.extend([*list(follower), "end"]))
+    reading.start()
+    wait_until(lambda: coordinator.reporters, "the reporter has its turn")
+    follower.close()
+    reading.join(10)
+    assert seen == ["end"]
+
+
+def test_a_follower_ends_loudly_when_the_coordinator_goes(
+    coordinator: FakeCoordinator, client: Client
+) -> None:
+    coordinator.put_run(finished("r1"))
+    with client.follow_reports("shop", "host:1") as follower:
+        runs: Iterator[run_pb2.Run] = iter(follower)
+        next(runs)
+        coordinator.stop()
+        with pytest.raises(RunyardError):
+            next(runs)
+
+
+def test_reports_need_the_name_of_a_deployment(client: Client) -> None:
+    with pytest.raises(ValueError, match="deployment: is empty"):
+        client.follow_reports("", "host:1")
+
+
+# Fleet and health
+
+
+def test_nodes_and_clusters_are_listed(coordinator: FakeCoordinator, client: Client) -> None:
+    ready, silent = fleet_pb2.NODE_STATE_READY, fleet_pb2.NODE_STATE_UNREACHABLE
+    coordinator.nodes = [
+        fleet_pb2.Node(node_id="n1", cluster="east", state=ready, slots=4, slots_used=1),
+        fleet_pb2.Node(node_id="n2", cluster="east", state=silent, slots=4),
+        fleet_pb2.Node(node_id="n3", cluster="west", state=ready, slots=8),
+    ]
+    assert [node.node_id for node in client.list_nodes()] == ["n1", "n2", "n3"]
+    assert [node.node_id for node in client.list_nodes("west")] == ["n3"]
+    assert client.get_node("n2").state == silent
+    east, west = client.list_clusters()
+    assert east == fleet_pb2.Cluster(name="east", nodes=2, nodes_ready=1, slots=8, slots_used=1)
+    assert west.nodes_ready == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "health"),
+    [
+        (b"\x08\x01", Health.SERVING),
+        (b"\x08\x02", Health.NOT_SERVING),
+        (b"", Health.UNKNOWN),
+        (b"\x08\x2a", Health.UNKNOWN),
+        (b"something else", Health.UNKNOWN),
+    ],
+)
+def test_health_is_what_the_coordinator_says(
+    coordinator: FakeCoordinator, client: Client, answer: bytes, health: Health
+) -> None:
+    coordinator.health = answer
+    assert client.check_health() == health
+
+
+# The connection
+
+
+def test_a_far_address_needs_consent_to_be_insecure(new_client: ClientFactory) -> None:
+    with pytest.raises(InsecureAddress, match=r"will not dial 10\.0\.0\.1:7171"):
+        new_client("10.0.0.1:7171")
+    with new_client("10.0.0.1:7171", insecure=True) as client:
+        assert client is not None
+    with pytest.raises(InvalidAddress):
+        new_client("http://127.0.0.1:7171")
+
+
+def test_a_unix_socket_serves_as_well(tmp_path: Path, new_client: ClientFactory) -> None:
+    fake = FakeCoordinator().start(f"unix:{tmp_path}/socket")
+    with new_client(fake.address) as client:
+        assert client.launch_run(make_spec("r1")).run_id == "r1"
+    fake.stop()
+
+
+def test_a_proxy_of_the_environment_does_not_come_between_local_ends(
+    coordinator: FakeCoordinator, new_client: ClientFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "https_proxy", "grpc_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    with new_client(coordinator.address) as client:
+        assert client.check_health() == Health.SERVING
+
+
+def test_a_client_finds_a_coordinator_that_was_restarted(
+    free_address: str, new_client: ClientFactory
+) -> None:
+    first = FakeCoordinator().start(free_address)
+    with new_client(free_address, timeout=20) as client:
+        client.launch_run(make_spec("r1"))
+        first.stop()
+        second = FakeCoordinator().start(free_address)
+        client.launch_run(make_spec("r1"))
+    second.stop()
+    assert len(second.requests("LaunchRun")) == 1
+
+
+def test_a_closed_client_says_so(coordinator: FakeCoordinator, new_client: ClientFactory) -> None:
+    with new_client(coordinator.address) as client:
+        client.check_health()
+        client.close()
+        with pytest.raises(ClientClosed):
+            client.check_health()
