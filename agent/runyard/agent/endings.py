@@ -6,6 +6,7 @@ Shared by the shim and by whoever has to stand in for a dead one. Standard libra
 import contextlib
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterable
 from resource import struct_rusage
@@ -56,6 +57,12 @@ def _signal_name(number: int) -> str:
         return f"signal {number} ({signal.Signals(number).name})"
     except ValueError:
         return f"signal {number}"
+
+
+def complain(who: str, error: Exception) -> None:
+    """Tells on stderr what will be tried again; silently if stderr lies on the very disk that is full."""
+    with contextlib.suppress(OSError):
+        print(f"{who}: {error}; trying again", file=sys.stderr, flush=True)
 
 
 def remaining_processes(directory: RunDirectory, root: int | None) -> list[ProcessStat]:

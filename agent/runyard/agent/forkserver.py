@@ -29,7 +29,7 @@ from resource import struct_rusage
 from typing import Any, NoReturn
 
 from runyard.agent import procfs, shim
-from runyard.agent.endings import ended, kill_all, never_started, remaining_processes
+from runyard.agent.endings import complain, ended, kill_all, never_started, remaining_processes
 from runyard.agent.procfs import ProcessIdentity
 from runyard.agent.records import ExitRecord, UnreadableRecord
 from runyard.agent.rundir import RunDirectory, RunDirectoryError
@@ -64,7 +64,7 @@ class _Clearing:
         try:
             self.directory.write_exit(self.verdict)
         except RunDirectoryError as error:
-            print(f"runyard fork server: {error}; trying again", file=sys.stderr, flush=True)
+            complain("runyard fork server", error)
             return False
         return True
 
@@ -135,8 +135,9 @@ class ForkServer:
             self._selector.close()
             code = shim.run(path, on_running=lambda: self._say_running(path))
         except BaseException:
-            traceback.print_exc()
-            sys.stderr.flush()
+            with contextlib.suppress(OSError):
+                traceback.print_exc()
+                sys.stderr.flush()
         finally:
             os._exit(code)
 
@@ -179,7 +180,7 @@ class ForkServer:
             if not directory.is_starting or directory.read_exit() is not None or directory.is_locked():
                 return
         except (OSError, UnreadableRecord) as error:
-            print(f"runyard fork server: {error}", file=sys.stderr, flush=True)
+            complain("runyard fork server", error)
             return
         if worker is None:
             verdict = never_started("start_failed", "the shim was killed before the worker's program began")

@@ -267,12 +267,15 @@ class RunDirectory:
         _sync_directory(self.path)
 
     def _write_aside(self, name: str, record: Record) -> Path:
-        aside = self.path / f".{name}-{os.getpid()}-{time.monotonic_ns()}"
+        aside = self._aside(name)
         _write_and_sync(aside, record.encode())
         return aside
 
+    def _aside(self, name: str) -> Path:
+        return self.path / f".{name}-{os.getpid()}-{time.monotonic_ns()}"
+
     def _write_exit_aside(self, exit_record: ExitRecord) -> Path:
-        aside = self.path / f".exit-{os.getpid()}-{time.monotonic_ns()}"
+        aside = self._aside("exit")
         # Whoever gets the reserved room by this rename has it alone; without it a new file must do.
         with contextlib.suppress(FileNotFoundError):
             os.rename(self.path / ".exit-room", aside)
@@ -410,6 +413,9 @@ def _write_and_sync(path: Path, data: bytes) -> None:
         while view:
             view = view[os.write(descriptor, view) :]
         os.fsync(descriptor)
+    except OSError:
+        os.unlink(path)  # a retry takes another name, and there may be many
+        raise
     finally:
         os.close(descriptor)
 

@@ -13,7 +13,6 @@ import errno
 import gc
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +20,14 @@ from pathlib import Path
 from typing import NoReturn
 
 from runyard.agent import procfs
-from runyard.agent.endings import ended, kill_all, never_started, remaining_processes, stopped_before_start
+from runyard.agent.endings import (
+    complain,
+    ended,
+    kill_all,
+    never_started,
+    remaining_processes,
+    stopped_before_start,
+)
 from runyard.agent.records import ExitRecord, SpecRecord, StopRequest, UnreadableRecord, WorkerRecord
 from runyard.agent.rundir import MARK_NAME, RunDirectory, RunDirectoryError
 
@@ -87,7 +93,7 @@ def _write_exit_whatever_it_takes(directory: RunDirectory, verdict: ExitRecord) 
         try:
             directory.write_exit(verdict)
         except RunDirectoryError as error:
-            print(f"runyard shim: {error}; trying again", file=sys.stderr, flush=True)
+            complain("runyard shim", error)
             time.sleep(next(pauses, _WRITE_PAUSES_SECONDS[-1]))
         else:
             return

@@ -1,0 +1,41 @@
+"""Shared by the tests of the agent's node side: state directories, and nodes that are cleared away."""
+
+import os
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from agent.node_side import Node, kill_everything
+
+from runyard.agent.rundir import RunDirectories
+
+
+@pytest.fixture
+def directories(tmp_path: Path) -> Iterator[RunDirectories]:
+    """The attempts of a node that has no driver."""
+    found = RunDirectories(tmp_path / "state")
+    yield found
+    kill_everything(found)
+
+
+@pytest.fixture
+async def node(directories: RunDirectories) -> AsyncIterator[Node]:
+    """A node with a process driver."""
+    made = Node(directories)
+    await made.driver.open()
+    yield made
+    await made.driver.close()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 1 MiB, mounted for the test."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small disk needs root; run these tests in a container as root")
+    place = tmp_path / "disk"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], check=True)
+    yield place
+    kill_everything(RunDirectories(place / "state"))
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
