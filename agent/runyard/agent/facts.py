@@ -146,7 +146,8 @@ def _cores(before: _Sample | None, now: float, ticks: Mapping[ProcessIdentity, i
     if before is None or now <= before.taken_at:
         return 0.0
     spent = sum(count - before.cpu_ticks.get(process, 0) for process, count in ticks.items())
-    return spent / CLOCK_TICKS_PER_SECOND / (now - before.taken_at)
+    # The kernel counts in ticks of 10 ms, which makes too much of two samples that are close together.
+    return min(spent / CLOCK_TICKS_PER_SECOND / (now - before.taken_at), float(os.cpu_count() or 1))
 
 
 def _last_output_at(logs: Iterable[Path]) -> float | None:

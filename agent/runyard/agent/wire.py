@@ -1,5 +1,7 @@
 """The agent's own words as the protocol writes them."""
 
+from dataclasses import asdict
+
 from runyard.agent.core.model import (
     Accepted,
     AttemptKey,
@@ -12,7 +14,8 @@ from runyard.agent.core.model import (
     Starting,
     Stopping,
 )
-from runyard.v1 import agent_pb2, run_pb2
+from runyard.agent.facts import NodeFacts, NodeLoad, WorkerUsage
+from runyard.v1 import agent_pb2, fleet_pb2, run_pb2
 
 
 def identity_of(spec: run_pb2.LaunchSpec) -> LaunchIdentity:
@@ -25,7 +28,7 @@ def identity_of(spec: run_pb2.LaunchSpec) -> LaunchIdentity:
     )
 
 
-def status_of(held: HeldAttempt, usage: run_pb2.WorkerUsage | None = None) -> agent_pb2.AttemptStatus:
+def status_of(held: HeldAttempt, usage: WorkerUsage | None = None) -> agent_pb2.AttemptStatus:
     """An attempt as Hello, heartbeats and reports list it."""
     phase = held.phase
     return agent_pb2.AttemptStatus(
@@ -34,7 +37,7 @@ def status_of(held: HeldAttempt, usage: run_pb2.WorkerUsage | None = None) -> ag
         phase=_phase_of(phase),
         pid=(phase.pid or 0) if isinstance(phase, Running | Stopping) else 0,
         outcome=outcome_of(phase.outcome) if isinstance(phase, Finished) else None,
-        usage=usage,
+        usage=usage_of(usage) if usage else None,
         resume_number=held.identity.resume_number,
         deployment=held.identity.deployment,
         job=held.identity.job,
@@ -69,3 +72,23 @@ def _phase_of(phase: AttemptPhase) -> run_pb2.Phase.ValueType:
             return run_pb2.PHASE_STOPPING
         case Finished():
             return run_pb2.PHASE_FINISHED
+
+
+def facts_of(facts: NodeFacts) -> fleet_pb2.NodeFacts:
+    """What the machine is."""
+    return fleet_pb2.NodeFacts(**asdict(facts))
+
+
+def load_of(load: NodeLoad) -> fleet_pb2.NodeLoad:
+    """How busy the machine is."""
+    return fleet_pb2.NodeLoad(**asdict(load))
+
+
+def usage_of(usage: WorkerUsage) -> run_pb2.WorkerUsage:
+    """What a worker uses."""
+    message = run_pb2.WorkerUsage(
+        cpu_cores=usage.cpu_cores, rss_bytes=usage.rss_bytes, peak_rss_bytes=usage.peak_rss_bytes
+    )
+    if usage.last_output_at is not None:
+        message.last_output_at.FromNanoseconds(round(usage.last_output_at * 1e9))
+    return message

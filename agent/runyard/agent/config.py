@@ -1,0 +1,126 @@
+"""The agent's settings."""
+
+import os
+import re
+import socket
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from runyard.client.address import DEFAULT_ADDRESS, parse_address, require_local_unless_insecure
+from runyard.client.errors import InvalidAddress
+from runyard.client.service.settings import Settings
+
+_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")
+_LABEL_KEY = re.compile(rf"({_NAME.pattern}/)?{_NAME.pattern}")
+_LABEL_VALUE = re.compile(r"[A-Za-z0-9._:/+@=-]{0,128}")
+
+INHERITED = (
+    "DAGSTER_HOME",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "LD_LIBRARY_PATH",
+    "LOGNAME",
+    "PATH",
+    "PYTHONPATH",
+    "SHELL",
+    "SSL_CERT_FILE",
+    "TMPDIR",
+    "TZ",
+    "USER",
+    "VIRTUAL_ENV",
+)
+"""Of the agent's own environment, what workers get unless the settings say otherwise."""
+
+
+class AgentSettings(Settings):
+    """Everything that can be set; times are in seconds."""
+
+    coordinator: str = DEFAULT_ADDRESS
+    """Where the coordinator is: `host:port` or `unix:/path`."""
+
+    node_id: str = Field(default_factory=socket.gethostname)
+    """Name of this node, unique in the fleet. The host's name by default."""
+
+    cluster: str = "default"
+    """The pool of nodes that this one belongs to."""
+
+    labels: dict[str, str] = Field(default_factory=dict)
+    """What runs may ask for."""
+
+    slots: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=0, le=10_000)
+    """How many runs may be live at once. The number of cores by default."""
+
+    state_directory: Path = Path("/var/lib/runyard/agent")
+    """Where run directories are kept. One agent at a time."""
+
+    insecure: bool = False
+    """Allows plain text to a coordinator on another machine."""
+
+    log_format: Literal["console", "json"] = "console"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    python: str = ""
+    """Interpreter of workers whose launch names none. The agent's own by default."""
+
+    interpreters: dict[str, str] = Field(default_factory=dict)
+    """By code location: the interpreter on this node, instead of the one that the launch names."""
+
+    working_directory: str = ""
+    """Where workers start whose launch names no directory. The agent's own by default."""
+
+    environment: dict[str, str] = Field(default_factory=dict)
+    """Given to every worker."""
+
+    inherit_environment: tuple[str, ...] = INHERITED
+    """Names of variables of the agent's own environment that workers get."""
+
+    keep_logs: float = Field(default=7 * 86400.0, ge=0)
+    """For how long run directories are kept after the coordinator has the outcome."""
+
+    keep_runs: int = Field(default=1_000, ge=0)
+    """How many such directories are kept at most."""
+
+    @field_validator("coordinator")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        try:
+            return str(parse_address(value, "coordinator"))
+        except InvalidAddress as error:
+            raise ValueError(str(error)) from error
+
+    @field_validator("node_id", "cluster")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        if not _NAME.fullmatch(value):
+            raise ValueError(f"{value!r} must be letters, digits, '.', '_' and '-', 128 at most")
+        return value
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _texts(cls, value: object) -> object:
+        # YAML reads `gpu: 4` as a number and `spot: true` as a truth value; labels are texts.
+        if not isinstance(value, dict):
+            return value
+        return {
+            str(key): str(item).lower() if isinstance(item, bool) else str(item)
+            for key, item in value.items()
+        }
+
+    @field_validator("labels")
+    @classmethod
+    def _labels(cls, labels: dict[str, str]) -> dict[str, str]:
+        for key, value in labels.items():
+            if not _LABEL_KEY.fullmatch(key):
+                raise ValueError(f"key {key!r} must be letters, digits, '.', '_', '-' and at most one '/'")
+            if not _LABEL_VALUE.fullmatch(value):
+                raise ValueError(
+                    f"value {value!r} of {key!r} must be letters, digits and ._:/+@=-, 128 at most"
+                )
+        return labels
+
+    def require_safe(self) -> None:
+        """Raises `InsecureAddress` if the coordinator is elsewhere and the user has not consented."""
+        require_local_unless_insecure(self.coordinator, self.insecure, "dial")

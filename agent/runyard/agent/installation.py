@@ -1,0 +1,73 @@
+"""The agent's state directory: held by one agent at a time, and known by a name of its own."""
+
+import fcntl
+import os
+import uuid
+from pathlib import Path
+
+_NAME = "installation"
+
+
+class StateError(Exception):
+    """The state directory cannot be used; the message says why and what to do."""
+
+
+class Installation:
+    """Holds a state directory until the process ends, however it ends.
+
+    Attributes:
+        id: Made once with the directory; tells two agents under one node ID apart.
+
+    Raises:
+        StateError: The directory is not writable, or another agent holds it.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        try:
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise _unusable(directory, error) from error
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._fd)
+            raise StateError(
+                f"state_directory {directory} is in use by another agent; stop that one first, "
+                "or give this one a state_directory of its own"
+            ) from None
+        try:
+            self.id = _read_or_make_id(directory)
+        except OSError as error:
+            os.close(self._fd)
+            raise _unusable(directory, error) from error
+
+    def release(self) -> None:
+        """Lets another agent have the directory."""
+        os.close(self._fd)
+
+
+def _unusable(directory: Path, error: OSError) -> StateError:
+    return StateError(
+        f"state_directory {directory} cannot be used ({error.strerror}); "
+        "make it writable for this user, free some space, or choose another"
+    )
+
+
+def _read_or_make_id(directory: Path) -> str:
+    path = directory / _NAME
+    if path.exists() and (name := path.read_text().strip()):
+        return name
+    name = uuid.uuid4().hex
+    aside = directory / f".{_NAME}"
+    with aside.open("w") as file:
+        file.write(name)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.rename(path)
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return name

@@ -1,0 +1,58 @@
+"""Puts the agent together, works until it is told to leave, and lets go of its workers unharmed."""
+
+import asyncio
+import signal
+import uuid
+
+import structlog
+
+from runyard.agent.config import AgentSettings
+from runyard.agent.drivers.base import Driver
+from runyard.agent.drivers.process import ProcessDriver
+from runyard.agent.installation import Installation
+from runyard.agent.procfs import boot_id
+from runyard.agent.racing import until_first_ends
+from runyard.agent.rundir import RunDirectories
+from runyard.agent.session import Identity, stay_in_session
+from runyard.agent.shell import Shell
+from runyard.client.address import is_local
+
+log = structlog.get_logger("runyard.agent")
+
+
+async def serve(settings: AgentSettings) -> None:
+    """Works until SIGTERM or SIGINT. Neither harms a worker.
+
+    Raises:
+        StateError: The state directory cannot be used.
+        RunDirectoryError: The run directories in it cannot be used.
+        DriverError: A driver cannot work on this machine.
+        Refused: The coordinator does not want this agent.
+    """
+    leaving = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, leaving.set)
+    installation = Installation(settings.state_directory)
+    try:
+        identity = Identity(installation.id, uuid.uuid4().hex, boot_id())
+        await _work(settings, identity, leaving)
+    finally:
+        installation.release()
+
+
+async def _work(settings: AgentSettings, identity: Identity, leaving: asyncio.Event) -> None:
+    if not is_local(settings.coordinator):
+        log.warning(
+            "insecure", coordinator=settings.coordinator, risk="whoever answers there can run commands here"
+        )
+    drivers: dict[str, Driver] = {}
+    shell = Shell(settings, RunDirectories(settings.state_directory), drivers)
+    drivers["process"] = ProcessDriver(shell.directories, shell.on_change)
+    try:
+        await shell.open()
+        log.info("working", node=settings.node_id, cluster=settings.cluster, slots=settings.slots)
+        await until_first_ends(shell.run(), shell.tidy(), stay_in_session(settings, identity, shell, leaving))
+    finally:
+        await shell.close()
+        log.info("stopped")

@@ -1,0 +1,283 @@
+"""Stays in session with the coordinator: dials, says Hello, beats, and dials again."""
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import grpc
+import structlog
+from google.protobuf.duration_pb2 import Duration
+
+from runyard.agent.config import AgentSettings
+from runyard.agent.core.model import AttemptKey
+from runyard.agent.facts import node_facts, node_load
+from runyard.agent.racing import until_first_ends
+from runyard.agent.shell import Shell
+from runyard.agent.transfers import Transfers
+from runyard.agent.wire import facts_of, identity_of, load_of
+from runyard.client.channel import open_aio_channel
+from runyard.v1 import agent_pb2, agent_pb2_grpc
+
+PROTOCOL = 1
+"""The protocol version that this agent speaks."""
+
+WELCOME_WITHIN = 10.0
+"""Seconds for the coordinator to answer Hello."""
+
+GOODBYE_WITHIN = 2.0
+"""Seconds for the coordinator to end a session to which the agent said goodbye."""
+
+LONGEST_PAUSE = 32.0
+"""Seconds; pauses between tries are drawn from a window that doubles from one second up to this."""
+
+OUTGOING_LIMIT = 1_000
+"""Messages that may wait in one session; beyond it the session is given up and everything synced anew."""
+
+REFUSED = frozenset(
+    {
+        grpc.StatusCode.ALREADY_EXISTS,
+        grpc.StatusCode.FAILED_PRECONDITION,
+        grpc.StatusCode.INVALID_ARGUMENT,
+    }
+)
+"""Answers to Hello that another try will not change."""
+
+log = structlog.get_logger("runyard.agent.session")
+
+
+class Refused(Exception):
+    """The coordinator does not want this agent; the message says why and what to do."""
+
+
+class _SessionOver(Exception):
+    """The session ended; the message says how. `pause` is how long to wait before the next, in seconds."""
+
+    def __init__(self, how: str, pause: float | None = None) -> None:
+        super().__init__(how)
+        self.pause = pause
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who this agent is, in every session."""
+
+    installation_id: str
+    instance_id: str
+    boot_id: str
+
+
+class Session:
+    """One period of unbroken contact."""
+
+    def __init__(self, settings: AgentSettings, identity: Identity, shell: Shell) -> None:
+        self._settings = settings
+        self._identity = identity
+        self._shell = shell
+        self._requests: asyncio.Queue[agent_pb2.SessionRequest | None] = asyncio.Queue()
+        self._last_ack = time.monotonic()
+        self.welcomed = False
+
+    def put(self, message: agent_pb2.SessionRequest) -> None:
+        """Queues a message. See `shell.Outgoing`."""
+        if self._requests.qsize() < OUTGOING_LIMIT:
+            self._requests.put_nowait(message)
+        else:
+            self._requests.put_nowait(None)
+
+    async def run(self, stub: "agent_pb2_grpc.AgentServiceAsyncStub", leaving: asyncio.Event) -> None:
+        """Keeps the session until it ends.
+
+        Args:
+            stub: Of a channel to the coordinator.
+            leaving: Set when the agent shuts down; the session then ends with a Goodbye.
+
+        Raises:
+            Refused: The coordinator does not want this agent.
+            _SessionOver: The session ended in any other way than by `leaving`.
+        """
+        call = stub.Session(self._outgoing())
+        transfers = Transfers(self._shell, stub)
+        try:
+            # Reports from here on are newer than Hello, or repeat it: both are harmless.
+            with self._shell.reporting_to(self):
+                self.put(agent_pb2.SessionRequest(hello=await self._hello()))
+                welcome = await self._welcome(call)
+                await self._stay(call, welcome, transfers, leaving)
+        except grpc.aio.AioRpcError as error:
+            if error.code() in REFUSED and not self.welcomed:
+                raise Refused(error.details() or error.code().name) from error
+            raise _SessionOver(f"{error.code().name}: {error.details()}") from error
+        finally:
+            call.cancel()
+            await transfers.close()
+
+    async def _outgoing(self) -> AsyncIterator[agent_pb2.SessionRequest]:
+        while (message := await self._requests.get()) is not None:
+            yield message
+
+    async def _hello(self) -> agent_pb2.Hello:
+        settings = self._settings
+        return agent_pb2.Hello(
+            node_id=settings.node_id,
+            cluster=settings.cluster,
+            installation_id=self._identity.installation_id,
+            instance_id=self._identity.instance_id,
+            boot_id=self._identity.boot_id,
+            protocol_min=PROTOCOL,
+            protocol_max=PROTOCOL,
+            labels=settings.labels,
+            drivers=list(self._shell.drivers),
+            slots=settings.slots,
+            facts=facts_of(node_facts()),
+            attempts=await self._shell.statuses(),
+        )
+
+    async def _welcome(self, call: "_Call") -> agent_pb2.Welcome:
+        try:
+            async with asyncio.timeout(WELCOME_WITHIN):
+                response = await _read(call)
+        except TimeoutError:
+            raise _SessionOver(f"no Welcome within {WELCOME_WITHIN:g} s") from None
+        if response is None or not response.HasField("welcome"):
+            raise _SessionOver(await _why_ended(call))
+        self.welcomed = True
+        self._last_ack = time.monotonic()
+        log.info("ready", node=self._settings.node_id, epoch=response.welcome.node_epoch)
+        return response.welcome
+
+    async def _stay(
+        self, call: "_Call", welcome: agent_pb2.Welcome, transfers: Transfers, leaving: asyncio.Event
+    ) -> None:
+        await until_first_ends(
+            self._hear(call, transfers, leaving),
+            self._beat(_seconds(welcome.heartbeat_interval)),
+            self._watch(_seconds(welcome.lease)),
+            self._leave(leaving),
+        )
+
+    async def _hear(self, call: "_Call", transfers: Transfers, leaving: asyncio.Event) -> None:
+        while (response := await _read(call)) is not None:
+            self._take(response, transfers)
+        if not leaving.is_set():
+            # A lost connection looks like a clean end.
+            raise _SessionOver(await _why_ended(call))
+
+    async def _leave(self, leaving: asyncio.Event) -> None:
+        """Says goodbye when the agent leaves, and lets the coordinator end the stream."""
+        await leaving.wait()
+        goodbye = agent_pb2.AgentGoodbye(reason="the agent is shutting down; its workers go on")
+        self.put(agent_pb2.SessionRequest(goodbye=goodbye))
+        self._requests.put_nowait(None)
+        await asyncio.sleep(GOODBYE_WITHIN)
+
+    def _take(self, response: agent_pb2.SessionResponse, transfers: Transfers) -> None:
+        holdings = self._shell.holdings
+        match response.WhichOneof("message"):
+            case "heartbeat_ack":
+                self._last_ack = time.monotonic()
+            case "assign":
+                assign = response.assign
+                key = AttemptKey(assign.run_id, assign.attempt)
+                self._shell.post(lambda: holdings.on_assign(key, identity_of(assign.spec), assign.spec))
+            case "stop":
+                stop = response.stop
+                key = AttemptKey(stop.run_id, stop.attempt)
+                self._shell.post(lambda: holdings.on_stop(key, _seconds(stop.grace), stop.reason))
+            case "report_ack":
+                key = AttemptKey(response.report_ack.run_id, response.report_ack.attempt)
+                self._shell.post(lambda: holdings.on_acknowledged(key))
+            case "send_logs":
+                transfers.begin(response.send_logs)
+            case "goodbye":
+                goodbye = response.goodbye
+                pause = random.uniform(0, _seconds(goodbye.redial_within))
+                raise _SessionOver(f"the coordinator says goodbye: {goodbye.reason}", pause)
+            case other:
+                # A newer coordinator may say more than this agent understands.
+                log.warning("message_not_understood", message=other)
+
+    async def _beat(self, interval: float) -> None:
+        sequence = 0
+        while True:
+            sequence += 1
+            load = load_of(await asyncio.to_thread(node_load, self._shell.directories.state))
+            beat = agent_pb2.Heartbeat(sequence=sequence, load=load, attempts=await self._shell.statuses())
+            self.put(agent_pb2.SessionRequest(heartbeat=beat))
+            await asyncio.sleep(interval * random.uniform(0.9, 1.1))
+
+    async def _watch(self, lease: float) -> None:
+        """Gives a silent coordinator up. A connection that seems alive proves only the kernel behind it."""
+        left = lease
+        while left > 0:
+            await asyncio.sleep(left)
+            left = self._last_ack + lease - time.monotonic()
+        raise _SessionOver(f"no heartbeat was acknowledged for {lease:g} s")
+
+
+_Call = grpc.aio.StreamStreamCall[agent_pb2.SessionRequest, agent_pb2.SessionResponse]
+
+
+async def _read(call: _Call) -> agent_pb2.SessionResponse | None:
+    """The next message, or None at the end of the stream."""
+    try:
+        response = await call.read()
+    except asyncio.CancelledError:
+        # grpc.aio raises this also when the call was cancelled, not this task.
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        return None
+    return response if isinstance(response, agent_pb2.SessionResponse) else None
+
+
+async def _why_ended(call: _Call) -> str:
+    code = await call.code()
+    return f"{code.name}: {await call.details() or 'the stream ended'}"
+
+
+async def stay_in_session(
+    settings: AgentSettings, identity: Identity, shell: Shell, leaving: asyncio.Event
+) -> None:
+    """Holds one session after the other until the agent leaves.
+
+    Raises:
+        Refused: The coordinator refused this agent before it ever welcomed it. Later refusals are retried.
+    """
+    ever_welcomed = False
+    failures = 0
+    while not leaving.is_set():
+        session = Session(settings, identity, shell)
+        pause: float | None = None
+        try:
+            await _one_session(session, settings, leaving)
+        except Refused as refusal:
+            if not ever_welcomed:
+                raise
+            log.error("refused", reason=str(refusal))
+        except _SessionOver as over:
+            pause = over.pause
+            log.warning("session_ended", how=str(over), coordinator=settings.coordinator)
+        ever_welcomed = ever_welcomed or session.welcomed
+        failures = 0 if session.welcomed else failures + 1
+        await _pause(leaving, failures, pause)
+
+
+async def _one_session(session: Session, settings: AgentSettings, leaving: asyncio.Event) -> None:
+    async with open_aio_channel(settings.coordinator) as channel:
+        await session.run(agent_pb2_grpc.AgentServiceStub(channel), leaving)
+
+
+async def _pause(leaving: asyncio.Event, failures: int, asked: float | None) -> None:
+    """Waits before the next try: as the coordinator asks, or with full jitter in a growing window."""
+    window = min(LONGEST_PAUSE, 2.0**failures)
+    pause = random.uniform(0, window) if asked is None else asked
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(pause):
+            await leaving.wait()
+
+
+def _seconds(duration: Duration) -> float:
+    return duration.ToNanoseconds() / 1e9

@@ -1,0 +1,222 @@
+"""Carries out what the core decides, one event after the other, and never loses one."""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol
+
+import structlog
+
+from runyard.agent.config import AgentSettings
+from runyard.agent.core.effects import Accept, Bury, Effect, Forget, Reject, Report, Start, StopWorker
+from runyard.agent.core.model import AttemptKey, AttemptPhase, HeldAttempt
+from runyard.agent.core.reconcile import Holdings
+from runyard.agent.drivers.base import Driver, DriverError
+from runyard.agent.drivers.outcomes import held_attempt
+from runyard.agent.endings import never_started
+from runyard.agent.facts import WorkerUsage
+from runyard.agent.records import UnreadableRecord
+from runyard.agent.rundir import AttemptExists, RunDirectories, RunDirectoryError
+from runyard.agent.specs import UnusableLaunch, spec_record
+from runyard.agent.wire import rejection_of, status_of
+from runyard.v1 import agent_pb2
+
+RETRY_STOP = 5.0
+"""Seconds at most between two tries to write a stop request to a disk that refuses it."""
+
+TIDY = 60.0
+"""Seconds between two clean-ups of old run directories."""
+
+log = structlog.get_logger("runyard.agent")
+
+Event = Callable[[], list[Effect]]
+"""Something that happened, as a call of the core."""
+
+
+class Outgoing(Protocol):
+    """Where reports go while there is a session."""
+
+    def put(self, message: agent_pb2.SessionRequest) -> None:
+        """Queues a message without waiting."""
+        ...
+
+
+class Shell:
+    """Owns the holdings. Events come from the session and from the drivers and are taken one by one.
+
+    Args:
+        settings: The agent's settings.
+        directories: The attempts on this disk.
+        drivers: By name. Filled by the caller before `open`.
+    """
+
+    def __init__(
+        self, settings: AgentSettings, directories: RunDirectories, drivers: Mapping[str, Driver]
+    ) -> None:
+        self.holdings = Holdings()
+        self.directories = directories
+        self.drivers = drivers
+        self._settings = settings
+        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self._outgoing: Outgoing | None = None
+        self._stops: set[asyncio.Task[None]] = set()
+
+    async def open(self) -> None:
+        """Readies the drivers and takes up what the disk holds, before the coordinator hears of this agent.
+
+        Raises:
+            DriverError: A driver cannot work on this machine.
+        """
+        found: list[HeldAttempt] = []
+        for driver in self.drivers.values():
+            await driver.open()
+            found += await driver.recover()
+        log.info("recovered", attempts=len(found))
+        await self._carry_out(self.holdings.on_recovered(found))
+
+    async def run(self) -> None:
+        """Takes events for ever."""
+        while True:
+            event = await self._events.get()
+            await self._carry_out(event())
+
+    async def tidy(self) -> None:
+        """Deletes old run directories for ever, now and then."""
+        while True:
+            try:
+                await asyncio.to_thread(
+                    self.directories.prune, self._settings.keep_runs, self._settings.keep_logs
+                )
+            except OSError as error:
+                log.warning("tidying_failed", error=str(error))
+            await asyncio.sleep(random.uniform(TIDY / 2, TIDY))
+
+    async def close(self) -> None:
+        """Lets go of the workers; they go on."""
+        for task in self._stops:
+            task.cancel()
+        for driver in self.drivers.values():
+            await driver.close()
+
+    def post(self, event: Event) -> None:
+        """Has an event taken in its turn."""
+        self._events.put_nowait(event)
+
+    def on_change(self, key: AttemptKey, phase: AttemptPhase) -> None:
+        """For the drivers: an attempt entered a phase."""
+        self.post(lambda: self.holdings.on_change(key, phase))
+
+    @contextlib.contextmanager
+    def reporting_to(self, outgoing: Outgoing) -> Iterator[None]:
+        """Sends reports there for the length of the block."""
+        self._outgoing = outgoing
+        try:
+            yield
+        finally:
+            self._outgoing = None
+
+    async def statuses(self) -> list[agent_pb2.AttemptStatus]:
+        """The full set of attempts, with what their workers use now."""
+        usages: dict[AttemptKey, WorkerUsage] = {}
+        for driver in self.drivers.values():
+            usages |= await driver.usage()
+        return [status_of(held, usages.get(held.key)) for held in self.holdings.all()]
+
+    async def _carry_out(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            await self._carry_out(await self._do(effect))
+
+    async def _do(self, effect: Effect) -> list[Effect]:
+        match effect:
+            case Accept():
+                return await self._accept(effect)
+            case Bury():
+                return await self._bury(effect)
+            case Start(key=key):
+                await self._start(key)
+            case StopWorker(key=key):
+                task = asyncio.create_task(self._stop(effect), name=f"stop {key}")
+                self._stops.add(task)
+                task.add_done_callback(self._stops.discard)
+            case Forget(key=key):
+                await self._forget(key)
+            case Report(attempt=held):
+                log.info("attempt", attempt=str(held.key), phase=type(held.phase).__name__.lower())
+                self._send(agent_pb2.AttemptReport(status=status_of(held)))
+            case Reject(key=key, reason=reason):
+                log.warning("rejected", attempt=str(key), reason=reason)
+                self._send(agent_pb2.AttemptReport(rejection=rejection_of(key, reason)))
+        return []
+
+    def _send(self, report: agent_pb2.AttemptReport) -> None:
+        if self._outgoing is not None:
+            self._outgoing.put(agent_pb2.SessionRequest(report=report))
+
+    async def _accept(self, effect: Accept) -> list[Effect]:
+        key = effect.key
+        try:
+            record = spec_record(self._settings, effect.identity, effect.spec)
+            if record.driver not in self.drivers:
+                raise UnusableLaunch(f"this agent has no driver {record.driver!r}")
+            await asyncio.to_thread(self.directories.create, key, record)
+        except AttemptExists:
+            return await self._found(key)
+        except (RunDirectoryError, UnusableLaunch) as error:
+            return self.holdings.on_not_accepted(key, str(error))
+        return self.holdings.on_accepted(key, effect.identity)
+
+    async def _bury(self, effect: Bury) -> list[Effect]:
+        verdict = never_started("stopped", f"stopped before it started: {effect.reason}")
+        try:
+            await asyncio.to_thread(self.directories.create_refused, effect.key, verdict)
+        except AttemptExists:
+            pass
+        except RunDirectoryError as error:
+            # Nothing is promised to the coordinator, so it will ask again.
+            log.error("cannot_bury", attempt=str(effect.key), error=str(error))
+            return []
+        return await self._found(effect.key)
+
+    async def _found(self, key: AttemptKey) -> list[Effect]:
+        directory = self.directories.open(key)
+        if directory is None:
+            return self.holdings.on_not_accepted(key, "its run directory is gone")
+        return self.holdings.on_found(await asyncio.to_thread(held_attempt, directory))
+
+    async def _start(self, key: AttemptKey) -> None:
+        try:
+            await self._driver_of(key).start(key)
+        except DriverError as error:
+            log.error("cannot_start", attempt=str(key), error=str(error))
+
+    async def _stop(self, effect: StopWorker) -> None:
+        while True:
+            try:
+                await self._driver_of(effect.key).stop(effect.key, effect.grace, effect.reason)
+            except RunDirectoryError as error:
+                log.error("cannot_stop_yet", attempt=str(effect.key), error=str(error))
+                await asyncio.sleep(random.uniform(0, RETRY_STOP))
+            except DriverError as error:
+                log.error("cannot_stop", attempt=str(effect.key), error=str(error))
+                return
+            else:
+                return
+
+    async def _forget(self, key: AttemptKey) -> None:
+        directory = self.directories.open(key)
+        if directory is None:
+            return
+        try:
+            await asyncio.to_thread(directory.acknowledge)
+        except RunDirectoryError as error:
+            # It will be reported once more after the next start, and acknowledged again.
+            log.warning("cannot_mark_acknowledged", attempt=str(key), error=str(error))
+
+    def _driver_of(self, key: AttemptKey) -> Driver:
+        directory = self.directories.open(key)
+        try:
+            spec = directory.read_spec() if directory else None
+        except UnreadableRecord:
+            spec = None
+        return self.drivers[spec.driver if spec and spec.driver in self.drivers else "process"]

@@ -1,0 +1,51 @@
+"""From a launch to what the run directory needs to start its worker."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+
+from runyard.agent.config import AgentSettings
+from runyard.agent.core.model import LaunchIdentity
+from runyard.agent.drivers.process import worker_command
+from runyard.agent.records import SpecRecord
+from runyard.v1 import run_pb2
+
+_VERBS = {
+    run_pb2.LAUNCH_KIND_EXECUTE: "execute_run",
+    run_pb2.LAUNCH_KIND_RESUME: "resume_run",
+}
+
+
+class UnusableLaunch(Exception):
+    """This agent cannot make a worker of the launch; the message says why."""
+
+
+def spec_record(
+    settings: AgentSettings,
+    identity: LaunchIdentity,
+    spec: run_pb2.LaunchSpec,
+    own_environment: Mapping[str, str] = os.environ,
+) -> SpecRecord:
+    """What the run directory of a launch holds.
+
+    The environment is put together from what the agent passes on, its settings, and the launch; later wins.
+
+    Raises:
+        UnusableLaunch: The launch asks for something that this agent does not understand.
+    """
+    verb = _VERBS.get(spec.kind)
+    if verb is None:
+        raise UnusableLaunch(f"launch kind {spec.kind} is not known to this agent; upgrade it")
+    origin = spec.code_origin
+    python = settings.interpreters.get(origin.location) or origin.executable or settings.python
+    passed_on = {
+        name: own_environment[name] for name in settings.inherit_environment if name in own_environment
+    }
+    return SpecRecord(
+        argv=worker_command(python, verb, spec.run_id),
+        env={**passed_on, **settings.environment, **spec.environment},
+        cwd=origin.working_directory or settings.working_directory,
+        worker_args=spec.worker_args,
+        identity=asdict(identity),
+        driver=spec.requirements.driver or "process",
+    )

@@ -1,0 +1,83 @@
+"""Sends logs to readers behind the coordinator, on calls of their own, so that heartbeats never wait."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import grpc
+import structlog
+
+from runyard.agent.core.model import AttemptKey, Finished
+from runyard.agent.logs import LogChunk, follow, stream
+from runyard.agent.rundir import RunDirectoryError
+from runyard.agent.shell import Shell
+from runyard.v1 import agent_pb2, agent_pb2_grpc, launch_pb2
+
+AT_ONCE = 32
+"""Logs that are sent at the same time; further readers are told to come back."""
+
+log = structlog.get_logger("runyard.agent.transfers")
+
+
+class Transfers:
+    """The logs that are on their way in one session."""
+
+    def __init__(self, shell: Shell, stub: "agent_pb2_grpc.AgentServiceAsyncStub") -> None:
+        self._shell = shell
+        self._stub = stub
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def begin(self, wanted: agent_pb2.SendLogs) -> None:
+        """Sends what is asked for, beside everything else."""
+        task = asyncio.create_task(self._push(wanted), name=f"logs {wanted.transfer_id}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """Ends all transfers."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _push(self, wanted: agent_pb2.SendLogs) -> None:
+        try:
+            await self._stub.PushLogs(self._messages(wanted))
+        except grpc.aio.AioRpcError as error:
+            # The reader has left, or the coordinator: either way nobody misses the rest.
+            log.debug("transfer_ended", transfer=wanted.transfer_id, code=error.code().name)
+
+    async def _messages(self, wanted: agent_pb2.SendLogs) -> AsyncIterator[agent_pb2.PushLogsRequest]:
+        def message(**fields: object) -> agent_pb2.PushLogsRequest:
+            return agent_pb2.PushLogsRequest(transfer_id=wanted.transfer_id, **fields)  # type: ignore[arg-type]
+
+        if len(self._tasks) > AT_ONCE:
+            yield message(error=f"this agent sends {AT_ONCE} logs already; try again soon")
+            return
+        try:
+            chunks = self._chunks(wanted)
+        except LookupError as error:
+            yield message(error=str(error.args[0]))
+            return
+        # The first message comes at once, also for a log that is still empty.
+        yield message(offset=max(0, wanted.offset))
+        async for chunk in chunks:
+            yield message(offset=chunk.offset, data=chunk.data)
+
+    def _chunks(self, wanted: agent_pb2.SendLogs) -> AsyncIterator[LogChunk]:
+        key = AttemptKey(wanted.run_id, wanted.attempt)
+        try:
+            directory = self._shell.directories.open(key)
+        except RunDirectoryError as error:
+            raise LookupError(str(error)) from error
+        if directory is None:
+            raise LookupError(
+                f"the log of attempt {wanted.attempt} was cleaned up, or the attempt was never here"
+            )
+        path = directory.stderr if wanted.stream == launch_pb2.LOG_STREAM_STDERR else directory.stdout
+        if not wanted.follow:
+            return stream(path, wanted.offset, wanted.limit)
+
+        def is_over() -> bool:
+            held = self._shell.holdings.get(key)
+            return held is None or isinstance(held.phase, Finished)
+
+        return follow(path, wanted.offset, is_over, wanted.limit)
