@@ -1,8 +1,8 @@
 """The run worker's way into Dagster: `python worker.py execute_run|resume_run RUN_ID`.
 
-Does what `dagster api execute_run ARGS` does, except that ARGS, which holds the storage configuration, comes
-through the file descriptor named by RUNYARD_ARGS_FD: neither `ps` nor /proc ever shows it, and it may be of
-any size. The run ID in the command is for people who look at the process list.
+Does what `python -m dagster api execute_run ARGS` does, except that ARGS, which holds the storage
+configuration, comes through the file descriptor named by RUNYARD_ARGS_FD: neither `ps` nor /proc ever shows it,
+and it may be of any size. The run ID in the command is for people who look at the process list.
 
 Runs under the code location's interpreter, by path: standard library and Dagster only, Python 3.10 and later.
 """
@@ -32,15 +32,16 @@ def _run_dagster(verb: str, args: str) -> None:
     cli(args=["api", verb, args], prog_name="dagster", auto_envvar_prefix=ENV_PREFIX)
 
 
-def _leave_own_directory() -> None:
-    # Python looks first where this file is, and would take its neighbours for the user's modules.
+def _look_for_modules_in_the_working_directory() -> None:
+    # As `python -m` does. Given a file, Python looks beside it first, and would take the neighbours of this one
+    # for the user's modules of those names. With PYTHONSAFEPATH set it does neither, and that stays so.
     if sys.path and os.path.realpath(sys.path[0]) == os.path.dirname(os.path.realpath(__file__)):
-        del sys.path[0]
+        sys.path[0] = os.getcwd()
 
 
 def main() -> None:
     """Runs or resumes the run that the arguments describe, and exits as `dagster api` would."""
-    _leave_own_directory()
+    _look_for_modules_in_the_working_directory()
     if len(sys.argv) < 2 or sys.argv[1] not in _VERBS or _ARGS_FD_NAME not in os.environ:
         print(f"runyard: started by Runyard's shim only, with {_ARGS_FD_NAME} set", file=sys.stderr)
         sys.exit(os.EX_USAGE)

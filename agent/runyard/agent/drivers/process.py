@@ -9,7 +9,7 @@ import structlog
 
 from runyard.agent import worker as worker_script
 from runyard.agent.core.model import Accepted, AttemptKey, AttemptPhase, Finished, HeldAttempt
-from runyard.agent.drivers.base import OnChange, UnknownAttempt
+from runyard.agent.drivers.base import DriverError, OnChange, UnknownAttempt
 from runyard.agent.drivers.follower import Follower
 from runyard.agent.drivers.forks import ForkServerLink
 from runyard.agent.drivers.outcomes import held_attempt, key_of
@@ -56,7 +56,10 @@ class ProcessDriver:
 
     async def open(self) -> None:
         """Starts the fork server. See `Driver.open`."""
-        await self._forks.open()
+        try:
+            await self._forks.open()
+        except OSError as error:
+            raise DriverError(f"cannot start the fork server: {error}") from error
 
     async def recover(self) -> list[HeldAttempt]:
         """Takes up what is on disk. See `Driver.recover`."""
