@@ -1,8 +1,8 @@
 """The run worker's way into Dagster: `python worker.py execute_run|resume_run RUN_ID`.
 
 Does what `python -m dagster api execute_run ARGS` does, except that ARGS, which holds the storage
-configuration, comes through the file descriptor named by RUNYARD_ARGS_FD: neither `ps` nor /proc ever shows it,
-and it may be of any size. The run ID in the command is for people who look at the process list.
+configuration, comes through the file descriptor named by RUNYARD_ARGS_FD. Neither `ps` nor /proc ever shows
+it, and it may be of any size. The run ID in the command is for people who look at the process list.
 
 Runs under the code location's interpreter, by path: standard library and Dagster only, Python 3.10 and later.
 """
@@ -33,8 +33,8 @@ def _run_dagster(verb: str, args: str) -> None:
 
 
 def _look_for_modules_in_the_working_directory() -> None:
-    # As `python -m` does. Given a file, Python looks beside it first, and would take the neighbours of this one
-    # for the user's modules of those names. With PYTHONSAFEPATH set it does neither, and that stays so.
+    # As `python -m` does. Given a file, Python looks beside it first, and would take the neighbours of this
+    # one for the user's modules of those names. With PYTHONSAFEPATH set it does neither, and that stays so.
     if sys.path and os.path.realpath(sys.path[0]) == os.path.dirname(os.path.realpath(__file__)):
         sys.path[0] = os.getcwd()
 
