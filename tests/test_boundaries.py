@@ -1,0 +1,102 @@
+"""Which part may import which: what keeps the house's rooms apart, and a Dagster environment light."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROOTS = ("protos", "coordinator", "agent", "client", "launcher")
+
+SHARED = ("runyard.v1", "runyard.client.address", "runyard.client.channel", "runyard.client.errors")
+SERVICE = (*SHARED, "runyard.client.service")
+
+MAY_IMPORT = {
+    "coordinator": (*SERVICE, "runyard.coordinator"),
+    "agent": (*SERVICE, "runyard.agent"),
+    "launcher": ("runyard.v1", "runyard.client", "runyard.launcher"),
+    "client": ("runyard.v1", "runyard.client"),
+}
+
+STANDARD_LIBRARY_ONLY = ("forkserver", "shim", "rundir", "records", "procfs", "endings", "worker")
+NOT_IN_CORE = {"asyncio", "grpc", "sqlalchemy", "time", "os", "socket", "threading", "random", "psutil"}
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module that a file imports, at its top or inside a function."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def is_within(module: str, allowed: tuple[str, ...]) -> bool:
+    return any(module == name or module.startswith(f"{name}.") for name in allowed)
+
+
+@pytest.mark.parametrize("part", MAY_IMPORT)
+def test_a_part_imports_only_what_it_may(part: str) -> None:
+    for path in (ROOT / part).rglob("*.py"):
+        ours = [name for name in imports(path) if name.startswith("runyard")]
+        strangers = [name for name in ours if not is_within(name, MAY_IMPORT[part])]
+        assert not strangers, f"{path.relative_to(ROOT)} imports {strangers}"
+
+
+@pytest.mark.parametrize("part", ["coordinator", "agent"])
+def test_the_core_knows_neither_clock_nor_network_nor_disk(part: str) -> None:
+    files = list((ROOT / part / "runyard" / part / "core").glob("*.py"))
+    assert files
+    for path in files:
+        found = {name.partition(".")[0] for name in imports(path)} & NOT_IN_CORE
+        assert not found, f"{path.relative_to(ROOT)} imports {found}"
+        ours = [name for name in imports(path) if name.startswith("runyard")]
+        allowed = ("runyard.v1", f"runyard.{part}.core")
+        assert all(is_within(name, allowed) for name in ours), f"{path.relative_to(ROOT)} imports {ours}"
+
+
+@pytest.mark.parametrize("module", STANDARD_LIBRARY_ONLY)
+def test_what_runs_beside_workers_needs_only_the_standard_library(module: str) -> None:
+    siblings = tuple(f"runyard.agent.{name}" for name in STANDARD_LIBRARY_ONLY)
+    for name in imports(ROOT / "agent" / "runyard" / "agent" / f"{module}.py"):
+        top = name.partition(".")[0]
+        runs_dagster = module == "worker" and top == "dagster"
+        assert top in sys.stdlib_module_names or runs_dagster or is_within(name, siblings), name
+
+
+def test_no_root_has_a_module_of_its_own_in_the_namespace() -> None:
+    """One `__init__.py` there would make the other roots vanish."""
+    for root in ROOTS:
+        strays = [path.name for path in (ROOT / root / "runyard").iterdir() if path.is_file()]
+        assert not strays, f"{root}/runyard holds {strays}"
+
+
+@pytest.mark.parametrize(
+    ("module", "must_not_load"),
+    [
+        (
+            "runyard.client",
+            {"typer", "rich", "yaml", "pydantic", "structlog", "psutil", "sqlalchemy", "dagster"},
+        ),
+        (
+            "runyard.launcher",
+            {"typer", "psutil", "pydantic", "structlog", "runyard.agent", "runyard.coordinator"},
+        ),
+        ("runyard.coordinator.server", {"dagster", "psutil", "runyard.agent", "runyard.launcher"}),
+        ("runyard.agent.server", {"dagster", "sqlalchemy", "runyard.coordinator", "runyard.launcher"}),
+    ],
+)
+def test_loading_a_part_leaves_the_others_alone(module: str, must_not_load: set[str]) -> None:
+    # What `import dagster` itself loads is not the launcher's doing.
+    code = (
+        "import sys\n"
+        f"if {module == 'runyard.launcher'}: import dagster\n"
+        "before = set(sys.modules)\n"
+        f"import {module}\n"
+        "print('\\n'.join(set(sys.modules) - before))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not must_not_load & set(done.stdout.split())
