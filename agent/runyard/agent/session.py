@@ -101,9 +101,10 @@ class Session:
         call = stub.Session(self._outgoing())
         transfers = Transfers(self._shell, stub)
         try:
-            # Reports from here on are newer than Hello, or repeat it: both are harmless.
+            usages = await self._shell.usages()
+            # Nothing may come between: Hello is the first message, and reports are what changed after it.
+            self.put(agent_pb2.SessionRequest(hello=self._hello(self._shell.statuses(usages))))
             with self._shell.reporting_to(self):
-                self.put(agent_pb2.SessionRequest(hello=await self._hello()))
                 welcome = await self._welcome(call)
                 await self._stay(call, welcome, transfers, leaving)
         except grpc.aio.AioRpcError as error:
@@ -118,7 +119,7 @@ class Session:
         while (message := await self._requests.get()) is not None:
             yield message
 
-    async def _hello(self) -> agent_pb2.Hello:
+    def _hello(self, attempts: list[agent_pb2.AttemptStatus]) -> agent_pb2.Hello:
         settings = self._settings
         return agent_pb2.Hello(
             node_id=settings.node_id,
@@ -132,7 +133,7 @@ class Session:
             drivers=list(self._shell.drivers),
             slots=settings.slots,
             facts=facts_of(node_facts()),
-            attempts=await self._shell.statuses(),
+            attempts=attempts,
         )
 
     async def _welcome(self, call: "_Call") -> agent_pb2.Welcome:
@@ -160,7 +161,7 @@ class Session:
 
     async def _hear(self, call: "_Call", transfers: Transfers, leaving: asyncio.Event) -> None:
         while (response := await _read(call)) is not None:
-            self._take(response, transfers)
+            await self._take(response, transfers)
         if not leaving.is_set():
             # A lost connection looks like a clean end.
             raise _SessionOver(await _why_ended(call))
@@ -173,7 +174,7 @@ class Session:
         self._requests.put_nowait(None)
         await asyncio.sleep(GOODBYE_WITHIN)
 
-    def _take(self, response: agent_pb2.SessionResponse, transfers: Transfers) -> None:
+    async def _take(self, response: agent_pb2.SessionResponse, transfers: Transfers) -> None:
         holdings = self._shell.holdings
         match response.WhichOneof("message"):
             case "heartbeat_ack":
@@ -181,14 +182,16 @@ class Session:
             case "assign":
                 assign = response.assign
                 key = AttemptKey(assign.run_id, assign.attempt)
-                self._shell.post(lambda: holdings.on_assign(key, identity_of(assign.spec), assign.spec))
+                await self._shell.command(
+                    lambda: holdings.on_assign(key, identity_of(assign.spec), assign.spec)
+                )
             case "stop":
                 stop = response.stop
                 key = AttemptKey(stop.run_id, stop.attempt)
-                self._shell.post(lambda: holdings.on_stop(key, _seconds(stop.grace), stop.reason))
+                await self._shell.command(lambda: holdings.on_stop(key, _seconds(stop.grace), stop.reason))
             case "report_ack":
                 key = AttemptKey(response.report_ack.run_id, response.report_ack.attempt)
-                self._shell.post(lambda: holdings.on_acknowledged(key))
+                await self._shell.command(lambda: holdings.on_acknowledged(key))
             case "send_logs":
                 transfers.begin(response.send_logs)
             case "goodbye":
@@ -204,7 +207,8 @@ class Session:
         while True:
             sequence += 1
             load = load_of(await asyncio.to_thread(node_load, self._shell.directories.state))
-            beat = agent_pb2.Heartbeat(sequence=sequence, load=load, attempts=await self._shell.statuses())
+            attempts = self._shell.statuses(await self._shell.usages())
+            beat = agent_pb2.Heartbeat(sequence=sequence, load=load, attempts=attempts)
             self.put(agent_pb2.SessionRequest(heartbeat=beat))
             await asyncio.sleep(interval * random.uniform(0.9, 1.1))
 

@@ -10,7 +10,7 @@ import structlog
 
 from runyard.agent.config import AgentSettings
 from runyard.agent.core.effects import Accept, Bury, Effect, Forget, Reject, Report, Start, StopWorker
-from runyard.agent.core.model import AttemptKey, AttemptPhase, HeldAttempt
+from runyard.agent.core.model import AttemptKey, AttemptPhase, Finished, HeldAttempt, Outcome, OutcomeKind
 from runyard.agent.core.reconcile import Holdings
 from runyard.agent.drivers.base import Driver, DriverError
 from runyard.agent.drivers.outcomes import held_attempt
@@ -21,6 +21,9 @@ from runyard.agent.rundir import AttemptExists, RunDirectories, RunDirectoryErro
 from runyard.agent.specs import UnusableLaunch, spec_record
 from runyard.agent.wire import rejection_of, status_of
 from runyard.v1 import agent_pb2
+
+COMMANDS_WAITING = 1_000
+"""Commands of the coordinator that may wait for the disk before the session is read no further."""
 
 RETRY_STOP = 5.0
 """Seconds at most between two tries to write a stop request to a disk that refuses it."""
@@ -59,6 +62,7 @@ class Shell:
         self.drivers = drivers
         self._settings = settings
         self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self._room = asyncio.Semaphore(COMMANDS_WAITING)
         self._outgoing: Outgoing | None = None
         self._stops: set[asyncio.Task[None]] = set()
 
@@ -99,13 +103,19 @@ class Shell:
         for driver in self.drivers.values():
             await driver.close()
 
-    def post(self, event: Event) -> None:
-        """Has an event taken in its turn."""
-        self._events.put_nowait(event)
+    async def command(self, event: Event) -> None:
+        """For the session: has a command taken in its turn, and waits while too many do."""
+        await self._room.acquire()
+
+        def take() -> list[Effect]:
+            self._room.release()
+            return event()
+
+        self._events.put_nowait(take)
 
     def on_change(self, key: AttemptKey, phase: AttemptPhase) -> None:
-        """For the drivers: an attempt entered a phase."""
-        self.post(lambda: self.holdings.on_change(key, phase))
+        """For the drivers: an attempt entered a phase. There are only so many phases, so none waits."""
+        self._events.put_nowait(lambda: self.holdings.on_change(key, phase))
 
     @contextlib.contextmanager
     def reporting_to(self, outgoing: Outgoing) -> Iterator[None]:
@@ -116,11 +126,15 @@ class Shell:
         finally:
             self._outgoing = None
 
-    async def statuses(self) -> list[agent_pb2.AttemptStatus]:
-        """The full set of attempts, with what their workers use now."""
+    async def usages(self) -> dict[AttemptKey, WorkerUsage]:
+        """What the live workers use now."""
         usages: dict[AttemptKey, WorkerUsage] = {}
         for driver in self.drivers.values():
             usages |= await driver.usage()
+        return usages
+
+    def statuses(self, usages: Mapping[AttemptKey, WorkerUsage]) -> list[agent_pb2.AttemptStatus]:
+        """The full set of attempts as they are at this moment."""
         return [status_of(held, usages.get(held.key)) for held in self.holdings.all()]
 
     async def _carry_out(self, effects: list[Effect]) -> None:
@@ -134,7 +148,7 @@ class Shell:
             case Bury():
                 return await self._bury(effect)
             case Start(key=key):
-                await self._start(key)
+                return await self._start(key)
             case StopWorker(key=key):
                 task = asyncio.create_task(self._stop(effect), name=f"stop {key}")
                 self._stops.add(task)
@@ -184,11 +198,12 @@ class Shell:
             return self.holdings.on_not_accepted(key, "its run directory is gone")
         return self.holdings.on_found(await asyncio.to_thread(held_attempt, directory))
 
-    async def _start(self, key: AttemptKey) -> None:
+    async def _start(self, key: AttemptKey) -> list[Effect]:
         try:
             await self._driver_of(key).start(key)
         except DriverError as error:
-            log.error("cannot_start", attempt=str(key), error=str(error))
+            return self.holdings.on_change(key, Finished(Outcome(OutcomeKind.START_FAILED, str(error))))
+        return []
 
     async def _stop(self, effect: StopWorker) -> None:
         while True:

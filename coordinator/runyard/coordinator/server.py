@@ -126,7 +126,7 @@ async def _stop(
 ) -> None:
     log.info("stopping")
     await status.enter_graceful_shutdown()
-    ending = asyncio.create_task(server.stop(grace))
+    shell.say_goodbye()
+    await server.stop(grace)
     await shell.stop()
-    await ending
     log.info("stopped")

@@ -79,12 +79,14 @@ class Shell:
         for loop in (self._write_groups, self._watch_deadlines, self._tidy):
             self._tasks.append(asyncio.create_task(self._guard(loop), name=loop.__name__))
 
-    async def stop(self) -> None:
-        """Ends all sessions with a Goodbye, and all tasks once what was decided is on disk."""
+    def say_goodbye(self) -> None:
+        """Ends all sessions and watches; whoever is left should call again later."""
         for outbox in self._outboxes.values():
             outbox.close("the coordinator is shutting down")
-        with contextlib.suppress(StoreFull, asyncio.CancelledError):
-            await self.decided()
+        self.watchers.close()
+
+    async def stop(self) -> None:
+        """Ends all work. Nobody waits for a decision any more."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

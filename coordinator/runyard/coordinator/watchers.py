@@ -14,11 +14,15 @@ class TooSlow(Exception):
     """The watcher did not keep up; it must look at everything again."""
 
 
+class ShuttingDown(Exception):
+    """The coordinator is shutting down; it will be back."""
+
+
 class Watcher:
     """One listener's queue of changed runs."""
 
     def __init__(self) -> None:
-        self._changes: asyncio.Queue[Run | None] = asyncio.Queue()
+        self._changes: asyncio.Queue[Run | Exception] = asyncio.Queue()
         self._over = False
 
     def put(self, run: Run) -> None:
@@ -26,25 +30,26 @@ class Watcher:
         if self._over:
             return
         if self._changes.qsize() >= LIMIT:
-            self.end()
+            self.end(TooSlow())
         else:
             self._changes.put_nowait(run)
 
-    def end(self) -> None:
-        """Lets the listener take what is queued, and no more."""
+    def end(self, cause: Exception) -> None:
+        """Lets the listener take what is queued, and then raises the cause there."""
         self._over = True
-        self._changes.put_nowait(None)
+        self._changes.put_nowait(cause)
 
     async def next(self) -> Run:
         """The next change.
 
         Raises:
             TooSlow: Changes were dropped.
+            ShuttingDown: There will be no more.
         """
-        run = await self._changes.get()
-        if run is None:
-            raise TooSlow
-        return run
+        change = await self._changes.get()
+        if isinstance(change, Exception):
+            raise change
+        return change
 
 
 class Watchers:
@@ -52,16 +57,25 @@ class Watchers:
 
     def __init__(self) -> None:
         self._watchers: set[Watcher] = set()
+        self._closed = False
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[Watcher]:
         """Registers a listener for the length of the block."""
         watcher = Watcher()
         self._watchers.add(watcher)
+        if self._closed:
+            watcher.end(ShuttingDown())
         try:
             yield watcher
         finally:
             self._watchers.discard(watcher)
+
+    def close(self) -> None:
+        """Tells every listener, also one that comes later, that there will be no more."""
+        self._closed = True
+        for watcher in self._watchers:
+            watcher.end(ShuttingDown())
 
     def publish(self, run: Run) -> None:
         """Tells every listener."""

@@ -15,7 +15,7 @@ from runyard.coordinator.core.errors import (
     NodeRefused,
 )
 from runyard.coordinator.store.store import StoreFull
-from runyard.coordinator.watchers import TooSlow
+from runyard.coordinator.watchers import ShuttingDown, TooSlow
 
 log = structlog.get_logger("runyard.coordinator.rpc")
 
@@ -56,6 +56,7 @@ STATUS: dict[type[Exception], grpc.StatusCode] = {
     FleetError: grpc.StatusCode.FAILED_PRECONDITION,
     StoreFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
     TooSlow: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    ShuttingDown: grpc.StatusCode.UNAVAILABLE,
 }
 
 Context = grpc.aio.ServicerContext[Any, Any]
