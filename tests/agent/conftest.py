@@ -29,6 +29,20 @@ async def node(directories: RunDirectories) -> AsyncIterator[Node]:
 
 
 @pytest.fixture
+def small_memory() -> Iterator[Path]:
+    """A cgroup with 64 MiB of memory: a process joins by writing its PID to the file `cgroup.procs` in it."""
+    version_1 = Path("/sys/fs/cgroup/memory")
+    place = (version_1 if version_1.exists() else version_1.parent) / f"runyard-test-{os.getpid()}"
+    if os.geteuid() != 0:
+        pytest.skip("making a cgroup needs root; run these tests in a container as root")
+    place.mkdir()
+    limit = "memory.limit_in_bytes" if version_1.exists() else "memory.max"
+    (place / limit).write_text(str(64 << 20))
+    yield place
+    place.rmdir()
+
+
+@pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 1 MiB, mounted for the test."""
     if os.geteuid() != 0:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -130,14 +131,26 @@ async def test_a_stop_that_was_written_before_the_agent_died_is_carried_out_afte
         assert (await successor.outcome()).kind is OutcomeKind.STOPPED
 
 
+@contextmanager
+def _agent(directories: RunDirectories, key: AttemptKey = KEY) -> Iterator[subprocess.Popen[bytes]]:
+    """Another process that started an attempt, and is killed at the end of the block."""
+    command = [sys.executable, hosted_driver.__file__, str(directories.state), key.run_id, str(key.attempt)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as agent:
+        try:
+            assert agent.stdout is not None
+            assert b"start was asked for\n" in agent.stdout
+            yield agent
+        finally:
+            agent.kill()
+
+
 async def test_a_killed_agent_loses_neither_the_worker_nor_its_exit_code(
     directories: RunDirectories, successor: Node, gate: Gate
 ) -> None:
     directory = directories.create(KEY, counted(gate))
-    agent = _host_agent(directories)
-    await text_in(directory.stdout)
-    agent.kill()
-    agent.wait()
+    with _agent(directories) as agent:
+        await text_in(directory.stdout)
+        agent.kill()
 
     [held] = await successor.driver.recover()
     assert isinstance(held.phase, Running)
@@ -153,10 +166,8 @@ async def test_an_agent_killed_in_the_middle_of_a_start_leaves_one_worker_at_mos
     keys = [AttemptKey(f"run-{number}", 1) for number in range(4)]
     for number, key in enumerate(keys):
         directories.create(key, counted(gate))
-        agent = _host_agent(directories, key)
-        await asyncio.sleep(0.002 * number)  # meets the start at different points
-        agent.kill()
-        agent.wait()
+        with _agent(directories, key):
+            await asyncio.sleep(0.002 * number)  # meets the start at different points
 
     await successor.driver.open()
     await successor.driver.recover()
@@ -369,12 +380,3 @@ async def test_signals_to_the_group_of_the_agent_do_not_reach_the_runs(node: Nod
     gate.open()
     assert (await node.outcome()).exit_code == 5
     assert is_alive(fork_server)
-
-
-def _host_agent(directories: RunDirectories, key: AttemptKey = KEY) -> subprocess.Popen[bytes]:
-    command = [sys.executable, hosted_driver.__file__, str(directories.state), key.run_id, str(key.attempt)]
-    agent = subprocess.Popen(command, stdout=subprocess.PIPE)
-    assert agent.stdout is not None
-    with agent.stdout as lines:
-        assert b"start was asked for\n" in lines
-    return agent

@@ -2,7 +2,9 @@
 
 import json
 import os
+import signal
 import stat
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from runyard.agent.core.model import OutcomeKind
 from runyard.agent.records import ExitRecord, SpecRecord
 from runyard.agent.rundir import RunDirectories
 
+HOG = f'{sys.executable} -c "bytearray(200 << 20)"'
 SECRET = "postgresql://dagster:hunter2@db"
 
 
@@ -181,6 +184,24 @@ async def test_an_exit_that_finds_no_room_is_written_when_there_is_some(
     (small_disk / "ballast").unlink()
     assert (await node.outcome()).exit_code == 3
     await node.driver.close()
+
+
+async def test_a_worker_that_the_kernel_kills_for_want_of_memory_says_so(
+    node: Node, small_memory: Path
+) -> None:
+    await node.start(shell(f"echo $$ > {small_memory}/cgroup.procs; exec {HOG}"))
+    outcome = await node.outcome()
+    assert (outcome.kind, outcome.signal) == (OutcomeKind.OOM_KILLED, signal.SIGKILL)
+    assert "for want of memory" in outcome.message
+    assert outcome.peak_rss_bytes > 32 << 20
+
+
+async def test_a_sigkill_while_others_run_out_of_memory_is_no_want_of_memory(
+    node: Node, small_memory: Path
+) -> None:
+    await node.start(shell(f"sh -c 'echo $$ > {small_memory}/cgroup.procs; exec {HOG}'; kill -9 $$"))
+    outcome = await node.outcome()
+    assert (outcome.kind, outcome.signal) == (OutcomeKind.FAILED, signal.SIGKILL)
 
 
 async def test_the_exit_tells_what_the_worker_used(node: Node) -> None:

@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from resource import struct_rusage
 
 from runyard.agent import procfs
@@ -50,6 +51,13 @@ def never_started(cause: Cause, message: str) -> ExitRecord:
 def stopped_before_start(stop: StopRequest) -> ExitRecord:
     """The verdict on an attempt whose stop came before its start."""
     return never_started("stopped", f"stopped before it started: {stop.reason}")
+
+
+def ran_out_of_memory(verdict: ExitRecord) -> ExitRecord:
+    """The verdict on a worker whose SIGKILL came from the kernel's OOM killer."""
+    peak = f"{verdict.peak_rss_bytes / 2**20:.0f} MiB"
+    message = f"killed by the kernel for want of memory; its resident set had reached {peak}"
+    return replace(verdict, cause="oom_killed", message=message)
 
 
 def _signal_name(number: int) -> str:

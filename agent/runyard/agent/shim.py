@@ -25,9 +25,11 @@ from runyard.agent.endings import (
     ended,
     kill_all,
     never_started,
+    ran_out_of_memory,
     remaining_processes,
     stopped_before_start,
 )
+from runyard.agent.oom import OomWitness
 from runyard.agent.records import ExitRecord, SpecRecord, StopRequest, UnreadableRecord, WorkerRecord
 from runyard.agent.rundir import MARK_NAME, RunDirectory, RunDirectoryError
 
@@ -77,13 +79,17 @@ def _attempt(directory: RunDirectory, on_running: Callable[[], None]) -> ExitRec
         if spec is None:
             raise StartFailure(f"{directory.path / 'spec'} is missing")
         executable = find_executable(spec)
+        witness = OomWitness()
         worker_pid = _start_worker(directory, spec, executable)
     except StartFailure as failure:
         return never_started("start_failed", str(failure))
     except (RunDirectoryError, UnreadableRecord, OSError) as error:
         return never_started("start_failed", f"the node could not start the worker: {error}")
     on_running()
-    return _Watch(directory, worker_pid).until_over()
+    verdict = _Watch(directory, worker_pid).until_over()
+    if verdict.cause == "signaled" and verdict.signal == signal.SIGKILL and witness.saw_kill_of(worker_pid):
+        return ran_out_of_memory(verdict)
+    return verdict
 
 
 def _write_exit_whatever_it_takes(directory: RunDirectory, verdict: ExitRecord) -> None:
