@@ -268,8 +268,11 @@ class RunyardRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         if not settings.reporter or not self._instance.is_persistent:
             return
         open_instance = partial(DagsterInstance.from_ref, self._instance.get_ref())
-        make = partial(Reporter, self.open_client, open_instance, settings.deployment)
         try:
-            REPORTERS.keep(Deployment(settings.address, settings.deployment), self, make)
+            REPORTERS.keep(
+                Deployment(settings.address, settings.deployment),
+                owner=self,
+                make=lambda: Reporter(self.open_client(), open_instance, settings.deployment),
+            )
         except Exception:
             logger.exception("This process cannot report ended workers to Dagster")

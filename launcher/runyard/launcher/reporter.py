@@ -20,7 +20,7 @@ from typing import Final
 from dagster import DagsterInstance
 from dagster._core.storage.dagster_run import FINISHED_STATUSES
 
-from runyard.client import Client, ClientClosed, ReportFollower, RunNotFound, attempt_key
+from runyard.client import Client, ReportFollower, RunNotFound, attempt_key
 from runyard.launcher.agenda import Agenda, Case
 from runyard.launcher.dagster_writes import write_announcement, write_cancellation, write_failure
 from runyard.launcher.sweep import Sweep
@@ -63,7 +63,7 @@ class Reporter:
 
     def __init__(
         self,
-        open_client: Callable[[], Client],
+        client: Client,
         open_instance: Callable[[], DagsterInstance],
         deployment: str,
         timing: Timing = DEFAULT_TIMING,
@@ -71,12 +71,12 @@ class Reporter:
         """Prepares; opens nothing.
 
         Args:
-            open_client: Gives a client of the coordinator; the reporter closes it.
+            client: Reaches the coordinator; closed when `run` returns.
             open_instance: Gives a Dagster instance that is the reporter's own.
             deployment: Name of the deployment at the coordinator.
             timing: Pauses and limits.
         """
-        self._open_client = open_client
+        self._client = client
         self._open_instance = open_instance
         self._deployment = deployment
         self._timing = timing
@@ -87,16 +87,15 @@ class Reporter:
     def run(self) -> None:
         """Reports until `stop`. What goes wrong is logged and tried again."""
         failures = 0
-        while not self._stopped.is_set():
-            try:
-                with self._open_instance() as instance, self._open_client() as client:
-                    self._serve(client, instance)
-            except Exception:
-                failures += 1
-                logger.exception(
-                    "The reporter of deployment %s could not work, will try again", self._deployment
-                )
-                self._stopped.wait(backoff(failures, self._timing.longest_pause))
+        with self._client:
+            while not self._stopped.is_set():
+                try:
+                    with self._open_instance() as instance:
+                        self._serve(instance)
+                except Exception:
+                    failures += 1
+                    logger.exception("No reports for deployment %s yet, will try again", self._deployment)
+                    self._stopped.wait(backoff(failures, self._timing.longest_pause))
 
     def stop(self) -> None:
         """Makes `run` return soon. May be called from any thread, and again."""
@@ -106,11 +105,11 @@ class Reporter:
         if follower is not None:
             follower.close()
 
-    def _serve(self, client: Client, instance: DagsterInstance) -> None:
-        listener = threading.Thread(target=self._listen, args=(client,), name="runyard-reports", daemon=True)
+    def _serve(self, instance: DagsterInstance) -> None:
+        listener = threading.Thread(target=self._listen, name="runyard-reports", daemon=True)
         listener.start()
-        settlement = Settlement(client, instance)
-        sweep = Sweep(client, instance, self._deployment, self._timing.linger)
+        settlement = Settlement(self._client, instance)
+        sweep = Sweep(self._client, instance, self._deployment, self._timing.linger)
         next_sweep = time.monotonic() + self._sweep_pause()
         while not self._stopped.is_set():
             case = self._agenda.take(max(0.0, next_sweep - time.monotonic()))
@@ -124,19 +123,17 @@ class Reporter:
     def _sweep_pause(self) -> float:
         return random.uniform(0.5, 1.5) * self._timing.sweep_every
 
-    def _listen(self, client: Client) -> None:
+    def _listen(self) -> None:
         failures = 0
         while not self._stopped.is_set():
             try:
-                with closing(client.follow_reports(self._deployment, reporter_name())) as follower:
+                with closing(self._client.follow_reports(self._deployment, reporter_name())) as follower:
                     self._follower = follower
                     if self._stopped.is_set():  # a stop in between saw no follower to close
                         return
                     for run in follower:
                         failures = 0
                         self._agenda.add(Case(run))
-            except ClientClosed:
-                return
             except Exception as error:
                 level = logging.WARNING if failures == 0 else logging.DEBUG
                 logger.log(level, "No reports for deployment %s, will ask again: %s", self._deployment, error)

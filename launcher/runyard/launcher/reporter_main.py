@@ -69,7 +69,7 @@ def _reporter(dagster_home: str | None) -> Reporter:
         )
     settings = launcher.settings
     logger.info("Reporting for deployment %s of the coordinator at %s", settings.deployment, settings.address)
-    return Reporter(launcher.open_client, open_instance, settings.deployment)
+    return Reporter(launcher.open_client(), open_instance, settings.deployment)
 
 
 if __name__ == "__main__":
