@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 
 import dagster as dg
 from examples.deployment.dagster_site import LAUNCH_IN_THE_CALLER, DagsterSite
-from examples.deployment.deployment import QUICKSTART, Deployment, quickstart_settings
+from examples.deployment.deployment import QUICKSTART, open_deployment, quickstart_settings
 from examples.deployment.processes import wait_for
 from rich.console import Console
 from rich.table import Table
@@ -44,7 +44,7 @@ def measure(tries: int) -> dict[str, list[float]]:
     Returns:
         By launcher: milliseconds from each kill to the failure event.
     """
-    with Deployment(settings=LAUNCH_IN_THE_CALLER) as deployment:
+    with open_deployment(settings=LAUNCH_IN_THE_CALLER) as deployment:
         deployment.yard.start_agent("node-1", "default")
         others = {key: value for key, value in quickstart_settings().items() if key != "run_launcher"}
         rival = DagsterSite(

@@ -5,36 +5,46 @@ import sys
 from types import FrameType
 from typing import NoReturn
 
-from examples.demo.plan import NODES, PLANS
-from examples.demo.progress import Standing, final_table, progress_on
-from examples.demo.runs import Death, DemoRuns
-from examples.deployment.deployment import Deployment
+from examples.deployment.deployment import open_deployment
 from rich.console import Console
 
+from .plan import NODES, PLANS
+from .progress import final_table, make_console, progress_on
+from .runs import Death, DemoRuns
 
-class Interrupted(Exception):
+
+class NotAsPlanned(Exception):
+    """Some run ended otherwise than it should have."""
+
+
+class Interrupted(KeyboardInterrupt):
     """Ctrl-C, or SIGTERM."""
 
 
 def main() -> int:
-    """Runs the demo; 0 if every run ended as planned and no process was left behind."""
-    console = Console()
+    """Runs the demo; 0 if every run ended as planned and no process was left behind.
+
+    Raises:
+        NotAsPlanned: Some run did not; its notes say where the logs are.
+    """
+    console = make_console()
     _raise_on_first_signal()
     try:
-        standings = _run(console)
+        _run(console)
     except Interrupted:
-        console.print("Interrupted. Everything that was started has been stopped.")
+        console.print("Interrupted; everything that was started has been stopped.")
         return 130
     console.print("Everything that was started has been stopped.")
-    return 0 if all(standing.is_as_expected for standing in standings) else 1
+    return 0
 
 
-def _run(console: Console) -> list[Standing]:
+def _run(console: Console) -> None:
     console.print("Starting a coordinator, and a Dagster instance with its code server ...")
-    with Deployment() as deployment:
+    with open_deployment() as deployment:
         for node, cluster in NODES.items():
             console.print(f"Starting the agent of node {node} in cluster {cluster} ...")
             deployment.yard.start_agent(node, cluster)
+        console.print(f"Submitting {len(PLANS)} runs to Dagster's queue, and starting its daemon ...")
         deployment.site.start_daemon()
         runs = DemoRuns(deployment.yard, deployment.site)
         runs.submit(PLANS)
@@ -43,7 +53,9 @@ def _run(console: Console) -> list[Standing]:
         console.print(final_table(standings, runs.seconds_to_start()))
         for death in runs.deaths():
             console.print(_in_words(death), highlight=False, soft_wrap=True)
-    return list(standings)
+        wrong = [standing.plan.title for standing in standings if not standing.is_as_planned]
+        if wrong:
+            raise NotAsPlanned(", ".join(wrong))
 
 
 def _in_words(death: Death) -> str:

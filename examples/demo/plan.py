@@ -10,7 +10,7 @@ from examples.deployment.dagster_site import ASSET_JOB
 MAIN, ANNEX = "main", "annex"
 """The two clusters."""
 
-NODES = {"till-1": MAIN, "attic-1": ANNEX}
+NODES = {"till": MAIN, "attic": ANNEX}
 """The nodes, each with its cluster."""
 
 
@@ -32,19 +32,19 @@ def slow_stocktake(seconds: float) -> dict[str, Any]:
     return {"ops": {step: {"config": {"seconds": seconds}} for step in steps}}
 
 
-VICTIM = Plan("to be killed", "keep_open", DagsterRunStatus.FAILURE, tags={"runyard/cluster": MAIN})
+VICTIM = Plan("killed", "keep_open", DagsterRunStatus.FAILURE, tags={"runyard/cluster": MAIN})
 """Its worker is killed as soon as it serves."""
 
-TERMINATED = Plan("to be terminated", "keep_open", DagsterRunStatus.CANCELED)
+TERMINATED = Plan("terminated", "keep_open", DagsterRunStatus.CANCELED)
 """Dagster terminates it as soon as it serves."""
 
 PLANS = (
     VICTIM,
     TERMINATED,
     Plan("does nothing", "noop", DagsterRunStatus.SUCCESS),
-    Plan("steps in one process", "stocktake", DagsterRunStatus.SUCCESS, run_config=slow_stocktake(0.3)),
-    Plan(f"tagged for {ANNEX}", "stocktake", DagsterRunStatus.SUCCESS, tags={"runyard/cluster": ANNEX}),
-    Plan("steps in parallel", "parallel_stocktake", DagsterRunStatus.SUCCESS),
-    Plan("fails by itself", "pay", DagsterRunStatus.FAILURE),
-    Plan("assets ad hoc", ASSET_JOB, DagsterRunStatus.SUCCESS, assets=("orders", "revenue", "report")),
+    Plan("one process", "stocktake", DagsterRunStatus.SUCCESS, run_config=slow_stocktake(0.3)),
+    Plan(f"tagged {ANNEX}", "stocktake", DagsterRunStatus.SUCCESS, tags={"runyard/cluster": ANNEX}),
+    Plan("parallel steps", "parallel_stocktake", DagsterRunStatus.SUCCESS),
+    Plan("fails", "pay", DagsterRunStatus.FAILURE),
+    Plan("ad-hoc assets", ASSET_JOB, DagsterRunStatus.SUCCESS, assets=("orders", "revenue", "report")),
 )

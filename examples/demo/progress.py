@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from dagster import DagsterRunStatus
-from examples.demo.plan import Plan
+from rich import box
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+
+from .plan import Plan
 
 ENDED = {
     DagsterRunStatus.SUCCESS: "green",
@@ -38,7 +40,7 @@ class Standing:
         return self.status in ENDED and self.phase in ("FINISHED", "")
 
     @property
-    def is_as_expected(self) -> bool:
+    def is_as_planned(self) -> bool:
         return self.status == self.plan.expected
 
 
@@ -72,6 +74,12 @@ class Lines:
                 self._console.print(_line(standing), highlight=False, soft_wrap=True)
 
 
+def make_console() -> Console:
+    """A terminal as wide as it is; a pipe or a CI log wide enough for the tables."""
+    console = Console()
+    return console if console.is_terminal else Console(width=140)
+
+
 @contextmanager
 def progress_on(console: Console) -> Iterator[Progress]:
     """The way to show progress that suits the console."""
@@ -84,10 +92,10 @@ def progress_on(console: Console) -> Iterator[Progress]:
 
 def live_table(standings: Sequence[Standing]) -> Table:
     """The runs while they go on."""
-    table = Table("run", "what", "job", "cluster", "node", "attempt", "phase", "Dagster")
+    table = _table("run", "job", "cluster", "node", "attempt", "phase", "Dagster")
     for run in standings:
         table.add_row(
-            *(run.run_id[:8], run.plan.title, run.plan.job, run.cluster, run.node, run.attempt, run.phase),
+            *(run.run_id[:8], run.plan.job, run.cluster, run.node, run.attempt, run.phase),
             _coloured(run.status),
         )
     return table
@@ -100,17 +108,22 @@ def final_table(standings: Sequence[Standing], seconds_to_start: Mapping[str, fl
         standings: How they ended.
         seconds_to_start: By run ID: from the launch by Dagster to the first event of the run itself.
     """
-    table = Table(
-        "run", "what", "cluster", "node", "attempt", "outcome", "Dagster", "to start", "as expected"
-    )
+    table = _table("run", "what", "cluster", "node", "attempt", "outcome", "Dagster", "start")
     for run in standings:
         seconds = seconds_to_start.get(run.run_id)
         table.add_row(
             *(run.run_id[:8], run.plan.title, run.cluster, run.node, run.attempt, run.outcome),
-            _coloured(run.status),
+            _coloured(run.status) + ("" if run.is_as_planned else f" instead of {run.plan.expected.value}"),
             "-" if seconds is None else f"{seconds:.2f} s",
-            "yes" if run.is_as_expected else f"[red]no: {run.plan.expected.value}[/red]",
         )
+    return table
+
+
+def _table(*headers: str) -> Table:
+    """Fits into 80 columns."""
+    table = Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+    for header in headers:
+        table.add_column(header, no_wrap=True)
     return table
 
 
@@ -121,4 +134,4 @@ def _coloured(status: DagsterRunStatus) -> str:
 
 def _line(run: Standing) -> str:
     where = f"{run.cluster}/{run.node} attempt {run.attempt}" if run.node else "nowhere yet"
-    return f"{run.run_id[:8]}  {run.plan.title:20}  {where:24}  {run.phase:9}  {run.status.value}"
+    return f"{run.run_id[:8]}  {run.plan.title:14}  {where:23}  {run.phase:9}  {run.status.value}"

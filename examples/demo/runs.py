@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dagster import DagsterEventType, DagsterRunStatus, EventLogEntry
-from examples.demo.plan import TERMINATED, VICTIM, Plan
-from examples.demo.progress import Progress, Standing
 from examples.deployment.dagster_site import DagsterSite
 from examples.deployment.yard import Yard
 
 from runyard.v1 import run_pb2
+
+from .plan import TERMINATED, VICTIM, Plan
+from .progress import Progress, Standing
 
 POLL = 0.2
 """Seconds between two looks."""

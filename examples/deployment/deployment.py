@@ -2,10 +2,12 @@
 
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType, TracebackType
-from typing import Any, Self
+from types import MappingProxyType
+from typing import Any
 
 import yaml
 
@@ -17,64 +19,54 @@ from .yard import Yard
 
 QUICKSTART = Path(__file__).parents[1] / "quickstart"
 
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
 
 class LeftBehind(Exception):
     """Processes of the deployment were alive after everything had been stopped. They were killed."""
 
 
+@dataclass(frozen=True)
 class Deployment:
     """A coordinator that serves and a Dagster instance that launches there; agents are added by the user."""
 
-    def __init__(
-        self,
-        *,
-        project: Path = QUICKSTART,
-        module: str = "quickstart.definitions",
-        settings: Mapping[str, Any] = MappingProxyType({}),
-        launcher: Mapping[str, Any] = MappingProxyType({}),
-    ) -> None:
-        """Starts the coordinator and the code server.
+    folder: Path
+    processes: Processes
+    yard: Yard
+    site: DagsterSite
 
-        Args:
-            project: Folder with the Dagster project.
-            module: Its module with the definitions.
-            settings: Top-level keys of `dagster.yaml` that differ from the quickstart's.
-            launcher: Settings of the run launcher beside the address.
-        """
-        self.folder = Path(tempfile.mkdtemp(prefix="runyard-"))
-        self.processes = Processes(self.folder)
-        try:
-            self.yard = Yard(self.processes, self.folder)
-            self.yard.start_coordinator()
-            content = {**quickstart_settings(address=self.yard.address, **launcher), **settings}
-            self.site = DagsterSite(self.processes, self.folder / "dagster", project, module, content)
-        except BaseException:
-            self.processes.close()
-            raise
 
-    def __enter__(self) -> Self:
-        return self
+@contextmanager
+def open_deployment(
+    *,
+    project: Path = QUICKSTART,
+    module: str = "quickstart.definitions",
+    settings: Mapping[str, Any] = NOTHING,
+    launcher: Mapping[str, Any] = NOTHING,
+) -> Iterator[Deployment]:
+    """Starts the coordinator and a code server; in the end takes down all that was started since.
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._end_runs()
-        self.site.close()
-        self.yard.close()
-        left_behind = self.processes.close()
-        if error is None:
-            if left_behind:
-                raise LeftBehind("\n".join(left_behind))
-            shutil.rmtree(self.folder)
+    Args:
+        project: Folder with the Dagster project.
+        module: Its module with the definitions.
+        settings: Top-level keys of `dagster.yaml` that differ from the quickstart's.
+        launcher: Settings of the run launcher beside the address.
 
-    def _end_runs(self) -> None:
-        """Ends every run: a worker outlives its agent, so stopping the agents would not stop it."""
-        try:
-            for run in self.yard.live_runs():
-                self.yard.client.terminate_run(run.run_id, reason="the deployment is taken down")
-            wait_for(lambda: not self.yard.live_runs(), "the last workers to end", timeout=20)
-        except (RunyardError, TimeoutError):
-            return  # without a coordinator or its agents; the mark finds the workers
+    Raises:
+        LeftBehind: Some process was still there in the end.
+    """
+    with (
+        _temporary_folder() as folder,
+        _no_process_left_behind(folder) as processes,
+        closing(Yard(processes, folder)) as yard,
+    ):
+        yard.start_coordinator()
+        content = {**quickstart_settings(address=yard.address, **launcher), **settings}
+        with closing(DagsterSite(processes, folder / "dagster", project, module, content)) as site:
+            try:
+                yield Deployment(folder, processes, yard, site)
+            finally:
+                _end_runs(yard)
 
 
 def quickstart_settings(**launcher: Any) -> dict[str, Any]:
@@ -82,3 +74,40 @@ def quickstart_settings(**launcher: Any) -> dict[str, Any]:
     settings: dict[str, Any] = yaml.safe_load((QUICKSTART / "dagster.yaml").read_text())
     settings["run_launcher"]["config"].update(launcher)
     return settings
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    """A folder that stays after an error, which then names it; a mere Ctrl-C leaves nothing."""
+    folder = Path(tempfile.mkdtemp(prefix="runyard-"))
+    try:
+        yield folder
+    except Exception as error:
+        error.add_note(f"Logs and state of the deployment are in {folder}")
+        raise
+    except KeyboardInterrupt:
+        shutil.rmtree(folder)
+        raise
+    shutil.rmtree(folder)
+
+
+@contextmanager
+def _no_process_left_behind(folder: Path) -> Iterator[Processes]:
+    processes = Processes(folder)
+    try:
+        yield processes
+    except BaseException:
+        processes.close()
+        raise
+    if left_behind := processes.close():
+        raise LeftBehind("\n".join(left_behind))
+
+
+def _end_runs(yard: Yard) -> None:
+    """Ends every run: a worker outlives its agent, so stopping the agents would not stop it."""
+    try:
+        for run in yard.live_runs():
+            yard.client.terminate_run(run.run_id, reason="the deployment is taken down")
+        wait_for(lambda: not yard.live_runs(), "the last workers to end", timeout=20)
+    except (RunyardError, TimeoutError):
+        return  # no coordinator or no agent any more: the workers are found by their mark

@@ -7,11 +7,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import dagster as dg
-from examples.deployment.deployment import Deployment
+from examples.deployment.deployment import NOTHING, Deployment, open_deployment
 from examples.deployment.yard import WorkerProcesses
 from waiting import wait_until
 
@@ -107,18 +106,20 @@ class Stage:
         """Waits until Dagster says so."""
         wait_until(lambda: self.site.status(run_id) == status, lambda: self.describe(run_id), timeout=timeout)
 
-    def wait_for_phase(self, run_id: str, phase: run_pb2.Phase.ValueType) -> run_pb2.Run:
+    def wait_for_phase(
+        self, run_id: str, phase: run_pb2.Phase.ValueType, timeout: float = 30.0
+    ) -> run_pb2.Run:
         """Waits until the coordinator says so, and returns the run."""
 
         def reached() -> run_pb2.Run | None:
             run = self.find(run_id)
             return run if run and run.phase == phase else None
 
-        return wait_until(reached, lambda: self.describe(run_id))
+        return wait_until(reached, lambda: self.describe(run_id), timeout=timeout)
 
-    def wait_for_end(self, run_id: str) -> run_pb2.Outcome:
+    def wait_for_end(self, run_id: str, timeout: float = 30.0) -> run_pb2.Outcome:
         """Waits until the worker is provably over, and returns how it ended."""
-        return self.wait_for_phase(run_id, run_pb2.PHASE_FINISHED).outcome
+        return self.wait_for_phase(run_id, run_pb2.PHASE_FINISHED, timeout).outcome
 
     def find(self, run_id: str) -> run_pb2.Run | None:
         """What the coordinator knows of a run."""
@@ -158,7 +159,7 @@ class Stage:
 def open_stage(
     ground_folder: Path,
     settings: Mapping[str, Any],
-    launcher: Mapping[str, Any] = MappingProxyType({}),
+    launcher: Mapping[str, Any] = NOTHING,
 ) -> Iterator[Stage]:
     """A stage with one agent, for a module of tests.
 
@@ -168,7 +169,7 @@ def open_stage(
         launcher: Settings of the run launcher beside the address.
     """
     shutil.copy(Path(__file__).parent / "project" / "proving_ground.py", ground_folder)
-    with Deployment(
+    with open_deployment(
         project=ground_folder, module="proving_ground", settings=settings, launcher=launcher
     ) as deployment:
         deployment.yard.start_agent(NODE, "default")

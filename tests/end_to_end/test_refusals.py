@@ -14,7 +14,6 @@ from end_to_end.harness import (
 )
 from examples.deployment.dagster_site import LAUNCH_IN_THE_CALLER
 from examples.deployment.processes import wait_for_text
-from waiting import wait_until
 
 from runyard.v1 import fleet_pb2, run_pb2
 
@@ -75,14 +74,10 @@ def test_two_launches_of_one_run_by_two_processes_make_one_worker(stage: Stage) 
 def test_a_second_agent_under_the_same_node_id_is_refused_while_the_first_lives(stage: Stage) -> None:
     before = stage.yard.client.get_node(NODE)
     impostor = stage.yard.begin_agent(NODE, "default", state="impostor")
-    try:
-        wait_until(
-            lambda: NODE in impostor.output() and "another agent" in impostor.output(), impostor.output
-        )
-        after = stage.yard.client.get_node(NODE)
-        assert (after.epoch, after.state) == (before.epoch, fleet_pb2.NODE_STATE_READY)
-    finally:
-        stage.deployment.processes.stop(impostor)
+    assert impostor.process.wait(30) != 0
+    assert f"node ID '{NODE}' is in use by a live agent" in impostor.output()
+    after = stage.yard.client.get_node(NODE)
+    assert (after.epoch, after.state) == (before.epoch, fleet_pb2.NODE_STATE_READY)
     run_id = stage.launch("succeed")
     stage.wait_for_status(run_id, SUCCESS)
     assert len(stage.ground.starts(run_id)) == 1

@@ -30,14 +30,25 @@ AT_ONCE = 5.0
 """Seconds in which Dagster must know, on a machine that may be busy; on an idle one it takes about one."""
 
 NARROW = "narrow"
-"""A cluster that has a single slot."""
+"""A cluster that has a single slot, for runs that are tagged with it."""
 
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    with open_stage(tmp_path_factory.mktemp("project"), LAUNCH_IN_THE_CALLER) as stage:
+    folder = tmp_path_factory.mktemp("project")
+    with open_stage(folder, LAUNCH_IN_THE_CALLER, launcher={"cluster": "default"}) as stage:
         stage.yard.start_agent("gate", NARROW, slots=1)
         yield stage
+
+
+@pytest.fixture(scope="module", autouse=True)
+def abandoned(stage: Stage) -> str:
+    """A run that was ended by hand before all tests: its worker is given a while, which they fill."""
+    run_id = stage.launch_busy("wait")
+    run = stage.site.instance.get_run_by_id(run_id)
+    assert run is not None
+    stage.site.instance.report_run_failed(run, "given up by hand")
+    return run_id
 
 
 def test_a_killed_worker_fails_its_run_with_the_cause_and_the_end_of_its_stderr(stage: Stage) -> None:
@@ -86,10 +97,11 @@ def test_a_run_canceled_while_it_waits_for_a_slot_never_starts(stage: Stage) -> 
 
 def test_a_run_canceled_while_its_worker_imports_is_canceled(stage: Stage) -> None:
     with stage.ground.held_imports():
-        run_id = stage.launch("succeed")
+        run_id = stage.launch("succeed", grace="1")
         stage.ground.wait_for_import()
         assert stage.terminate(run_id)
-        stage.wait_for_status(run_id, CANCELED, timeout=AT_ONCE)
+        # Dagster holds interrupts back while it imports user code, so the worker uses up its grace.
+        stage.wait_for_status(run_id, CANCELED, timeout=1 + AT_ONCE)
     assert stage.wait_for_end(run_id).kind == run_pb2.OUTCOME_KIND_STOPPED
     assert stage.ground.starts(run_id) == []
 
@@ -104,22 +116,11 @@ def test_a_run_canceled_at_work_is_interrupted_and_cannot_be_canceled_again(stag
 
 
 def test_a_worker_that_swallows_interrupts_is_killed_after_its_grace(stage: Stage) -> None:
-    run_id = stage.launch_busy("resist", grace="1s")
+    run_id = stage.launch_busy("resist", grace="1")
     assert stage.terminate(run_id)
     stage.wait_for_status(run_id, CANCELED, timeout=1 + AT_ONCE)
     outcome = stage.wait_for_end(run_id)
     assert (outcome.kind, outcome.signal) == (run_pb2.OUTCOME_KIND_STOPPED, 9)
-
-
-def test_a_run_ended_by_hand_in_dagster_loses_its_worker(stage: Stage) -> None:
-    run_id = stage.launch_busy("wait")
-    pid = stage.worker(run_id).pid
-    run = stage.site.instance.get_run_by_id(run_id)
-    assert run is not None
-    stage.site.instance.report_run_failed(run, "given up by hand")
-    assert stage.wait_for_end(run_id).kind == run_pb2.OUTCOME_KIND_STOPPED
-    assert not is_alive(pid)
-    assert "given up by hand" in stage.failure(run_id)
 
 
 def test_an_import_error_in_user_code_is_shown_in_dagster(stage: Stage) -> None:
@@ -167,6 +168,12 @@ def test_a_run_that_is_not_in_storage_ends_with_the_traceback_of_its_worker(stag
     assert (outcome.kind, outcome.exit_code) == (run_pb2.OUTCOME_KIND_FAILED, 1)
     assert run.run_id in outcome.stderr_tail
     assert stage.site.instance.get_run_by_id(run.run_id) is None
+
+
+def test_a_run_ended_by_hand_in_dagster_loses_its_worker(stage: Stage, abandoned: str) -> None:
+    assert stage.wait_for_end(abandoned, timeout=90).kind == run_pb2.OUTCOME_KIND_STOPPED
+    assert not is_alive(stage.yard.run(abandoned).pid)
+    assert "given up by hand" in stage.failure(abandoned)
 
 
 def origin_of(run: dg.DagsterRun) -> JobPythonOrigin:
