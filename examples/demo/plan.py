@@ -41,10 +41,10 @@ TERMINATED = Plan("terminated", "keep_open", DagsterRunStatus.CANCELED)
 PLANS = (
     VICTIM,
     TERMINATED,
-    Plan("does nothing", "noop", DagsterRunStatus.SUCCESS),
-    Plan("one process", "stocktake", DagsterRunStatus.SUCCESS, run_config=slow_stocktake(0.3)),
-    Plan(f"tagged {ANNEX}", "stocktake", DagsterRunStatus.SUCCESS, tags={"runyard/cluster": ANNEX}),
-    Plan("parallel steps", "parallel_stocktake", DagsterRunStatus.SUCCESS),
-    Plan("fails", "pay", DagsterRunStatus.FAILURE),
-    Plan("ad-hoc assets", ASSET_JOB, DagsterRunStatus.SUCCESS, assets=("orders", "revenue", "report")),
+    Plan("nothing", "noop", DagsterRunStatus.SUCCESS),
+    Plan("in process", "stocktake", DagsterRunStatus.SUCCESS, run_config=slow_stocktake(0.3)),
+    Plan(f"for {ANNEX}", "stocktake", DagsterRunStatus.SUCCESS, tags={"runyard/cluster": ANNEX}),
+    Plan("parallel", "parallel_stocktake", DagsterRunStatus.SUCCESS),
+    Plan("failing", "pay", DagsterRunStatus.FAILURE),
+    Plan("assets", ASSET_JOB, DagsterRunStatus.SUCCESS, assets=("orders", "revenue", "report")),
 )

@@ -134,4 +134,4 @@ def _coloured(status: DagsterRunStatus) -> str:
 
 def _line(run: Standing) -> str:
     where = f"{run.cluster}/{run.node} attempt {run.attempt}" if run.node else "nowhere yet"
-    return f"{run.run_id[:8]}  {run.plan.title:14}  {where:23}  {run.phase:9}  {run.status.value}"
+    return f"{run.run_id[:8]}  {run.plan.title:10}  {where:21}  {run.phase:9}  {run.status.value}"

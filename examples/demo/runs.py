@@ -123,5 +123,5 @@ class DemoRuns:
 def _outcome_in_words(outcome: run_pb2.Outcome) -> str:
     kind = run_pb2.OutcomeKind.Name(outcome.kind).removeprefix("OUTCOME_KIND_")
     if outcome.HasField("signal"):
-        return f"{kind} ({signal.Signals(outcome.signal).name})"
-    return f"{kind} (exit {outcome.exit_code})" if outcome.exit_code else kind
+        return f"{kind} {signal.Signals(outcome.signal).name}"
+    return f"{kind} exit {outcome.exit_code}" if outcome.exit_code else kind
