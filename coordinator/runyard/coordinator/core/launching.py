@@ -103,7 +103,10 @@ def end(fleet: Fleet, now: Instant, run: Run, request: StopRequest) -> None:
         outcome = run_pb2.Outcome(kind=request.outcome, message=request.reason)
         fleet.move(run, Finished(outcome, None), now, request.reason)
         return
-    if not isinstance(run.phase, Stopping):
+    if isinstance(run.phase, Stopping):
+        # Its agent stops it already, for reasons that were lost with the store.
+        run = fleet.put(run, request.reason)
+    else:
         assert run.place is not None
         pid = getattr(run.phase, "pid", 0)
         run = fleet.move(run, Stopping(run.place, pid), now, request.reason)

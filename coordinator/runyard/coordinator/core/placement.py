@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from runyard.coordinator.core.model import Node, Queued, Ready, Requirements, Suspect
 
+NAMED = 10
+"""How many nodes or clusters a message names; gRPC cuts off errors that name a whole fleet."""
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -97,12 +100,18 @@ def what_is_missing(wanted: Requirements, nodes: Mapping[str, Node]) -> str | No
     """Why no node that ever joined could take the run, in a sentence with a remedy; None if one could."""
     if not nodes:
         return "no node has joined this coordinator yet; start an agent first"
-    clusters = sorted({node.cluster for node in nodes.values()})
+    clusters = {node.cluster for node in nodes.values()}
     if wanted.cluster and wanted.cluster not in clusters:
-        return f"no cluster is named {wanted.cluster!r}; known clusters: {', '.join(clusters)}"
+        return f"no cluster is named {wanted.cluster!r}; known clusters: {_a_few(clusters)}"
     if wanted.node and wanted.node not in nodes:
-        return f"no node is named {wanted.node!r}; known nodes: {', '.join(sorted(nodes))}"
+        return f"no node is named {wanted.node!r}; known nodes: {_a_few(nodes)}"
     reasons = [why_never(wanted, node) for node in nodes.values()]
     if None in reasons:
         return None
     return f"no node matches ({explain(reason for reason in reasons if reason)})"
+
+
+def _a_few(names: Iterable[str]) -> str:
+    ordered = sorted(names)
+    more = f" and {len(ordered) - NAMED} more" if len(ordered) > NAMED else ""
+    return ", ".join(ordered[:NAMED]) + more
