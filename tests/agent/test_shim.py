@@ -186,6 +186,19 @@ async def test_an_exit_that_finds_no_room_is_written_when_there_is_some(
     await node.driver.close()
 
 
+async def test_a_disk_that_fills_up_before_the_start_is_a_failed_start(small_disk: Path) -> None:
+    node = Node(RunDirectories(small_disk / "state"))
+    directory = node.directories.create(KEY, shell("echo started"))
+    with pytest.raises(OSError, match="No space left"):
+        (small_disk / "ballast").write_bytes(bytes(2 << 20))
+    await node.driver.start(KEY)
+    outcome = await node.outcome()
+    assert outcome.kind is OutcomeKind.START_FAILED
+    assert "No space left on device; free space on that disk" in outcome.message
+    assert directory.stdout.read_text() == ""
+    await node.driver.close()
+
+
 async def test_a_worker_that_the_kernel_kills_for_want_of_memory_says_so(
     node: Node, small_memory: Path
 ) -> None:

@@ -48,6 +48,11 @@ def never_started(cause: Cause, message: str) -> ExitRecord:
     return ExitRecord(cause=cause, message=message, ended_at=time.time(), stop_requested=cause == "stopped")
 
 
+def killed_before_it_began() -> ExitRecord:
+    """The verdict on an attempt whose shim died before it let the worker's program begin."""
+    return never_started("start_failed", "the shim was killed before the worker's program began")
+
+
 def stopped_before_start(stop: StopRequest) -> ExitRecord:
     """The verdict on an attempt whose stop came before its start."""
     return never_started("stopped", f"stopped before it started: {stop.reason}")

@@ -29,7 +29,7 @@ from resource import struct_rusage
 from typing import Any, NoReturn
 
 from runyard.agent import procfs, shim
-from runyard.agent.endings import complain, ended, kill_all, never_started, remaining_processes
+from runyard.agent.endings import complain, ended, kill_all, killed_before_it_began, remaining_processes
 from runyard.agent.procfs import ProcessIdentity
 from runyard.agent.records import ExitRecord, UnreadableRecord
 from runyard.agent.rundir import RunDirectory, RunDirectoryError
@@ -183,8 +183,7 @@ class ForkServer:
             complain("runyard fork server", error)
             return
         if worker is None:
-            verdict = never_started("start_failed", "the shim was killed before the worker's program began")
-            self._clearings.append(_Clearing(directory, verdict))
+            self._clearings.append(_Clearing(directory, killed_before_it_began()))
         elif self._is_my_child(worker.process):
             self._orphans[worker.pid] = directory
         elif worker.pid in self._strays:

@@ -42,6 +42,8 @@ class ProcessStat:
     state: str
     cpu_ticks: int
     rss_bytes: int
+    wait_status: int
+    """Of a process that is over, if this user may know it; 0 otherwise."""
 
     @property
     def is_over(self) -> bool:
@@ -70,6 +72,7 @@ def read_stat(pid: int) -> ProcessStat | None:
         parent=int(fields[1]),
         cpu_ticks=int(fields[11]) + int(fields[12]),
         rss_bytes=int(fields[21]) * _PAGE_BYTES,
+        wait_status=int(fields[49]),
     )
 
 
@@ -163,12 +166,32 @@ def send_signal(process: ProcessIdentity, signal_number: int) -> bool:
     return True
 
 
-def exit_status(pidfd: int) -> int | None:
-    """The wait status of a process that was ended and reaped, whoever was its parent.
+def wait_status(process: ProcessIdentity, pidfd: int | None) -> int | None:
+    """How a process ended, as `os.wait4` told its parent, whoever that was.
+
+    Args:
+        process: A process that is over.
+        pidfd: Of that process, opened while it was there; None if that was missed.
 
     Returns:
-        None if the kernel (before Linux 6.15) does not tell, or the process is not reaped yet.
+        None if nobody can tell any more. Of a reaped process, only Linux 6.15 and later tell, by the pidfd.
     """
+    stat = read_stat(process.pid)
+    if stat is not None and stat.identity == process:
+        return stat.wait_status if stat.is_over and _may_know_status(process.pid) else None
+    return None if pidfd is None else _wait_status_of_reaped(pidfd)
+
+
+def _may_know_status(pid: int) -> bool:
+    # To others, as after a set-user-ID program, the kernel shows 0, which must not be taken for success.
+    try:
+        owner = os.stat(f"/proc/{pid}")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return os.geteuid() == 0 or (owner.st_uid, owner.st_gid) == (os.geteuid(), os.getegid())
+
+
+def _wait_status_of_reaped(pidfd: int) -> int | None:
     buffer = bytearray(_PIDFD_INFO.size)
     struct.pack_into("Q", buffer, 0, _PIDFD_INFO_EXIT)
     try:

@@ -24,6 +24,7 @@ from runyard.agent.endings import (
     complain,
     ended,
     kill_all,
+    killed_before_it_began,
     never_started,
     ran_out_of_memory,
     remaining_processes,
@@ -40,7 +41,7 @@ EXIT_NOT_MINE = os.EX_TEMPFAIL
 """Exit code of a shim that found the attempt in other hands, or over."""
 
 _WATCHED_SIGNALS = {signal.SIGCHLD, signal.SIGTERM}
-_GATE_OPEN = b"1"
+_GATE_OPEN, _GATE_SHUT, _GATEKEEPER_DEAD = b"1", b"0", b""
 _SWEEP_PAUSES_SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _WRITE_PAUSES_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
@@ -159,7 +160,7 @@ def _start_worker(directory: RunDirectory, spec: SpecRecord, executable: str) ->
     try:
         directory.write_worker(_worker_record(pid))
     except RunDirectoryError:
-        os.close(channels.gate_in)  # the worker sees the end of the gate, and exits
+        os.write(channels.gate_in, _GATE_SHUT)
         os.waitpid(pid, 0)
         raise
     with contextlib.suppress(BrokenPipeError):  # killed at the gate: its wait status tells
@@ -261,10 +262,13 @@ def _become_worker(
             environment[ARGS_FD_NAME] = str(channels.arguments)
         _restore_signals()
         _restore_oom_score()
-        if os.read(channels.gate_out, 1) == _GATE_OPEN:
+        word = os.read(channels.gate_out, 1)
+        if word == _GATE_OPEN:
             if spec.cwd:
                 os.chdir(spec.cwd)
             os.execve(executable, spec.argv, environment)
+        elif word == _GATEKEEPER_DEAD:
+            directory.write_exit(killed_before_it_began())
     except (OSError, ValueError, TypeError) as error:
         os.write(channels.failure_in, _explain(error, spec.argv[0]).encode())
     finally:

@@ -30,7 +30,14 @@ from runyard.agent.drivers.survey import (
     Watched,
     survey,
 )
-from runyard.agent.endings import ended, kill_all, never_started, remaining_processes, stopped_before_start
+from runyard.agent.endings import (
+    ended,
+    kill_all,
+    killed_before_it_began,
+    never_started,
+    remaining_processes,
+    stopped_before_start,
+)
 from runyard.agent.facts import UsageTarget
 from runyard.agent.procfs import ProcessIdentity
 from runyard.agent.records import ExitRecord, StopRequest, UnreadableRecord, WorkerRecord
@@ -76,6 +83,7 @@ class Follower:
         self._signalled: tuple[ProcessIdentity, StopRequest] | None = None
         self._kill_at = 0.0
         self._vanished_at: float | None = None
+        self._wait_status: int | None = None
         self.usage_target: UsageTarget | None = None
 
     def wake(self) -> None:
@@ -133,8 +141,7 @@ class Follower:
             case Vanished(worker):
                 await self._on_vanished(worker, stop)
             case NeverRan():
-                message = "the shim was killed before the worker's program began"
-                await self._conclude(never_started("start_failed", message))
+                await self._conclude(killed_before_it_began())
             case Rebooted():
                 await self._conclude(never_started("node_lost", "the node was rebooted while the worker ran"))
 
@@ -209,15 +216,15 @@ class Follower:
 
     async def _on_vanished(self, worker: WorkerRecord, stop: StopRequest | None) -> None:
         """Gives an old fork server time to write the exit, and then judges by what the kernel still knows."""
+        if self._wait_status is None:
+            pidfd = self._watched.get(worker.process)
+            self._wait_status = procfs.wait_status(worker.process, pidfd)
         now = time.monotonic()
         self._vanished_at = self._vanished_at or now
         if now < self._vanished_at + EXIT_WAIT_SECONDS:
             await self._wait(_UNSURE_SECONDS / 4)
-            return
-        pidfd = self._watched.get(worker.process)
-        status = procfs.exit_status(pidfd) if pidfd is not None else None
-        if status is not None:
-            await self._conclude(ended(status, None, stop))
+        elif self._wait_status is not None:
+            await self._conclude(ended(self._wait_status, None, stop))
         else:
             message = "the worker is over, and so is everybody who could have seen how"
             await self._conclude(never_started("exit_unknown", message))
