@@ -202,6 +202,16 @@ def test_acknowledging_twice_changes_nothing(directories: RunDirectories) -> Non
     assert directory.acknowledged_at == first is not None
 
 
+def test_no_secret_stays_on_disk_once_the_attempt_is_acknowledged(directories: RunDirectories) -> None:
+    directory = directories.create(KEY, shell("true", worker_args="hunter2"))
+    directory.write_exit(ExitRecord("exited", "", 1.0, code=0))
+    directory.acknowledge()
+    assert not [path for path in directory.path.iterdir() if b"hunter2" in path.read_bytes()]
+    spec = directory.read_spec()
+    assert spec is not None
+    assert (spec.env, spec.argv) == ({}, ["/bin/sh", "-c", "true"])
+
+
 def test_a_full_disk_refuses_new_attempts_and_leaves_no_trace(small_disk: Path) -> None:
     directories = RunDirectories(small_disk / "state")
     with pytest.raises(NoRoom, match="free space on that disk"):

@@ -25,6 +25,7 @@ import struct
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -184,24 +185,24 @@ class RunDirectory:
             self._touch("starting")
 
     def acknowledge(self) -> None:
-        """Notes that the coordinator has the end. Repeats change nothing."""
+        """Notes that the coordinator has the end, and deletes the spec's secrets. Repeats change nothing."""
         with contextlib.suppress(AttemptExists), _clear_errors(self.path):
             self._touch("acknowledged")
+        with contextlib.suppress(UnreadableRecord):
+            spec = self.read_spec()
+            if spec is not None and (spec.env or spec.worker_args):
+                self._replace("spec", replace(spec, env={}, worker_args=""))
 
     def write_worker(self, worker: WorkerRecord) -> None:
         """Notes which process is the worker."""
-        with _clear_errors(self.path):
-            os.rename(self._write_aside("worker", worker), self.path / "worker")
-            _sync_directory(self.path)
+        self._replace("worker", worker)
 
     def request_stop(self, stop: StopRequest) -> None:
         """Leaves a stop request; an earlier one stays unless it gave more time."""
         earlier = self.read_stop()
         if earlier is not None and earlier.grace_seconds <= stop.grace_seconds:
             return
-        with _clear_errors(self.path):
-            os.rename(self._write_aside("stop", stop), self.path / "stop")
-            _sync_directory(self.path)
+        self._replace("stop", stop)
 
     def write_exit(self, exit_record: ExitRecord) -> bool:
         """Notes how the attempt ended, unless that is on disk already.
@@ -266,10 +267,12 @@ class RunDirectory:
         os.close(descriptor)
         _sync_directory(self.path)
 
-    def _write_aside(self, name: str, record: Record) -> Path:
-        aside = self._aside(name)
-        _write_and_sync(aside, record.encode())
-        return aside
+    def _replace(self, name: str, record: Record) -> None:
+        with _clear_errors(self.path):
+            aside = self._aside(name)
+            _write_and_sync(aside, record.encode())
+            os.rename(aside, self.path / name)
+            _sync_directory(self.path)
 
     def _aside(self, name: str) -> Path:
         return self.path / f".{name}-{os.getpid()}-{time.monotonic_ns()}"

@@ -55,7 +55,7 @@ _RETRY_SECONDS = (0.1, 5.0)
 _SHIMS_TRIED = 3
 """How many shims may die before they have done anything, until the attempt is given up."""
 
-log = structlog.get_logger(__name__)
+log = structlog.get_logger("runyard.agent.drivers")
 
 
 class Follower:
@@ -105,7 +105,7 @@ class Follower:
                         return
                     pause = _RETRY_SECONDS[0]
                 except (OSError, RunDirectoryError, NoShim, TimeoutError) as error:
-                    self._log.warning("attempt needs another look", error=str(error), pause_seconds=pause)
+                    self._log.warning("attempt_needs_another_look", error=str(error), pause_seconds=pause)
                     await self._wait(pause * random.uniform(0.5, 1.0))
                     pause = min(pause * 2, longest)
         finally:

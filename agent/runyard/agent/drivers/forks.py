@@ -26,7 +26,7 @@ _RESTART_PAUSE_SECONDS = (0.05, 5.0)
 _STEADY_SECONDS = 60.0
 """A fork server that lived this long was sound: the pause begins anew."""
 
-log = structlog.get_logger(__name__)
+log = structlog.get_logger("runyard.agent.drivers")
 
 
 class NoShim(Exception):
@@ -65,7 +65,7 @@ class ForkServerLink:
                 return
             await asyncio.sleep(max(0.0, self._not_before - time.monotonic()) * random.uniform(0.5, 1.0))
             self._server = _Server(self._log_path, self._on_running, self._on_death)
-            log.debug("fork server started", pid=self._server.process.pid)
+            log.debug("fork_server_started", pid=self._server.process.pid)
 
     async def start_shim(self, path: Path) -> ProcessIdentity:
         """Has a shim forked for a run directory. Safe to repeat: only one shim will ever start the worker.
@@ -87,7 +87,7 @@ class ForkServerLink:
             self._server = None
 
     def _on_death(self, server: "_Server") -> None:
-        log.warning("fork server died", pid=server.process.pid, returncode=server.process.returncode)
+        log.warning("fork_server_died", pid=server.process.pid, returncode=server.process.returncode)
         first, longest = _RESTART_PAUSE_SECONDS
         was_steady = time.monotonic() - server.started_at > _STEADY_SECONDS
         self._pause = first if was_steady else min(self._pause * 2, longest)

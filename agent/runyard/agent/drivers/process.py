@@ -17,7 +17,7 @@ from runyard.agent.facts import UsageSampler, UsageTarget, WorkerUsage
 from runyard.agent.records import StopRequest, UnreadableRecord
 from runyard.agent.rundir import RunDirectories, RunDirectory
 
-log = structlog.get_logger(__name__)
+log = structlog.get_logger("runyard.agent.drivers")
 
 
 def worker_command(executable: str, verb: str, run_id: str) -> list[str]:
@@ -135,7 +135,7 @@ class ProcessDriver:
     def _on_followed(self, key: AttemptKey, task: asyncio.Task[None]) -> None:
         del self._followers[key], self._tasks[key]
         if not task.cancelled() and (error := task.exception()):
-            log.error("attempt is no longer followed", attempt=str(key), exc_info=error)
+            log.error("attempt_no_longer_followed", attempt=str(key), exc_info=error)
 
     def _on_running(self, path: Path) -> None:
         if follower := self._followers.get(key_of(RunDirectory(path))):
