@@ -1,6 +1,7 @@
 """A fleet under test: the real core, a clock that the test turns, and a record of what the core asked for."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import TypeVar
 
 from simulation.coordinator import Disk
@@ -264,7 +265,8 @@ class FleetTrial:
     def restart(self) -> None:
         """Ends the coordinator and starts another with what is on disk."""
         self.fleet = Fleet(self._leases, self.now)
-        self.fleet.restore(self.disk.runs.values(), self.disk.nodes.values(), self.disk.tombstones)
+        runs = [replace(run, queued_since=self.clock, since=self.clock) for run in self.disk.runs.values()]
+        self.fleet.restore(runs, self.disk.nodes.values(), self.disk.tombstones)
         self.fleet.check_invariants()
 
     # Clients

@@ -56,7 +56,7 @@ MAY_FOLLOW = {
 
 
 def in_phase(phase: Phase, attempt: int = 3) -> Run:
-    return Run(make_launch(), attempt, phase, Times(launched=1_000.0), since=10.0)
+    return Run(make_launch(), attempt, phase, Times(launched=1_000.0), queued_since=10.0, since=10.0)
 
 
 @pytest.mark.parametrize(("before", "after"), MAY_FOLLOW, ids=lambda name: name)

@@ -45,12 +45,13 @@ def _expire_leases(fleet: Fleet, now: Instant) -> None:
 
 def _lateness(run: Run, now: Instant) -> str | None:
     policies = run.launch.policies
-    waited = now.monotonic - run.since
+    queued = now.monotonic - run.queued_since
+    placed = now.monotonic - run.since
     match run.phase:
-        case Queued() if policies.max_queue_time is not None and waited >= policies.max_queue_time:
+        case Queued() if policies.max_queue_time is not None and queued >= policies.max_queue_time:
             return f"no node could take the run within {policies.max_queue_time:g} s (max_queue_time)"
         case Assigned() | Starting() if (
-            policies.start_timeout is not None and waited >= policies.start_timeout
+            policies.start_timeout is not None and placed >= policies.start_timeout
         ):
             return f"the worker did not start within {policies.start_timeout:g} s (start_timeout)"
         case _:

@@ -39,7 +39,8 @@ def on_launch(fleet: Fleet, now: Instant, launch: Launch) -> Run:
     if known is not None:
         _require_superseding(known, launch)
     attempt = 0 if known is None else known.attempt + 1
-    run = Run(launch, attempt, Queued(), Times(launched=now.wall), since=now.monotonic)
+    times = Times(launched=now.wall)
+    run = Run(launch, attempt, Queued(), times, queued_since=now.monotonic, since=now.monotonic)
     buried = fleet.tombstones.get(launch.run_id) if known is None else None
     if buried is None and (missing := what_is_missing(launch.requirements, fleet.nodes)):
         raise LaunchRefused(missing)

@@ -154,7 +154,9 @@ class Run:
 
     Attributes:
         attempt: The fencing number; counts up with every new attempt, for whatever reason.
-        since: Monotonic time of the last change of phase; starts anew with the coordinator.
+        queued_since: Monotonic time of the launch, from which `max_queue_time` counts.
+        since: Monotonic time of the last change of phase, from which `start_timeout` counts: STARTING goes on
+            with the time of ASSIGNED. Both times start anew with the coordinator.
         reported: The outcome is settled in Dagster.
     """
 
@@ -162,6 +164,7 @@ class Run:
     attempt: int
     phase: Phase
     times: Times
+    queued_since: float
     since: float
     stop: StopRequest | None = None
     reported: bool = False

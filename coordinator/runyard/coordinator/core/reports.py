@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from runyard.coordinator.core.commands import acknowledge, stop, stop_stale
 from runyard.coordinator.core.fleet import Fleet
+from runyard.coordinator.core.launching import end
 from runyard.coordinator.core.model import (
     Assigned,
     Finished,
@@ -18,6 +19,7 @@ from runyard.coordinator.core.model import (
     Running,
     Starting,
     Stopping,
+    StopRequest,
     Times,
 )
 from runyard.coordinator.core.transitions import ALLOWED, correct
@@ -108,10 +110,21 @@ def _adopt(fleet: Fleet, now: Instant, node: Node, status: agent_pb2.AttemptStat
         phase = Finished(status.outcome, place)
     else:
         phase = _phase(place, status) or Starting(place)
-    run = Run(_launch_of(status), status.attempt, phase, Times(launched=now.wall), since=now.monotonic)
+    buried = fleet.tombstones.get(status.run_id) if status.run_id not in fleet.runs else None
+    run = Run(
+        _launch_of(status),
+        status.attempt,
+        phase,
+        Times(launched=now.wall),
+        queued_since=now.monotonic,
+        since=now.monotonic,
+    )
     fleet.put(run, f"adopted from node {node.node_id}")
     if isinstance(phase, Finished):
         acknowledge(fleet, node.node_id, status.run_id, status.attempt)
+    elif buried is not None:
+        # Somebody stopped the run while nothing was known of it.
+        end(fleet, now, run, StopRequest(buried.reason, run_pb2.OUTCOME_KIND_STOPPED))
 
 
 def _launch_of(status: agent_pb2.AttemptStatus) -> Launch:

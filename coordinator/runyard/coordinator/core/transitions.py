@@ -42,9 +42,12 @@ def advance(run: Run, phase: Phase, now: Instant) -> Run:
     if type(phase) not in ALLOWED[type(run.phase)]:
         raise ForbiddenTransition(f"{run.run_id}/{run.attempt}: {run.phase} -> {phase}")
     times = run.times
+    since = now.monotonic
     match phase:
         case Assigned():
             times = replace(times, assigned=now.wall)
+        case Starting():
+            since = run.since
         case Running():
             times = replace(times, running=now.wall)
         case Finished():
@@ -53,7 +56,7 @@ def advance(run: Run, phase: Phase, now: Instant) -> Run:
         case Queued():
             # Back from a node that refused: what comes next is another attempt.
             run = replace(run, attempt=run.attempt + 1)
-    return replace(run, phase=phase, times=times, since=now.monotonic)
+    return replace(run, phase=phase, times=times, since=since)
 
 
 def correct(run: Run, outcome: run_pb2.Outcome) -> Run | None:

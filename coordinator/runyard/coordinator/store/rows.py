@@ -75,6 +75,7 @@ def run_of(row: Row, since: float) -> Run:
         attempt=row["attempt"],
         phase=_phase_of(row["phase"], row["phase_data"], row["outcome"]),
         times=Times(**row["times"]),
+        queued_since=since,
         since=since,
         stop=StopRequest(**row["stop"]) if row["stop"] else None,
         reported=row["reported"],
