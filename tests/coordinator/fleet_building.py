@@ -207,6 +207,11 @@ class Recorder:
         self._effects = [effect for effect in self._effects if effect not in mine]
         return [(effect.message.WhichOneof("message") or "", effect.message) for effect in mine]
 
+    def everything(self) -> list[Effect]:
+        """Takes everything as it is, in order."""
+        effects, self._effects = self._effects, []
+        return effects
+
     def order(self) -> list[str]:
         """Takes everything, named, in the order in which it is to be carried out."""
         names = [_name(effect) for effect in self._effects]
