@@ -105,5 +105,6 @@ class PlacingCoordinator(FakeCoordinator):
         return run.phase == run_pb2.PHASE_FINISHED and (run.run_id, run.attempt) not in self.acknowledged
 
 
-def _version(run: run_pb2.Run) -> tuple[str, int, int]:
-    return run.run_id, run.attempt, run.phase
+def _version(run: run_pb2.Run) -> bytes:
+    """Every change of a run is news, also one that changes nothing for a reporter."""
+    return run.SerializeToString(deterministic=True)
