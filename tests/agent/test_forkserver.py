@@ -43,7 +43,7 @@ async def forks(directories: RunDirectories) -> AsyncIterator[Forks]:
 
 async def test_it_says_when_the_program_of_a_worker_has_begun(forks: Forks) -> None:
     directory, worker = await forks.start("sleep 60")
-    assert os.readlink(f"/proc/{worker.pid}/exe") == os.path.realpath("/bin/sh")
+    assert os.readlink(f"/proc/{worker.pid}/exe") != os.readlink(f"/proc/{worker.shim_pid}/exe")
     assert forks.begun == [directory.path]
 
 
