@@ -36,7 +36,7 @@ def wait_until(
 
 
 async def await_until(
-    condition: Callable[[], T | None | Awaitable[T | None]],
+    condition: Callable[[], T | Awaitable[T | None] | None],
     describe: Callable[[], object] | str,
     timeout: float = 30.0,
     poll: float = 0.05,
