@@ -50,8 +50,8 @@ class Client:
     """Talks to the coordinator. Safe to share between threads, and to use in a forked child.
 
     It connects when it is first used. A forked child opens a channel of its own: gRPC's does not survive
-    a fork. What no client can mend: a child that was forked while another thread was inside gRPC, in a call or
-    reading a stream, may crash when it uses gRPC itself.
+    a fork. What no client can mend: a child that was forked while another thread was inside gRPC, in a call
+    or reading a stream, may crash when it uses gRPC itself.
 
     All calls raise `RunyardError`; `CoordinatorUnreachable` says that nothing is known of the call's effect.
     """

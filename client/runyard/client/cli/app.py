@@ -1,0 +1,69 @@
+"""The tree of commands, and what all of them share."""
+
+import sys
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from runyard.client.cli import (
+    cluster_commands,
+    daemon_commands,
+    dev_command,
+    doctor_command,
+    node_commands,
+    run_commands,
+)
+from runyard.client.cli.exit_codes import EXIT_CODES_HELP, ExitCode, exit_code_of
+from runyard.client.cli.options import AddressOption, InsecureOption, OutputOption, Settings
+from runyard.client.errors import RunyardError
+
+app = typer.Typer(
+    name="runyard",
+    help="Launches Dagster runs on your own machines.",
+    epilog=EXIT_CODES_HELP,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(run_commands.app, name="run")
+app.add_typer(node_commands.app, name="node")
+app.add_typer(cluster_commands.app, name="cluster")
+dev_command.register(app)
+doctor_command.register(app)
+daemon_commands.register(app)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"runyard {version('runyard')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    context: typer.Context,
+    address: AddressOption = None,
+    insecure: InsecureOption = False,
+    output: OutputOption = None,
+    show_version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    context.obj = Settings().overridden(address, insecure, output)
+
+
+def run_command(argv: list[str]) -> int:
+    """Runs one command and returns its exit code; errors become one or two lines on stderr."""
+    try:
+        app(argv, prog_name="runyard")
+    except RunyardError as error:
+        print(f"runyard: {error}", file=sys.stderr)
+        return exit_code_of(error)
+    except KeyboardInterrupt:
+        return ExitCode.INTERRUPTED
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else ExitCode.FAILED
+    return ExitCode.OK
