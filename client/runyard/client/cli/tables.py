@@ -23,8 +23,8 @@ def console() -> Console:
     return Console(width=width, highlight=False, soft_wrap=False)
 
 
-def print_runs(runs: Iterable[run_pb2.Run]) -> None:
-    """One line a run."""
+def print_runs(runs: Iterable[run_pb2.Run], when_none: str = "no runs match") -> None:
+    """One line a run, or `when_none`."""
     table = _table("run", "job", "cluster", "node", "attempt", "state", "age", "start", "message")
     now = time.time()
     for run in runs:
@@ -39,7 +39,7 @@ def print_runs(runs: Iterable[run_pb2.Run]) -> None:
             time_to_start(run),
             escape(_message(run)),
         )
-    _print(table, "no runs match")
+    _print(table, when_none)
 
 
 def print_run(response: launch_pb2.GetRunResponse) -> None:
@@ -115,7 +115,7 @@ def print_node(node: fleet_pb2.Node, runs: Iterable[run_pb2.Run]) -> None:
     }
     _print_facts(out, facts)
     out.print()
-    print_runs(runs)
+    print_runs(runs, "no live runs")
 
 
 def print_clusters(clusters: Iterable[fleet_pb2.Cluster]) -> None:
