@@ -81,16 +81,16 @@ class PlacingCoordinator(FakeCoordinator):
             if not context.is_active():
                 return
         try:
+            known = {_version(run) for run in self.runs.values() if run.phase == run_pb2.PHASE_RUNNING}
             self.reporters.append(opening.reporter)
             threading.Thread(target=self._take, args=(request_iterator,), daemon=True).start()
-            yield from self._news(opening.deployment, context)
+            yield from self._news(opening.deployment, known, context)
         finally:
             self._reporting.release()
 
     def _news(
-        self, deployment: str, context: grpc.ServicerContext
+        self, deployment: str, sent: set[bytes], context: grpc.ServicerContext
     ) -> Iterator[launch_pb2.FollowReportsResponse]:
-        sent = {_version(run) for run in self.runs.values() if run.phase == run_pb2.PHASE_RUNNING}
         while context.is_active():
             for run in list(self.runs.values()):
                 if run.deployment == deployment and self._is_news(run) and _version(run) not in sent:
