@@ -5,7 +5,7 @@ from contextlib import suppress
 from coordinator.fleet_building import FleetTrial, make_hello, make_launch, status
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from runyard.coordinator.core.effects import SaveRun, Send
 from runyard.coordinator.core.errors import FleetError
@@ -42,6 +42,11 @@ class FleetMachine(RuleBasedStateMachine):
         self.ended: dict[tuple[str, int], run_pb2.OutcomeKind.ValueType] = {}
         self.assigned: dict[tuple[str, int], str] = {}
         self.latest: dict[str, int] = {}
+
+    @initialize()
+    def both_nodes_join(self) -> None:
+        for node in NODES:
+            self.sessions[node] = self.trial.join(make_hello(node))
 
     # Clients
 
@@ -90,6 +95,17 @@ class FleetMachine(RuleBasedStateMachine):
     @rule(node=nodes, run_id=runs, attempt=attempts)
     def reject(self, node: str, run_id: str, attempt: int) -> None:
         self.trial.reject(self.sessions.get(node, 0), run_id, attempt, node_id=node)
+
+    @rule(run_id=runs, told=statuses())
+    def report_what_is_live(self, run_id: str, told: agent_pb2.AttemptStatus) -> None:
+        if (run := self.trial.fleet.runs.get(run_id)) and run.is_live and run.place:
+            told.run_id, told.attempt = run_id, run.attempt
+            self.report(run.place.node, told)
+
+    @rule(run_id=runs)
+    def reject_what_is_live(self, run_id: str) -> None:
+        if (run := self.trial.fleet.runs.get(run_id)) and run.is_live and run.place:
+            self.reject(run.place.node, run_id, run.attempt)
 
     # Time
 
@@ -148,5 +164,5 @@ class FleetMachine(RuleBasedStateMachine):
             assert isinstance(run.phase, Finished), "an end was acknowledged that is not on disk"
 
 
-FleetMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+FleetMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=50, deadline=None)
 TestFleetMachine = FleetMachine.TestCase

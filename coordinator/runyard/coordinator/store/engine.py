@@ -52,6 +52,7 @@ def open_sqlite(directory: Path) -> Engine:
         StoreError: The file is damaged, of a newer version, or cannot be opened or written.
     """
     path = directory / "coordinator.db"
+    _keep_private(path)
     engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 5.0})
     event.listen(engine, "connect", _set_pragmas)
     try:
@@ -62,6 +63,17 @@ def open_sqlite(directory: Path) -> Engine:
             f"{path} cannot be opened ({error.orig}); is the disk full, or does another program hold it?"
         ) from error
     return engine
+
+
+def _keep_private(path: Path) -> None:
+    """Lets only this user read the file, and with it SQLite's files beside it: launches hold secrets."""
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        os.chmod(path, 0o600)
+    except OSError as error:
+        raise StoreError(
+            f"{path} cannot be opened ({error.strerror}); make it writable for this user"
+        ) from error
 
 
 def _set_pragmas(connection: Any, _: object) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, delete, insert, select
+from sqlalchemy import Connection, Engine, Table, bindparam, delete, insert, select
 from sqlalchemy.exc import OperationalError
 
 from runyard.coordinator.core.effects import DropRun, Effect, SaveNode, SaveRun, SaveTombstone
@@ -128,26 +128,31 @@ class Store:
 
 def _write_runs(connection: Connection, batch: list[Effect]) -> None:
     saved: dict[str, Run] = {}
-    history: list[Row] = []
+    history: dict[str, list[Row]] = {}
     dropped: list[str] = []
     for effect in batch:
         match effect:
             case SaveRun(run=run):
                 saved[run.run_id] = run
-                history.append(_event_row(effect))
+                history.setdefault(run.run_id, []).append(_event_row(effect))
             case DropRun(run_id=run_id):
                 saved.pop(run_id, None)
+                history.pop(run_id, None)
                 dropped.append(run_id)
             case _:
                 pass
-    if gone := [*saved, *dropped]:
-        connection.execute(delete(runs).where(runs.c.run_id.in_(gone)))
+    _delete_runs(connection, runs, [*saved, *dropped])
+    _delete_runs(connection, run_events, dropped)
     if saved:
         connection.execute(insert(runs), [run_row(run) for run in saved.values()])
-    if history:
-        connection.execute(insert(run_events), history)
-    if dropped:
-        connection.execute(delete(run_events).where(run_events.c.run_id.in_(dropped)))
+        connection.execute(insert(run_events), [row for rows in history.values() for row in rows])
+
+
+def _delete_runs(connection: Connection, table: Table, run_ids: list[str]) -> None:
+    # One by one: SQLite bounds the parameters of a statement, and any number of runs may go at once.
+    if run_ids:
+        statement = delete(table).where(table.c.run_id == bindparam("gone"))
+        connection.execute(statement, [{"gone": run_id} for run_id in run_ids])
 
 
 def _event_row(effect: SaveRun) -> Row:

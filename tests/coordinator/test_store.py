@@ -1,0 +1,329 @@
+"""The account on disk: what was written is there after, whole groups or nothing, and old files open."""
+
+import contextlib
+import os
+import shutil
+import sqlite3
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from coordinator.accounts import OUTCOME, PLACE, in_every_phase, make_node, make_run, whole_account
+
+from runyard.coordinator.core.effects import DropRun, SaveNode, SaveRun, SaveTombstone
+from runyard.coordinator.core.model import Finished, Queued, Running, Suspect, Tombstone
+from runyard.coordinator.store.engine import StoreError
+from runyard.coordinator.store.store import Store, StoreFull
+
+NOW = 55.0
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+@pytest.fixture
+def store(state: Path) -> Iterator[Store]:
+    opened = Store(state)
+    yield opened
+    opened.close()
+
+
+def phases(store: Store) -> dict[str, str]:
+    return {run.run_id: type(run.phase).__name__ for run in store.load(NOW).runs}
+
+
+# What was written is there after
+
+
+@pytest.mark.parametrize("run_id", in_every_phase())
+def test_run_comes_back_as_it_was_with_its_deadlines_counting_anew(store: Store, run_id: str) -> None:
+    run = in_every_phase()[run_id]
+    store.write([SaveRun(run, "launched")])
+    (loaded,) = store.load(NOW).runs
+    assert loaded == replace(run, queued_since=NOW, since=NOW)
+
+
+def test_account_is_the_same_after_a_restart(state: Path) -> None:
+    first = Store(state)
+    first.write(whole_account())
+    before = first.load(NOW)
+    first.close()
+    second = Store(state)
+    assert second.load(NOW) == before
+    assert len(before.runs) == len(in_every_phase())
+    second.close()
+
+
+def test_account_survives_a_process_that_was_killed_right_after_the_write(state: Path) -> None:
+    script = (
+        "import os, signal, sys; from pathlib import Path; sys.path.insert(0, sys.argv[2]);"
+        "from coordinator.accounts import whole_account;"
+        "from runyard.coordinator.store.store import Store;"
+        "Store(Path(sys.argv[1])).write(whole_account()); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    tests = str(Path(__file__).parents[1])
+    killed = subprocess.run([sys.executable, "-c", script, str(state), tests], timeout=60, check=False)
+    assert killed.returncode == -9
+    store = Store(state)
+    assert set(phases(store)) == set(in_every_phase())
+    store.close()
+
+
+def test_node_comes_back_silent_but_otherwise_as_it_was(store: Store) -> None:
+    store.write([SaveNode(make_node())])
+    assert store.load(NOW).nodes == [replace(make_node(), liveness=Suspect(NOW))]
+
+
+def test_latest_state_of_a_node_counts(store: Store) -> None:
+    store.write([SaveNode(make_node()), SaveNode(replace(make_node(), epoch=4))])
+    store.write([SaveNode(replace(make_node(), epoch=5))])
+    assert [node.epoch for node in store.load(NOW).nodes] == [5]
+
+
+def test_tombstone_comes_back_until_it_is_dropped(store: Store) -> None:
+    store.write([SaveTombstone("a", Tombstone("first", 10.0)), SaveTombstone("b", Tombstone("", 20.0))])
+    assert store.load(NOW).tombstones == {"a": Tombstone("first", 10.0), "b": Tombstone("", 20.0)}
+    store.drop_tombstones(older_than=20.0)
+    assert set(store.load(NOW).tombstones) == {"b"}
+
+
+# Groups
+
+
+def test_group_holds_every_change_of_a_run_in_its_history_and_the_last_as_its_state(store: Store) -> None:
+    run = make_run("a")
+    store.write([SaveRun(run, "launched"), SaveRun(replace(run, phase=Running(PLACE, 41)), "runs")])
+    assert phases(store) == {"a": "Running"}
+    assert [(row["phase"], row["node"], row["message"]) for row in store.events("a")] == [
+        ("queued", "", "launched"),
+        ("running", "node-a", "runs"),
+    ]
+
+
+def test_group_that_fails_in_the_middle_leaves_nothing(store: Store) -> None:
+    broken = replace(make_run("b"), attempt=None)  # type: ignore[arg-type]
+    with pytest.raises(Exception, match="NOT NULL"):
+        store.write([SaveRun(make_run("a"), "launched"), SaveNode(make_node()), SaveRun(broken, "launched")])
+    account = store.load(NOW)
+    assert (account.runs, account.nodes) == ([], [])
+    assert store.events("a") == []
+
+
+def test_dropped_run_takes_its_history_along_and_no_other(store: Store) -> None:
+    store.write([SaveRun(make_run("a"), "launched"), SaveRun(make_run("b"), "launched")])
+    store.write([DropRun("a")])
+    assert (phases(store), store.events("a"), len(store.events("b"))) == ({"b": "Queued"}, [], 1)
+
+
+def test_run_that_is_dropped_and_launched_again_in_one_group_has_its_new_history(store: Store) -> None:
+    store.write([SaveRun(make_run("a"), "launched long ago")])
+    store.write([DropRun("a"), SaveRun(make_run("a", launched=2_000.0), "launched again")])
+    assert [run.times.launched for run in store.load(NOW).runs] == [2_000.0]
+    assert [row["message"] for row in store.events("a")] == ["launched again"]
+
+
+def test_run_that_is_saved_and_dropped_in_one_group_is_gone(store: Store) -> None:
+    store.write([SaveRun(make_run("a"), "launched"), DropRun("a")])
+    assert (phases(store), store.events("a")) == ({}, [])
+
+
+def test_any_number_of_runs_may_be_forgotten_at_once(store: Store) -> None:
+    run_ids = [f"run-{number}" for number in range(33_000)]
+    store.write([SaveRun(make_run("kept"), "launched")])
+    store.write([DropRun(run_id) for run_id in run_ids])
+    assert phases(store) == {"kept": "Queued"}
+
+
+# Snapshots
+
+
+def test_snapshot_is_held_once_it_is_put_and_a_repeat_changes_nothing(store: Store) -> None:
+    assert not store.has_snapshot("s")
+    for data in (b"data", b"other"):
+        store.put_snapshot("s", "sum", data)
+    assert store.has_snapshot("s")
+
+
+def test_snapshot_is_dropped_only_when_it_is_old_and_no_run_refers_to_it(store: Store) -> None:
+    for name in ("snapshot-1", "unused"):
+        store.put_snapshot(name, "sum", b"data")
+    store.write([SaveRun(make_run("a"), "launched")])  # refers to snapshot-1
+    store.drop_unused_snapshots(older_than=0.0)
+    assert store.has_snapshot("unused")
+    store.drop_unused_snapshots(older_than=4e9)
+    assert (store.has_snapshot("unused"), store.has_snapshot("snapshot-1")) == (False, True)
+
+
+# A full disk
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 2 MiB, mounted for the test."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small disk needs root; run these tests in a container as root")
+    place = tmp_path / "disk"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(place)], check=True)
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def fill(disk: Path) -> Path:
+    filler = disk / "filler"
+    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4_096))
+    return filler
+
+
+def test_full_disk_is_told_apart_nothing_is_written_and_room_is_enough_to_go_on(small_disk: Path) -> None:
+    store = Store(small_disk / "state")
+    store.write([SaveRun(make_run("before"), "launched")])
+    filler = fill(small_disk)
+    group = [SaveRun(make_run(f"lost-{number}"), "launched") for number in range(50)]
+    with pytest.raises(StoreFull, match="state_directory is full"):
+        store.write(group)
+    with pytest.raises(StoreFull):
+        store.put_snapshot("s", "sum", bytes(100_000))
+    assert phases(store) == {"before": "Queued"}
+    assert store.events("lost-0") == []
+    filler.unlink()
+    store.write(group)
+    assert len(phases(store)) == 51
+    store.close()
+
+
+def test_store_on_a_disk_that_is_full_already_is_refused_with_a_remedy(small_disk: Path) -> None:
+    (small_disk / "state").mkdir()
+    fill(small_disk)
+    with pytest.raises(StoreError, match="is the disk full"):
+        Store(small_disk / "state")
+
+
+# Files that cannot be used
+
+
+def database(state: Path) -> Path:
+    """A database with content, closed."""
+    store = Store(state)
+    store.write(whole_account())
+    store.write([SaveRun(make_run(f"run-{number}"), "launched") for number in range(200)])
+    store.close()
+    return state / "coordinator.db"
+
+
+def test_flipped_bytes_are_noticed_before_anything_is_believed(state: Path) -> None:
+    path = database(state)
+    content = bytearray(path.read_bytes())
+    for offset in range(8_192, len(content) - 64, 4_096):
+        content[offset : offset + 64] = bytes(byte ^ 0xFF for byte in content[offset : offset + 64])
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match=r"(?s)coordinator\.db is damaged .*restore it from a backup"):
+        Store(state)
+
+
+def test_truncated_file_is_noticed(state: Path) -> None:
+    path = database(state)
+    os.truncate(path, path.stat().st_size // 2)
+    with pytest.raises(StoreError, match=r"coordinator\.db is damaged"):
+        Store(state)
+
+
+def test_file_that_is_no_database_is_refused_and_left_alone(state: Path) -> None:
+    state.mkdir()
+    path = state / "coordinator.db"
+    path.write_text("These are my notes.\n" * 100)
+    with pytest.raises(StoreError, match=r"coordinator\.db is damaged .*move it away"):
+        Store(state)
+    assert path.read_text().startswith("These are my notes.")
+
+
+def test_database_of_a_newer_version_is_refused_and_left_alone(state: Path) -> None:
+    path = database(state)
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.close()
+    with pytest.raises(StoreError, match=r"newer Runyard \(this one knows schema 0001.*upgrade"):
+        Store(state)
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("9999",)]
+    connection.close()
+
+
+def test_second_coordinator_on_one_directory_is_refused_until_the_first_has_left(state: Path) -> None:
+    first = Store(state)
+    with pytest.raises(StoreError, match="in use by another coordinator; stop that one first"):
+        Store(state)
+    first.close()
+    Store(state).close()
+
+
+def test_directory_is_free_again_after_a_start_that_failed(state: Path) -> None:
+    state.mkdir()
+    (state / "coordinator.db").write_text("nonsense " * 1_000)
+    for _ in range(2):
+        with pytest.raises(StoreError, match="is damaged"):
+            Store(state)
+
+
+def test_directory_on_a_read_only_disk_is_refused_with_a_remedy(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("mounting a read-only disk needs root; run these tests in a container as root")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(tmp_path)], check=True)
+    try:
+        with pytest.raises(StoreError, match=r"Read-only file system.*make it writable"):
+            Store(tmp_path / "state")
+    finally:
+        subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
+
+
+def test_file_in_place_of_the_directory_is_refused_with_a_remedy(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    path.touch()
+    with pytest.raises(StoreError, match=f"state_directory {path} cannot be .*choose another"):
+        Store(path)
+
+
+def test_nobody_else_can_read_the_secrets_in_the_database_wherever_it_is(state: Path) -> None:
+    state.mkdir(mode=0o755)
+    store = Store(state)
+    store.write(whole_account())
+    files = {path.name: stat.S_IMODE(path.stat().st_mode) for path in state.iterdir()}
+    assert {"coordinator.db", "coordinator.db-wal"} <= set(files)
+    assert [name for name, mode in files.items() if mode & 0o077] == []
+    store.close()
+
+
+def test_new_state_directory_belongs_to_its_user_alone(state: Path) -> None:
+    Store(state).close()
+    assert stat.S_IMODE(state.stat().st_mode) == 0o700
+
+
+# Files of earlier versions
+
+
+def test_database_of_the_first_schema_opens_with_all_that_is_in_it(state: Path) -> None:
+    state.mkdir()
+    shutil.copy(Path(__file__).parent / "data" / "schema_0001.db", state / "coordinator.db")
+    store = Store(state)
+    account = store.load(NOW)
+    assert {run.run_id: type(run.phase).__name__.lower() for run in account.runs} == {
+        run_id: run_id.partition("-")[0] if run_id != "adopted" else "running" for run_id in in_every_phase()
+    }
+    by_id = {run.run_id: run for run in account.runs}
+    assert by_id["finished"].phase == Finished(OUTCOME, PLACE)
+    assert by_id["queued-again"].phase == in_every_phase()["queued-again"].phase
+    assert isinstance(by_id["queued"].phase, Queued)
+    assert by_id["queued"].launch.spec.worker_args == "a secret"
+    assert [node.node_id for node in account.nodes] == ["node-a"]
+    assert set(account.tombstones) == {"buried"}
+    assert store.has_snapshot("snapshot-1")
+    assert [row["message"] for row in store.events("running")] == ["launched"]
+    store.close()
