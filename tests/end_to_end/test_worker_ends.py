@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import dagster as dg
 import psutil
@@ -41,14 +42,22 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         yield stage
 
 
+@dataclass(frozen=True)
+class Abandoned:
+    """A run that Dagster ended while its worker went on."""
+
+    run_id: str
+    pid: int
+
+
 @pytest.fixture(scope="module", autouse=True)
-def abandoned(stage: Stage) -> str:
+def abandoned(stage: Stage) -> Abandoned:
     """A run that was ended by hand before all tests: its worker is given a while, which they fill."""
     run_id = stage.launch_busy("wait")
     run = stage.site.instance.get_run_by_id(run_id)
     assert run is not None
     stage.site.instance.report_run_failed(run, "given up by hand")
-    return run_id
+    return Abandoned(run_id, stage.worker(run_id).pid)
 
 
 def test_a_killed_worker_fails_its_run_with_the_cause_and_the_end_of_its_stderr(stage: Stage) -> None:
@@ -170,10 +179,10 @@ def test_a_run_that_is_not_in_storage_ends_with_the_traceback_of_its_worker(stag
     assert stage.site.instance.get_run_by_id(run.run_id) is None
 
 
-def test_a_run_ended_by_hand_in_dagster_loses_its_worker(stage: Stage, abandoned: str) -> None:
-    assert stage.wait_for_end(abandoned, timeout=90).kind == run_pb2.OUTCOME_KIND_STOPPED
-    assert not is_alive(stage.yard.run(abandoned).pid)
-    assert "given up by hand" in stage.failure(abandoned)
+def test_a_run_ended_by_hand_in_dagster_loses_its_worker(stage: Stage, abandoned: Abandoned) -> None:
+    assert stage.wait_for_end(abandoned.run_id, timeout=90).kind == run_pb2.OUTCOME_KIND_STOPPED
+    assert not is_alive(abandoned.pid)
+    assert "given up by hand" in stage.failure(abandoned.run_id)
 
 
 def origin_of(run: dg.DagsterRun) -> JobPythonOrigin:
