@@ -1,4 +1,4 @@
-"""`runyard doctor` against a fake coordinator (see `fake_coordinator.py`); Dagster itself reads its settings."""
+"""`runyard doctor` against a fake coordinator (see `fake_coordinator.py`). Dagster itself reads its YAML."""
 
 from collections.abc import Callable
 from pathlib import Path
