@@ -1,4 +1,4 @@
-"""The other way round: workers that live on although Dagster has ended, deleted or canceled their run."""
+"""The other way round: workers that live on although Dagster has ended or canceled their run."""
 
 import logging
 import time
@@ -55,14 +55,15 @@ class Linger:
 
         Args:
             live: The coordinator's live runs. Those that it is stopping already need no further word.
-            statuses: Dagster's status of each of them; a run that is missing here was deleted.
+            statuses: Dagster's status of each of them. One that is missing is left alone: it may have been
+                deleted, or belong to another instance that uses the same deployment name.
             now: Monotonic time in seconds.
         """
         unstopped = [run for run in live if not run.stop_requested]
         ended = {run.run_id for run in unstopped if _has_ended(statuses.get(run.run_id))}
         self._since = {run_id: self._since.get(run_id, now) for run_id in ended}
         return [
-            Stop(run.run_id, _reason(statuses.get(run.run_id)))
+            Stop(run.run_id, _reason(statuses[run.run_id]))
             for run in unstopped
             if statuses.get(run.run_id) == DagsterRunStatus.CANCELING
             or (run.run_id in ended and self._is_due(run, now))
@@ -97,6 +98,7 @@ class Sweep:
         self._deployment = deployment
         self._linger = Linger(linger)
         self._clock = clock
+        self._strangers: set[str] = set()
 
     def run_once(self) -> None:
         """Looks once.
@@ -106,6 +108,7 @@ class Sweep:
         """
         live = list(self._client.list_runs(phases=LIVE_PHASES, deployment=self._deployment))
         statuses = self._statuses([run.run_id for run in live])
+        self._warn_of_strangers({run.run_id for run in live} - statuses.keys())
         for stop in self._linger.overdue(live, statuses, self._clock()):
             self._stop(stop)
 
@@ -116,6 +119,17 @@ class Sweep:
             for run in self._instance.get_runs(RunsFilter(run_ids=run_ids[start : start + _RUNS_PER_QUERY]))
         }
 
+    def _warn_of_strangers(self, run_ids: set[str]) -> None:
+        if new := run_ids - self._strangers:
+            logger.warning(
+                "Live runs of deployment %s are not in this Dagster instance: %s. If they were deleted, stop "
+                "them by `runyard run stop`. If another instance uses the same deployment name, give each a "
+                "`deployment` of its own in dagster.yaml",
+                self._deployment,
+                ", ".join(sorted(new)),
+            )
+        self._strangers = run_ids
+
     def _stop(self, stop: Stop) -> None:
         logger.info("Stopping the worker of run %s: %s", stop.run_id, stop.reason)
         try:
@@ -125,12 +139,10 @@ class Sweep:
 
 
 def _has_ended(status: DagsterRunStatus | None) -> bool:
-    return status is None or status in FINISHED_STATUSES
+    return status in FINISHED_STATUSES
 
 
-def _reason(status: DagsterRunStatus | None) -> str:
-    if status is None:
-        return "the run was deleted in Dagster"
+def _reason(status: DagsterRunStatus) -> str:
     if status == DagsterRunStatus.CANCELING:
         return "the run is being canceled in Dagster"
     return f"Dagster has the run as {status.value}"

@@ -56,10 +56,10 @@ def decide(report: run_pb2.Run, latest: run_pb2.Run, dagster: InDagster | None) 
     Args:
         report: The attempt, running or finished, as it was reported.
         latest: The run's latest attempt, as the coordinator has it now.
-        dagster: The run in Dagster, or None if it was deleted there.
+        dagster: The run in Dagster, or None if it is not there.
     """
     if dagster is None:
-        return Nothing("the run was deleted in Dagster")
+        return Nothing("the run is not in this Dagster instance: deleted, or another one's")
     if dagster.status in FINISHED_STATUSES:
         return Nothing(f"Dagster has the run as {dagster.status.value}")
     if _is_superseded(report, latest, dagster):
