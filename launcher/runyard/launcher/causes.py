@@ -18,7 +18,7 @@ def explain_end(run: run_pb2.Run) -> str:
     """How the finished attempt of a run ended, with all that is known of the cause."""
     outcome = run.outcome
     parts = [f"The run worker {_ending(outcome)}{_peak(outcome)}{_where(run)}."]
-    if outcome.message:
+    if outcome.message and not _is_told_by_exit(outcome):
         parts.append(_sentence(outcome.message))
     return " ".join(parts)
 
@@ -66,6 +66,12 @@ def _ending(outcome: run_pb2.Outcome) -> str:
     if outcome.kind == run_pb2.OUTCOME_KIND_SUCCEEDED:
         return "exited with code 0 and left the run unfinished"
     return _ENDINGS.get(outcome.kind) or _exit(outcome)
+
+
+def _is_told_by_exit(outcome: run_pb2.Outcome) -> bool:
+    return outcome.kind == run_pb2.OUTCOME_KIND_FAILED and (
+        outcome.HasField("signal") or outcome.HasField("exit_code")
+    )
 
 
 def _exit(outcome: run_pb2.Outcome) -> str:

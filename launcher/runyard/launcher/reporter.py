@@ -37,7 +37,7 @@ class Timing:
     """When the reporter does what; all in seconds."""
 
     # Between a worker's exit and the verdict: its last event may still be in flight to a slow database.
-    drain: float = 0.25
+    drain: float = 0.1
     sweep_every: float = 15.0
     # For how long a worker may outlive its run.
     linger: float = 30.0

@@ -434,7 +434,7 @@ class Run(google.protobuf.message.Message):
     message: builtins.str
     """Why the run waits, or the last news of it, in one sentence."""
     pid: builtins.int
-    """Process ID of the worker on its node. 0 until RUNNING."""
+    """Process ID of the worker on its node, also after its end. 0 while none was seen."""
     @property
     def outcome(self) -> Global___Outcome:
         """Set when FINISHED."""

@@ -109,8 +109,7 @@ def end(fleet: Fleet, now: Instant, run: Run, request: StopRequest) -> None:
         run = fleet.put(run, request.reason)
     else:
         assert run.place is not None
-        pid = getattr(run.phase, "pid", 0)
-        run = fleet.move(run, Stopping(run.place, pid), now, request.reason)
+        run = fleet.move(run, Stopping(run.place, run.pid), now, request.reason)
     stop(fleet, run)
 
 

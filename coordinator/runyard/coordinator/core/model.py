@@ -112,10 +112,11 @@ class Stopping:
 
 @dataclass(frozen=True)
 class Finished:
-    """The attempt is provably over. `place` is None if no node ever had it."""
+    """The attempt is provably over. `place` is None if no node ever had it, `pid` 0 if no worker was seen."""
 
     outcome: run_pb2.Outcome
     place: Place | None
+    pid: int = 0
 
 
 Placed = Assigned | Starting | Running | Stopping
@@ -177,6 +178,11 @@ class Run:
     def place(self) -> Place | None:
         """Where the attempt is or was."""
         return None if isinstance(self.phase, Queued) else self.phase.place
+
+    @property
+    def pid(self) -> int:
+        """Process ID of the worker on its node; 0 while none was seen."""
+        return self.phase.pid if isinstance(self.phase, Running | Stopping | Finished) else 0
 
     @property
     def is_live(self) -> bool:

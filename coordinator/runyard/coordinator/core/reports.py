@@ -50,7 +50,7 @@ def finish(fleet: Fleet, now: Instant, run: Run, outcome: run_pb2.Outcome) -> No
         named.CopyFrom(outcome)
         named.kind, named.message = run.stop.outcome, run.stop.reason
         outcome = named
-    fleet.move(run, Finished(outcome, run.place), now, outcome.message)
+    fleet.move(run, Finished(outcome, run.place, run.pid), now, outcome.message)
 
 
 def _apply(fleet: Fleet, now: Instant, run: Run, place: Place, status: agent_pb2.AttemptStatus) -> None:

@@ -10,8 +10,6 @@ from runyard.coordinator.core.model import (
     Phase,
     Ready,
     Run,
-    Running,
-    Stopping,
     Suspect,
 )
 from runyard.coordinator.store.rows import Row, phase_name
@@ -46,7 +44,7 @@ def run_view(fleet: Fleet, run: Run) -> run_pb2.Run:
         stop_requested=run.stop is not None,
         unreachable=fleet.unreachable(run),
         message=fleet.news(run),
-        pid=run.phase.pid if isinstance(run.phase, Running | Stopping) else 0,
+        pid=run.pid,
         outcome=run.phase.outcome if isinstance(run.phase, Finished) else None,
         launched_at=_timestamp(run.times.launched),
         assigned_at=_timestamp(run.times.assigned),

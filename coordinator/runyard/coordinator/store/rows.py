@@ -92,8 +92,8 @@ def _phase_data(phase: Phase) -> Row:
             return {"place": asdict(place)}
         case Running(place=place, pid=pid) | Stopping(place=place, pid=pid):
             return {"place": asdict(place), "pid": pid}
-        case Finished(place=place_or_none):
-            return {"place": asdict(place_or_none)} if place_or_none else {}
+        case Finished(place=place_or_none, pid=pid):
+            return {"place": asdict(place_or_none), "pid": pid} if place_or_none else {}
         case _:
             assert_never(phase)
 
@@ -103,7 +103,7 @@ def _phase_of(name: str, data: Row, outcome: bytes | None) -> Phase:
     if name == "queued":
         return Queued(_pairs(data["refused_by"]))
     if name == "finished":
-        return Finished(run_pb2.Outcome.FromString(outcome or b""), place)
+        return Finished(run_pb2.Outcome.FromString(outcome or b""), place, data.get("pid", 0))
     if place is None:
         raise ValueError(f"a run in phase {name!r} has no place: the database was changed by hand")
     match name:
