@@ -68,7 +68,7 @@ async def serve(settings: CoordinatorSettings) -> int:
     store = Store(settings.state_directory)
     try:
         shell = Shell(store, settings.lease_policy(), settings.retention())
-        server, status = _server(shell)
+        server, status = assemble(shell)
         address = _listen(server, settings)
         shell.start()
         await server.start()
@@ -82,7 +82,8 @@ async def serve(settings: CoordinatorSettings) -> int:
         store.close()
 
 
-def _server(shell: Shell) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
+def assemble(shell: Shell) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
+    """All services on a server that listens nowhere yet, and the status that they show."""
     server = grpc.aio.server(options=SERVER_OPTIONS)
     logs = LogRelay(shell)
     launch_pb2_grpc.add_LaunchServiceServicer_to_server(LaunchService(shell, logs), server)

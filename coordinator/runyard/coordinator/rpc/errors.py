@@ -59,6 +59,10 @@ STATUS: dict[type[Exception], grpc.StatusCode] = {
     ShuttingDown: grpc.StatusCode.UNAVAILABLE,
 }
 
+LONGEST_TEXT = 600
+"""Characters of a refusal. Longer ones may exceed the 8 KiB of metadata that gRPC takes for granted, and the
+client would be told RESOURCE_EXHAUSTED instead."""
+
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -70,7 +74,7 @@ async def answering(context: Context) -> AsyncIterator[None]:
     except tuple(STATUS) as refusal:
         code = next(code for kind, code in STATUS.items() if isinstance(refusal, kind))
         text = str(refusal) or (type(refusal).__doc__ or "").strip()
-        await context.abort(code, text)
+        await context.abort(code, text[:LONGEST_TEXT])
     except (grpc.aio.AbortError, GeneratorExit):
         raise
     except Exception:
