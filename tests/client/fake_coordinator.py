@@ -54,8 +54,9 @@ class FakeCoordinator(launch_pb2_grpc.LaunchServiceServicer, fleet_pb2_grpc.Flee
     # Its life
 
     def start(self, address: str = "127.0.0.1:0") -> Self:
-        # A stream holds its thread; so_reuseport off, so that a taken port is an error.
-        server = grpc.server(ThreadPoolExecutor(32), options=[("grpc.so_reuseport", 0)])
+        # As the coordinator: a taken port is an error, and clients may ping on silent streams.
+        options = [("grpc.so_reuseport", 0), ("grpc.http2.min_ping_interval_without_data_ms", 5_000)]
+        server = grpc.server(ThreadPoolExecutor(32), options=options)  # a stream holds its thread
         launch_pb2_grpc.add_LaunchServiceServicer_to_server(self, server)
         fleet_pb2_grpc.add_FleetServiceServicer_to_server(self, server)
         check: grpc.RpcMethodHandler[bytes, bytes]

@@ -1,9 +1,12 @@
 """The command line against a fake coordinator (see `fake_coordinator.py`) over loopback sockets."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import threading
+import types
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -41,6 +44,7 @@ def runyard(
     """Runs a command in this process, against the fake."""
     monkeypatch.setenv("RUNYARD_ADDRESS", coordinator.address)
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    monkeypatch.setenv("GRPC_VERBOSITY", "ERROR")  # main() sets it, for good
 
     def run(*argv: str) -> Result:
         capfd.readouterr()
@@ -391,7 +395,9 @@ def test_daemons_get_their_arguments_as_they_are(runyard: Command, monkeypatch: 
         seen.append(argv)
         return 7
 
-    monkeypatch.setattr("runyard.coordinator.__main__.main", fake_main)
+    daemon = types.ModuleType("runyard.coordinator.__main__")
+    vars(daemon)["main"] = fake_main
+    monkeypatch.setitem(sys.modules, daemon.__name__, daemon)
     assert runyard("coordinator", "--listen", "127.0.0.1:0", "--check", "--help", "-x").code == 7
     assert seen == [["--listen", "127.0.0.1:0", "--check", "--help", "-x"]]
 
@@ -406,6 +412,45 @@ def test_a_daemon_that_is_not_installed_names_the_extra(
 
 
 # The process
+
+
+def started(coordinator: FakeCoordinator, *argv: str) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "runyard.client.cli.main", *argv],
+        env={**os.environ, "RUNYARD_ADDRESS": coordinator.address},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+@pytest.fixture
+def talkative(coordinator: FakeCoordinator) -> None:
+    """A live run with more output than a pipe holds."""
+    coordinator.put_run(run_pb2.Run(run_id=RUN, phase=run_pb2.PHASE_RUNNING))
+    coordinator.logs[RUN, STDOUT] = b"line\n" * 200_000
+
+
+@pytest.mark.usefixtures("talkative")
+def test_a_reader_that_leaves_ends_the_following_quietly(coordinator: FakeCoordinator) -> None:
+    following = started(coordinator, "run", "logs", "-f", RUN)
+    assert following.stdout is not None
+    assert following.stderr is not None
+    assert following.stdout.readline() == b"line\n"
+    following.stdout.close()
+    assert following.wait(30) == 1
+    assert following.stderr.read() == b""
+    following.stderr.close()
+
+
+@pytest.mark.usefixtures("talkative")
+@pytest.mark.parametrize("argv", [("run", "logs", "-f", "--tail", "1"), ("run", "stop", "--wait")])
+def test_ctrl_c_ends_a_waiting_command_at_once(coordinator: FakeCoordinator, argv: tuple[str, ...]) -> None:
+    waiting = started(coordinator, *argv, RUN)
+    streams = {"logs": "ReadLogs", "stop": "WatchRuns"}
+    wait_until(lambda: coordinator.requests(streams[argv[1]]), lambda: coordinator.calls)
+    waiting.send_signal(signal.SIGINT)
+    _, err = waiting.communicate(timeout=30)
+    assert (waiting.returncode, err) == (130, b"")
 
 
 def python(program: str) -> subprocess.CompletedProcess[str]:

@@ -51,7 +51,7 @@ class Client:
 
     It connects when it is first used. A forked child opens a channel of its own: gRPC's does not survive
     a fork. What no client can mend: a child that was forked while another thread was inside gRPC, in a call
-    or reading a stream, may crash when it uses gRPC itself.
+    or reading a stream, may crash when it uses gRPC itself; with GRPC_ENABLE_FORK_SUPPORT=0 it always hangs.
 
     All calls raise `RunyardError`; `CoordinatorUnreachable` says that nothing is known of the call's effect.
     """

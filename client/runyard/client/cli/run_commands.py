@@ -2,6 +2,7 @@
 
 import enum
 import getpass
+import queue
 import socket
 import sys
 import threading
@@ -19,7 +20,7 @@ from runyard.client.cli.run_logs import AttemptLog
 from runyard.client.cli.tables import print_run, print_runs
 from runyard.client.cli.words import state_word
 from runyard.client.client import Client
-from runyard.client.errors import CoordinatorUnreachable, ResourceExhausted, RunNotFound, RunyardError
+from runyard.client.errors import CoordinatorUnreachable, ResourceExhausted, RunNotFound
 from runyard.v1 import launch_pb2, run_pb2
 
 app = typer.Typer(help="List, show, read and stop runs.", no_args_is_help=True, rich_markup_mode=None)
@@ -184,7 +185,7 @@ def _until_finished(client: Client, run: run_pb2.Run, timeout: float) -> run_pb2
 
 def _follow(logs: list[AttemptLog], tail: int | None) -> None:
     """Follows each log in a thread of its own; the first error ends the command."""
-    failures: list[RunyardError | BrokenPipeError] = []
+    ends: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
 
     def copy(log: AttemptLog) -> None:
         try:
@@ -193,16 +194,16 @@ def _follow(logs: list[AttemptLog], tail: int | None) -> None:
                 lines, offset = log.last_lines(tail)
                 _write(log, [lines])
             _write(log, log.follow(offset, lambda news: print(f"runyard: {news}", file=sys.stderr)))
-        except (RunyardError, BrokenPipeError) as error:
-            failures.append(error)
+        except Exception as error:
+            ends.put(error)
+        else:
+            ends.put(None)
 
-    threads = [threading.Thread(target=copy, args=(log,), daemon=True) for log in logs]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failures:
-        raise failures[0]
+    for log in logs:
+        threading.Thread(target=copy, args=(log,), daemon=True).start()
+    for _ in logs:
+        if (error := ends.get()) is not None:
+            raise error
 
 
 def _write(log: AttemptLog, chunks: Iterable[bytes]) -> None:
