@@ -151,8 +151,8 @@ async def test_watcher_that_reads_too_slowly_is_told_so_after_what_was_kept_for_
     coordinator: Serving, agent: StubAgent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watchers, "LIMIT", 3)
-    watch = Watch(coordinator, run_ids=[run_id(number) for number in range(50)])
     await launch_many(coordinator, 1)
+    watch = Watch(coordinator)
     await watch.next()
     # One step of the event loop in which ten runs change: more than the watcher can take meanwhile.
     for run in [coordinator.shell.fleet.runs[run_id(1)]] * 10:

@@ -17,6 +17,9 @@ PIECES = 16
 FIRST_PIECE = 15.0
 """Seconds for the agent to begin; a live agent answers at once."""
 
+NEWS_WITHIN = 5.0
+"""Seconds between the end of a followed log and the news, on another stream, that its attempt is over."""
+
 
 class Transfer:
     """One log on its way from an agent to a reader."""
@@ -61,13 +64,14 @@ class LogRelay:
         Raises:
             InvalidField: No stream is named.
             NotFound: No node ever had the attempt, or its log is gone.
-            Unavailable: The node is silent.
+            Unavailable: The node is silent, or a log that is followed broke off.
         """
         if request.stream not in (launch_pb2.LOG_STREAM_STDOUT, launch_pb2.LOG_STREAM_STDERR):
             raise InvalidField("stream", "is not set; give STDOUT or STDERR")
         attempt = request.attempt if request.HasField("attempt") else run.attempt
         node_id = await self._node_of(run, attempt)
         transfer_id, transfer = uuid.uuid4().hex, Transfer()
+        sent = 0
         self._transfers[transfer_id] = transfer
         try:
             self._ask(node_id, transfer_id, request, attempt)
@@ -77,6 +81,9 @@ class LogRelay:
                 if piece.error:
                     raise NotFound(f"node {node_id}: {piece.error}")
                 yield launch_pb2.ReadLogsResponse(offset=piece.offset, data=piece.data)
+                sent += len(piece.data)
+            if request.follow and not 0 < request.limit <= sent:
+                await self._require_over(request.run_id, attempt, node_id)
         except TimeoutError:
             raise Unavailable(f"node {node_id} did not send the log within {FIRST_PIECE:g} s") from None
         finally:
@@ -108,6 +115,20 @@ class LogRelay:
         if not nodes:
             raise NotFound(f"attempt {attempt} of run {run.run_id} never reached a node, so it has no log")
         return str(nodes[-1])
+
+    async def _require_over(self, run_id: str, attempt: int, node_id: str) -> None:
+        """A lost connection looks like the end of the log, so what counts is the end of the attempt."""
+        with self._shell.watchers.watching() as watcher:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(NEWS_WITHIN):
+                    while self._is_live(run_id, attempt):
+                        await watcher.next()
+            if self._is_live(run_id, attempt):
+                raise Unavailable(f"the log from node {node_id} broke off; read on from the last offset")
+
+    def _is_live(self, run_id: str, attempt: int) -> bool:
+        run = self._shell.fleet.runs.get(run_id)
+        return run is not None and run.attempt == attempt and run.is_live
 
     def _ask(self, node_id: str, transfer_id: str, request: launch_pb2.ReadLogsRequest, attempt: int) -> None:
         node = self._shell.fleet.nodes.get(node_id)
