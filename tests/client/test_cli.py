@@ -1,90 +1,17 @@
 """The command line against a fake coordinator (see `fake_coordinator.py`) over loopback sockets."""
 
-import json
-import os
-import signal
 import subprocess
 import sys
 import threading
 import types
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
 import grpc
 import pytest
-from client.fake_coordinator import STDERR, STDOUT, FakeCoordinator
+from client.commands import RUN, SIBLING, Command, Result
+from client.fake_coordinator import FakeCoordinator
 from waiting import wait_until
 
-from runyard.client.cli import run_logs
-from runyard.client.cli.main import main
-from runyard.v1 import fleet_pb2, launch_pb2, run_pb2
-
-RUN = "8b1a9953-c461-4296-a827-abf8c47804d7"
-SIBLING = "8b1a9953-ffff-4296-a827-abf8c47804d7"
-
-
-@dataclass(frozen=True)
-class Result:
-    code: int
-    out: str
-    err: str
-
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Command = Callable[..., Result]
-
-
-@pytest.fixture
-def runyard(
-    coordinator: FakeCoordinator, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Command:
-    """Runs a command in this process, against the fake."""
-    monkeypatch.setenv("RUNYARD_ADDRESS", coordinator.address)
-    monkeypatch.delenv("DAGSTER_HOME", raising=False)
-    monkeypatch.setenv("GRPC_VERBOSITY", "ERROR")  # main() sets it, for good
-
-    def run(*argv: str) -> Result:
-        capfd.readouterr()
-        code = main(list(argv))
-        seen = capfd.readouterr()
-        return Result(code, seen.out, seen.err)
-
-    return run
-
-
-@pytest.fixture
-def orders(coordinator: FakeCoordinator) -> run_pb2.Run:
-    """A finished run that was killed for want of memory."""
-    run = run_pb2.Run(
-        run_id=RUN,
-        attempt=2,
-        resume_number=1,
-        deployment="shop",
-        job="orders",
-        location="shop.py",
-        phase=run_pb2.PHASE_FINISHED,
-        cluster="east",
-        node="n1",
-        pid=4711,
-        outcome=run_pb2.Outcome(
-            kind=run_pb2.OUTCOME_KIND_OOM_KILLED,
-            signal=9,
-            message="killed for want of memory",
-            stderr_tail="loading [bold]\nKilled\n",
-            peak_rss_bytes=3 * 1024**3,
-        ),
-    )
-    run.launched_at.FromJsonString("2026-03-01T10:00:00Z")
-    run.running_at.FromJsonString("2026-03-01T10:00:02.5Z")
-    run.finished_at.FromJsonString("2026-03-01T10:05:00Z")
-    event = launch_pb2.RunEvent(attempt=2, phase=run_pb2.PHASE_RUNNING, node="n1", message="worker started")
-    event.at.FromJsonString("2026-03-01T10:00:02.5Z")
-    coordinator.events[RUN] = [event]
-    coordinator.put_run(run)
-    return run
+from runyard.v1 import fleet_pb2, run_pb2
 
 
 @pytest.fixture
@@ -237,71 +164,6 @@ def test_a_beginning_that_fits_none_or_is_too_short_is_refused(runyard: Command)
     )
 
 
-# Logs
-
-
-@pytest.fixture
-def logged(coordinator: FakeCoordinator, orders: run_pb2.Run) -> None:
-    coordinator.logs[RUN, STDOUT] = b"".join(b"out %d\n" % number for number in range(20_000))
-    coordinator.logs[RUN, STDERR] = b"err 1\nerr 2 \xff\nno newline"
-
-
-@pytest.mark.usefixtures("logged")
-def test_logs_go_to_the_output_they_came_from(runyard: Command, coordinator: FakeCoordinator) -> None:
-    both = runyard("run", "logs", RUN)
-    assert both.out.encode() == coordinator.logs[RUN, STDOUT]
-    assert both.err.startswith("err 1\nerr 2 ")
-    assert both.err.endswith("no newline")
-    assert runyard("run", "logs", RUN, "--stream", "stdout").err == ""
-    assert runyard("run", "logs", RUN, "--stream", "stderr").out == ""
-
-
-@pytest.mark.usefixtures("logged")
-@pytest.mark.parametrize("follow", [[], ["--follow"]])
-def test_the_last_lines_of_a_log_are_exactly_as_many_as_asked_for(
-    runyard: Command, coordinator: FakeCoordinator, follow: list[str]
-) -> None:
-    tail = runyard("run", "logs", RUN, "--stream", "stdout", "--tail", "2", *follow)
-    assert tail.out == "out 19998\nout 19999\n"
-    longest = runyard("run", "logs", RUN, "--stream", "stdout", "--tail", "19000", *follow).out
-    assert longest.startswith("out 1000\n")
-    assert (
-        runyard("run", "logs", RUN, "--stream", "stdout", "--tail", "30000", *follow).out.count("\n")
-        == 20_000
-    )
-    assert runyard("run", "logs", RUN, "--tail", "0", *follow).out == ""
-
-
-def test_long_lines_are_found_whole(
-    coordinator: FakeCoordinator, runyard: Command, orders: run_pb2.Run
-) -> None:
-    coordinator.logs[RUN, STDOUT] = b"first\n" + b"x" * 300_000 + b"\n" + b"y" * 300_000 + b"\n"
-    tail = runyard("run", "logs", RUN, "--stream", "stdout", "--tail", "2").out
-    assert tail == "x" * 300_000 + "\n" + "y" * 300_000 + "\n"
-
-
-def test_a_followed_log_goes_on_over_a_restart_of_the_coordinator(
-    coordinator: FakeCoordinator, runyard: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(run_logs, "_LONGEST_PAUSE_SECONDS", 0.3)
-    coordinator.put_run(run_pb2.Run(run_id=RUN, attempt=1, phase=run_pb2.PHASE_RUNNING))
-    coordinator.logs[RUN, STDOUT] = b"before\n"
-
-    def restart() -> None:
-        wait_until(lambda: coordinator.requests("ReadLogs"), "the log is being read")
-        coordinator.stop()
-        coordinator.logs[RUN, STDOUT] += b"after\n"
-        coordinator.move(run_pb2.Run(run_id=RUN, phase=run_pb2.PHASE_FINISHED))
-        coordinator.start(coordinator.address)
-
-    restarting = threading.Thread(target=restart)
-    restarting.start()
-    followed = runyard("run", "logs", RUN, "-f", "--stream", "stdout")
-    restarting.join()
-    assert (followed.code, followed.out) == (0, "before\nafter\n")
-    assert "trying again" in followed.err
-
-
 # Stopping
 
 
@@ -412,45 +274,6 @@ def test_a_daemon_that_is_not_installed_names_the_extra(
 
 
 # The process
-
-
-def started(coordinator: FakeCoordinator, *argv: str) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen(
-        [sys.executable, "-m", "runyard.client.cli.main", *argv],
-        env={**os.environ, "RUNYARD_ADDRESS": coordinator.address},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-
-
-@pytest.fixture
-def talkative(coordinator: FakeCoordinator) -> None:
-    """A live run with more output than a pipe holds."""
-    coordinator.put_run(run_pb2.Run(run_id=RUN, phase=run_pb2.PHASE_RUNNING))
-    coordinator.logs[RUN, STDOUT] = b"line\n" * 200_000
-
-
-@pytest.mark.usefixtures("talkative")
-def test_a_reader_that_leaves_ends_the_following_quietly(coordinator: FakeCoordinator) -> None:
-    following = started(coordinator, "run", "logs", "-f", RUN)
-    assert following.stdout is not None
-    assert following.stderr is not None
-    assert following.stdout.readline() == b"line\n"
-    following.stdout.close()
-    assert following.wait(30) == 1
-    assert following.stderr.read() == b""
-    following.stderr.close()
-
-
-@pytest.mark.usefixtures("talkative")
-@pytest.mark.parametrize("argv", [("run", "logs", "-f", "--tail", "1"), ("run", "stop", "--wait")])
-def test_ctrl_c_ends_a_waiting_command_at_once(coordinator: FakeCoordinator, argv: tuple[str, ...]) -> None:
-    waiting = started(coordinator, *argv, RUN)
-    streams = {"logs": "ReadLogs", "stop": "WatchRuns"}
-    wait_until(lambda: coordinator.requests(streams[argv[1]]), lambda: coordinator.calls)
-    waiting.send_signal(signal.SIGINT)
-    _, err = waiting.communicate(timeout=30)
-    assert (waiting.returncode, err) == (130, b"")
 
 
 def python(program: str) -> subprocess.CompletedProcess[str]:
