@@ -1,6 +1,8 @@
 """A client that crosses a fork, in processes of their own: gRPC and fork do not mix inside a test process."""
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 
@@ -32,13 +34,19 @@ print("done")
 
 @pytest.mark.parametrize("moment", ["unused", "connected"])
 def test_a_client_works_on_both_sides_of_a_fork(coordinator: FakeCoordinator, moment: str) -> None:
-    ended = subprocess.run(
+    # Without what another part's tests may have set for processes that never fork.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GRPC_")}
+    parent = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, coordinator.address, moment],
-        # What another part's tests may have set for processes that never fork.
-        env={name: value for name, value in os.environ.items() if not name.startswith("GRPC_")},
-        capture_output=True,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=60,
-        check=False,
+        process_group=0,
     )
-    assert (ended.returncode, ended.stdout) == (0, "done\n"), ended.stderr
+    try:
+        out, err = parent.communicate(timeout=60)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(parent.pid, signal.SIGKILL)  # a child that hangs must not outlive the test
+    assert (parent.returncode, out) == (0, "done\n"), err
