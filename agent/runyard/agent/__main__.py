@@ -2,12 +2,8 @@
 
 import argparse
 import asyncio
-import os
 import sys
 from pathlib import Path
-
-# Set before grpc is loaded: this process never forks, and the handlers only make noise.
-os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 from runyard.agent.config import AgentSettings
 from runyard.agent.drivers.base import DriverError
