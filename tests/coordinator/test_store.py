@@ -1,6 +1,5 @@
 """The account on disk: what was written is there after, whole groups or nothing, and old files open."""
 
-import contextlib
 import os
 import shutil
 import sqlite3
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from coordinator.accounts import OUTCOME, PLACE, in_every_phase, make_node, make_run, whole_account
+from coordinator.small_disk import fill_up, mounted
 
 from runyard.coordinator.core.effects import DropRun, SaveNode, SaveRun, SaveTombstone
 from runyard.coordinator.core.model import Finished, Queued, Running, Suspect, Tombstone
@@ -163,30 +163,10 @@ def test_snapshot_is_dropped_only_when_it_is_old_and_no_run_refers_to_it(store: 
 # A full disk
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 2 MiB, mounted for the test."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small disk needs root; run these tests in a container as root")
-    place = tmp_path / "disk"
-    place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(place)], check=True)
-    yield place
-    subprocess.run(["umount", "--lazy", str(place)], check=True)
-
-
-def fill(disk: Path) -> Path:
-    filler = disk / "filler"
-    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-        while True:
-            file.write(bytes(4_096))
-    return filler
-
-
 def test_full_disk_is_told_apart_nothing_is_written_and_room_is_enough_to_go_on(small_disk: Path) -> None:
     store = Store(small_disk / "state")
     store.write([SaveRun(make_run("before"), "launched")])
-    filler = fill(small_disk)
+    filler = fill_up(small_disk)
     group = [SaveRun(make_run(f"lost-{number}"), "launched") for number in range(50)]
     with pytest.raises(StoreFull, match="state_directory is full"):
         store.write(group)
@@ -202,7 +182,7 @@ def test_full_disk_is_told_apart_nothing_is_written_and_room_is_enough_to_go_on(
 
 def test_store_on_a_disk_that_is_full_already_is_refused_with_a_remedy(small_disk: Path) -> None:
     (small_disk / "state").mkdir()
-    fill(small_disk)
+    fill_up(small_disk)
     with pytest.raises(StoreError, match="is the disk full"):
         Store(small_disk / "state")
 
@@ -274,14 +254,11 @@ def test_directory_is_free_again_after_a_start_that_failed(state: Path) -> None:
 
 
 def test_directory_on_a_read_only_disk_is_refused_with_a_remedy(tmp_path: Path) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("mounting a read-only disk needs root; run these tests in a container as root")
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(tmp_path)], check=True)
-    try:
-        with pytest.raises(StoreError, match=r"Read-only file system.*make it writable"):
-            Store(tmp_path / "state")
-    finally:
-        subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
+    with (
+        mounted(tmp_path / "disk", "ro") as disk,
+        pytest.raises(StoreError, match=r"Read-only file system.*make it writable"),
+    ):
+        Store(disk / "state")
 
 
 def test_file_in_place_of_the_directory_is_refused_with_a_remedy(tmp_path: Path) -> None:

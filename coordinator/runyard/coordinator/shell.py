@@ -23,7 +23,7 @@ from runyard.coordinator.core.effects import (
     Send,
 )
 from runyard.coordinator.core.fleet import Fleet
-from runyard.coordinator.core.leases import LeasePolicy
+from runyard.coordinator.core.leases import LeasePolicy, suspect
 from runyard.coordinator.core.model import Instant
 from runyard.coordinator.outbox import Outbox
 from runyard.coordinator.store.rows import phase_name
@@ -105,7 +105,8 @@ class Shell:
 
     async def decided(self) -> None:
         """Returns when all that was decided so far is durable: what is read then, was never unsaid."""
-        await self._durable([])
+        with contextlib.suppress(StoreFull):  # what did not fit on the disk was taken back
+            await self._durable([])
 
     async def in_writer(self, work: Callable[[], T]) -> T:
         """Runs blocking work on the store in the thread that owns it."""
@@ -155,7 +156,9 @@ class Shell:
         for batch in group:
             for effect in batch.effects:
                 if isinstance(effect, SaveNode):
-                    self.fleet.end_session(self.fleet.nodes[effect.node.node_id], str(cause))
+                    node = self.fleet.nodes[effect.node.node_id]
+                    self.fleet.end_session(node, str(cause))
+                    self.fleet.put_node(suspect(node))
             if not batch.durable.done():
                 batch.durable.set_exception(cause)
         for effect in self.fleet.take_effects():
