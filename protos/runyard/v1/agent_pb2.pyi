@@ -13,7 +13,6 @@ import google.protobuf.descriptor
 import google.protobuf.duration_pb2
 import google.protobuf.internal.containers
 import google.protobuf.message
-import google.protobuf.timestamp_pb2
 import runyard.v1.fleet_pb2
 import runyard.v1.launch_pb2
 import runyard.v1.run_pb2
@@ -137,6 +136,7 @@ class Hello(google.protobuf.message.Message):
     SLOTS_FIELD_NUMBER: builtins.int
     FACTS_FIELD_NUMBER: builtins.int
     ATTEMPTS_FIELD_NUMBER: builtins.int
+    LAST_EPOCH_FIELD_NUMBER: builtins.int
     node_id: builtins.str
     cluster: builtins.str
     installation_id: builtins.str
@@ -149,6 +149,8 @@ class Hello(google.protobuf.message.Message):
     """Range of protocol versions that the agent speaks."""
     protocol_max: builtins.int
     slots: builtins.int
+    last_epoch: builtins.int
+    """Largest `Welcome.node_epoch` on the agent's disk. One that went back tells of a disk restored from an old image."""
     @property
     def labels(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]: ...
     @property
@@ -174,9 +176,10 @@ class Hello(google.protobuf.message.Message):
         slots: builtins.int = ...,
         facts: runyard.v1.fleet_pb2.NodeFacts | None = ...,
         attempts: collections.abc.Iterable[Global___AttemptStatus] | None = ...,
+        last_epoch: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["facts", b"facts"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempts", b"attempts", "boot_id", b"boot_id", "cluster", b"cluster", "drivers", b"drivers", "facts", b"facts", "installation_id", b"installation_id", "instance_id", b"instance_id", "labels", b"labels", "node_id", b"node_id", "protocol_max", b"protocol_max", "protocol_min", b"protocol_min", "slots", b"slots"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempts", b"attempts", "boot_id", b"boot_id", "cluster", b"cluster", "drivers", b"drivers", "facts", b"facts", "installation_id", b"installation_id", "instance_id", b"instance_id", "labels", b"labels", "last_epoch", b"last_epoch", "node_id", b"node_id", "protocol_max", b"protocol_max", "protocol_min", b"protocol_min", "slots", b"slots"]) -> None: ...
 
 Global___Hello: typing_extensions.TypeAlias = Hello
 
@@ -277,7 +280,7 @@ class AttemptStatus(google.protobuf.message.Message):
     run_id: builtins.str
     attempt: builtins.int
     phase: runyard.v1.run_pb2.Phase.ValueType
-    """STARTING, RUNNING, STOPPING or FINISHED."""
+    """ASSIGNED (on disk, and not started before it is assigned again), STARTING, RUNNING, STOPPING or FINISHED."""
     pid: builtins.int
     """Process ID of the worker. 0 before RUNNING."""
     resume_number: builtins.int
@@ -385,8 +388,9 @@ Global___ReportAck: typing_extensions.TypeAlias = ReportAck
 
 @typing.final
 class Assign(google.protobuf.message.Message):
-    """Tells the agent to start a worker. Repeated until the agent lists the attempt; an attempt that the agent has or
-    had already is not started again.
+    """Offers the agent an attempt to start. Repeated until the agent lists it as STARTING; an attempt that the agent has
+    started before is not started again. The offer holds for `start_within`, counted from when the agent sent the last
+    message that the coordinator had heard; after that the agent must not start it.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -394,19 +398,27 @@ class Assign(google.protobuf.message.Message):
     RUN_ID_FIELD_NUMBER: builtins.int
     ATTEMPT_FIELD_NUMBER: builtins.int
     SPEC_FIELD_NUMBER: builtins.int
+    START_WITHIN_FIELD_NUMBER: builtins.int
+    AFTER_HEARTBEAT_FIELD_NUMBER: builtins.int
     run_id: builtins.str
     attempt: builtins.int
+    after_heartbeat: builtins.int
+    """Sequence of the last heartbeat that the coordinator had heard in this session; 0: only Hello."""
     @property
     def spec(self) -> runyard.v1.run_pb2.LaunchSpec: ...
+    @property
+    def start_within(self) -> google.protobuf.duration_pb2.Duration: ...
     def __init__(
         self,
         *,
         run_id: builtins.str = ...,
         attempt: builtins.int = ...,
         spec: runyard.v1.run_pb2.LaunchSpec | None = ...,
+        start_within: google.protobuf.duration_pb2.Duration | None = ...,
+        after_heartbeat: builtins.int = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["spec", b"spec"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "run_id", b"run_id", "spec", b"spec"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["spec", b"spec", "start_within", b"start_within"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["after_heartbeat", b"after_heartbeat", "attempt", b"attempt", "run_id", b"run_id", "spec", b"spec", "start_within", b"start_within"]) -> None: ...
 
 Global___Assign: typing_extensions.TypeAlias = Assign
 
@@ -524,20 +536,20 @@ class AgentGoodbye(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     REASON_FIELD_NUMBER: builtins.int
-    EXPECT_BACK_AT_FIELD_NUMBER: builtins.int
+    EXPECT_BACK_WITHIN_FIELD_NUMBER: builtins.int
     reason: builtins.str
     @property
-    def expect_back_at(self) -> google.protobuf.timestamp_pb2.Timestamp:
-        """When the agent expects to be back."""
+    def expect_back_within(self) -> google.protobuf.duration_pb2.Duration:
+        """In how long the agent expects to be back. Until then its silence means nothing."""
 
     def __init__(
         self,
         *,
         reason: builtins.str = ...,
-        expect_back_at: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        expect_back_within: google.protobuf.duration_pb2.Duration | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["expect_back_at", b"expect_back_at"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["expect_back_at", b"expect_back_at", "reason", b"reason"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["expect_back_within", b"expect_back_within"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["expect_back_within", b"expect_back_within", "reason", b"reason"]) -> None: ...
 
 Global___AgentGoodbye: typing_extensions.TypeAlias = AgentGoodbye
 

@@ -6,6 +6,7 @@ The nodes and clusters, for people and their tools."""
 import builtins
 import collections.abc
 import google.protobuf.descriptor
+import google.protobuf.duration_pb2
 import google.protobuf.internal.containers
 import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
@@ -33,6 +34,10 @@ class _NodeStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._Enum
     """The session broke; the lease has not run out. Nothing new is placed there."""
     NODE_STATE_UNREACHABLE: _NodeState.ValueType  # 3
     """The lease ran out. Its runs are not presumed dead."""
+    NODE_STATE_LOST: _NodeState.ValueType  # 4
+    """Silent for so long that somebody should look. Its runs are still not presumed dead, unless their own policy
+    says so.
+    """
 
 class NodeState(_NodeState, metaclass=_NodeStateEnumTypeWrapper):
     """What the coordinator makes of a node's silence or speech."""
@@ -44,6 +49,10 @@ NODE_STATE_SUSPECT: NodeState.ValueType  # 2
 """The session broke; the lease has not run out. Nothing new is placed there."""
 NODE_STATE_UNREACHABLE: NodeState.ValueType  # 3
 """The lease ran out. Its runs are not presumed dead."""
+NODE_STATE_LOST: NodeState.ValueType  # 4
+"""Silent for so long that somebody should look. Its runs are still not presumed dead, unless their own policy
+says so.
+"""
 Global___NodeState: typing_extensions.TypeAlias = NodeState
 
 @typing.final
@@ -138,6 +147,8 @@ class Node(google.protobuf.message.Message):
     EPOCH_FIELD_NUMBER: builtins.int
     BOOT_ID_FIELD_NUMBER: builtins.int
     LAST_HEARD_AT_FIELD_NUMBER: builtins.int
+    CORDONED_FIELD_NUMBER: builtins.int
+    DRAINING_FIELD_NUMBER: builtins.int
     node_id: builtins.str
     cluster: builtins.str
     state: Global___NodeState.ValueType
@@ -147,6 +158,10 @@ class Node(google.protobuf.message.Message):
     epoch: builtins.int
     """Counts the sessions of the node, over restarts of the coordinator too."""
     boot_id: builtins.str
+    cordoned: builtins.bool
+    """No new runs are placed here."""
+    draining: builtins.bool
+    """The node is being emptied."""
     @property
     def labels(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]: ...
     @property
@@ -172,9 +187,11 @@ class Node(google.protobuf.message.Message):
         epoch: builtins.int = ...,
         boot_id: builtins.str = ...,
         last_heard_at: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        cordoned: builtins.bool = ...,
+        draining: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["facts", b"facts", "last_heard_at", b"last_heard_at", "load", b"load"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["boot_id", b"boot_id", "cluster", b"cluster", "drivers", b"drivers", "epoch", b"epoch", "facts", b"facts", "labels", b"labels", "last_heard_at", b"last_heard_at", "load", b"load", "node_id", b"node_id", "slots", b"slots", "slots_used", b"slots_used", "state", b"state"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["boot_id", b"boot_id", "cluster", b"cluster", "cordoned", b"cordoned", "draining", b"draining", "drivers", b"drivers", "epoch", b"epoch", "facts", b"facts", "labels", b"labels", "last_heard_at", b"last_heard_at", "load", b"load", "node_id", b"node_id", "slots", b"slots", "slots_used", b"slots_used", "state", b"state"]) -> None: ...
 
 Global___Node: typing_extensions.TypeAlias = Node
 
@@ -308,3 +325,162 @@ class ListClustersResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["clusters", b"clusters"]) -> None: ...
 
 Global___ListClustersResponse: typing_extensions.TypeAlias = ListClustersResponse
+
+@typing.final
+class CordonNodeRequest(google.protobuf.message.Message):
+    """See FleetService.CordonNode."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: builtins.int
+    node_id: builtins.str
+    def __init__(
+        self,
+        *,
+        node_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["node_id", b"node_id"]) -> None: ...
+
+Global___CordonNodeRequest: typing_extensions.TypeAlias = CordonNodeRequest
+
+@typing.final
+class CordonNodeResponse(google.protobuf.message.Message):
+    """See FleetService.CordonNode."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: builtins.int
+    @property
+    def node(self) -> Global___Node: ...
+    def __init__(
+        self,
+        *,
+        node: Global___Node | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["node", b"node"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["node", b"node"]) -> None: ...
+
+Global___CordonNodeResponse: typing_extensions.TypeAlias = CordonNodeResponse
+
+@typing.final
+class UncordonNodeRequest(google.protobuf.message.Message):
+    """See FleetService.UncordonNode."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: builtins.int
+    node_id: builtins.str
+    def __init__(
+        self,
+        *,
+        node_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["node_id", b"node_id"]) -> None: ...
+
+Global___UncordonNodeRequest: typing_extensions.TypeAlias = UncordonNodeRequest
+
+@typing.final
+class UncordonNodeResponse(google.protobuf.message.Message):
+    """See FleetService.UncordonNode."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: builtins.int
+    @property
+    def node(self) -> Global___Node: ...
+    def __init__(
+        self,
+        *,
+        node: Global___Node | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["node", b"node"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["node", b"node"]) -> None: ...
+
+Global___UncordonNodeResponse: typing_extensions.TypeAlias = UncordonNodeResponse
+
+@typing.final
+class DrainNodeRequest(google.protobuf.message.Message):
+    """See FleetService.DrainNode."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: builtins.int
+    DEADLINE_FIELD_NUMBER: builtins.int
+    node_id: builtins.str
+    @property
+    def deadline(self) -> google.protobuf.duration_pb2.Duration:
+        """After this, live runs are stopped. Absent: they are waited for."""
+
+    def __init__(
+        self,
+        *,
+        node_id: builtins.str = ...,
+        deadline: google.protobuf.duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["deadline", b"deadline"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["deadline", b"deadline", "node_id", b"node_id"]) -> None: ...
+
+Global___DrainNodeRequest: typing_extensions.TypeAlias = DrainNodeRequest
+
+@typing.final
+class DrainNodeResponse(google.protobuf.message.Message):
+    """See FleetService.DrainNode."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: builtins.int
+    @property
+    def node(self) -> Global___Node: ...
+    def __init__(
+        self,
+        *,
+        node: Global___Node | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["node", b"node"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["node", b"node"]) -> None: ...
+
+Global___DrainNodeResponse: typing_extensions.TypeAlias = DrainNodeResponse
+
+@typing.final
+class FenceNodeRequest(google.protobuf.message.Message):
+    """See FleetService.FenceNode."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    node_id: builtins.str
+    reason: builtins.str
+    """Who vouches for the node being off, and how; shown as the cause of its runs' end."""
+    def __init__(
+        self,
+        *,
+        node_id: builtins.str = ...,
+        reason: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["node_id", b"node_id", "reason", b"reason"]) -> None: ...
+
+Global___FenceNodeRequest: typing_extensions.TypeAlias = FenceNodeRequest
+
+@typing.final
+class FenceNodeResponse(google.protobuf.message.Message):
+    """See FleetService.FenceNode."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: builtins.int
+    RUNS_ENDED_FIELD_NUMBER: builtins.int
+    runs_ended: builtins.int
+    """How many runs were ended."""
+    @property
+    def node(self) -> Global___Node: ...
+    def __init__(
+        self,
+        *,
+        node: Global___Node | None = ...,
+        runs_ended: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["node", b"node"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["node", b"node", "runs_ended", b"runs_ended"]) -> None: ...
+
+Global___FenceNodeResponse: typing_extensions.TypeAlias = FenceNodeResponse

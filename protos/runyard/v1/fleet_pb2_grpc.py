@@ -50,6 +50,26 @@ class FleetServiceStub(object):
                 request_serializer=runyard_dot_v1_dot_fleet__pb2.ListClustersRequest.SerializeToString,
                 response_deserializer=runyard_dot_v1_dot_fleet__pb2.ListClustersResponse.FromString,
                 _registered_method=True)
+        self.CordonNode = channel.unary_unary(
+                '/runyard.v1.FleetService/CordonNode',
+                request_serializer=runyard_dot_v1_dot_fleet__pb2.CordonNodeRequest.SerializeToString,
+                response_deserializer=runyard_dot_v1_dot_fleet__pb2.CordonNodeResponse.FromString,
+                _registered_method=True)
+        self.UncordonNode = channel.unary_unary(
+                '/runyard.v1.FleetService/UncordonNode',
+                request_serializer=runyard_dot_v1_dot_fleet__pb2.UncordonNodeRequest.SerializeToString,
+                response_deserializer=runyard_dot_v1_dot_fleet__pb2.UncordonNodeResponse.FromString,
+                _registered_method=True)
+        self.DrainNode = channel.unary_unary(
+                '/runyard.v1.FleetService/DrainNode',
+                request_serializer=runyard_dot_v1_dot_fleet__pb2.DrainNodeRequest.SerializeToString,
+                response_deserializer=runyard_dot_v1_dot_fleet__pb2.DrainNodeResponse.FromString,
+                _registered_method=True)
+        self.FenceNode = channel.unary_unary(
+                '/runyard.v1.FleetService/FenceNode',
+                request_serializer=runyard_dot_v1_dot_fleet__pb2.FenceNodeRequest.SerializeToString,
+                response_deserializer=runyard_dot_v1_dot_fleet__pb2.FenceNodeResponse.FromString,
+                _registered_method=True)
 
 
 class FleetServiceServicer(object):
@@ -77,6 +97,36 @@ class FleetServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CordonNode(self, request, context):
+        """Called by operators: no new runs on the node. A repeat changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UncordonNode(self, request, context):
+        """Called by operators: ends a cordon or a drain.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DrainNode(self, request, context):
+        """Called by operators: no new runs, and after the deadline those that are left are stopped. A repeat sets the
+        deadline anew.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FenceNode(self, request, context):
+        """Called by operators who have made sure that the node and all its workers are off: ends its runs as NODE_LOST.
+        FAILED_PRECONDITION while the node is in session.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FleetServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -94,6 +144,26 @@ def add_FleetServiceServicer_to_server(servicer, server):
                     servicer.ListClusters,
                     request_deserializer=runyard_dot_v1_dot_fleet__pb2.ListClustersRequest.FromString,
                     response_serializer=runyard_dot_v1_dot_fleet__pb2.ListClustersResponse.SerializeToString,
+            ),
+            'CordonNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.CordonNode,
+                    request_deserializer=runyard_dot_v1_dot_fleet__pb2.CordonNodeRequest.FromString,
+                    response_serializer=runyard_dot_v1_dot_fleet__pb2.CordonNodeResponse.SerializeToString,
+            ),
+            'UncordonNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.UncordonNode,
+                    request_deserializer=runyard_dot_v1_dot_fleet__pb2.UncordonNodeRequest.FromString,
+                    response_serializer=runyard_dot_v1_dot_fleet__pb2.UncordonNodeResponse.SerializeToString,
+            ),
+            'DrainNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainNode,
+                    request_deserializer=runyard_dot_v1_dot_fleet__pb2.DrainNodeRequest.FromString,
+                    response_serializer=runyard_dot_v1_dot_fleet__pb2.DrainNodeResponse.SerializeToString,
+            ),
+            'FenceNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.FenceNode,
+                    request_deserializer=runyard_dot_v1_dot_fleet__pb2.FenceNodeRequest.FromString,
+                    response_serializer=runyard_dot_v1_dot_fleet__pb2.FenceNodeResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -178,6 +248,114 @@ class FleetService(object):
             '/runyard.v1.FleetService/ListClusters',
             runyard_dot_v1_dot_fleet__pb2.ListClustersRequest.SerializeToString,
             runyard_dot_v1_dot_fleet__pb2.ListClustersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CordonNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runyard.v1.FleetService/CordonNode',
+            runyard_dot_v1_dot_fleet__pb2.CordonNodeRequest.SerializeToString,
+            runyard_dot_v1_dot_fleet__pb2.CordonNodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UncordonNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runyard.v1.FleetService/UncordonNode',
+            runyard_dot_v1_dot_fleet__pb2.UncordonNodeRequest.SerializeToString,
+            runyard_dot_v1_dot_fleet__pb2.UncordonNodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runyard.v1.FleetService/DrainNode',
+            runyard_dot_v1_dot_fleet__pb2.DrainNodeRequest.SerializeToString,
+            runyard_dot_v1_dot_fleet__pb2.DrainNodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FenceNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runyard.v1.FleetService/FenceNode',
+            runyard_dot_v1_dot_fleet__pb2.FenceNodeRequest.SerializeToString,
+            runyard_dot_v1_dot_fleet__pb2.FenceNodeResponse.FromString,
             options,
             channel_credentials,
             insecure,

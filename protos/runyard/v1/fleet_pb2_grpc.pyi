@@ -73,7 +73,71 @@ _FleetServiceListClustersType = typing_extensions.TypeVar(
     ],
 )
 
-class FleetServiceStub(typing.Generic[_FleetServiceListNodesType, _FleetServiceGetNodeType, _FleetServiceListClustersType]):
+_FleetServiceCordonNodeType = typing_extensions.TypeVar(
+    '_FleetServiceCordonNodeType',
+    grpc.UnaryUnaryMultiCallable[
+        runyard.v1.fleet_pb2.CordonNodeRequest,
+        runyard.v1.fleet_pb2.CordonNodeResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        runyard.v1.fleet_pb2.CordonNodeRequest,
+        runyard.v1.fleet_pb2.CordonNodeResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        runyard.v1.fleet_pb2.CordonNodeRequest,
+        runyard.v1.fleet_pb2.CordonNodeResponse,
+    ],
+)
+
+_FleetServiceUncordonNodeType = typing_extensions.TypeVar(
+    '_FleetServiceUncordonNodeType',
+    grpc.UnaryUnaryMultiCallable[
+        runyard.v1.fleet_pb2.UncordonNodeRequest,
+        runyard.v1.fleet_pb2.UncordonNodeResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        runyard.v1.fleet_pb2.UncordonNodeRequest,
+        runyard.v1.fleet_pb2.UncordonNodeResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        runyard.v1.fleet_pb2.UncordonNodeRequest,
+        runyard.v1.fleet_pb2.UncordonNodeResponse,
+    ],
+)
+
+_FleetServiceDrainNodeType = typing_extensions.TypeVar(
+    '_FleetServiceDrainNodeType',
+    grpc.UnaryUnaryMultiCallable[
+        runyard.v1.fleet_pb2.DrainNodeRequest,
+        runyard.v1.fleet_pb2.DrainNodeResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        runyard.v1.fleet_pb2.DrainNodeRequest,
+        runyard.v1.fleet_pb2.DrainNodeResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        runyard.v1.fleet_pb2.DrainNodeRequest,
+        runyard.v1.fleet_pb2.DrainNodeResponse,
+    ],
+)
+
+_FleetServiceFenceNodeType = typing_extensions.TypeVar(
+    '_FleetServiceFenceNodeType',
+    grpc.UnaryUnaryMultiCallable[
+        runyard.v1.fleet_pb2.FenceNodeRequest,
+        runyard.v1.fleet_pb2.FenceNodeResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        runyard.v1.fleet_pb2.FenceNodeRequest,
+        runyard.v1.fleet_pb2.FenceNodeResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        runyard.v1.fleet_pb2.FenceNodeRequest,
+        runyard.v1.fleet_pb2.FenceNodeResponse,
+    ],
+)
+
+class FleetServiceStub(typing.Generic[_FleetServiceListNodesType, _FleetServiceGetNodeType, _FleetServiceListClustersType, _FleetServiceCordonNodeType, _FleetServiceUncordonNodeType, _FleetServiceDrainNodeType, _FleetServiceFenceNodeType]):
     """Called by the command line and by dashboards."""
 
     @typing.overload
@@ -89,6 +153,22 @@ class FleetServiceStub(typing.Generic[_FleetServiceListNodesType, _FleetServiceG
         grpc.UnaryUnaryMultiCallable[
             runyard.v1.fleet_pb2.ListClustersRequest,
             runyard.v1.fleet_pb2.ListClustersResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            runyard.v1.fleet_pb2.CordonNodeRequest,
+            runyard.v1.fleet_pb2.CordonNodeResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            runyard.v1.fleet_pb2.UncordonNodeRequest,
+            runyard.v1.fleet_pb2.UncordonNodeResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            runyard.v1.fleet_pb2.DrainNodeRequest,
+            runyard.v1.fleet_pb2.DrainNodeResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            runyard.v1.fleet_pb2.FenceNodeRequest,
+            runyard.v1.fleet_pb2.FenceNodeResponse,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -106,6 +186,22 @@ class FleetServiceStub(typing.Generic[_FleetServiceListNodesType, _FleetServiceG
             runyard.v1.fleet_pb2.ListClustersRequest,
             runyard.v1.fleet_pb2.ListClustersResponse,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            runyard.v1.fleet_pb2.CordonNodeRequest,
+            runyard.v1.fleet_pb2.CordonNodeResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            runyard.v1.fleet_pb2.UncordonNodeRequest,
+            runyard.v1.fleet_pb2.UncordonNodeResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            runyard.v1.fleet_pb2.DrainNodeRequest,
+            runyard.v1.fleet_pb2.DrainNodeResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            runyard.v1.fleet_pb2.FenceNodeRequest,
+            runyard.v1.fleet_pb2.FenceNodeResponse,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     ListNodes: _FleetServiceListNodesType
@@ -116,6 +212,22 @@ class FleetServiceStub(typing.Generic[_FleetServiceListNodesType, _FleetServiceG
 
     ListClusters: _FleetServiceListClustersType
     """The clusters, each with the sum over its nodes."""
+
+    CordonNode: _FleetServiceCordonNodeType
+    """Called by operators: no new runs on the node. A repeat changes nothing."""
+
+    UncordonNode: _FleetServiceUncordonNodeType
+    """Called by operators: ends a cordon or a drain."""
+
+    DrainNode: _FleetServiceDrainNodeType
+    """Called by operators: no new runs, and after the deadline those that are left are stopped. A repeat sets the
+    deadline anew.
+    """
+
+    FenceNode: _FleetServiceFenceNodeType
+    """Called by operators who have made sure that the node and all its workers are off: ends its runs as NODE_LOST.
+    FAILED_PRECONDITION while the node is in session.
+    """
 
 FleetServiceAsyncStub: typing_extensions.TypeAlias = FleetServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
@@ -129,6 +241,22 @@ FleetServiceAsyncStub: typing_extensions.TypeAlias = FleetServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         runyard.v1.fleet_pb2.ListClustersRequest,
         runyard.v1.fleet_pb2.ListClustersResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        runyard.v1.fleet_pb2.CordonNodeRequest,
+        runyard.v1.fleet_pb2.CordonNodeResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        runyard.v1.fleet_pb2.UncordonNodeRequest,
+        runyard.v1.fleet_pb2.UncordonNodeResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        runyard.v1.fleet_pb2.DrainNodeRequest,
+        runyard.v1.fleet_pb2.DrainNodeResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        runyard.v1.fleet_pb2.FenceNodeRequest,
+        runyard.v1.fleet_pb2.FenceNodeResponse,
     ],
 ]
 
@@ -158,5 +286,41 @@ class FleetServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[runyard.v1.fleet_pb2.ListClustersResponse, collections.abc.Awaitable[runyard.v1.fleet_pb2.ListClustersResponse]]:
         """The clusters, each with the sum over its nodes."""
+
+    @abc.abstractmethod
+    def CordonNode(
+        self,
+        request: runyard.v1.fleet_pb2.CordonNodeRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[runyard.v1.fleet_pb2.CordonNodeResponse, collections.abc.Awaitable[runyard.v1.fleet_pb2.CordonNodeResponse]]:
+        """Called by operators: no new runs on the node. A repeat changes nothing."""
+
+    @abc.abstractmethod
+    def UncordonNode(
+        self,
+        request: runyard.v1.fleet_pb2.UncordonNodeRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[runyard.v1.fleet_pb2.UncordonNodeResponse, collections.abc.Awaitable[runyard.v1.fleet_pb2.UncordonNodeResponse]]:
+        """Called by operators: ends a cordon or a drain."""
+
+    @abc.abstractmethod
+    def DrainNode(
+        self,
+        request: runyard.v1.fleet_pb2.DrainNodeRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[runyard.v1.fleet_pb2.DrainNodeResponse, collections.abc.Awaitable[runyard.v1.fleet_pb2.DrainNodeResponse]]:
+        """Called by operators: no new runs, and after the deadline those that are left are stopped. A repeat sets the
+        deadline anew.
+        """
+
+    @abc.abstractmethod
+    def FenceNode(
+        self,
+        request: runyard.v1.fleet_pb2.FenceNodeRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[runyard.v1.fleet_pb2.FenceNodeResponse, collections.abc.Awaitable[runyard.v1.fleet_pb2.FenceNodeResponse]]:
+        """Called by operators who have made sure that the node and all its workers are off: ends its runs as NODE_LOST.
+        FAILED_PRECONDITION while the node is in session.
+        """
 
 def add_FleetServiceServicer_to_server(servicer: FleetServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

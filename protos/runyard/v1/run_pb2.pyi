@@ -106,6 +106,8 @@ class _OutcomeKindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """The node is provably gone together with its workers, for example because it rebooted."""
     OUTCOME_KIND_EXIT_UNKNOWN: _OutcomeKind.ValueType  # 8
     """The worker is over and nobody saw how."""
+    OUTCOME_KIND_NODE_SHUTDOWN: _OutcomeKind.ValueType  # 9
+    """The worker was stopped because its machine shut down."""
 
 class OutcomeKind(_OutcomeKind, metaclass=_OutcomeKindEnumTypeWrapper):
     """How an attempt ended."""
@@ -127,6 +129,8 @@ OUTCOME_KIND_NODE_LOST: OutcomeKind.ValueType  # 7
 """The node is provably gone together with its workers, for example because it rebooted."""
 OUTCOME_KIND_EXIT_UNKNOWN: OutcomeKind.ValueType  # 8
 """The worker is over and nobody saw how."""
+OUTCOME_KIND_NODE_SHUTDOWN: OutcomeKind.ValueType  # 9
+"""The worker was stopped because its machine shut down."""
 Global___OutcomeKind: typing_extensions.TypeAlias = OutcomeKind
 
 @typing.final
@@ -268,6 +272,7 @@ class Policies(google.protobuf.message.Message):
     MAX_QUEUE_TIME_FIELD_NUMBER: builtins.int
     START_TIMEOUT_FIELD_NUMBER: builtins.int
     GRACE_FIELD_NUMBER: builtins.int
+    STOP_AFTER_FIELD_NUMBER: builtins.int
     @property
     def max_queue_time(self) -> google.protobuf.duration_pb2.Duration:
         """From LaunchRun until a node holds the attempt. Passed: FINISHED with TIMED_OUT."""
@@ -280,15 +285,23 @@ class Policies(google.protobuf.message.Message):
     def grace(self) -> google.protobuf.duration_pb2.Duration:
         """Between SIGTERM and SIGKILL when the worker is stopped."""
 
+    @property
+    def stop_after(self) -> google.protobuf.duration_pb2.Duration:
+        """When its node has had no contact with the coordinator for so long, the node stops the worker by itself, also
+        while the agent is dead; a while later the coordinator presumes it gone (NODE_LOST), so that the run can go on
+        elsewhere. Absent: the worker is kept, whatever happens to the connection. No shorter than a lease.
+        """
+
     def __init__(
         self,
         *,
         max_queue_time: google.protobuf.duration_pb2.Duration | None = ...,
         start_timeout: google.protobuf.duration_pb2.Duration | None = ...,
         grace: google.protobuf.duration_pb2.Duration | None = ...,
+        stop_after: google.protobuf.duration_pb2.Duration | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["grace", b"grace", "max_queue_time", b"max_queue_time", "start_timeout", b"start_timeout"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["grace", b"grace", "max_queue_time", b"max_queue_time", "start_timeout", b"start_timeout"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["grace", b"grace", "max_queue_time", b"max_queue_time", "start_timeout", b"start_timeout", "stop_after", b"stop_after"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["grace", b"grace", "max_queue_time", b"max_queue_time", "start_timeout", b"start_timeout", "stop_after", b"stop_after"]) -> None: ...
 
 Global___Policies: typing_extensions.TypeAlias = Policies
 
