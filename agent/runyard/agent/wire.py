@@ -64,7 +64,9 @@ def outcome_of(outcome: Outcome) -> run_pb2.Outcome:
 
 def _phase_of(phase: AttemptPhase) -> run_pb2.Phase.ValueType:
     match phase:
-        case Accepted() | Starting():
+        case Accepted():
+            return run_pb2.PHASE_ASSIGNED
+        case Starting():
             return run_pb2.PHASE_STARTING
         case Running():
             return run_pb2.PHASE_RUNNING

@@ -26,6 +26,7 @@ class OutcomeKind(enum.Enum):
     TIMED_OUT = "timed_out"
     NODE_LOST = "node_lost"
     EXIT_UNKNOWN = "exit_unknown"
+    NODE_SHUTDOWN = "node_shutdown"
 
 
 @dataclass(frozen=True)

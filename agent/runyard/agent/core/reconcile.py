@@ -45,20 +45,20 @@ class Holdings:
     # From the disk, at start
 
     def on_recovered(self, found: Iterable[HeldAttempt]) -> list[Effect]:
-        """Takes up what the run directories hold; what provably never started is started now."""
-        effects: list[Effect] = []
-        for attempt in found:
-            self._held[attempt.key] = attempt
-            if isinstance(attempt.phase, Accepted):
-                effects.extend(self._start(attempt))
-        return effects
+        """Takes up what the run directories hold.
+
+        What never started waits until it is assigned again: a disk that was restored from an old image may hold
+        attempts that have long run.
+        """
+        self._held.update((attempt.key, attempt) for attempt in found)
+        return []
 
     # From the coordinator
 
     def on_assign(self, key: AttemptKey, identity: LaunchIdentity, spec: run_pb2.LaunchSpec) -> list[Effect]:
         """Takes an assignment, unless this agent has or had the attempt, or one that excludes it."""
         if held := self._held.get(key):
-            return [Report(held)]
+            return self._start(held) if isinstance(held.phase, Accepted) else [Report(held)]
         if reason := self._rejected.get(key):
             return [Reject(key, reason)]
         for other in self._held.values():
@@ -72,6 +72,10 @@ class Holdings:
     def on_accepted(self, key: AttemptKey, identity: LaunchIdentity) -> list[Effect]:
         """The attempt is on disk, and nobody has started it."""
         return self._start(HeldAttempt(key, identity))
+
+    def on_postponed(self, key: AttemptKey, identity: LaunchIdentity) -> list[Effect]:
+        """The attempt is on disk, but the offer ran out meanwhile: it waits for the next one."""
+        return [Report(self._hold(HeldAttempt(key, identity)))]
 
     def on_not_accepted(self, key: AttemptKey, reason: str) -> list[Effect]:
         """The attempt could not be written to disk, so it can never start here."""
