@@ -36,6 +36,9 @@ class CoordinatorSettings(Settings):
     lease: float = Field(default=_LEASES.shortest_lease, gt=0)
     """Silence after which a node counts as unreachable; at least three heartbeats."""
 
+    lost_after: float = Field(default=_LEASES.lost_after, gt=0)
+    """Silence after which a node counts as lost: a reason to look, not a verdict on its runs."""
+
     recovery: float = Field(default=_LEASES.recovery, ge=0)
     """After a start, for how long silence means nothing."""
 
@@ -60,7 +63,10 @@ class CoordinatorSettings(Settings):
     def lease_policy(self) -> LeasePolicy:
         """The rhythm of heartbeats."""
         return LeasePolicy(
-            shortest_interval=self.heartbeat_interval, shortest_lease=self.lease, recovery=self.recovery
+            shortest_interval=self.heartbeat_interval,
+            shortest_lease=self.lease,
+            lost_after=self.lost_after,
+            recovery=self.recovery,
         )
 
     def retention(self) -> Retention:

@@ -47,8 +47,8 @@ class Holdings:
     def on_recovered(self, found: Iterable[HeldAttempt]) -> list[Effect]:
         """Takes up what the run directories hold.
 
-        What never started waits until it is assigned again: a disk that was restored from an old image may hold
-        attempts that have long run.
+        What never started waits until it is assigned again: a disk that was restored from an old image may
+        hold attempts that have long run.
         """
         self._held.update((attempt.key, attempt) for attempt in found)
         return []

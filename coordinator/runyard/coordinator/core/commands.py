@@ -17,7 +17,14 @@ def duration(seconds: float) -> Duration:
 def assign(fleet: Fleet, run: Run) -> None:
     """Tells the run's node to start the attempt."""
     assert run.place is not None
-    command = agent_pb2.Assign(run_id=run.run_id, attempt=run.attempt, spec=run.launch.spec)
+    node = fleet.nodes.get(run.place.node)
+    command = agent_pb2.Assign(
+        run_id=run.run_id,
+        attempt=run.attempt,
+        spec=run.launch.spec,
+        start_within=duration(fleet.leases.offer(run.launch.policies)),
+        after_heartbeat=node.heartbeat if node else 0,
+    )
     fleet.send(run.place.node, agent_pb2.SessionResponse(assign=command))
 
 

@@ -4,8 +4,18 @@ from dataclasses import dataclass
 
 from runyard.coordinator.core.fleet import Fleet
 from runyard.coordinator.core.launching import end, place_waiting
-from runyard.coordinator.core.leases import expire
-from runyard.coordinator.core.model import Assigned, Finished, Instant, Queued, Run, Starting, StopRequest
+from runyard.coordinator.core.leases import gone_after, hear, is_storm, silent
+from runyard.coordinator.core.model import (
+    Assigned,
+    Draining,
+    Finished,
+    Instant,
+    Queued,
+    Run,
+    Starting,
+    StopRequest,
+)
+from runyard.coordinator.core.reports import finish
 from runyard.v1 import run_pb2
 
 
@@ -26,21 +36,63 @@ class Retention:
     tombstone_seconds: float = 3600.0
 
 
+FREEZE = 5.0
+"""Seconds between two ticks from which on it is the coordinator that was away, not the nodes."""
+
+
 def on_tick(fleet: Fleet, now: Instant) -> None:
     """Looks at every deadline. Called about once a second; a late call only delays a verdict."""
+    _mistrust_own_absence(fleet, now)
     _expire_leases(fleet, now)
+    if is_storm(fleet.nodes.values(), fleet.lease(now)):
+        fleet.verdicts_from = now.monotonic
+    _give_up_self_fenced(fleet, now)
+    _end_drains(fleet, now)
     for run in [run for run in fleet.runs.values() if run.stop is None]:
         if late := _lateness(run, now):
             end(fleet, now, run, StopRequest(late, run_pb2.OUTCOME_KIND_TIMED_OUT))
     place_waiting(fleet, now)
 
 
+def _mistrust_own_absence(fleet: Fleet, now: Instant) -> None:
+    """After a freeze (SIGSTOP, a suspended machine) every node gets a lease of its own to be heard again."""
+    if now.monotonic - fleet.last_tick > FREEZE:
+        fleet.verdicts_from = now.monotonic
+        for node in list(fleet.nodes.values()):
+            fleet.put_node(hear(node, now))
+    fleet.last_tick = now.monotonic
+
+
 def _expire_leases(fleet: Fleet, now: Instant) -> None:
     lease = fleet.lease(now)
     for node in list(fleet.nodes.values()):
-        if expired := expire(node, lease, now):
+        if quieter := silent(node, lease, fleet.leases.lost_after, now):
             fleet.end_session(node, f"nothing heard for {lease:g} s")
-            fleet.put_node(expired)
+            fleet.put_node(quieter)
+
+
+def _give_up_self_fenced(fleet: Fleet, now: Instant) -> None:
+    """Ends runs whose node has certainly stopped them by itself, as their policy told it to."""
+    for node_id in list(fleet.nodes):
+        silence = fleet.silence(node_id, now)
+        for run in fleet.live_on(node_id) if silence else ():
+            limit = gone_after(run.launch.policies)
+            if limit is not None and silence >= limit:
+                message = f"node {node_id} was silent for {silence:.0f} s; its stop_after has passed"
+                kind = run_pb2.OUTCOME_KIND_NODE_LOST
+                finish(fleet, now, run, run_pb2.Outcome(kind=kind, message=message))
+
+
+def _end_drains(fleet: Fleet, now: Instant) -> None:
+    for node in fleet.nodes.values():
+        match node.service:
+            case Draining(deadline=float(deadline), since=since) if now.monotonic >= since + deadline:
+                reason = f"node {node.node_id} is drained; its deadline of {deadline:g} s has passed"
+                for run in fleet.live_on(node.node_id):
+                    if run.stop is None:
+                        end(fleet, now, run, StopRequest(reason, run_pb2.OUTCOME_KIND_STOPPED))
+            case _:
+                pass
 
 
 def _lateness(run: Run, now: Instant) -> str | None:

@@ -3,8 +3,10 @@
     FleetError
     ├── LaunchConflict       the same launch key with another content
     ├── LaunchRefused        the launch cannot be taken now or ever
-    └── NodeRefused          the agent may not join
-        └── NodeIdInUse      another agent holds the node ID
+    ├── NodeRefused          the agent may not join
+    │   └── NodeIdInUse      another agent holds the node ID
+    ├── UnknownNode          the node never joined
+    └── NodeStillSpeaks      the node is not off, whatever the operator says
 
 Each carries one sentence for the caller that says what is wrong and what to do.
 """
@@ -28,3 +30,11 @@ class NodeRefused(FleetError):
 
 class NodeIdInUse(NodeRefused):
     """Another agent holds the node ID."""
+
+
+class UnknownNode(FleetError):
+    """The node never joined."""
+
+
+class NodeStillSpeaks(FleetError):
+    """The node is in session."""

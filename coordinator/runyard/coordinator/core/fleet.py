@@ -43,6 +43,9 @@ class Fleet:
         self.nodes: dict[str, Node] = {}
         self.tombstones: dict[str, Tombstone] = {}
         self.usage: dict[str, run_pb2.WorkerUsage] = {}
+        self.verdicts_from = started.monotonic + leases.recovery
+        """Monotonic time before which no silence counts against a node: set anew by a storm or a freeze."""
+        self.last_tick = started.monotonic
         self._waiting: dict[str, None] = {}
         self._live_by_node: dict[str, set[str]] = {}
         self._effects: list[Effect] = []
@@ -80,6 +83,14 @@ class Fleet:
         """Seconds of silence after which a node is unreachable; longer while the coordinator recovers."""
         lease = self.leases.lease(len(self.nodes))
         return max(lease, self.leases.recovery) if self.recovering(now) else lease
+
+    def silence(self, node_id: str, now: Instant) -> float:
+        """Seconds for which the node's silence counts; 0 while it is in session."""
+        node = self.nodes.get(node_id)
+        heard = self.started.monotonic if node is None else node.liveness.last_heard
+        if node is not None and node.is_ready:
+            return 0.0
+        return now.monotonic - max(heard, self.verdicts_from)
 
     def waiting(self) -> list[Run]:
         """The runs without a node, in the order in which they are placed."""

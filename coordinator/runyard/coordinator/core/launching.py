@@ -33,6 +33,7 @@ def on_launch(fleet: Fleet, now: Instant, launch: Launch) -> Run:
         LaunchConflict: The same key was launched with another content.
         LaunchRefused: An earlier attempt is live, the key is superseded, or no node could ever take the run.
     """
+    _require_bearable(fleet, launch)
     known = fleet.runs.get(launch.run_id)
     if known is not None and known.launch.resume_number == launch.resume_number:
         return _repeated(known, launch)
@@ -52,6 +53,17 @@ def on_launch(fleet: Fleet, now: Instant, launch: Launch) -> Run:
         return fleet.move(run, Finished(outcome, None), now, outcome.message)
     place_waiting(fleet, now)
     return fleet.runs[launch.run_id]
+
+
+def _require_bearable(fleet: Fleet, launch: Launch) -> None:
+    """A node that is merely between two heartbeats must not stop its runs."""
+    lease = fleet.leases.lease(len(fleet.nodes))
+    stop_after = launch.policies.stop_after
+    if stop_after is not None and stop_after < lease:
+        raise LaunchRefused(
+            f"policies.stop_after is {stop_after:g} s, shorter than a node's lease in this fleet "
+            f"({lease:g} s); make it longer"
+        )
 
 
 def _repeated(known: Run, launch: Launch) -> Run:

@@ -1,8 +1,18 @@
-"""How long the coordinator trusts a silent node."""
+"""How long the coordinator trusts a silent node, and when it mistrusts itself."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from runyard.coordinator.core.model import Instant, Node, Ready, Suspect, Unreachable
+from runyard.coordinator.core.model import Instant, Lost, Node, Policies, Ready, Suspect, Unreachable
+
+KILL_MARGIN = 10.0
+"""Seconds that a node may need to notice its deadline and to kill what outlived the grace period."""
+
+CLOCK_RATE_ERROR = 0.001
+"""How much faster one machine's clock may run than another's. Crystals are better than 0.0002."""
+
+BRAKE_FROM = 4
+"""Nodes from which on a silent majority tells more of the coordinator than of the nodes."""
 
 
 @dataclass(frozen=True)
@@ -13,14 +23,18 @@ class LeasePolicy:
         shortest_interval: Between two heartbeats of one node in a small fleet.
         heartbeats_per_second: What the coordinator takes from the whole fleet; larger fleets beat slower.
         shortest_lease: Silence after which a node counts as unreachable, in a small fleet.
+        lost_after: Silence after which a node counts as lost.
         recovery: After a restart of the coordinator, how long every node has to come back before its silence
             means anything.
+        start_within: For how long an offer to start an attempt holds.
     """
 
     shortest_interval: float = 5.0
     heartbeats_per_second: float = 100.0
     shortest_lease: float = 15.0
+    lost_after: float = 600.0
     recovery: float = 60.0
+    start_within: float = 30.0
 
     def interval(self, nodes: int) -> float:
         """Seconds between two heartbeats of one node in a fleet of `nodes`."""
@@ -30,6 +44,21 @@ class LeasePolicy:
         """Seconds of silence after which a node of this fleet is unreachable."""
         return max(self.shortest_lease, 3 * self.interval(nodes))
 
+    def offer(self, policies: Policies) -> float:
+        """Seconds for which an attempt of these policies may be started once it was offered."""
+        return min(self.start_within, policies.stop_after or self.start_within)
+
+
+def gone_after(policies: Policies) -> float | None:
+    """Seconds of silence after which the node has certainly stopped the worker; None: it never does.
+
+    The node counts from when it sent its last acknowledged heartbeat, the coordinator from when it heard it,
+    which is later; so with these margins the node is always first.
+    """
+    if policies.stop_after is None:
+        return None
+    return (policies.stop_after + policies.grace) * (1 + CLOCK_RATE_ERROR) + KILL_MARGIN
+
 
 def hear(node: Node, now: Instant) -> Node:
     """The node, just heard of in its session."""
@@ -38,13 +67,36 @@ def hear(node: Node, now: Instant) -> Node:
     return replace(node, liveness=replace(node.liveness, last_heard=now.monotonic), last_heard_wall=now.wall)
 
 
-def suspect(node: Node) -> Node:
-    """The node after its session broke."""
-    return replace(node, liveness=Suspect(node.liveness.last_heard))
+def suspect(node: Node, back_by: float = 0.0) -> Node:
+    """The node after its session broke, or ended with a goodbye that holds until `back_by`."""
+    return replace(node, liveness=Suspect(node.liveness.last_heard, back_by))
 
 
-def expire(node: Node, lease: float, now: Instant) -> Node | None:
-    """The node as unreachable if its lease has run out, else None."""
-    if isinstance(node.liveness, Unreachable) or now.monotonic < node.liveness.last_heard + lease:
-        return None
-    return replace(node, liveness=Unreachable(node.liveness.last_heard))
+def silent(node: Node, lease: float, lost_after: float, now: Instant) -> Node | None:
+    """The node in the next stage of its silence, or None if it stays where it is."""
+    liveness = node.liveness
+    silence = now.monotonic - liveness.last_heard
+    match liveness:
+        case Suspect(back_by=back_by) if now.monotonic < back_by:
+            return None
+        case Ready() | Suspect() if silence >= lease:
+            return replace(node, liveness=Unreachable(liveness.last_heard))
+        case Unreachable() if silence >= lost_after:
+            return replace(node, liveness=Lost(liveness.last_heard))
+        case _:
+            return None
+
+
+def is_storm(nodes: Iterable[Node], lease: float) -> bool:
+    """True if over half of the nodes fell silent within one lease of each other.
+
+    Then it is the coordinator that is cut off, more likely than all of them, and nothing is to be concluded.
+    """
+    counted = [node for node in nodes if not isinstance(node.liveness, Lost)]
+    if len(counted) < BRAKE_FROM:
+        return False
+    fell_silent = sorted(node.liveness.last_heard for node in counted if not node.is_ready)
+    majority = len(counted) // 2 + 1
+    return any(
+        last - first <= lease for first, last in zip(fell_silent, fell_silent[majority - 1 :], strict=False)
+    )

@@ -29,11 +29,16 @@ class Requirements:
 
 @dataclass(frozen=True)
 class Policies:
-    """Time limits of a run, in seconds. None: no limit."""
+    """Time limits of a run, in seconds. None: no limit.
+
+    Attributes:
+        stop_after: Without contact to the coordinator for so long, the node stops the worker by itself.
+    """
 
     grace: float
     max_queue_time: float | None = None
     start_timeout: float | None = None
+    stop_after: float | None = None
 
 
 @dataclass(frozen=True)
@@ -200,9 +205,14 @@ class Ready:
 
 @dataclass(frozen=True)
 class Suspect:
-    """The session is broken; the lease has not run out."""
+    """The session is broken; the lease has not run out.
+
+    Attributes:
+        back_by: Monotonic time until which an agent that said goodbye asked to be trusted; 0 if it did not.
+    """
 
     last_heard: float
+    back_by: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -212,7 +222,41 @@ class Unreachable:
     last_heard: float
 
 
-Liveness = Ready | Suspect | Unreachable
+@dataclass(frozen=True)
+class Lost:
+    """Silent for so long that somebody should look. Its runs stay, unless their own policy says otherwise."""
+
+    last_heard: float
+
+
+Liveness = Ready | Suspect | Unreachable | Lost
+
+
+@dataclass(frozen=True)
+class Open:
+    """The node takes runs."""
+
+
+@dataclass(frozen=True)
+class Cordoned:
+    """The node takes no new runs."""
+
+
+@dataclass(frozen=True)
+class Draining:
+    """The node takes no new runs, and those it has are waited for.
+
+    Attributes:
+        deadline: Seconds from `since` after which they are stopped; None: never.
+        since: Monotonic time of the drain; starts anew with the coordinator.
+    """
+
+    deadline: float | None
+    since: float
+
+
+Service = Open | Cordoned | Draining
+"""What the operator wants of a node."""
 
 
 @dataclass(frozen=True)
@@ -222,6 +266,9 @@ class Node:
     Attributes:
         installation: Names the agent's state directory; tells two agents under one node ID apart.
         epoch: Counts the sessions of the node, over restarts of the coordinator.
+        confirmed_epoch: The latest epoch that is on the agent's disk; a heartbeat of that session proves it.
+        service: What the operator wants of the node.
+        heartbeat: Sequence of the last heartbeat in the present session.
     """
 
     node_id: str
@@ -235,6 +282,9 @@ class Node:
     facts: fleet_pb2.NodeFacts
     liveness: Liveness
     last_heard_wall: float
+    confirmed_epoch: int = 0
+    service: Service = field(default_factory=Open)
+    heartbeat: int = 0
     load: fleet_pb2.NodeLoad = field(default_factory=fleet_pb2.NodeLoad)
 
     @property

@@ -4,7 +4,16 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from runyard.coordinator.core.model import Node, Queued, Ready, Requirements, Suspect
+from runyard.coordinator.core.model import (
+    Cordoned,
+    Draining,
+    Lost,
+    Node,
+    Queued,
+    Requirements,
+    Suspect,
+    Unreachable,
+)
 
 NAMED = 10
 """How many nodes or clusters a message names; gRPC cuts off errors that name a whole fleet."""
@@ -67,14 +76,31 @@ def why_never(wanted: Requirements, node: Node) -> str | None:
     return None
 
 
+def not_in_service(node: Node) -> str | None:
+    """Why the node takes nothing new from anybody at this moment, or None."""
+    match node.liveness, node.service:
+        case Suspect(), _:
+            return "suspect"
+        case Unreachable(), _:
+            return "unreachable"
+        case Lost(), _:
+            return "lost"
+        case _, Draining():
+            return "draining"
+        case _, Cordoned():
+            return "cordoned"
+        case _:
+            return None
+
+
 def why_not_now(wanted: Requirements, queued: Queued, candidate: Candidate) -> str | None:
     """The first reason against the node at this moment, or None if it can take the run."""
     if reason := why_never(wanted, candidate.node):
         return reason
     if candidate.node.node_id in dict(queued.refused_by):
         return "that refused it"
-    if not isinstance(candidate.node.liveness, Ready):
-        return "suspect" if isinstance(candidate.node.liveness, Suspect) else "unreachable"
+    if reason := not_in_service(candidate.node):
+        return reason
     if candidate.used >= candidate.node.slots:
         return "full"
     return None

@@ -12,6 +12,7 @@ from runyard.coordinator.core.model import (
     Assigned,
     Instant,
     Node,
+    Open,
     Queued,
     Ready,
     Run,
@@ -25,6 +26,9 @@ from runyard.v1 import agent_pb2, run_pb2
 
 PROTOCOL = 1
 """The protocol version that this coordinator speaks."""
+
+LONGEST_ABSENCE = 3600.0
+"""Seconds for which an agent that says goodbye is trusted at most."""
 
 REPEAT_AFTER = 2.0
 """Seconds after which a command that a heartbeat does not reflect is sent again."""
@@ -54,12 +58,13 @@ def on_hello(fleet: Fleet, now: Instant, session: int, hello: agent_pb2.Hello) -
     )
     fleet.send(node.node_id, agent_pb2.SessionResponse(welcome=welcome))
     rebooted = before is not None and before.boot_id != hello.boot_id
+    restored = hello.last_epoch < node.confirmed_epoch
     _hear_all(fleet, now, node, hello.attempts)
     listed = _phases(hello.attempts)
     for run in fleet.live_on(node.node_id):
         phase_there = listed.get((run.run_id, run.attempt))
         if phase_there is None and isinstance(run.phase, Starting | Running):
-            _lost_at_hello(fleet, now, run, rebooted)
+            _lost_at_hello(fleet, now, run, rebooted, restored)
         else:
             _repeat(fleet, run, phase_there)
     place_waiting(fleet, now)
@@ -92,6 +97,8 @@ def _host(node: Node) -> str:
 
 def _node(fleet: Fleet, before: Node | None, hello: agent_pb2.Hello, now: Instant, session: int) -> Node:
     return Node(
+        service=before.service if before else Open(),
+        confirmed_epoch=before.confirmed_epoch if before else 0,
         node_id=hello.node_id,
         cluster=hello.cluster,
         installation=hello.installation_id,
@@ -106,9 +113,12 @@ def _node(fleet: Fleet, before: Node | None, hello: agent_pb2.Hello, now: Instan
     )
 
 
-def _lost_at_hello(fleet: Fleet, now: Instant, run: Run, rebooted: bool) -> None:
+def _lost_at_hello(fleet: Fleet, now: Instant, run: Run, rebooted: bool, restored: bool) -> None:
     """Ends a run that the node had on its disk and has no more."""
-    if rebooted:
+    if restored:
+        kind = run_pb2.OUTCOME_KIND_EXIT_UNKNOWN
+        message = "the node's disk was restored from an older image, without the record of the attempt"
+    elif rebooted:
         kind = run_pb2.OUTCOME_KIND_NODE_LOST
         message = "the node rebooted and its worker is gone"
     else:
@@ -124,7 +134,11 @@ def on_heartbeat(
     node = _in_session(fleet, node_id, session)
     if node is None:
         return
-    node = replace(hear(node, now), load=heartbeat.load)
+    node = replace(hear(node, now), load=heartbeat.load, heartbeat=heartbeat.sequence)
+    if node.confirmed_epoch < node.epoch:
+        # The agent writes the epoch to its disk before its first heartbeat.
+        node = replace(node, confirmed_epoch=node.epoch)
+        fleet.save_node(node)
     fleet.put_node(node)
     ack = agent_pb2.HeartbeatAck(sequence=heartbeat.sequence)
     fleet.send(node_id, agent_pb2.SessionResponse(heartbeat_ack=ack))
@@ -139,7 +153,9 @@ def on_heartbeat(
 
 def _repeat(fleet: Fleet, run: Run, phase_there: run_pb2.Phase.ValueType | None) -> None:
     """Sends the run's last command again if the agent's account does not reflect it."""
-    if isinstance(run.phase, Assigned) and phase_there is None:
+    never_arrived = isinstance(run.phase, Assigned) and phase_there is None
+    waits_there = isinstance(run.phase, Assigned | Starting) and phase_there == run_pb2.PHASE_ASSIGNED
+    if never_arrived or waits_there:
         assign(fleet, run)
     elif isinstance(run.phase, Stopping) and phase_there != run_pb2.PHASE_STOPPING:
         stop(fleet, run)
@@ -200,6 +216,14 @@ def on_disconnect(fleet: Fleet, node_id: str, session: int) -> None:
     node = _in_session(fleet, node_id, session)
     if node is not None:
         fleet.put_node(suspect(node))
+
+
+def on_goodbye(fleet: Fleet, now: Instant, node_id: str, session: int, back_within: float) -> None:
+    """Notes that an agent left on purpose; for `back_within` seconds its silence means nothing."""
+    node = _in_session(fleet, node_id, session)
+    if node is not None:
+        back_by = now.monotonic + min(back_within, LONGEST_ABSENCE)
+        fleet.put_node(suspect(hear(node, now), back_by))
 
 
 def _in_session(fleet: Fleet, node_id: str, session: int) -> Node | None:

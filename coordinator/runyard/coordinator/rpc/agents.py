@@ -6,7 +6,14 @@ from collections.abc import AsyncIterator
 
 import structlog
 
-from runyard.coordinator.core.sessions import on_disconnect, on_heartbeat, on_hello, on_rejection, on_status
+from runyard.coordinator.core.sessions import (
+    on_disconnect,
+    on_goodbye,
+    on_heartbeat,
+    on_hello,
+    on_rejection,
+    on_status,
+)
 from runyard.coordinator.outbox import Outbox
 from runyard.coordinator.rpc.errors import Context, InvalidField, answering
 from runyard.coordinator.rpc.logs import LogRelay
@@ -40,6 +47,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
             with self._shell.session(outbox) as session:
                 await self._shell.decide(lambda fleet, at: on_hello(fleet, at, session, hello))
                 log.info("agent_joined", node=hello.node_id, cluster=hello.cluster, peer=context.peer())
+                self._warn_of_old_disk(hello)
                 hearing = asyncio.create_task(self._hear(requests, hello.node_id, session, outbox))
                 try:
                     async for message in outbox.drain():
@@ -47,6 +55,13 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
                 finally:
                     hearing.cancel()
                     await self._leave(hello.node_id, session)
+
+    def _warn_of_old_disk(self, hello: agent_pb2.Hello) -> None:
+        confirmed = self._shell.fleet.nodes[hello.node_id].confirmed_epoch
+        if hello.last_epoch < confirmed:
+            log.warning(
+                "disk_restored", node=hello.node_id, epoch_there=hello.last_epoch, epoch_here=confirmed
+            )
 
     async def _hello(self, requests: Requests) -> agent_pb2.Hello:
         try:
@@ -64,7 +79,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         try:
             async for request in requests:
                 if request.HasField("goodbye"):
-                    log.info("agent_says_goodbye", node=node_id, reason=request.goodbye.reason)
+                    await self._say_goodbye(request.goodbye, node_id, session)
                     break
                 # With a full disk nothing can be taken down; the agent repeats it in its next heartbeat.
                 with contextlib.suppress(StoreFull):
@@ -74,6 +89,11 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         except Exception:
             log.exception("session_failed", node=node_id)
         outbox.hang_up()
+
+    async def _say_goodbye(self, goodbye: agent_pb2.AgentGoodbye, node_id: str, session: int) -> None:
+        log.info("agent_says_goodbye", node=node_id, reason=goodbye.reason)
+        back_within = goodbye.expect_back_within.ToNanoseconds() / 1e9
+        await self._shell.decide(lambda fleet, at: on_goodbye(fleet, at, node_id, session, back_within))
 
     async def _take(self, request: agent_pb2.SessionRequest, node_id: str, session: int) -> None:
         decide = self._shell.decide

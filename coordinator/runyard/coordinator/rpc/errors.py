@@ -13,6 +13,8 @@ from runyard.coordinator.core.errors import (
     LaunchRefused,
     NodeIdInUse,
     NodeRefused,
+    NodeStillSpeaks,
+    UnknownNode,
 )
 from runyard.coordinator.store.store import StoreFull
 from runyard.coordinator.watchers import ShuttingDown, TooSlow
@@ -53,6 +55,8 @@ STATUS: dict[type[Exception], grpc.StatusCode] = {
     LaunchRefused: grpc.StatusCode.FAILED_PRECONDITION,
     NodeIdInUse: grpc.StatusCode.ALREADY_EXISTS,
     NodeRefused: grpc.StatusCode.FAILED_PRECONDITION,
+    UnknownNode: grpc.StatusCode.NOT_FOUND,
+    NodeStillSpeaks: grpc.StatusCode.FAILED_PRECONDITION,
     FleetError: grpc.StatusCode.FAILED_PRECONDITION,
     StoreFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
     TooSlow: grpc.StatusCode.RESOURCE_EXHAUSTED,

@@ -1,6 +1,7 @@
 """FleetService: the nodes and clusters."""
 
-from runyard.coordinator.rpc.errors import Context, NotFound, answering
+from runyard.coordinator.core.operations import on_cordon, on_drain, on_fence, on_uncordon
+from runyard.coordinator.rpc.errors import Context, InvalidField, NotFound, answering
 from runyard.coordinator.rpc.views import cluster_views, node_view
 from runyard.coordinator.shell import Shell
 from runyard.v1 import fleet_pb2, fleet_pb2_grpc
@@ -35,3 +36,45 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
         self, request: fleet_pb2.ListClustersRequest, context: Context
     ) -> fleet_pb2.ListClustersResponse:
         return fleet_pb2.ListClustersResponse(clusters=cluster_views(self._shell.fleet))
+
+    async def CordonNode(
+        self, request: fleet_pb2.CordonNodeRequest, context: Context
+    ) -> fleet_pb2.CordonNodeResponse:
+        async with answering(context):
+            await self._shell.decide(lambda fleet, at: on_cordon(fleet, at, request.node_id))
+            return fleet_pb2.CordonNodeResponse(node=self._view(request.node_id))
+        raise AssertionError("answering() ends the call")
+
+    async def UncordonNode(
+        self, request: fleet_pb2.UncordonNodeRequest, context: Context
+    ) -> fleet_pb2.UncordonNodeResponse:
+        async with answering(context):
+            await self._shell.decide(lambda fleet, at: on_uncordon(fleet, at, request.node_id))
+            return fleet_pb2.UncordonNodeResponse(node=self._view(request.node_id))
+        raise AssertionError("answering() ends the call")
+
+    async def DrainNode(
+        self, request: fleet_pb2.DrainNodeRequest, context: Context
+    ) -> fleet_pb2.DrainNodeResponse:
+        async with answering(context):
+            deadline = request.deadline.ToNanoseconds() / 1e9 if request.HasField("deadline") else None
+            if deadline is not None and deadline < 0:
+                raise InvalidField("deadline", f"is {deadline:g} s; it cannot be negative")
+            await self._shell.decide(lambda fleet, at: on_drain(fleet, at, request.node_id, deadline))
+            return fleet_pb2.DrainNodeResponse(node=self._view(request.node_id))
+        raise AssertionError("answering() ends the call")
+
+    async def FenceNode(
+        self, request: fleet_pb2.FenceNodeRequest, context: Context
+    ) -> fleet_pb2.FenceNodeResponse:
+        async with answering(context):
+            if not request.reason:
+                raise InvalidField("reason", "is empty; say who made sure that the node is off, and how")
+            ended = await self._shell.decide(
+                lambda fleet, at: on_fence(fleet, at, request.node_id, request.reason)
+            )
+            return fleet_pb2.FenceNodeResponse(node=self._view(request.node_id), runs_ended=ended)
+        raise AssertionError("answering() ends the call")
+
+    def _view(self, node_id: str) -> fleet_pb2.Node:
+        return node_view(self._shell.fleet, self._shell.fleet.nodes[node_id])

@@ -138,6 +138,7 @@ def _policies(asked: run_pb2.Policies) -> Policies:
         grace=DEFAULT_GRACE if grace is None else grace,
         max_queue_time=seconds("max_queue_time"),
         start_timeout=seconds("start_timeout"),
+        stop_after=seconds("stop_after"),
     )
 
 

@@ -4,9 +4,12 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from runyard.coordinator.core.fleet import Fleet
 from runyard.coordinator.core.model import (
+    Draining,
     Finished,
     Liveness,
+    Lost,
     Node,
+    Open,
     Phase,
     Ready,
     Run,
@@ -71,6 +74,8 @@ def _state_view(liveness: Liveness) -> fleet_pb2.NodeState.ValueType:
             return fleet_pb2.NODE_STATE_READY
         case Suspect():
             return fleet_pb2.NODE_STATE_SUSPECT
+        case Lost():
+            return fleet_pb2.NODE_STATE_LOST
         case _:
             return fleet_pb2.NODE_STATE_UNREACHABLE
 
@@ -90,6 +95,8 @@ def node_view(fleet: Fleet, node: Node) -> fleet_pb2.Node:
         epoch=node.epoch,
         boot_id=node.boot_id,
         last_heard_at=_timestamp(node.last_heard_wall),
+        cordoned=not isinstance(node.service, Open),
+        draining=isinstance(node.service, Draining),
     )
 
 

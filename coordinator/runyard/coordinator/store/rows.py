@@ -5,9 +5,12 @@ from typing import Any, assert_never
 
 from runyard.coordinator.core.model import (
     Assigned,
+    Cordoned,
+    Draining,
     Finished,
     Launch,
     Node,
+    Open,
     Phase,
     Place,
     Policies,
@@ -15,6 +18,7 @@ from runyard.coordinator.core.model import (
     Requirements,
     Run,
     Running,
+    Service,
     Starting,
     Stopping,
     StopRequest,
@@ -136,7 +140,31 @@ def node_row(node: Node) -> Row:
         "slots": node.slots,
         "facts": node.facts.SerializeToString(),
         "last_heard": node.last_heard_wall,
+        "confirmed_epoch": node.confirmed_epoch,
+        "service": _service_data(node.service),
     }
+
+
+def _service_data(service: Service) -> Row:
+    match service:
+        case Open():
+            return {"kind": "open"}
+        case Cordoned():
+            return {"kind": "cordoned"}
+        case Draining(deadline=deadline):
+            return {"kind": "draining", "deadline": deadline}
+
+
+def _service_of(data: Row, since: float) -> Service:
+    match data["kind"]:
+        case "open":
+            return Open()
+        case "cordoned":
+            return Cordoned()
+        case "draining":
+            return Draining(data["deadline"], since)
+        case kind:
+            raise ValueError(f"unknown service {kind!r} in the database")
 
 
 def node_of(row: Row, since: float) -> Node:
@@ -153,4 +181,6 @@ def node_of(row: Row, since: float) -> Node:
         facts=fleet_pb2.NodeFacts.FromString(row["facts"]),
         liveness=Suspect(since),
         last_heard_wall=row["last_heard"],
+        confirmed_epoch=row["confirmed_epoch"],
+        service=_service_of(row["service"], since),
     )

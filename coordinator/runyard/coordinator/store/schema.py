@@ -66,6 +66,8 @@ nodes = Table(
     Column("slots", Integer, nullable=False),
     Column("facts", LargeBinary, nullable=False),
     Column("last_heard", Float, nullable=False),
+    Column("confirmed_epoch", BigInteger, nullable=False, server_default="0"),
+    Column("service", JSON, nullable=False, server_default='{"kind": "open"}'),
 )
 
 tombstones = Table(
