@@ -21,7 +21,17 @@ MAY_IMPORT = {
     "client": ("runyard.v1", "runyard.client"),
 }
 
-STANDARD_LIBRARY_ONLY = ("forkserver", "shim", "rundir", "records", "procfs", "endings", "worker")
+STANDARD_LIBRARY_ONLY = (
+    "forkserver",
+    "shim",
+    "contact",
+    "rundir",
+    "records",
+    "procfs",
+    "endings",
+    "oom",
+    "worker",
+)
 NOT_IN_CORE = {"asyncio", "grpc", "sqlalchemy", "time", "os", "socket", "threading", "random", "psutil"}
 
 

@@ -2,10 +2,14 @@
 
 import os
 import signal
+import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+from agent import hosted_driver
 from waiting import await_until, wait_until
 
 from runyard.agent import procfs
@@ -86,6 +90,19 @@ class Node:
         )
         assert len(finished) == 1
         return finished[0].outcome
+
+
+@contextmanager
+def hosted_agent(directories: RunDirectories, key: AttemptKey = KEY) -> Iterator[subprocess.Popen[bytes]]:
+    """Another process that started an attempt, and is killed at the end of the block."""
+    command = [sys.executable, hosted_driver.__file__, str(directories.state), key.run_id, str(key.attempt)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as agent:
+        try:
+            assert agent.stdout is not None
+            assert b"start was asked for\n" in agent.stdout
+            yield agent
+        finally:
+            agent.kill()
 
 
 async def text_in(path: Path) -> str:

@@ -5,16 +5,13 @@ import os
 import platform
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from agent import hosted_driver
-from agent.node_side import KEY, Gate, Node, is_alive, shell, text_in
+from agent.node_side import KEY, Gate, Node, hosted_agent, is_alive, shell, text_in
 from waiting import await_until, wait_until
 
 from runyard.agent import procfs
@@ -131,24 +128,11 @@ async def test_a_stop_that_was_written_before_the_agent_died_is_carried_out_afte
         assert (await successor.outcome()).kind is OutcomeKind.STOPPED
 
 
-@contextmanager
-def _agent(directories: RunDirectories, key: AttemptKey = KEY) -> Iterator[subprocess.Popen[bytes]]:
-    """Another process that started an attempt, and is killed at the end of the block."""
-    command = [sys.executable, hosted_driver.__file__, str(directories.state), key.run_id, str(key.attempt)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as agent:
-        try:
-            assert agent.stdout is not None
-            assert b"start was asked for\n" in agent.stdout
-            yield agent
-        finally:
-            agent.kill()
-
-
 async def test_a_killed_agent_loses_neither_the_worker_nor_its_exit_code(
     directories: RunDirectories, successor: Node, gate: Gate
 ) -> None:
     directory = directories.create(KEY, counted(gate))
-    with _agent(directories) as agent:
+    with hosted_agent(directories) as agent:
         await text_in(directory.stdout)
         agent.kill()
 
@@ -166,7 +150,7 @@ async def test_an_agent_killed_in_the_middle_of_a_start_leaves_one_worker_at_mos
     keys = [AttemptKey(f"run-{number}", 1) for number in range(4)]
     for number, key in enumerate(keys):
         directories.create(key, counted(gate))
-        with _agent(directories, key):
+        with hosted_agent(directories, key):
             await asyncio.sleep(0.002 * number)  # meets the start at different points
 
     await successor.driver.open()

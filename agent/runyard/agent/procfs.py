@@ -8,6 +8,7 @@ import fcntl
 import os
 import signal
 import struct
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -55,6 +56,11 @@ def boot_id() -> str:
     """The kernel's boot ID. Another one proves that all processes from before are gone."""
     with open("/proc/sys/kernel/random/boot_id") as file:
         return file.read().strip()
+
+
+def boottime() -> float:
+    """Seconds since the machine started, those that it slept through included; nobody can set this clock."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def read_stat(pid: int) -> ProcessStat | None:

@@ -13,7 +13,15 @@ from runyard.agent.procfs import ProcessIdentity
 FORMAT_VERSION = 1
 
 Cause = Literal[
-    "exited", "signaled", "oom_killed", "start_failed", "stopped", "timed_out", "node_lost", "exit_unknown"
+    "exited",
+    "signaled",
+    "oom_killed",
+    "start_failed",
+    "stopped",
+    "timed_out",
+    "node_lost",
+    "node_shutdown",
+    "exit_unknown",
 ]
 """Why an attempt is over: the worker ended by itself, or was killed, or never was, or nobody saw it end."""
 
@@ -64,6 +72,8 @@ class SpecRecord(Record):
     """Empty: the agent's working directory."""
     grace_seconds: float = 30.0
     """Between SIGTERM and SIGKILL, unless a stop request brings its own."""
+    stop_after: float | None = None
+    """Seconds without contact to the coordinator after which the worker is stopped; None: never."""
     worker_args: str = ""
     """Given to the worker through a file descriptor: never in its arguments or environment."""
     identity: dict[str, Any] = field(default_factory=dict)

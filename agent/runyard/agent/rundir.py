@@ -116,6 +116,11 @@ class RunDirectory:
         return int(self.path.name)
 
     @property
+    def state(self) -> Path:
+        """The agent's state directory, which holds this one."""
+        return self.path.parents[2]
+
+    @property
     def mark(self) -> str:
         """The value of `MARK_NAME` in the environment of every process of the attempt."""
         return f"{self.run_id}/{self.attempt}"

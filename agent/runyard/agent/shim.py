@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from runyard.agent import procfs
+from runyard.agent.contact import Fence
 from runyard.agent.endings import (
     complain,
     ended,
@@ -297,6 +298,9 @@ class _Watch:
     def __init__(self, directory: RunDirectory, worker_pid: int) -> None:
         self._directory = directory
         self._worker_pid = worker_pid
+        worker = procfs.identify(worker_pid)
+        assert worker is not None, "a child stays in /proc until it is waited for"
+        self._fence = Fence.of(directory, worker)
         self._worker_end: ExitRecord | None = None
         self._stop: StopRequest | None = None
         self._kill_at: float | None = None
@@ -305,17 +309,19 @@ class _Watch:
         """Returns when the worker and all its descendants are gone."""
         while self._worker_end is None and not self._is_out_of_grace():
             self._obey_stop()
+            self._obey_fence()
             self._wait_for_signal(self._time_left())
             self._reap()
         return self._sweep()
 
     def _is_out_of_grace(self) -> bool:
-        return self._kill_at is not None and time.clock_gettime(time.CLOCK_BOOTTIME) >= self._kill_at
+        return self._kill_at is not None and procfs.boottime() >= self._kill_at
 
     def _time_left(self) -> float | None:
-        if self._kill_at is None:
-            return None
-        return max(0.0, self._kill_at - time.clock_gettime(time.CLOCK_BOOTTIME))
+        limits = [] if self._fence is None else [self._fence.look_in()]
+        if self._kill_at is not None:
+            limits.append(max(0.0, self._kill_at - procfs.boottime()))
+        return min(limits, default=None)
 
     def _wait_for_signal(self, seconds: float | None) -> None:
         if seconds is None:
@@ -325,13 +331,24 @@ class _Watch:
 
     def _obey_stop(self) -> None:
         stop = self._directory.read_stop()
-        if stop is None or stop == self._stop:
+        if stop is not None and stop != self._stop:
+            self._heed(stop)
+
+    def _obey_fence(self) -> None:
+        if self._fence is None or self._fence.seconds_left() > 0:
             return
+        stop = self._fence.stop()
+        with contextlib.suppress(RunDirectoryError):  # a full disk must not keep the worker alive
+            self._directory.request_stop(stop)
+        self._heed(stop)
+        self._fence = None
+
+    def _heed(self, stop: StopRequest) -> None:
         if self._stop is None:
             os.kill(self._worker_pid, signal.SIGTERM)
             os.kill(self._worker_pid, signal.SIGCONT)  # a suspended worker could not even hear it
         self._stop = stop
-        kill_at = time.clock_gettime(time.CLOCK_BOOTTIME) + stop.grace_seconds
+        kill_at = procfs.boottime() + stop.grace_seconds
         self._kill_at = min(kill_at, self._kill_at or kill_at)
 
     def _reap(self) -> None:

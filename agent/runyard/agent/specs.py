@@ -4,11 +4,16 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict
 
+from google.protobuf.duration_pb2 import Duration
+
 from runyard.agent.config import AgentSettings
 from runyard.agent.core.model import LaunchIdentity
 from runyard.agent.drivers.process import worker_command
 from runyard.agent.records import SpecRecord
 from runyard.v1 import run_pb2
+
+DEFAULT_GRACE = 30.0
+"""Seconds between SIGTERM and SIGKILL if the launch does not say; the coordinator counts with the same."""
 
 _VERBS = {
     run_pb2.LAUNCH_KIND_EXECUTE: "execute_run",
@@ -38,6 +43,7 @@ def spec_record(
         raise UnusableLaunch(f"launch kind {spec.kind} is not known to this agent; upgrade it")
     origin = spec.code_origin
     python = settings.interpreters.get(origin.location) or origin.executable or settings.python
+    policies = spec.policies
     passed_on = {
         name: own_environment[name] for name in settings.inherit_environment if name in own_environment
     }
@@ -45,7 +51,13 @@ def spec_record(
         argv=worker_command(python, verb, spec.run_id),
         env={**passed_on, **settings.environment, **spec.environment},
         cwd=origin.working_directory or settings.working_directory,
+        grace_seconds=_seconds(policies.grace) if policies.HasField("grace") else DEFAULT_GRACE,
         worker_args=spec.worker_args,
         identity=asdict(identity),
         driver=spec.requirements.driver or "process",
+        stop_after=_seconds(policies.stop_after) if policies.HasField("stop_after") else None,
     )
+
+
+def _seconds(duration: Duration) -> float:
+    return duration.ToNanoseconds() / 1e9

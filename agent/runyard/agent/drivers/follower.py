@@ -16,6 +16,7 @@ from collections.abc import Callable
 import structlog
 
 from runyard.agent import procfs
+from runyard.agent.contact import Fence
 from runyard.agent.core.model import AttemptPhase, Finished, Running, Starting, Stopping
 from runyard.agent.drivers.forks import ForkServerLink, NoShim
 from runyard.agent.drivers.outcomes import key_of, outcome_of, unreadable
@@ -193,10 +194,14 @@ class Follower:
         self.usage_target = self._target(worker)
         if not self._watch(worker.process):
             return
-        if stop is None:
-            await self._wait(None)
-        else:
+        if stop is not None:
             await self._stop_orphan(worker, stop)
+            return
+        fence = await asyncio.to_thread(Fence.of, self._directory, worker.process)
+        if fence is not None and fence.seconds_left() <= 0:
+            await asyncio.to_thread(self._directory.request_stop, fence.stop())
+        else:
+            await self._wait(fence.look_in() if fence else None)
 
     async def _stop_orphan(self, worker: WorkerRecord, stop: StopRequest) -> None:
         """Does for a worker without a shim what the shim would have done."""

@@ -30,6 +30,7 @@ _KINDS = {
     "stopped": OutcomeKind.STOPPED,
     "timed_out": OutcomeKind.TIMED_OUT,
     "node_lost": OutcomeKind.NODE_LOST,
+    "node_shutdown": OutcomeKind.NODE_SHUTDOWN,
     "exit_unknown": OutcomeKind.EXIT_UNKNOWN,
 }
 
