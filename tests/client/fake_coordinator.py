@@ -257,10 +257,7 @@ class FakeCoordinator(launch_pb2_grpc.LaunchServiceServicer, fleet_pb2_grpc.Flee
         self, request: fleet_pb2.GetNodeRequest, context: grpc.ServicerContext
     ) -> fleet_pb2.GetNodeResponse:
         self._enter("GetNode", request, context)
-        found = [node for node in self.nodes if node.node_id == request.node_id]
-        if not found:
-            context.abort(grpc.StatusCode.NOT_FOUND, f"node {request.node_id} never joined")
-        return fleet_pb2.GetNodeResponse(node=found[0])
+        return fleet_pb2.GetNodeResponse(node=self._node(request.node_id, context))
 
     def ListClusters(
         self, request: fleet_pb2.ListClustersRequest, context: grpc.ServicerContext
@@ -274,6 +271,50 @@ class FakeCoordinator(launch_pb2_grpc.LaunchServiceServicer, fleet_pb2_grpc.Flee
             cluster.slots += node.slots
             cluster.slots_used += node.slots_used
         return fleet_pb2.ListClustersResponse(clusters=clusters.values())
+
+    def CordonNode(
+        self, request: fleet_pb2.CordonNodeRequest, context: grpc.ServicerContext
+    ) -> fleet_pb2.CordonNodeResponse:
+        self._enter("CordonNode", request, context)
+        node = self._serve(request.node_id, context, cordoned=True, draining=False)
+        return fleet_pb2.CordonNodeResponse(node=node)
+
+    def UncordonNode(
+        self, request: fleet_pb2.UncordonNodeRequest, context: grpc.ServicerContext
+    ) -> fleet_pb2.UncordonNodeResponse:
+        self._enter("UncordonNode", request, context)
+        node = self._serve(request.node_id, context, cordoned=False, draining=False)
+        return fleet_pb2.UncordonNodeResponse(node=node)
+
+    def DrainNode(
+        self, request: fleet_pb2.DrainNodeRequest, context: grpc.ServicerContext
+    ) -> fleet_pb2.DrainNodeResponse:
+        self._enter("DrainNode", request, context)
+        node = self._serve(request.node_id, context, cordoned=True, draining=True)
+        return fleet_pb2.DrainNodeResponse(node=node)
+
+    def FenceNode(
+        self, request: fleet_pb2.FenceNodeRequest, context: grpc.ServicerContext
+    ) -> fleet_pb2.FenceNodeResponse:
+        self._enter("FenceNode", request, context)
+        node = self._node(request.node_id, context)
+        if node.state == fleet_pb2.NODE_STATE_READY:
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"node {node.node_id} is in session")
+        ended, node.slots_used, node.state = node.slots_used, 0, fleet_pb2.NODE_STATE_LOST
+        return fleet_pb2.FenceNodeResponse(node=node, runs_ended=ended)
+
+    def _serve(
+        self, node_id: str, context: grpc.ServicerContext, *, cordoned: bool, draining: bool
+    ) -> fleet_pb2.Node:
+        node = self._node(node_id, context)
+        node.cordoned, node.draining = cordoned, draining
+        return node
+
+    def _node(self, node_id: str, context: grpc.ServicerContext) -> fleet_pb2.Node:
+        found = [node for node in self.nodes if node.node_id == node_id]
+        if not found:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"node {node_id} never joined")
+        return found[0]
 
     def _enter(self, method: str, request: Message, context: grpc.ServicerContext) -> None:
         self.calls.append((method, request))

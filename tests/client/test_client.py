@@ -30,6 +30,7 @@ from runyard.client import (
     RunNotFound,
     RunyardError,
 )
+from runyard.client.requests import drain_request
 from runyard.v1 import fleet_pb2, run_pb2
 
 
@@ -155,9 +156,16 @@ def test_a_refusal_is_not_repeated(coordinator: FakeCoordinator, client: Client)
         lambda client: list(client.read_logs("r1", stream=STDOUT, timeout=0.3)),
         lambda client: client.list_nodes(timeout=0.3),
         lambda client: client.get_node("n1", timeout=0.3),
+        lambda client: client.cordon_node("n1", timeout=0.3),
+        lambda client: client.uncordon_node("n1", timeout=0.3),
+        lambda client: client.drain_node("n1", timeout=0.3),
+        lambda client: client.fence_node("n1", reason="test", timeout=0.3),
         lambda client: client.list_clusters(timeout=0.3),
     ],
-    ids=["launch", "terminate", "get", "list", "watch", "logs", "nodes", "node", "clusters"],
+    ids=[
+        *("launch", "terminate", "get", "list", "watch", "logs", "nodes", "node"),
+        *("cordon", "uncordon", "drain", "fence", "clusters"),
+    ],
 )
 def test_a_coordinator_that_does_not_answer_ends_every_call_at_its_deadline(
     coordinator: FakeCoordinator, client: Client, call: Callable[[Client], object]
@@ -223,8 +231,11 @@ def test_what_is_not_there_is_named_by_what_was_asked_for(client: Client) -> Non
         client.get_run("r1")
     with pytest.raises(RunNotFound):
         list(client.read_logs("r1", stream=STDERR))
+    for call in (client.get_node, client.cordon_node, client.uncordon_node, client.drain_node):
+        with pytest.raises(NodeNotFound):
+            call("n1")
     with pytest.raises(NodeNotFound):
-        client.get_node("n1")
+        client.fence_node("n1", reason="test")
 
 
 # Stopping
@@ -318,3 +329,27 @@ def test_a_closed_client_says_so(coordinator: FakeCoordinator, new_client: Clien
         client.close()
         with pytest.raises(ClientClosed):
             client.check_health()
+
+
+def test_a_node_is_cordoned_drained_and_given_back(coordinator: FakeCoordinator, client: Client) -> None:
+    coordinator.nodes = [fleet_pb2.Node(node_id="n1", state=fleet_pb2.NODE_STATE_READY)]
+
+    def service(node: fleet_pb2.Node) -> tuple[bool, bool]:
+        return node.cordoned, node.draining
+
+    assert service(client.cordon_node("n1")) == (True, False)
+    assert service(client.drain_node("n1")) == (True, True)
+    assert service(client.drain_node("n1", deadline=90.5)) == (True, True)
+    assert service(client.uncordon_node("n1")) == (False, False)
+    endless, bounded = coordinator.requests("DrainNode")
+    assert not endless.HasField("deadline")
+    assert bounded == drain_request("n1", 90.5)
+
+
+def test_only_a_node_that_is_silent_can_be_fenced(coordinator: FakeCoordinator, client: Client) -> None:
+    node = fleet_pb2.Node(node_id="n1", state=fleet_pb2.NODE_STATE_READY, slots_used=2)
+    coordinator.nodes = [node]
+    with pytest.raises(Refused, match="n1 is in session"):
+        client.fence_node("n1", reason="it looked dead")
+    node.state = fleet_pb2.NODE_STATE_UNREACHABLE
+    assert client.fence_node("n1", reason="its plug is out").runs_ended == 2

@@ -158,6 +158,24 @@ def test_a_stop_from_the_command_line_reaches_the_worker(dev: Dev, runyard: Runy
     assert line.split()[:6] == [run_id[:8], "orders", "default", "dev", "0", "stopped"]
 
 
+def test_a_node_is_cordoned_and_drained_from_the_command_line(
+    dev: Dev, runyard: Runyard, tmp_path: Path
+) -> None:
+    dev.start().wait_ready()
+    assert runyard("node", "cordon", "dev").stdout == "node dev is cordoned; 0 live runs there\n"
+    run_id = launch(dev, tmp_path)
+    assert shown(runyard, run_id)["phase"] == "queued"
+    assert "ready (cordoned)" in runyard("node", "list").stdout
+    runyard("node", "uncordon", "dev")
+    wait_until(lambda: "started" in runyard("run", "logs", run_id).stdout, dev.text)
+    fenced = runyard("node", "fence", "dev", "--confirm", "--reason", "it looked dead")
+    assert (fenced.returncode, "is in session" in fenced.stderr) == (1, True)
+    drained = runyard("node", "drain", "dev", "--deadline", "0.5s", "--wait")
+    assert (drained.returncode, drained.stdout) == (0, "node dev is drained: no run is left there\n")
+    run = shown(runyard, run_id)
+    assert (run["outcome"]["kind"], run["outcome"]["exit_code"]) == ("stopped", 3)
+
+
 def test_dev_ends_as_the_first_of_its_children_to_die(dev: Dev) -> None:
     dev.start().wait_ready()
     children = subprocess.run(

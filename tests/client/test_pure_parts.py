@@ -5,6 +5,7 @@ import pytest
 
 from runyard.client.acknowledgements import MAX_PENDING, MAX_PER_MESSAGE, PendingAcknowledgements
 from runyard.client.cli.words import byte_size, duration
+from runyard.client.durations import parse_duration
 from runyard.client.errors import (
     CoordinatorUnreachable,
     InvalidRequest,
@@ -148,3 +149,20 @@ def test_durations_have_two_units_at_most(seconds: float, text: str) -> None:
 )
 def test_sizes_are_read_at_a_glance(count: int, text: str) -> None:
     assert byte_size(count) == text
+
+
+# Spans of time
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90), ("1.5", 1.5), ("90s", 90), ("5m", 300), ("1h30m", 5400), ("2d", 172_800), (" 0.5h ", 1800)],
+)
+def test_spans_of_time_are_seconds_or_carry_units(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", " ", "m", "5 m", "-5m", "5m1h", "5M", "1e3", "soon", "inf"])
+def test_what_is_no_span_of_time_is_refused_with_the_remedy(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a span of time; write seconds as 90"):
+        parse_duration(text)

@@ -38,7 +38,7 @@ def test_no_setting_is_needed(new_launcher: NewLauncher) -> None:
     assert settings.request_timeout == 10
     assert settings.reporter is True
     assert settings.insecure is False
-    assert (settings.cluster, settings.grace) == (None, None)
+    assert (settings.cluster, settings.grace, settings.stop_after) == (None, None, None)
 
 
 def test_every_setting_may_come_from_the_environment(
@@ -54,6 +54,7 @@ def test_every_setting_may_come_from_the_environment(
         "grace_seconds": "0",
         "max_queue_seconds": "3600",
         "start_timeout_seconds": "60",
+        "on_disconnect": "stop_after=5m",
         "reporter": "false",
     }
     for name, value in values.items():
@@ -67,6 +68,7 @@ def test_every_setting_may_come_from_the_environment(
     assert settings.cluster == "gpu"
     assert (settings.launch_timeout, settings.request_timeout) == (5, 2.5)
     assert (settings.grace, settings.max_queue, settings.start_timeout) == (0, 3600, 60)
+    assert settings.stop_after == 300
     assert settings.reporter is False
     assert settings.labels == {"zone": "gpu"}
     assert settings.env_vars == ["night"]
@@ -105,6 +107,7 @@ def test_dagster_refuses_a_config_of_another_shape(
         ({"request_timeout_seconds": -1}, "request_timeout_seconds is -1"),
         ({"grace_seconds": -0.5}, "grace_seconds is -0.5"),
         ({"max_queue_seconds": 1e30}, "max_queue_seconds is 1e"),
+        ({"on_disconnect": "forget"}, "on_disconnect is 'forget'.*keep"),
         ({"deployment": " "}, "deployment is empty"),
         ({"cluster": ""}, "cluster is empty"),
         ({"start_timeout_seconds": {"env": "YARD_WORD"}}, "start_timeout_seconds is 'soon'"),

@@ -1,5 +1,7 @@
 """How settings and run tags become what a run asks of its node."""
 
+from dataclasses import replace
+
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
@@ -20,6 +22,7 @@ SETTINGS = Settings(
     grace=60,
     max_queue=None,
     start_timeout=None,
+    stop_after=None,
     reporter=False,
 )
 
@@ -46,6 +49,29 @@ def test_a_grace_of_zero_goes_before_the_setting() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("keep", None),
+        ("stop_after=300", 300),
+        ("stop_after=5m", 300),
+        ("stop_after: 5m", 300),
+        (" stop_after = 1h30m ", 5400),
+        ("stop_after=90.5s", 90.5),
+    ],
+)
+def test_the_tag_on_disconnect_goes_before_the_setting(text: str, seconds: float | None) -> None:
+    fencing = replace(SETTINGS, stop_after=60.0)
+    policies = policies_of({"runyard/on_disconnect": text}, fencing)
+    assert policies.HasField("stop_after") == (seconds is not None)
+    assert policies.stop_after.ToNanoseconds() == (seconds or 0) * 1e9
+
+
+def test_the_setting_on_disconnect_holds_for_runs_without_the_tag() -> None:
+    assert policies_of({}, replace(SETTINGS, stop_after=60.0)).stop_after == Duration(seconds=60)
+    assert not policies_of({}, SETTINGS).HasField("stop_after")
+
+
+@pytest.mark.parametrize(
     ("tag", "value"),
     [
         ("runyard/cluster", " "),
@@ -55,6 +81,14 @@ def test_a_grace_of_zero_goes_before_the_setting() -> None:
         ("runyard/grace", "nan"),
         ("runyard/grace", "inf"),
         ("runyard/grace", "1e30"),
+        ("runyard/on_disconnect", ""),
+        ("runyard/on_disconnect", "stop"),
+        ("runyard/on_disconnect", "keep=5m"),
+        ("runyard/on_disconnect", "stop_after"),
+        ("runyard/on_disconnect", "stop_after=soon"),
+        ("runyard/on_disconnect", "stop_after=0"),
+        ("runyard/on_disconnect", "stop_after=-5m"),
+        ("runyard/on_disconnect", "stop_after=9999d"),
         ("runyard/labels", ""),
         ("runyard/labels", "zone"),
         ("runyard/labels", "=a"),
@@ -64,6 +98,6 @@ def test_a_grace_of_zero_goes_before_the_setting() -> None:
     ],
 )
 def test_a_tag_that_makes_no_sense_is_named_with_the_remedy(tag: str, value: str) -> None:
-    read = policies_of if tag == "runyard/grace" else requirements_of
+    read = policies_of if tag in ("runyard/grace", "runyard/on_disconnect") else requirements_of
     with pytest.raises(InvalidRunTag, match=rf"run tag {tag}: .*\. (Write|Give)"):
         read({tag: value}, SETTINGS)

@@ -24,6 +24,7 @@ from runyard.client.requests import (
     STREAM_TIMEOUT_SECONDS,
     RunMatch,
     RunPages,
+    drain_request,
     launch_request,
     launched_run,
     logs_request,
@@ -164,6 +165,31 @@ class AsyncClient:
         """See `Client.get_node`."""
         request = fleet_pb2.GetNodeRequest(node_id=node_id)
         return (await self._call("GetNode", self._connection().fleet.GetNode, request, timeout)).node
+
+    async def cordon_node(self, node_id: str, timeout: float | None = None) -> fleet_pb2.Node:
+        """See `Client.cordon_node`."""
+        request = fleet_pb2.CordonNodeRequest(node_id=node_id)
+        return (await self._call("CordonNode", self._connection().fleet.CordonNode, request, timeout)).node
+
+    async def uncordon_node(self, node_id: str, timeout: float | None = None) -> fleet_pb2.Node:
+        """See `Client.uncordon_node`."""
+        request = fleet_pb2.UncordonNodeRequest(node_id=node_id)
+        stub = self._connection().fleet.UncordonNode
+        return (await self._call("UncordonNode", stub, request, timeout)).node
+
+    async def drain_node(
+        self, node_id: str, *, deadline: float | None = None, timeout: float | None = None
+    ) -> fleet_pb2.Node:
+        """See `Client.drain_node`."""
+        request = drain_request(node_id, deadline)
+        return (await self._call("DrainNode", self._connection().fleet.DrainNode, request, timeout)).node
+
+    async def fence_node(
+        self, node_id: str, *, reason: str, timeout: float | None = None
+    ) -> fleet_pb2.FenceNodeResponse:
+        """See `Client.fence_node`."""
+        request = fleet_pb2.FenceNodeRequest(node_id=node_id, reason=reason)
+        return await self._call("FenceNode", self._connection().fleet.FenceNode, request, timeout)
 
     async def list_clusters(self, timeout: float | None = None) -> list[fleet_pb2.Cluster]:
         """See `Client.list_clusters`."""

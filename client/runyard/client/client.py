@@ -22,6 +22,7 @@ from runyard.client.requests import (
     STREAM_TIMEOUT_SECONDS,
     RunMatch,
     RunPages,
+    drain_request,
     launch_request,
     launched_run,
     logs_request,
@@ -236,6 +237,57 @@ class Client:
         """
         request = fleet_pb2.GetNodeRequest(node_id=node_id)
         return self._call("GetNode", self._connection().fleet.GetNode, request, timeout).node
+
+    def cordon_node(self, node_id: str, timeout: float | None = None) -> fleet_pb2.Node:
+        """Keeps new runs off a node; those that it has go on.
+
+        Raises:
+            NodeNotFound: It never joined.
+        """
+        request = fleet_pb2.CordonNodeRequest(node_id=node_id)
+        return self._call("CordonNode", self._connection().fleet.CordonNode, request, timeout).node
+
+    def uncordon_node(self, node_id: str, timeout: float | None = None) -> fleet_pb2.Node:
+        """Ends a cordon or a drain.
+
+        Raises:
+            NodeNotFound: It never joined.
+        """
+        request = fleet_pb2.UncordonNodeRequest(node_id=node_id)
+        return self._call("UncordonNode", self._connection().fleet.UncordonNode, request, timeout).node
+
+    def drain_node(
+        self, node_id: str, *, deadline: float | None = None, timeout: float | None = None
+    ) -> fleet_pb2.Node:
+        """Keeps new runs off a node until it is empty; returns at once.
+
+        Args:
+            node_id: The node.
+            deadline: Seconds after which the runs that are left are stopped. None: they are waited for.
+            timeout: Seconds for the call. None: the client's.
+
+        Raises:
+            NodeNotFound: It never joined.
+        """
+        request = drain_request(node_id, deadline)
+        return self._call("DrainNode", self._connection().fleet.DrainNode, request, timeout).node
+
+    def fence_node(
+        self, node_id: str, *, reason: str, timeout: float | None = None
+    ) -> fleet_pb2.FenceNodeResponse:
+        """Vouches that a node and all its workers are off: its runs end as NODE_LOST, and may be repeated.
+
+        Args:
+            node_id: The node.
+            reason: Who made sure of it, and how; shown as the cause of the runs' end.
+            timeout: Seconds for the call. None: the client's.
+
+        Raises:
+            NodeNotFound: It never joined.
+            Refused: It is in session, so it is not off.
+        """
+        request = fleet_pb2.FenceNodeRequest(node_id=node_id, reason=reason)
+        return self._call("FenceNode", self._connection().fleet.FenceNode, request, timeout)
 
     def list_clusters(self, timeout: float | None = None) -> list[fleet_pb2.Cluster]:
         """Gives the clusters, each with the sum over its nodes."""

@@ -145,6 +145,10 @@ _BY_METHOD: dict[tuple[str, grpc.StatusCode], type[_Answered]] = {
     ("TerminateRun", grpc.StatusCode.NOT_FOUND): RunNotFound,
     ("ReadLogs", grpc.StatusCode.NOT_FOUND): RunNotFound,
     ("GetNode", grpc.StatusCode.NOT_FOUND): NodeNotFound,
+    ("CordonNode", grpc.StatusCode.NOT_FOUND): NodeNotFound,
+    ("UncordonNode", grpc.StatusCode.NOT_FOUND): NodeNotFound,
+    ("DrainNode", grpc.StatusCode.NOT_FOUND): NodeNotFound,
+    ("FenceNode", grpc.StatusCode.NOT_FOUND): NodeNotFound,
 }
 
 

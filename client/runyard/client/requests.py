@@ -7,8 +7,10 @@ import zlib
 from collections.abc import Iterable, Sequence
 from typing import Final, TypedDict
 
+from google.protobuf.duration_pb2 import Duration
+
 from runyard.client.errors import CoordinatorFailed, InvalidRequest
-from runyard.v1 import launch_pb2, run_pb2
+from runyard.v1 import fleet_pb2, launch_pb2, run_pb2
 
 # The largest page that ListRuns gives.
 MAX_PAGE_SIZE: Final = 1000
@@ -120,6 +122,20 @@ def logs_request(
 def attempt_key(run: run_pb2.Run) -> launch_pb2.AttemptKey:
     """The name of the attempt that a run shows, as acknowledgements carry it."""
     return launch_pb2.AttemptKey(run_id=run.run_id, attempt=run.attempt)
+
+
+def drain_request(node_id: str, deadline: float | None) -> fleet_pb2.DrainNodeRequest:
+    """Builds the request to empty a node.
+
+    Args:
+        node_id: The node.
+        deadline: Seconds after which the runs that are left are stopped. None: they are waited for.
+    """
+    if deadline is None:
+        return fleet_pb2.DrainNodeRequest(node_id=node_id)
+    span = Duration()
+    span.FromNanoseconds(round(deadline * 1e9))
+    return fleet_pb2.DrainNodeRequest(node_id=node_id, deadline=span)
 
 
 def require_positive(timeout: float) -> float:

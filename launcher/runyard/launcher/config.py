@@ -11,10 +11,13 @@ from typing import Any, Final
 from dagster import Array, Field, ScalarUnion
 
 from runyard.client.address import DEFAULT_ADDRESS
+from runyard.client.durations import parse_duration
 from runyard.launcher.errors import InvalidLauncherConfig
 
 # No time limit of a run is longer; protobuf's Duration ends at 10,000 years.
 LONGEST_SECONDS: Final = 366 * 86_400.0
+
+ON_DISCONNECT_REMEDY: Final = "Write keep, or a time as in stop_after=5m"
 
 
 def _or_env(scalar: type) -> ScalarUnion:
@@ -81,6 +84,12 @@ SCHEMA: Final[dict[str, Field]] = {
         is_required=False,
         description="A worker that takes longer to start on its node ends as timed out.",
     ),
+    "on_disconnect": Field(
+        _TEXT,
+        default_value="keep",
+        description="When a node has lost the coordinator: keep lets the worker go on; stop_after=5m has the "
+        "node stop it after that time. The tag runyard/on_disconnect goes before it.",
+    ),
     "reporter": Field(
         _YES_OR_NO,
         default_value=True,
@@ -104,6 +113,7 @@ class Settings:
     grace: float | None
     max_queue: float | None
     start_timeout: float | None
+    stop_after: float | None
     reporter: bool
 
 
@@ -130,8 +140,32 @@ def resolve_settings(config: Mapping[str, Any], environ: Mapping[str, str]) -> S
         grace=source.optional_seconds("grace_seconds"),
         max_queue=source.optional_seconds("max_queue_seconds"),
         start_timeout=source.optional_seconds("start_timeout_seconds"),
+        stop_after=source.stop_after("on_disconnect"),
         reporter=source.yes_or_no("reporter"),
     )
+
+
+def stop_after_of(text: str) -> float | None:
+    """Reads what is to become of a worker whose node has lost the coordinator.
+
+    Args:
+        text: `keep`, or `stop_after=` and a time; a colon may stand for the equals sign.
+
+    Returns:
+        Seconds after which the node stops the worker by itself. None: never.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    word, _, time = text.replace(":", "=", 1).partition("=")
+    match word.strip(), time.strip():
+        case "keep", "":
+            return None
+        case "stop_after", time:
+            seconds = parse_duration(time)
+            if 0 < seconds <= LONGEST_SECONDS:
+                return seconds
+    raise ValueError(f"{text!r} is neither keep nor a time")
 
 
 def resolve_environment(entries: Sequence[str], environ: Mapping[str, str]) -> dict[str, str]:
@@ -191,6 +225,13 @@ class _Source:
         if text not in ("true", "false"):
             raise InvalidLauncherConfig(field, f"is {text!r}", "Write true or false")
         return text == "true"
+
+    def stop_after(self, field: str) -> float | None:
+        text = self.text(field, self.config[field])
+        try:
+            return stop_after_of(text)
+        except ValueError:
+            raise InvalidLauncherConfig(field, f"is {text!r}", ON_DISCONNECT_REMEDY) from None
 
     def optional_seconds(self, field: str) -> float | None:
         return self.seconds(field, at_least=0) if field in self.config else None

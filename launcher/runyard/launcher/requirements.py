@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from google.protobuf.duration_pb2 import Duration
 
 from runyard.launcher import tags as names
-from runyard.launcher.config import LONGEST_SECONDS, Settings
+from runyard.launcher.config import LONGEST_SECONDS, ON_DISCONNECT_REMEDY, Settings, stop_after_of
 from runyard.launcher.errors import InvalidRunTag
 from runyard.v1 import run_pb2
 
@@ -39,6 +39,7 @@ def policies_of(tags: Mapping[str, str], settings: Settings) -> run_pb2.Policies
         max_queue_time=_duration(settings.max_queue),
         start_timeout=_duration(settings.start_timeout),
         grace=_duration(settings.grace if grace is None else grace),
+        stop_after=_duration(_stop_after(tags, settings)),
     )
 
 
@@ -61,6 +62,17 @@ def _seconds(tags: Mapping[str, str], tag: str) -> float | None:
     if not 0 <= seconds <= LONGEST_SECONDS:
         raise InvalidRunTag(tag, tags[tag], "is not a number of seconds", "Write for example 30")
     return seconds
+
+
+def _stop_after(tags: Mapping[str, str], settings: Settings) -> float | None:
+    text = tags.get(names.ON_DISCONNECT)
+    if text is None:
+        return settings.stop_after
+    try:
+        return stop_after_of(text)
+    except ValueError:
+        tag = names.ON_DISCONNECT
+        raise InvalidRunTag(tag, text, "is neither keep nor a time", ON_DISCONNECT_REMEDY) from None
 
 
 def _labels(tags: Mapping[str, str]) -> dict[str, str]:

@@ -13,6 +13,7 @@ NODE: Final = "runyard/node"
 LABELS: Final = "runyard/labels"
 DRIVER: Final = "runyard/driver"
 GRACE: Final = "runyard/grace"
+ON_DISCONNECT: Final = "runyard/on_disconnect"
 
 # Written: for people who look at or filter runs. Nothing reads them back.
 PLACED_CLUSTER: Final = "runyard/placed_cluster"

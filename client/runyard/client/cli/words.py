@@ -20,6 +20,7 @@ _NODE_COLORS = {
     fleet_pb2.NODE_STATE_READY: "green",
     fleet_pb2.NODE_STATE_SUSPECT: "yellow",
     fleet_pb2.NODE_STATE_UNREACHABLE: "red",
+    fleet_pb2.NODE_STATE_LOST: "bold red",
 }
 
 
@@ -85,10 +86,10 @@ def run_state(run: run_pb2.Run) -> str:
 
 
 def node_state(node: fleet_pb2.Node) -> str:
-    """A node's state with its colour."""
-    return (
-        f"[{_NODE_COLORS.get(node.state, 'white')}]{enum_word(fleet_pb2.NodeState.DESCRIPTOR, node.state)}[/]"
-    )
+    """A node's state with its colour, and what operators asked of it."""
+    word = enum_word(fleet_pb2.NodeState.DESCRIPTOR, node.state)
+    asked = " (draining)" if node.draining else " (cordoned)" if node.cordoned else ""
+    return f"[{_NODE_COLORS.get(node.state, 'white')}]{word}[/]{asked}"
 
 
 def labels(pairs: dict[str, str]) -> str:
