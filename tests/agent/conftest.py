@@ -2,11 +2,13 @@
 
 import os
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 from agent.node_side import Node, kill_everything
+from agent.stub_coordinator import Agent, StubCoordinator
 
 from runyard.agent.rundir import RunDirectories
 
@@ -53,3 +55,25 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     yield place
     kill_everything(RunDirectories(place / "state"))
     subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+@pytest.fixture
+async def coordinator() -> AsyncIterator[StubCoordinator]:
+    """A coordinator that does as it is told."""
+    with tempfile.TemporaryDirectory(prefix="ry-") as sockets:  # pytest's own folders are too long for one
+        async with StubCoordinator(Path(sockets)) as made:
+            yield made
+
+
+@pytest.fixture
+def new_agent(directories: RunDirectories, coordinator: StubCoordinator) -> Iterator[Callable[..., Agent]]:
+    """Makes agents over the same state directory, one at a time; takes further settings by name."""
+    made: list[Agent] = []
+
+    def make(**settings: object) -> Agent:
+        made.append(Agent(directories.state, coordinator.address, **settings))
+        return made[-1]
+
+    yield make
+    for agent in made:
+        agent.close()

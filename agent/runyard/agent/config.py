@@ -83,6 +83,15 @@ class AgentSettings(Settings):
     keep_runs: int = Field(default=1_000, ge=0)
     """How many such directories are kept at most."""
 
+    expect_back: float = Field(default=120.0, ge=0)
+    """In how long an agent that is stopped is expected back; its silence means nothing until then."""
+
+    machine_state_command: tuple[str, ...] = ("systemctl", "is-system-running")
+    """Prints `stopping` while the machine shuts down: an agent that is stopped then stops its runs too."""
+
+    shutdown_budget: float = Field(default=60.0, ge=0)
+    """How long runs may take to end when the machine shuts down; less than the service manager waits."""
+
     @field_validator("coordinator")
     @classmethod
     def _address(cls, value: str) -> str:

@@ -6,14 +6,12 @@ disk that is full, and is never seen half written; the clock goes on while the m
 set it. Standard library only.
 """
 
-import contextlib
 import os
 import time
 from pathlib import Path
 
 from runyard.agent import procfs
-from runyard.agent.procfs import ProcessIdentity
-from runyard.agent.records import StopRequest, UnreadableRecord
+from runyard.agent.records import SpecRecord, StopRequest
 from runyard.agent.rundir import RunDirectory
 
 LONGEST_LOOK_AWAY = 5.0
@@ -74,30 +72,26 @@ class Fence:
         contact: Where contacts are noted.
         stop_after: Seconds without contact.
         grace: Seconds between SIGTERM and SIGKILL.
-        started_at: When the worker started, in seconds of CLOCK_BOOTTIME: counts while no contact is known.
     """
 
-    def __init__(self, contact: ContactFile, stop_after: float, grace: float, started_at: float) -> None:
+    def __init__(self, contact: ContactFile, stop_after: float, grace: float) -> None:
         self._contact = contact
         self._stop_after = stop_after
         self._grace = grace
-        self._started_at = started_at
+        self._raised_at = procfs.boottime()
 
     @classmethod
-    def of(cls, directory: RunDirectory, worker: ProcessIdentity) -> "Fence | None":
+    def of(cls, directory: RunDirectory, spec: SpecRecord | None) -> "Fence | None":
         """The fence of an attempt; None for one that is kept whatever happens to the connection."""
-        with contextlib.suppress(UnreadableRecord):
-            spec = directory.read_spec()
-            if spec is not None and spec.stop_after is not None:
-                started_at = worker.start_time / procfs.CLOCK_TICKS_PER_SECOND
-                return cls(ContactFile(directory.state), spec.stop_after, spec.grace_seconds, started_at)
-        return None
+        if spec is None or spec.stop_after is None:
+            return None
+        return cls(ContactFile(directory.state), spec.stop_after, spec.grace_seconds)
 
     def seconds_left(self) -> float:
         """Seconds until the worker has to be stopped unless there is a contact before; 0 once it has to."""
-        # A contact that is older than the worker counts as it is: the coordinator counts from there too.
+        # A contact that is older than the fence counts as it is: the coordinator counts from there too.
         last = self._contact.read()
-        since = self._started_at if last is None else last
+        since = self._raised_at if last is None else last
         return max(0.0, since + self._stop_after - procfs.boottime())
 
     def look_in(self) -> float:

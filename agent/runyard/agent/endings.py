@@ -31,7 +31,7 @@ def ended(status: int, usage: struct_rusage | None, stop: StopRequest | None) ->
     how = f"exited with code {code}" if signal_number is None else f"killed by {_signal_name(signal_number)}"
     cause: Cause = "exited" if signal_number is None else "signaled"
     return ExitRecord(
-        cause="stopped" if stop else cause,
+        cause=stop.cause if stop else cause,
         message=f"stopped ({stop.reason}): {how}" if stop else how,
         ended_at=time.time(),
         code=code,
@@ -43,8 +43,15 @@ def ended(status: int, usage: struct_rusage | None, stop: StopRequest | None) ->
     )
 
 
+def rebooted(stop: StopRequest | None) -> ExitRecord:
+    """The verdict on an attempt whose machine was restarted under the worker."""
+    if stop is not None and stop.cause == "node_shutdown":
+        return never_started("node_shutdown", f"stopped ({stop.reason}): the machine was off before it ended")
+    return never_started("node_lost", "the node was rebooted while the worker ran")
+
+
 def never_started(cause: Cause, message: str) -> ExitRecord:
-    """The verdict on an attempt that ran no worker."""
+    """The verdict on an attempt that ran no worker, or none that anybody saw end."""
     return ExitRecord(cause=cause, message=message, ended_at=time.time(), stop_requested=cause == "stopped")
 
 

@@ -23,6 +23,7 @@ class Installation:
     """
 
     def __init__(self, directory: Path) -> None:
+        self._directory = directory
         try:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -41,6 +42,31 @@ class Installation:
         except OSError as error:
             os.close(self._fd)
             raise _unusable(directory, error) from error
+
+    @property
+    def last_epoch(self) -> int:
+        """Largest epoch that was noted; 0 if none was."""
+        try:
+            return int((self._directory / "epoch").read_text())
+        except (FileNotFoundError, ValueError):
+            return 0
+
+    def note_epoch(self, epoch: int) -> None:
+        """Notes the epoch of a session, unless a larger one is on disk.
+
+        Raises:
+            OSError: The disk refuses.
+        """
+        if epoch <= self.last_epoch:
+            return
+        # Written in place and always of one length, so that a full disk does not matter.
+        descriptor = os.open(self._directory / "epoch", os.O_WRONLY | os.O_CREAT, 0o600)
+        try:
+            os.pwrite(descriptor, f"{epoch:020}\n".encode(), 0)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        _sync_directory(self._directory)
 
     def release(self) -> None:
         """Lets another agent have the directory."""
@@ -65,9 +91,13 @@ def _read_or_make_id(directory: Path) -> str:
         file.flush()
         os.fsync(file.fileno())
     aside.rename(path)
+    _sync_directory(directory)
+    return name
+
+
+def _sync_directory(directory: Path) -> None:
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    return name

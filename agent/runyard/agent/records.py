@@ -112,6 +112,8 @@ class StopRequest(Record):
     reason: str
     requested_at: float
     """Unix time in seconds."""
+    cause: Cause = "stopped"
+    """What the exit will say."""
 
 
 @dataclass(frozen=True)

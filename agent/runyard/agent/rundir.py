@@ -205,8 +205,10 @@ class RunDirectory:
     def request_stop(self, stop: StopRequest) -> None:
         """Leaves a stop request; an earlier one stays unless it gave more time."""
         earlier = self.read_stop()
-        if earlier is not None and earlier.grace_seconds <= stop.grace_seconds:
-            return
+        if earlier is not None:
+            if earlier.grace_seconds <= stop.grace_seconds:
+                return
+            stop = replace(stop, cause=earlier.cause)  # what came first is why the worker ends
         self._replace("stop", stop)
 
     def write_exit(self, exit_record: ExitRecord) -> bool:

@@ -15,13 +15,14 @@ from runyard.agent.racing import until_first_ends
 from runyard.agent.rundir import RunDirectories
 from runyard.agent.session import Identity, stay_in_session
 from runyard.agent.shell import Shell
+from runyard.agent.shutdown import machine_is_stopping
 from runyard.client.address import is_local
 
 log = structlog.get_logger("runyard.agent")
 
 
 async def serve(settings: AgentSettings) -> None:
-    """Works until SIGTERM or SIGINT. Neither harms a worker.
+    """Works until SIGTERM or SIGINT. Neither harms a worker, unless the whole machine shuts down.
 
     Raises:
         StateError: The state directory cannot be used.
@@ -29,19 +30,19 @@ async def serve(settings: AgentSettings) -> None:
         DriverError: A driver cannot work on this machine.
         Refused: The coordinator does not want this agent.
     """
-    leaving = asyncio.Event()
+    asked = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, leaving.set)
+        loop.add_signal_handler(number, asked.set)
     installation = Installation(settings.state_directory)
     try:
-        identity = Identity(installation.id, uuid.uuid4().hex, boot_id())
-        await _work(settings, identity, leaving)
+        identity = Identity(installation, uuid.uuid4().hex, boot_id())
+        await _work(settings, identity, asked)
     finally:
         installation.release()
 
 
-async def _work(settings: AgentSettings, identity: Identity, leaving: asyncio.Event) -> None:
+async def _work(settings: AgentSettings, identity: Identity, asked: asyncio.Event) -> None:
     if not is_local(settings.coordinator):
         log.warning(
             "insecure", coordinator=settings.coordinator, risk="whoever answers there can run commands here"
@@ -52,7 +53,26 @@ async def _work(settings: AgentSettings, identity: Identity, leaving: asyncio.Ev
     try:
         await shell.open()
         log.info("working", node=settings.node_id, cluster=settings.cluster, slots=settings.slots)
-        await until_first_ends(shell.run(), shell.tidy(), stay_in_session(settings, identity, shell, leaving))
+        leaving = asyncio.Event()
+        departure = asyncio.create_task(_depart(settings, shell, asked, leaving))
+        try:
+            await until_first_ends(
+                shell.run(), shell.tidy(), stay_in_session(settings, identity, shell, leaving)
+            )
+        finally:
+            departure.cancel()
     finally:
         await shell.close()
         log.info("stopped")
+
+
+async def _depart(
+    settings: AgentSettings, shell: Shell, asked: asyncio.Event, leaving: asyncio.Event
+) -> None:
+    """Has the agent leave when it is asked to; before that it stops its runs if the machine shuts down."""
+    await asked.wait()
+    try:
+        if await machine_is_stopping(settings.machine_state_command):
+            await shell.stop_all(settings.shutdown_budget, "the machine is shutting down")
+    finally:
+        leaving.set()

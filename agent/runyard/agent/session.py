@@ -12,12 +12,15 @@ import structlog
 from google.protobuf.duration_pb2 import Duration
 
 from runyard.agent.config import AgentSettings
+from runyard.agent.contact import ContactFile
 from runyard.agent.core.model import AttemptKey
 from runyard.agent.facts import node_facts, node_load
+from runyard.agent.installation import Installation
 from runyard.agent.racing import until_first_ends
+from runyard.agent.sent import HELLO, SentMessages
 from runyard.agent.shell import Shell
 from runyard.agent.transfers import Transfers
-from runyard.agent.wire import facts_of, identity_of, load_of
+from runyard.agent.wire import facts_of, load_of
 from runyard.client.channel import open_aio_channel
 from runyard.v1 import agent_pb2, agent_pb2_grpc
 
@@ -64,7 +67,7 @@ class _SessionOver(Exception):
 class Identity:
     """Who this agent is, in every session."""
 
-    installation_id: str
+    installation: Installation
     instance_id: str
     boot_id: str
 
@@ -78,6 +81,7 @@ class Session:
         self._shell = shell
         self._requests: asyncio.Queue[agent_pb2.SessionRequest | None] = asyncio.Queue()
         self._last_ack = time.monotonic()
+        self._sent = SentMessages(ContactFile(settings.state_directory))
         self.welcomed = False
 
     def put(self, message: agent_pb2.SessionRequest) -> None:
@@ -103,6 +107,7 @@ class Session:
         try:
             usages = await self._shell.usages()
             # Nothing may come between: Hello is the first message, and reports are what changed after it.
+            self._sent.note(HELLO)
             self.put(agent_pb2.SessionRequest(hello=self._hello(self._shell.statuses(usages))))
             with self._shell.reporting_to(self):
                 welcome = await self._welcome(call)
@@ -124,7 +129,7 @@ class Session:
         return agent_pb2.Hello(
             node_id=settings.node_id,
             cluster=settings.cluster,
-            installation_id=self._identity.installation_id,
+            installation_id=self._identity.installation.id,
             instance_id=self._identity.instance_id,
             boot_id=self._identity.boot_id,
             protocol_min=PROTOCOL,
@@ -134,6 +139,7 @@ class Session:
             slots=settings.slots,
             facts=facts_of(node_facts()),
             attempts=attempts,
+            last_epoch=self._identity.installation.last_epoch,
         )
 
     async def _welcome(self, call: "_Call") -> agent_pb2.Welcome:
@@ -145,9 +151,22 @@ class Session:
         if response is None or not response.HasField("welcome"):
             raise _SessionOver(await _why_ended(call))
         self.welcomed = True
+        welcome = response.welcome
+        await self._heard(HELLO)
+        await self._note_epoch(welcome.node_epoch)
+        log.info("ready", node=self._settings.node_id, epoch=welcome.node_epoch)
+        return welcome
+
+    async def _heard(self, sequence: int) -> None:
         self._last_ack = time.monotonic()
-        log.info("ready", node=self._settings.node_id, epoch=response.welcome.node_epoch)
-        return response.welcome
+        await asyncio.to_thread(self._sent.was_heard, sequence)
+
+    async def _note_epoch(self, epoch: int) -> None:
+        try:
+            await asyncio.to_thread(self._identity.installation.note_epoch, epoch)
+        except OSError as error:
+            # The next Hello will look like that of a restored disk, which is looked into and harms no run.
+            log.error("cannot_note_epoch", epoch=epoch, error=str(error))
 
     async def _stay(
         self, call: "_Call", welcome: agent_pb2.Welcome, transfers: Transfers, leaving: asyncio.Event
@@ -169,22 +188,27 @@ class Session:
     async def _leave(self, leaving: asyncio.Event) -> None:
         """Says goodbye when the agent leaves, and lets the coordinator end the stream."""
         await leaving.wait()
-        goodbye = agent_pb2.AgentGoodbye(reason="the agent is shutting down; its workers go on")
-        self.put(agent_pb2.SessionRequest(goodbye=goodbye))
+        self.put(agent_pb2.SessionRequest(goodbye=self._goodbye()))
         self._requests.put_nowait(None)
         await asyncio.sleep(GOODBYE_WITHIN)
+
+    def _goodbye(self) -> agent_pb2.AgentGoodbye:
+        if self._shell.is_closing:
+            return agent_pb2.AgentGoodbye(reason="the machine is shutting down")
+        goodbye = agent_pb2.AgentGoodbye(reason="the agent is shutting down; its workers go on")
+        goodbye.expect_back_within.FromNanoseconds(round(self._settings.expect_back * 1e9))
+        return goodbye
 
     async def _take(self, response: agent_pb2.SessionResponse, transfers: Transfers) -> None:
         holdings = self._shell.holdings
         match response.WhichOneof("message"):
             case "heartbeat_ack":
-                self._last_ack = time.monotonic()
+                await self._heard(response.heartbeat_ack.sequence)
             case "assign":
                 assign = response.assign
-                key = AttemptKey(assign.run_id, assign.attempt)
-                await self._shell.command(
-                    lambda: holdings.on_assign(key, identity_of(assign.spec), assign.spec)
-                )
+                await self._heard(assign.after_heartbeat)
+                start_by = self._sent.deadline(assign.after_heartbeat, _seconds(assign.start_within))
+                await self._shell.offer(AttemptKey(assign.run_id, assign.attempt), assign.spec, start_by)
             case "stop":
                 stop = response.stop
                 key = AttemptKey(stop.run_id, stop.attempt)
@@ -208,6 +232,7 @@ class Session:
             sequence += 1
             load = load_of(await asyncio.to_thread(node_load, self._shell.directories.state))
             attempts = self._shell.statuses(await self._shell.usages())
+            self._sent.note(sequence)
             beat = agent_pb2.Heartbeat(sequence=sequence, load=load, attempts=attempts)
             self.put(agent_pb2.SessionRequest(heartbeat=beat))
             await asyncio.sleep(interval * random.uniform(0.9, 1.1))

@@ -10,23 +10,35 @@ import structlog
 
 from runyard.agent.config import AgentSettings
 from runyard.agent.core.effects import Accept, Bury, Effect, Forget, Reject, Report, Start, StopWorker
-from runyard.agent.core.model import AttemptKey, AttemptPhase, Finished, HeldAttempt, Outcome, OutcomeKind
+from runyard.agent.core.model import (
+    Accepted,
+    AttemptKey,
+    AttemptPhase,
+    Finished,
+    HeldAttempt,
+    Outcome,
+    OutcomeKind,
+)
 from runyard.agent.core.reconcile import Holdings
 from runyard.agent.drivers.base import Driver, DriverError
 from runyard.agent.drivers.outcomes import held_attempt
 from runyard.agent.endings import never_started
 from runyard.agent.facts import WorkerUsage
-from runyard.agent.records import UnreadableRecord
+from runyard.agent.procfs import boottime
+from runyard.agent.records import SpecRecord, UnreadableRecord
 from runyard.agent.rundir import AttemptExists, RunDirectories, RunDirectoryError
 from runyard.agent.specs import UnusableLaunch, spec_record
-from runyard.agent.wire import rejection_of, status_of
-from runyard.v1 import agent_pb2
+from runyard.agent.wire import identity_of, rejection_of, status_of
+from runyard.v1 import agent_pb2, run_pb2
 
 COMMANDS_WAITING = 1_000
 """Commands of the coordinator that may wait for the disk before the session is read no further."""
 
 RETRY_STOP = 5.0
 """Seconds at most between two tries to write a stop request to a disk that refuses it."""
+
+SHUTDOWN_GRACE_SHARE = 0.8
+"""Of the budget for a shutdown, what workers get at most between SIGTERM and SIGKILL."""
 
 TIDY = 60.0
 """Seconds between two clean-ups of old run directories."""
@@ -65,6 +77,9 @@ class Shell:
         self._room = asyncio.Semaphore(COMMANDS_WAITING)
         self._outgoing: Outgoing | None = None
         self._stops: set[asyncio.Task[None]] = set()
+        self._start_by = 0.0
+        self._moved = asyncio.Event()
+        self.is_closing = False
 
     async def open(self) -> None:
         """Readies the drivers and takes up what the disk holds, before the coordinator hears of this agent.
@@ -84,6 +99,7 @@ class Shell:
         while True:
             event = await self._events.get()
             await self._carry_out(event())
+            self._moved.set()
 
     async def tidy(self) -> None:
         """Deletes old run directories for ever, now and then."""
@@ -112,6 +128,42 @@ class Shell:
             return event()
 
         self._events.put_nowait(take)
+
+    async def offer(self, key: AttemptKey, spec: run_pb2.LaunchSpec, start_by: float) -> None:
+        """For the session: has an offered attempt taken in its turn, unless the offer is over by then.
+
+        Args:
+            key: The attempt.
+            spec: Its launch.
+            start_by: When the offer ends, in seconds of CLOCK_BOOTTIME.
+        """
+
+        def take() -> list[Effect]:
+            if self.is_closing or boottime() > start_by:
+                # It is repeated with a fresh deadline for as long as the coordinator wants it here.
+                log.info("offer_not_taken", attempt=str(key), late=boottime() - start_by)
+                return []
+            self._start_by = start_by
+            return self.holdings.on_assign(key, identity_of(spec), spec)
+
+        await self.command(take)
+
+    async def stop_all(self, budget: float, reason: str) -> None:
+        """Stops every worker because the machine shuts down, and takes no more.
+
+        Args:
+            budget: Seconds that all of this may take.
+            reason: Becomes part of the outcomes' messages.
+        """
+        self.is_closing = True
+        live = [held.key for held in self.holdings.all() if not isinstance(held.phase, Accepted | Finished)]
+        log.info("stopping_runs", runs=len(live), reason=reason)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(budget):
+                await asyncio.gather(*(self._stop_for_shutdown(key, budget, reason) for key in live))
+                while any(self._is_unsettled(key) for key in live):
+                    self._moved.clear()
+                    await self._moved.wait()
 
     def on_change(self, key: AttemptKey, phase: AttemptPhase) -> None:
         """For the drivers: an attempt entered a phase. There are only so many phases, so none waits."""
@@ -178,6 +230,8 @@ class Shell:
             return await self._found(key)
         except (RunDirectoryError, UnusableLaunch) as error:
             return self.holdings.on_not_accepted(key, str(error))
+        if self.is_closing or boottime() > self._start_by:
+            return self.holdings.on_postponed(key, effect.identity)
         return self.holdings.on_accepted(key, effect.identity)
 
     async def _bury(self, effect: Bury) -> list[Effect]:
@@ -218,6 +272,22 @@ class Shell:
             else:
                 return
 
+    async def _stop_for_shutdown(self, key: AttemptKey, budget: float, reason: str) -> None:
+        grace = min(await asyncio.to_thread(self._grace_of, key), budget * SHUTDOWN_GRACE_SHARE)
+        try:
+            await self._driver_of(key).stop(key, grace, reason, "node_shutdown")
+        except (DriverError, RunDirectoryError) as error:
+            log.error("cannot_stop", attempt=str(key), error=str(error))
+
+    def _grace_of(self, key: AttemptKey) -> float:
+        spec = self._spec_of(key)
+        return spec.grace_seconds if spec else 0.0
+
+    def _is_unsettled(self, key: AttemptKey) -> bool:
+        """Whether a worker may live, or its end is still to be heard by a coordinator that listens."""
+        held = self.holdings.get(key)
+        return held is not None and (not isinstance(held.phase, Finished) or self._outgoing is not None)
+
     async def _forget(self, key: AttemptKey) -> None:
         directory = self.directories.open(key)
         if directory is None:
@@ -228,10 +298,13 @@ class Shell:
             # It will be reported once more after the next start, and acknowledged again.
             log.warning("cannot_mark_acknowledged", attempt=str(key), error=str(error))
 
-    def _driver_of(self, key: AttemptKey) -> Driver:
+    def _spec_of(self, key: AttemptKey) -> SpecRecord | None:
         directory = self.directories.open(key)
         try:
-            spec = directory.read_spec() if directory else None
+            return directory.read_spec() if directory else None
         except UnreadableRecord:
-            spec = None
+            return None
+
+    def _driver_of(self, key: AttemptKey) -> Driver:
+        spec = self._spec_of(key)
         return self.drivers[spec.driver if spec and spec.driver in self.drivers else "process"]

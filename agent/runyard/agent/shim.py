@@ -82,13 +82,16 @@ def _attempt(directory: RunDirectory, on_running: Callable[[], None]) -> ExitRec
             raise StartFailure(f"{directory.path / 'spec'} is missing")
         executable = find_executable(spec)
         witness = OomWitness()
+        fence = Fence.of(directory, spec)
+        if fence is not None and fence.seconds_left() <= 0:
+            return stopped_before_start(fence.stop())
         worker_pid = _start_worker(directory, spec, executable)
     except StartFailure as failure:
         return never_started("start_failed", str(failure))
     except (RunDirectoryError, UnreadableRecord, OSError) as error:
         return never_started("start_failed", f"the node could not start the worker: {error}")
     on_running()
-    verdict = _Watch(directory, worker_pid).until_over()
+    verdict = _Watch(directory, worker_pid, fence).until_over()
     if verdict.cause == "signaled" and verdict.signal == signal.SIGKILL and witness.saw_kill_of(worker_pid):
         return ran_out_of_memory(verdict)
     return verdict
@@ -295,12 +298,10 @@ def _restore_oom_score() -> None:
 class _Watch:
     """Waits for the worker, obeys stop requests, and leaves no descendant behind."""
 
-    def __init__(self, directory: RunDirectory, worker_pid: int) -> None:
+    def __init__(self, directory: RunDirectory, worker_pid: int, fence: Fence | None) -> None:
         self._directory = directory
         self._worker_pid = worker_pid
-        worker = procfs.identify(worker_pid)
-        assert worker is not None, "a child stays in /proc until it is waited for"
-        self._fence = Fence.of(directory, worker)
+        self._fence = fence
         self._worker_end: ExitRecord | None = None
         self._stop: StopRequest | None = None
         self._kill_at: float | None = None

@@ -5,6 +5,7 @@ from typing import Protocol
 
 from runyard.agent.core.model import AttemptKey, AttemptPhase, HeldAttempt
 from runyard.agent.facts import WorkerUsage
+from runyard.agent.records import Cause
 
 OnChange = Callable[[AttemptKey, AttemptPhase], None]
 """Called in the event loop for every phase that an attempt enters, each at most once and never going back.
@@ -51,7 +52,9 @@ class Driver(Protocol):
         """
         ...
 
-    async def stop(self, key: AttemptKey, grace_seconds: float, reason: str) -> None:
+    async def stop(
+        self, key: AttemptKey, grace_seconds: float, reason: str, cause: Cause = "stopped"
+    ) -> None:
         """Has the worker of an attempt stopped, or never started; on disk when this returns.
 
         A repeat can only shorten the grace period. An attempt that is over stays as it is.
@@ -60,6 +63,7 @@ class Driver(Protocol):
             key: The attempt.
             grace_seconds: Between SIGTERM and SIGKILL.
             reason: Who asks and why, in one sentence; becomes part of the outcome's message.
+            cause: Becomes the cause of the exit, unless an earlier request has another.
 
         Raises:
             UnknownAttempt: There is no such run directory.

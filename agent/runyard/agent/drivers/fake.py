@@ -25,7 +25,7 @@ from runyard.agent.drivers.base import OnChange, UnknownAttempt
 from runyard.agent.drivers.outcomes import held_attempt, outcome_of
 from runyard.agent.endings import never_started, stopped_before_start
 from runyard.agent.facts import WorkerUsage
-from runyard.agent.records import ExitRecord, StopRequest
+from runyard.agent.records import Cause, ExitRecord, StopRequest
 from runyard.agent.rundir import RunDirectories, RunDirectory
 
 FIRST_PID = 5_000_000
@@ -96,10 +96,12 @@ class FakeDriver:
             self._tasks[key] = task
             task.add_done_callback(lambda _: self._tasks.pop(key))
 
-    async def stop(self, key: AttemptKey, grace_seconds: float, reason: str) -> None:
+    async def stop(
+        self, key: AttemptKey, grace_seconds: float, reason: str, cause: Cause = "stopped"
+    ) -> None:
         """Ends the play, or keeps it from beginning. See `Driver.stop`."""
         directory = self._directory(key)
-        stop = StopRequest(grace_seconds=grace_seconds, reason=reason, requested_at=time.time())
+        stop = StopRequest(grace_seconds, reason, requested_at=time.time(), cause=cause)
         directory.request_stop(stop)
         if key in self._tasks:
             self._stops[key].set()

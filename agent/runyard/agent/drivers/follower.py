@@ -36,6 +36,7 @@ from runyard.agent.endings import (
     kill_all,
     killed_before_it_began,
     never_started,
+    rebooted,
     remaining_processes,
     stopped_before_start,
 )
@@ -83,6 +84,7 @@ class Follower:
         self._has_begun = False
         self._signalled: tuple[ProcessIdentity, StopRequest] | None = None
         self._kill_at = 0.0
+        self._fence: Fence | None = None
         self._vanished_at: float | None = None
         self._wait_status: int | None = None
         self.usage_target: UsageTarget | None = None
@@ -105,7 +107,7 @@ class Follower:
                     if await self._look():
                         return
                     pause = _RETRY_SECONDS[0]
-                except (OSError, RunDirectoryError, NoShim, TimeoutError) as error:
+                except (OSError, RunDirectoryError, UnreadableRecord, NoShim, TimeoutError) as error:
                     self._log.warning("attempt_needs_another_look", error=str(error), pause_seconds=pause)
                     await self._wait(pause * random.uniform(0.5, 1.0))
                     pause = min(pause * 2, longest)
@@ -144,7 +146,7 @@ class Follower:
             case NeverRan():
                 await self._conclude(killed_before_it_began())
             case Rebooted():
-                await self._conclude(never_started("node_lost", "the node was rebooted while the worker ran"))
+                await self._conclude(rebooted(stop))
 
     async def _start(self) -> None:
         self._enter(Starting())
@@ -197,11 +199,14 @@ class Follower:
         if stop is not None:
             await self._stop_orphan(worker, stop)
             return
-        fence = await asyncio.to_thread(Fence.of, self._directory, worker.process)
-        if fence is not None and fence.seconds_left() <= 0:
-            await asyncio.to_thread(self._directory.request_stop, fence.stop())
+        if self._fence is None:
+            self._fence = Fence.of(self._directory, await asyncio.to_thread(self._directory.read_spec))
+        if self._fence is None:
+            await self._wait(None)
+        elif self._fence.seconds_left() > 0:
+            await self._wait(self._fence.look_in())
         else:
-            await self._wait(fence.look_in() if fence else None)
+            await asyncio.to_thread(self._directory.request_stop, self._fence.stop())
 
     async def _stop_orphan(self, worker: WorkerRecord, stop: StopRequest) -> None:
         """Does for a worker without a shim what the shim would have done."""

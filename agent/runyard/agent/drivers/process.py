@@ -14,7 +14,7 @@ from runyard.agent.drivers.follower import Follower
 from runyard.agent.drivers.forks import ForkServerLink
 from runyard.agent.drivers.outcomes import held_attempt, key_of
 from runyard.agent.facts import UsageSampler, UsageTarget, WorkerUsage
-from runyard.agent.records import StopRequest, UnreadableRecord
+from runyard.agent.records import Cause, StopRequest, UnreadableRecord
 from runyard.agent.rundir import RunDirectories, RunDirectory
 
 log = structlog.get_logger("runyard.agent.drivers")
@@ -75,10 +75,12 @@ class ProcessDriver:
         """Has the worker started. See `Driver.start`."""
         self._follow(self._directory(key))
 
-    async def stop(self, key: AttemptKey, grace_seconds: float, reason: str) -> None:
+    async def stop(
+        self, key: AttemptKey, grace_seconds: float, reason: str, cause: Cause = "stopped"
+    ) -> None:
         """Has the worker stopped, or never started. See `Driver.stop`."""
         directory = self._directory(key)
-        stop = StopRequest(grace_seconds=grace_seconds, reason=reason, requested_at=time.time())
+        stop = StopRequest(grace_seconds, reason, requested_at=time.time(), cause=cause)
         await asyncio.to_thread(directory.request_stop, stop)
         self._follow(directory)
         if follower := self._followers.get(key):
