@@ -49,23 +49,41 @@ class StubSession:
         self.to_agent.put_nowait(agent_pb2.SessionResponse(**message))
 
     def assign(
-        self, program: Path, *, attempt: int = 1, within: float = 10.0, after: int = 0, **policies: float
+        self,
+        program: Path,
+        *,
+        run_id: str = RUN_ID,
+        attempt: int = 1,
+        within: float = 10.0,
+        after: int = 0,
+        **policies: float,
     ) -> None:
         """Offers an attempt whose worker is that program."""
         spec = run_pb2.LaunchSpec(
-            run_id=RUN_ID,
+            run_id=run_id,
             kind=run_pb2.LAUNCH_KIND_EXECUTE,
             code_origin=run_pb2.CodeOrigin(executable=str(program)),
             policies=run_pb2.Policies(**{name: seconds(value) for name, value in policies.items()}),
         )
         offer = agent_pb2.Assign(
-            run_id=RUN_ID, attempt=attempt, spec=spec, start_within=seconds(within), after_heartbeat=after
+            run_id=run_id, attempt=attempt, spec=spec, start_within=seconds(within), after_heartbeat=after
         )
         self.send(assign=offer)
 
+    def stop(self, *, run_id: str = RUN_ID, attempt: int = 1, grace: float = 1.0, reason: str = "") -> None:
+        """Tells the agent to stop an attempt."""
+        self.send(stop=agent_pb2.Stop(run_id=run_id, attempt=attempt, grace=seconds(grace), reason=reason))
+
     def statuses(self) -> list[agent_pb2.AttemptStatus]:
-        """All that was said of attempts, in order."""
-        return [each.status for each in self.reports if each.HasField("status")]
+        """All that was said of attempts: in Hello, in reports, and in the last heartbeat."""
+        reported = [each.status for each in self.reports if each.HasField("status")]
+        return [*self.hello.attempts, *reported, *(self.beats[-1].attempts if self.beats else ())]
+
+    def finished(self, run_id: str) -> list[agent_pb2.AttemptStatus]:
+        """What was said of the end of a run."""
+        return [
+            each for each in self.statuses() if each.run_id == run_id and each.phase == run_pb2.PHASE_FINISHED
+        ]
 
     async def beat(self, number: int) -> agent_pb2.Heartbeat:
         """The heartbeat with that sequence, as soon as it is there."""
@@ -145,6 +163,8 @@ class StubCoordinator(agent_pb2_grpc.AgentServiceServicer):
                     if self.acknowledges:
                         ack = agent_pb2.HeartbeatAck(sequence=request.heartbeat.sequence)
                         session.send(heartbeat_ack=ack)
+                    for status in request.heartbeat.attempts:
+                        self._acknowledge_end(session, status)
                 case "report":
                     session.reports.append(request.report)
                     self._acknowledge_end(session, request.report.status)

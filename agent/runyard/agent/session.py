@@ -22,6 +22,7 @@ from runyard.agent.shell import Shell
 from runyard.agent.transfers import Transfers
 from runyard.agent.wire import facts_of, load_of
 from runyard.client.channel import open_aio_channel
+from runyard.client.service.failpoints import failpoint
 from runyard.v1 import agent_pb2, agent_pb2_grpc
 
 PROTOCOL = 1
@@ -152,6 +153,7 @@ class Session:
             raise _SessionOver(await _why_ended(call))
         self.welcomed = True
         welcome = response.welcome
+        failpoint("agent.after_welcome")
         await self._heard(HELLO)
         await self._note_epoch(welcome.node_epoch)
         log.info("ready", node=self._settings.node_id, epoch=welcome.node_epoch)

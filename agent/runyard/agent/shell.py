@@ -29,6 +29,7 @@ from runyard.agent.records import SpecRecord, UnreadableRecord
 from runyard.agent.rundir import AttemptExists, RunDirectories, RunDirectoryError
 from runyard.agent.specs import UnusableLaunch, spec_record
 from runyard.agent.wire import identity_of, rejection_of, status_of
+from runyard.client.service.failpoints import failpoint
 from runyard.v1 import agent_pb2, run_pb2
 
 COMMANDS_WAITING = 1_000
@@ -208,6 +209,7 @@ class Shell:
             case Forget(key=key):
                 await self._forget(key)
             case Report(attempt=held):
+                failpoint(f"agent.before_report_{type(held.phase).__name__.lower()}")
                 log.info("attempt", attempt=str(held.key), phase=type(held.phase).__name__.lower())
                 self._send(agent_pb2.AttemptReport(status=status_of(held)))
             case Reject(key=key, reason=reason):
@@ -225,7 +227,9 @@ class Shell:
             record = spec_record(self._settings, effect.identity, effect.spec)
             if record.driver not in self.drivers:
                 raise UnusableLaunch(f"this agent has no driver {record.driver!r}")
+            failpoint("agent.before_accept")
             await asyncio.to_thread(self.directories.create, key, record)
+            failpoint("agent.after_accept")
         except AttemptExists:
             return await self._found(key)
         except (RunDirectoryError, UnusableLaunch) as error:
@@ -235,6 +239,7 @@ class Shell:
         return self.holdings.on_accepted(key, effect.identity)
 
     async def _bury(self, effect: Bury) -> list[Effect]:
+        failpoint("agent.before_bury")
         verdict = never_started("stopped", f"stopped before it started: {effect.reason}")
         try:
             await asyncio.to_thread(self.directories.create_refused, effect.key, verdict)
@@ -255,6 +260,7 @@ class Shell:
     async def _start(self, key: AttemptKey) -> list[Effect]:
         try:
             await self._driver_of(key).start(key)
+            failpoint("agent.after_start")
         except DriverError as error:
             return self.holdings.on_change(key, Finished(Outcome(OutcomeKind.START_FAILED, str(error))))
         return []
@@ -262,7 +268,9 @@ class Shell:
     async def _stop(self, effect: StopWorker) -> None:
         while True:
             try:
+                failpoint("agent.before_stop")
                 await self._driver_of(effect.key).stop(effect.key, effect.grace, effect.reason)
+                failpoint("agent.after_stop")
             except RunDirectoryError as error:
                 log.error("cannot_stop_yet", attempt=str(effect.key), error=str(error))
                 await asyncio.sleep(random.uniform(0, RETRY_STOP))
@@ -293,7 +301,9 @@ class Shell:
         if directory is None:
             return
         try:
+            failpoint("agent.before_forget")
             await asyncio.to_thread(directory.acknowledge)
+            failpoint("agent.after_forget")
         except RunDirectoryError as error:
             # It will be reported once more after the next start, and acknowledged again.
             log.warning("cannot_mark_acknowledged", attempt=str(key), error=str(error))
