@@ -78,7 +78,8 @@ def _forge_reboot(directories: RunDirectories) -> None:
     worker = directory.read_worker()
     assert worker is not None
     kill_everything(directories)
-    (directory.path / "exit").unlink(missing_ok=True)
+    wait_until(directory.read_exit, "the fork server has nothing to say")
+    (directory.path / "exit").unlink()
     record = WorkerRecord(
         worker.pid, worker.start_time, "another boot", worker.shim_pid, worker.shim_start_time, 0.0
     )
