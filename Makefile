@@ -11,7 +11,7 @@ BUF := @bufbuild/buf@1.75.0
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check protos check-protos bench clean
+.PHONY: help demo test check protos check-protos simulate bench clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
@@ -40,6 +40,10 @@ check-protos: protos ## Fail if the committed stubs are not those of the protos,
 	@test -z "$$(git status --porcelain -- protos)" || { git status --short -- protos; exit 1; }
 	@if command -v npx >/dev/null; then cd protos && npx --yes $(BUF) lint; \
 		else echo 'check-protos: no npx on this machine, so buf lint is left out'; fi
+
+SEEDS ?= 10000
+simulate: $(ENVIRONMENT) ## Play the cores against every fault, as in: make simulate SEEDS=100000
+	@cd tests && $(abspath $(VENV))/bin/python -m simulation --seeds $(SEEDS)
 
 bench: $(ENVIRONMENT) ## Run one benchmark, as in: make bench NAME=time_to_failure
 	@test -n "$(NAME)" || { echo 'usage: make bench NAME=...; there are:'; \

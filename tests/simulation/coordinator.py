@@ -57,6 +57,7 @@ class SimulatedCoordinator:
         self.disk = Disk()
         self.up = False
         self.crash_rate = 0.0
+        self.frozen = False
         self._life = 0
         self._sessions = 0
         self._send: dict[int, Callable[[agent_pb2.SessionResponse], None]] = {}
@@ -121,6 +122,9 @@ class SimulatedCoordinator:
 
     def hear(self, node_id: str, session: int, request: agent_pb2.SessionRequest) -> None:
         """Takes a message of a session."""
+        if self.frozen:
+            self.kernel.after(1.0, lambda: self.hear(node_id, session, request))
+            return
         if not self.up or session not in self._send:
             return
         heard: Callable[[Fleet, Instant], None]
@@ -191,8 +195,9 @@ class SimulatedCoordinator:
 
     def _tick(self, life: int) -> None:
         if life == self._life:
-            self.decide(on_tick, lambda _: None)
-            self.kernel.after(1.0, lambda: self._tick(life))
+            if not self.frozen:
+                self.decide(on_tick, lambda _: None)
+            self.kernel.after(2.0, lambda: self._tick(life))
 
     def _instant(self) -> Instant:
         # The wall clock is a stranger: it must not matter that it jumps.

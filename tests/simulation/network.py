@@ -22,7 +22,7 @@ class Weather:
     def of(cls, kernel: Kernel) -> "Weather":
         """A network as bad as the seed wants it."""
         pick = kernel.rng.choice
-        return cls(pick([0, 0.02, 0.2]), pick([0, 0.02, 0.2]), pick([0, 0.1]), pick([0, 0.01, 0.05]))
+        return cls(pick([0, 0.02, 0.2]), pick([0, 0.02, 0.2]), pick([0, 0.1, 0.3]), pick([0, 0.01, 0.05]))
 
     def calm(self) -> None:
         """Ends all faults."""
@@ -43,6 +43,8 @@ class Link(Generic[M]):
 
     def send(self, message: M) -> None:
         """Entrusts a message to the network."""
+        if self.cut:
+            return
         for _ in range(2 if self._kernel.chance(self._weather.repeat) else 1):
             if not self._kernel.chance(self._weather.loss):
                 longest = 40.0 if self._kernel.chance(self._weather.slow) else 0.05

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from simulation.coordinator import SimulatedCoordinator
 from simulation.kernel import Kernel
@@ -31,7 +32,10 @@ class Directory:
     """The run directory of one attempt: survives the agent, the shim and the machine's reboot."""
 
     identity: LaunchIdentity
+    stop_after: float | None = None
+    grace: float = 5.0
     began_boot: int | None = None
+    began_at: float = 0.0
     pid: int | None = None
     stop: bool = False
     exit: Outcome | None = None
@@ -45,6 +49,8 @@ class Machine:
         self.kernel = kernel
         self.name = name
         self.boot = 1
+        self.contact = 0.0
+        """When the agent sent what the coordinator last acknowledged: a file, so it outlives the agent."""
         self.directories: dict[AttemptKey, Directory] = {}
         self.live: dict[AttemptKey, int] = {}
         self.starts: list[AttemptKey] = []
@@ -63,22 +69,44 @@ class Machine:
             self._end(key, Outcome(OutcomeKind.STOPPED, "stopped before it started"))
             return
         directory.began_boot = boot
+        directory.began_at = self.kernel.now
         directory.pid = len(self.starts) + 1000
         self.live[key] = directory.pid
         self.starts.append(key)
         self.kernel.note(self.name, f"worker of {key} begins")
         self.tell(key, Running(directory.pid))
         succeeded = Outcome(OutcomeKind.SUCCEEDED, "exited 0", exit_code=0)
-        self.kernel.after(self.kernel.rng.choice([0.1, 5.0, 60.0]), lambda: self._exit(key, boot, succeeded))
+        self.kernel.after(
+            self.kernel.rng.choice([0.1, 5.0, 60.0, 300.0]), lambda: self._exit(key, boot, succeeded)
+        )
+        self._watch_contact(key, boot)
 
-    def stop(self, key: AttemptKey) -> None:
+    def _watch_contact(self, key: AttemptKey, boot: int) -> None:
+        """What the shim does for a run that is not to live without contact."""
+        directory = self.directories[key]
+        if boot != self.boot or key not in self.live or directory.stop_after is None:
+            return
+        deadline = max(self.contact, directory.began_at) + directory.stop_after
+        if self.kernel.now > deadline:
+            self.kernel.note(self.name, f"{key} is without contact, and is stopped")
+            self.stop(key, OutcomeKind.TIMED_OUT)
+        else:
+            self.kernel.after(2.0, lambda: self._watch_contact(key, boot))
+
+    def kill_shim(self) -> None:
+        """Kills a shim: its worker goes on, and the fork server keeps its exit code."""
+        self.kernel.note(self.name, "a shim is killed")
+
+    def stop(self, key: AttemptKey, kind: OutcomeKind = OutcomeKind.STOPPED) -> None:
         """Leaves the stop request; a live worker ends within its grace."""
         directory = self.directories[key]
         directory.stop = True
+        if directory.began_boot is None:
+            self.start(key)  # a shim that finds the request and never starts the worker
         if key in self.live:
-            stopped = Outcome(OutcomeKind.STOPPED, "stopped")
+            stopped = Outcome(kind, "stopped")
             boot = self.boot
-            self.kernel.soon(lambda: self._exit(key, boot, stopped), longest=30.0)
+            self.kernel.soon(lambda: self._exit(key, boot, stopped), longest=directory.grace)
 
     def kill_one(self) -> None:
         """Kills a worker, as the kernel does when memory is short."""
@@ -131,6 +159,7 @@ class SimulatedAgent:
         self.kernel = kernel
         self.machine = machine
         self.crash_rate = 0.0
+        self.refusal_rate = 0.0
         self._cluster = cluster
         self._coordinator = coordinator
         self._weather = weather
@@ -138,6 +167,9 @@ class SimulatedAgent:
         self._connection = 0
         self._link: Link[agent_pb2.SessionRequest] | None = None
         self._heard = 0.0
+        self._sent: dict[int, float] = {}
+        self._epoch = 0
+        self._links: list[Link[Any]] = []
         self.start()
 
     def start(self) -> None:
@@ -174,6 +206,7 @@ class SimulatedAgent:
             return
         self._connection += 1
         connection = self._connection
+        self._sent = {0: self.kernel.now}
         to_agent = Link[agent_pb2.SessionResponse](
             self.kernel, self._weather, lambda message: self._hear(connection, message)
         )
@@ -187,6 +220,7 @@ class SimulatedAgent:
             protocol_max=1,
             drivers=["process"],
             slots=2,
+            last_epoch=self._epoch,
             attempts=[status_of(held) for held in self.holdings.all()],
         )
         session = coordinator.connect(hello, to_agent.send, lambda: self._broken(connection))
@@ -200,7 +234,15 @@ class SimulatedAgent:
             self._weather,
             lambda request: coordinator.hear(self.machine.name, session, request),
         )
+        self._links = [to_agent, self._link]
         self._beat(connection, 1)
+
+    def partition(self, directions: tuple[int, ...]) -> None:
+        """Cuts directions of the present connection (0: to the agent, 1: from it); nobody is told."""
+        self.kernel.note(self.machine.name, f"is cut off {directions}")
+        for direction in directions:
+            if direction < len(self._links):
+                self._links[direction].cut = True
 
     def _beat(self, connection: int, sequence: int) -> None:
         if connection != self._connection or self._link is None:
@@ -211,6 +253,7 @@ class SimulatedAgent:
         beat = agent_pb2.Heartbeat(
             sequence=sequence, attempts=[status_of(held) for held in self.holdings.all()]
         )
+        self._sent[sequence] = self.kernel.now
         self._link.send(agent_pb2.SessionRequest(heartbeat=beat))
         self.kernel.after(self.kernel.rng.uniform(4.0, 5.0), lambda: self._beat(connection, sequence + 1))
 
@@ -231,12 +274,18 @@ class SimulatedAgent:
     def _hear(self, connection: int, message: agent_pb2.SessionResponse) -> None:
         if connection != self._connection or self._link is None:
             return
-        self._heard = self.kernel.now
         match message.WhichOneof("message"):
+            case "welcome":
+                self._epoch = message.welcome.node_epoch
+                self._acknowledged(0)
+            case "heartbeat_ack":
+                self._acknowledged(message.heartbeat_ack.sequence)
             case "assign":
                 assign = message.assign
                 key = AttemptKey(assign.run_id, assign.attempt)
-                self._carry_out(self.holdings.on_assign(key, identity_of(assign.spec), assign.spec))
+                within = assign.start_within.ToNanoseconds() / 1e9
+                if self.kernel.now <= self._sent[assign.after_heartbeat] + within:
+                    self._carry_out(self.holdings.on_assign(key, identity_of(assign.spec), assign.spec))
             case "stop":
                 key = AttemptKey(message.stop.run_id, message.stop.attempt)
                 self._carry_out(self.holdings.on_stop(key, 30.0, message.stop.reason))
@@ -245,6 +294,11 @@ class SimulatedAgent:
                 self._carry_out(self.holdings.on_acknowledged(key))
             case _:
                 pass
+
+    def _acknowledged(self, sequence: int) -> None:
+        sent = self._sent[sequence]
+        self._heard = max(self._heard, sent)
+        self.machine.contact = max(self.machine.contact, sent)
 
     def _on_change(self, life: int, key: AttemptKey, phase: AttemptPhase) -> None:
         if life == self._life:
@@ -267,10 +321,12 @@ class SimulatedAgent:
         match effect:
             case Accept(key=key) | Bury(key=key) if key in disk:
                 return self.holdings.on_found(self.machine.held(key))
-            case Accept(key=key, identity=identity):
-                if self.kernel.chance(self.crash_rate):
+            case Accept(key=key, identity=identity, spec=spec):
+                if self.kernel.chance(self.refusal_rate):
                     return self.holdings.on_not_accepted(key, "no space left on device")
-                disk[key] = Directory(identity)
+                has_policy = spec.policies.HasField("stop_after")
+                stop_after = spec.policies.stop_after.ToNanoseconds() / 1e9 if has_policy else None
+                disk[key] = Directory(identity, stop_after)
                 return self.holdings.on_accepted(key, identity)
             case Bury(key=key, reason=reason):
                 disk[key] = Directory(UNKNOWN_LAUNCH, exit=Outcome(OutcomeKind.STOPPED, reason))

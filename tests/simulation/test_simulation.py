@@ -3,24 +3,11 @@
 import os
 
 import pytest
+from simulation.play import play
 from simulation.world import World
 
 SEEDS = int(os.environ.get("RUNYARD_SIMULATION_SEEDS", "1000"))
 BATCH = 100
-
-
-def play(seed: int) -> None:
-    """Plays one seed; a failure shows the seed and the last of the history.
-
-    Raises:
-        AssertionError: An invariant does not hold.
-    """
-    world = World(seed)
-    try:
-        world.play()
-    except Exception as error:
-        history = "\n".join(world.kernel.history[-80:])
-        raise AssertionError(f"seed {seed}: {error}\n{history}") from error
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, BATCH))

@@ -15,7 +15,8 @@ from runyard.coordinator.core.transitions import PRESUMED
 from runyard.v1 import run_pb2
 
 RUNS = 8
-TROUBLE = 120.0
+GRACE = 5.0
+TROUBLE = 150.0
 """Virtual seconds of faults; afterwards the world heals and has to come to rest."""
 
 RESUMABLE = frozenset(
@@ -23,6 +24,7 @@ RESUMABLE = frozenset(
         run_pb2.OUTCOME_KIND_FAILED,
         run_pb2.OUTCOME_KIND_NODE_LOST,
         run_pb2.OUTCOME_KIND_EXIT_UNKNOWN,
+        run_pb2.OUTCOME_KIND_TIMED_OUT,
     }
 )
 
@@ -44,6 +46,7 @@ class World:
         ]
         self.acknowledged: dict[str, int] = {}
         self.stopped: set[str] = set()
+        self.buried: set[str] = set()
         self._ended: dict[tuple[str, int], run_pb2.OutcomeKind.ValueType] = {}
         self._schedule_clients()
         self._schedule_faults()
@@ -56,8 +59,18 @@ class World:
         """
         self.kernel.run(TROUBLE, self.check)
         self.heal()
-        self.kernel.run(TROUBLE + REST, self.check)
+        while self.kernel.now < TROUBLE + REST and not self.is_at_rest():
+            self.kernel.run(self.kernel.now + 20.0, self.check)
         self.check_at_rest()
+
+    def is_at_rest(self) -> bool:
+        """True once there is nothing left to wait for."""
+        return all(
+            isinstance(run.phase, Finished) for run in self.coordinator.disk.runs.values()
+        ) and not any(
+            machine.live or agent.holdings.all()
+            for machine, agent in zip(self.machines, self.agents, strict=True)
+        )
 
     def heal(self) -> None:
         """Ends all faults."""
@@ -65,7 +78,7 @@ class World:
         self.weather.calm()
         self.coordinator.crash_rate = 0.0
         for agent in self.agents:
-            agent.crash_rate = 0.0
+            agent.crash_rate = agent.refusal_rate = 0.0
 
     # What must hold
 
@@ -74,6 +87,7 @@ class World:
         live = [key for machine in self.machines for key in machine.live]
         assert len(live) == len({key.run_id for key in live}), f"two live workers: {sorted(live)}"
         for key in live:
+            assert key.run_id not in self.buried, f"{key} is alive, and was stopped before it was launched"
             run = self.coordinator.disk.runs.get(key.run_id)
             if run is not None:
                 assert key.attempt == run.attempt, f"{key} is alive beside attempt {run.attempt}"
@@ -119,10 +133,12 @@ class World:
         self._resume_what_failed()
         for number in range(RUNS):
             launch = _launch(number, resume_number=0)
+            at = rng.uniform(3.0, TROUBLE / 2)
             for _ in range(rng.choice([1, 1, 2])):
-                self.kernel.after(rng.uniform(1.0, TROUBLE / 2), lambda launch=launch: self._launch(launch))  # type: ignore[misc]
-            if self.kernel.chance(0.3):
-                at = rng.uniform(1.0, TROUBLE)
+                self.kernel.after(at, lambda launch=launch: self._launch(launch))  # type: ignore[misc]
+            if self.kernel.chance(0.4):
+                # Often close to the launch: shortly before it, or while it is on its way.
+                at = rng.choice([rng.uniform(1.0, TROUBLE), at + rng.uniform(-2.0, 5.0)])
                 self.kernel.after(at, lambda run_id=launch.run_id: self._terminate(run_id))  # type: ignore[misc]
 
     def _launch(self, launch: Launch) -> None:
@@ -145,10 +161,18 @@ class World:
 
     def _terminate(self, run_id: str) -> None:
         self.stopped.add(run_id)
+
+        def decision(fleet: Fleet, at: Instant) -> bool:
+            known = run_id in fleet.runs
+            on_terminate(fleet, at, run_id, "a user stopped it")
+            return known
+
+        def answer(known: bool) -> None:
+            if not known:
+                self.buried.add(run_id)
+
         if self.coordinator.up:
-            self.coordinator.decide(
-                lambda fleet, at: on_terminate(fleet, at, run_id, "a user stopped it"), lambda _: None
-            )
+            self.coordinator.decide(decision, answer)
 
     def _resume_what_failed(self) -> None:
         """Does what Dagster's run monitoring does: a run whose worker is proven dead goes on with another."""
@@ -159,19 +183,38 @@ class World:
         if self.kernel.now < TROUBLE:
             self.kernel.after(10.0, self._resume_what_failed)
 
+    def _freeze(self, at: float, seconds: float) -> None:
+        """Stops the coordinator's process for a while, as SIGSTOP does; the connections stay."""
+
+        def set_frozen(frozen: bool) -> None:
+            self.kernel.note("coordinator", "freezes" if frozen else "thaws")
+            self.coordinator.frozen = frozen
+
+        self.kernel.after(at, lambda: set_frozen(True))
+        self.kernel.after(at + seconds, lambda: set_frozen(False))
+
     def _schedule_faults(self) -> None:
         rng = self.kernel.rng
         self.coordinator.crash_rate = rng.choice([0.0, 0.0, 0.02])
         for agent in self.agents:
             agent.crash_rate = rng.choice([0.0, 0.0, 0.05])
+            agent.refusal_rate = rng.choice([0.0, 0.0, 0.5])
         for _ in range(rng.choice([0, 1, 3])):
             self.kernel.after(rng.uniform(1.0, TROUBLE), self.coordinator.crash)
+        if self.kernel.chance(0.2):
+            self._freeze(rng.uniform(1.0, TROUBLE / 2), rng.choice([10.0, 60.0]))
         for agent, machine in zip(self.agents, self.machines, strict=True):
             if self.kernel.chance(0.5):
                 self.kernel.after(rng.uniform(1.0, TROUBLE), lambda agent=agent: agent.crash(2.0))  # type: ignore[misc]
             if self.kernel.chance(0.2):
                 for _ in range(5):
                     self.kernel.after(rng.uniform(1.0, TROUBLE), machine.kill_one)
+            for _ in range(rng.choice([0, 0, 1, 2])):
+                directions = rng.choice([(0,), (1,), (0, 1)])
+                self.kernel.after(
+                    rng.uniform(1.0, TROUBLE),
+                    lambda agent=agent, directions=directions: agent.partition(directions),  # type: ignore[misc]
+                )
             if self.kernel.chance(0.2):
                 self.kernel.after(rng.uniform(1.0, TROUBLE), lambda pair=(agent, machine): _reboot(*pair))  # type: ignore[misc]
 
@@ -182,7 +225,12 @@ def _reboot(agent: SimulatedAgent, machine: Machine) -> None:
 
 
 def _launch(number: int, resume_number: int) -> Launch:
+    """Every third run does not want to live without contact."""
     run_id = str(uuid.UUID(int=number))
+    stop_after = 20.0 if number % 3 == 0 else None
+    spec = run_pb2.LaunchSpec(run_id=run_id)
+    if stop_after is not None:
+        spec.policies.stop_after.FromSeconds(20)
     return Launch(
         run_id=run_id,
         resume_number=resume_number,
@@ -190,7 +238,7 @@ def _launch(number: int, resume_number: int) -> Launch:
         job="job",
         location="location",
         requirements=Requirements(),
-        policies=Policies(grace=30.0),
+        policies=Policies(grace=GRACE, stop_after=stop_after),
         digest=f"digest-{number}-{resume_number}",
-        spec=run_pb2.LaunchSpec(run_id=run_id),
+        spec=spec,
     )
