@@ -1,0 +1,119 @@
+"""Networks that fail without a word."""
+
+import time
+from collections.abc import Sequence
+from functools import partial
+
+from chaos.load import NODE_LOST, STOPPED
+from chaos.network import BOTH, Direction
+from chaos.scene import Fault, Scene
+from chaos.yard import Tempo, seconds_until
+from waiting import wait_until
+
+from runyard.v1 import run_pb2
+
+NODE, OTHER = "alpha", "beta"
+
+DEFAULT = Tempo(heartbeat_interval=5.0, lease=15.0, recovery=60.0, lost_after=600.0)
+"""The coordinator's settings as they come."""
+
+STOP_AFTER = 3.0
+
+
+def partition(scene: Scene, directions: Sequence[Direction] = BOTH, seconds: float = 10.0) -> None:
+    """Nothing passes; runs end and are launched meanwhile."""
+    yard, load = scene.yard, scene.load
+    wire = scene.network.wires[NODE]
+    with load.flowing(per_second=1.0):
+        lasting, ending = load.busy(seconds + 5), load.busy(1.0)
+        wire.cut(directions)
+        taken = seconds_until(lambda: yard.is_silent(NODE), "the node is unreachable")
+        scene.detections.append(taken)
+        wait_until(lambda: yard.ledger.life(ending).succeeded, "a worker ends meanwhile")
+        time.sleep(max(0.0, seconds - taken))
+        run = yard.run(lasting)
+        assert (run.phase, run.unreachable) == (run_pb2.PHASE_RUNNING, True), "unknown is not dead"
+        wire.mend()
+        yard.wait_ready(NODE)
+    assert yard.ledger.is_alive(lasting), "it was not touched"
+
+
+def flap(scene: Scene, times: int = 10) -> None:
+    """The link goes and comes, about as fast as sessions are made."""
+    yard, load = scene.yard, scene.load
+    wire = scene.network.wires[NODE]
+    with load.flowing():
+        for _ in range(times):
+            wire.cut()
+            time.sleep(scene.chance.uniform(0.3, 1.5))
+            wire.mend()
+            time.sleep(scene.chance.uniform(0.3, 1.5))
+        yard.wait_ready(NODE)
+
+
+def lose_packets(scene: Scene, share: float = 0.3, seconds: float = 15.0) -> None:
+    """A good part of all packets is lost, both ways."""
+    load = scene.load
+    wire = scene.network.wires[NODE]
+    with load.flowing():
+        wire.lose(share)
+        time.sleep(seconds)
+        wire.mend()
+    scene.yard.wait_ready(NODE)
+
+
+def partition_with_stop_after(scene: Scene) -> None:
+    """A node is cut off and its agent dies: the shim ends what must not outlive the contact, and only that.
+
+    When the coordinator gives the run up, it is resumed elsewhere: its first worker must be over by then.
+    """
+    yard, load = scene.yard, scene.load
+    wire = scene.network.wires[NODE]
+    with load.flowing(per_second=1.0):
+        kept = load.busy(30, node=NODE)
+        fenced = load.launch(60, node=NODE, stop_after=STOP_AFTER, may_end=[NODE_LOST, STOPPED])
+        load.wait_busy(fenced)
+        wire.cut()
+        yard.kill(yard.agents[NODE])
+        seconds_until(lambda: not yard.ledger.is_alive(fenced), "the shim stops the worker")
+        assert yard.run(fenced).phase == run_pb2.PHASE_RUNNING, "only a proof ends a run"
+        scene.detections.append(seconds_until(lambda: yard.is_over(fenced), "the coordinator knows"))
+        assert yard.run(fenced).outcome.kind == NODE_LOST
+        load.resume(fenced, 1.0)
+        assert yard.run(kept).phase == run_pb2.PHASE_RUNNING, "unknown is not dead"
+        wire.mend()
+        yard.start_agent(NODE)
+    wait_until(partial(yard.is_over, fenced), yard.describe)
+
+
+FAULTS = (
+    Fault("partition, silent, both ways", "node unreachable", partition, tries=2, needs_network=True),
+    Fault(
+        "partition, nothing reaches the node",
+        "node unreachable",
+        partial(partition, directions=[Direction.TO_NODE]),
+        needs_network=True,
+    ),
+    Fault(
+        "partition, nothing leaves the node",
+        "node unreachable",
+        partial(partition, directions=[Direction.FROM_NODE]),
+        needs_network=True,
+    ),
+    Fault(
+        "partition, default settings",
+        "node unreachable",
+        partial(partition, seconds=20.0),
+        needs_network=True,
+        tempo=DEFAULT,
+    ),
+    Fault("link flaps ten times", "", flap, needs_network=True),
+    Fault("30 % of all packets lost", "", lose_packets, needs_network=True),
+    Fault(
+        "partition, agent dead, stop_after=3s",
+        "run given up",
+        partition_with_stop_after,
+        needs_network=True,
+        nodes=(NODE, OTHER),
+    ),
+)

@@ -1,0 +1,158 @@
+"""Processes that are killed or frozen."""
+
+import contextlib
+import time
+
+from chaos.load import EXIT_UNKNOWN, FAILED, START_FAILED
+from chaos.scene import Fault, Scene
+from chaos.yard import SESSION_LOST, kill_pid, seconds_until
+from waiting import wait_until
+
+from runyard.v1 import run_pb2
+
+NODE = "alpha"
+
+
+def kill_worker(scene: Scene) -> None:
+    """The worker of one run among many is killed."""
+    yard, load = scene.yard, scene.load
+    with load.flowing():
+        run_id = load.busy(60, may_end=[FAILED])
+        kill_pid(load.worker(run_id))
+        scene.detections.append(seconds_until(lambda: yard.is_over(run_id), "the run ends"))
+    outcome = yard.run(run_id).outcome
+    assert (outcome.kind, outcome.signal) == (FAILED, 9), outcome
+
+
+def kill_shim(scene: Scene) -> None:
+    """The shim of a run is killed; its worker goes on, and its end is seen."""
+    yard, load = scene.yard, scene.load
+    with load.flowing():
+        run_id = load.busy(1.5)
+        kill_pid(yard.shim(run_id))
+        wait_until(lambda: yard.is_over(run_id), yard.describe)
+
+
+def kill_fork_server(scene: Scene) -> None:
+    """The fork server is killed under its shims; another one takes the next run."""
+    yard, load = scene.yard, scene.load
+    with load.flowing():
+        load.busy(1.5)
+        killed = yard.fork_server(NODE)
+        kill_pid(killed)
+        scene.detections.append(
+            seconds_until(lambda: yard.fork_server(NODE) != killed, "another fork server is there")
+        )
+        load.busy(0.5)
+
+
+def kill_agent(scene: Scene) -> None:
+    """The agent is killed, stays away for a while in which runs end, and takes up everything anew."""
+    yard, load = scene.yard, scene.load
+    with load.flowing():
+        load.busy(2.0)
+        ending = load.busy(0.5)
+        yard.kill(yard.agents[NODE])
+        scene.detections.append(seconds_until(lambda: not yard.is_ready(NODE), "the node is suspect"))
+        wait_until(lambda: yard.ledger.life(ending).succeeded, "a worker ends while the agent is dead")
+        yard.start_agent(NODE)
+
+
+def kill_coordinator(scene: Scene) -> None:
+    """The coordinator is killed and comes back; launches wait for it, and nobody else does."""
+    yard, load = scene.yard, scene.load
+    with load.flowing():
+        load.busy(2.0)
+        yard.kill(yard.coordinator)
+        wait_until(lambda: SESSION_LOST in yard.agents[NODE].output(), "the agent notices")
+        yard.start_coordinator()
+        scene.detections.append(seconds_until(lambda: yard.is_ready(NODE), "the node is back"))
+
+
+def freeze_agent(scene: Scene, seconds: float = 30.0) -> None:
+    """The agent is stopped for longer than its lease, but not its workers."""
+    yard, load = scene.yard, scene.load
+    with load.flowing(per_second=1.0):
+        ending = load.busy(2.0)
+        with yard.frozen(yard.agents[NODE]):
+            taken = seconds_until(lambda: yard.is_silent(NODE), "the node is unreachable")
+            scene.detections.append(taken)
+            wait_until(lambda: yard.ledger.life(ending).succeeded, "a worker ends meanwhile")
+            assert yard.run(ending).phase == run_pb2.PHASE_RUNNING, "unknown is not dead"
+            _pass_time(seconds - taken)
+        yard.wait_ready(NODE)
+
+
+def freeze_coordinator(scene: Scene, seconds: float = 60.0, runs: int = 50) -> None:
+    """The coordinator is stopped while many runs live, and wakes up long after all leases have run out."""
+    yard, load = scene.yard, scene.load
+    spread = [seconds * (0.3 + number / runs) for number in range(runs)]
+    alive = [load.launch(length) for length in spread]
+    load.wait_busy(*alive)
+    before = yard.agents[NODE].output().count(SESSION_LOST)
+    with yard.frozen(yard.coordinator):
+        taken = seconds_until(
+            lambda: yard.agents[NODE].output().count(SESSION_LOST) > before, "the agent gives the session up"
+        )
+        scene.detections.append(taken)
+        _pass_time(seconds - taken)
+    yard.wait_ready(NODE)
+    for run_id in alive:
+        run = yard.run(run_id)
+        assert not run.unreachable, run
+    with load.flowing():
+        load.busy(0.5)
+
+
+def kill_at_random(scene: Scene, launches: int = 200) -> None:
+    """Every part is killed again and again while runs are launched."""
+    yard, load = scene.yard, scene.load
+    victims = ("agent", "fork server", "shim", "worker", "coordinator")
+    may_end = (EXIT_UNKNOWN, FAILED, START_FAILED)
+    with load.flowing(per_second=12.0, may_end=may_end):
+        while len(load.launches) < launches:
+            _pass_time(scene.chance.uniform(0.2, 1.0))
+            _kill_one(scene, scene.chance.choice(victims))
+    yard.wait_ready(NODE)
+
+
+def _kill_one(scene: Scene, victim: str) -> None:
+    yard = scene.yard
+    match victim:
+        case "agent":
+            yard.kill(yard.agents[NODE])
+            yard.begin_agent(NODE)
+        case "coordinator":
+            yard.kill(yard.coordinator)
+            yard.start_coordinator()
+        case "fork server":
+            kill_pid(yard.fork_server(NODE))
+        case _:
+            _kill_around_a_worker(scene, victim)
+
+
+def _kill_around_a_worker(scene: Scene, victim: str) -> None:
+    yard = scene.yard
+    live = [run for run in yard.runs().values() if run.phase == run_pb2.PHASE_RUNNING]
+    if not live:
+        return
+    run = scene.chance.choice(live)
+    with contextlib.suppress(ProcessLookupError, FileNotFoundError):  # it may have ended meanwhile
+        kill_pid(run.pid if victim == "worker" else yard.shim(run.run_id))
+
+
+def _pass_time(seconds: float) -> None:
+    """Lets a fault last. Nothing is awaited: the time itself is the fault."""
+    time.sleep(max(0.0, seconds))
+
+
+FAULTS = (
+    Fault("kill -9 of a worker", "run failed", kill_worker, tries=5),
+    Fault("kill -9 of a shim", "", kill_shim, tries=5),
+    Fault("kill -9 of the fork server", "another one runs", kill_fork_server, tries=5),
+    Fault("kill -9 of the agent", "node suspect", kill_agent, tries=3),
+    Fault("kill -9 of the coordinator", "node back after restart", kill_coordinator, tries=3),
+    Fault("agent frozen for 30 s", "node unreachable", freeze_agent),
+    Fault("coordinator frozen for 60 s, 50 runs", "agent gives up", freeze_coordinator, slots=60),
+    Fault("random kills, 200 launches", "", kill_at_random, slots=16),
+)
