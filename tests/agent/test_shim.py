@@ -53,7 +53,7 @@ async def test_the_worker_gets_its_environment_and_nothing_else(
     await node.outcome()
     environment = json.loads(directory.stdout.read_text())
     assert environment.pop("LC_CTYPE", "C.UTF-8") == "C.UTF-8"  # Python's own doing
-    assert environment == {"RUNYARD_ATTEMPT": "run-a/1"}
+    assert environment == {"RUNYARD_ATTEMPT": "run-a/1", "RUNYARD_RUN_DIRECTORY": str(directory.path)}
 
 
 async def test_the_worker_begins_with_clean_descriptors_signals_and_session(node: Node) -> None:

@@ -121,6 +121,13 @@ def with_environment(entry: str, processes: Iterable[ProcessStat]) -> list[Proce
     return [stat for stat in processes if entry.encode() in _read_environment(stat.identity.pid)]
 
 
+def variable_of(pid: int, name: str) -> str | None:
+    """The value of a variable with which a process was started; None also if this user may not know."""
+    prefix = f"{name}=".encode()
+    values = [entry for entry in _read_environment(pid) if entry.startswith(prefix)]
+    return os.fsdecode(values[0].removeprefix(prefix)) if values else None
+
+
 def _read_environment(pid: int) -> list[bytes]:
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:

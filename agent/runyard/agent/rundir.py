@@ -47,6 +47,9 @@ Above the largest record: `MESSAGE_LIMIT` characters of at most 4 bytes, and the
 MARK_NAME = "RUNYARD_ATTEMPT"
 """Environment variable that every process of an attempt carries: `<run_id>/<attempt>`."""
 
+DIRECTORY_NAME = "RUNYARD_RUN_DIRECTORY"
+"""Environment variable beside it: the path of the run directory, and so whose attempt it is."""
+
 R = TypeVar("R", bound=Record)
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -118,7 +121,7 @@ class RunDirectory:
     @property
     def state(self) -> Path:
         """The agent's state directory, which holds this one."""
-        return self.path.parents[2]
+        return self.path.parent.parent.parent
 
     @property
     def mark(self) -> str:
@@ -304,8 +307,8 @@ class RunDirectories:
     """
 
     def __init__(self, state: Path) -> None:
-        self.state = state
-        self._runs = state / "runs"
+        self.state = state.resolve()
+        self._runs = self.state / "runs"
         with _clear_errors(self._runs):
             self._runs.mkdir(mode=0o700, parents=True, exist_ok=True)
 

@@ -24,6 +24,7 @@ from runyard.agent.drivers.base import Driver, DriverError
 from runyard.agent.drivers.outcomes import held_attempt
 from runyard.agent.endings import never_started
 from runyard.agent.facts import WorkerUsage
+from runyard.agent.orphans import sweep
 from runyard.agent.procfs import boottime
 from runyard.agent.records import SpecRecord, UnreadableRecord
 from runyard.agent.rundir import AttemptExists, RunDirectories, RunDirectoryError
@@ -92,6 +93,8 @@ class Shell:
         for driver in self.drivers.values():
             await driver.open()
             found += await driver.recover()
+        for pid, directory in (await asyncio.to_thread(sweep, self.directories)).items():
+            log.warning("orphan_killed", pid=pid, attempt=directory.mark)
         log.info("recovered", attempts=len(found))
         await self._carry_out(self.holdings.on_recovered(found))
 

@@ -33,7 +33,7 @@ from runyard.agent.endings import (
 )
 from runyard.agent.oom import OomWitness
 from runyard.agent.records import ExitRecord, SpecRecord, StopRequest, UnreadableRecord, WorkerRecord
-from runyard.agent.rundir import MARK_NAME, RunDirectory, RunDirectoryError
+from runyard.agent.rundir import DIRECTORY_NAME, MARK_NAME, RunDirectory, RunDirectoryError
 
 ARGS_FD_NAME = "RUNYARD_ARGS_FD"
 """Environment variable that tells the worker where to read its arguments."""
@@ -260,7 +260,7 @@ def _become_worker(
         os.setsid()
         for number, descriptor in enumerate((channels.stdin, channels.stdout, channels.stderr)):
             os.dup2(descriptor, number)
-        environment = {**spec.env, MARK_NAME: directory.mark}
+        environment = {**spec.env, MARK_NAME: directory.mark, DIRECTORY_NAME: str(directory.path)}
         if channels.arguments is not None:
             os.set_inheritable(channels.arguments, True)
             environment[ARGS_FD_NAME] = str(channels.arguments)
