@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from waiting import wait_until
@@ -94,12 +95,23 @@ class Yard:
         self.address = f"unix:{folder / 'socket'}"
         self._services: list[Service] = []
 
-    def coordinator(self, *arguments: str, state: str = "coordinator", **settings: object) -> Service:
+    def coordinator(
+        self,
+        *arguments: str,
+        state: str = "coordinator",
+        settings: Mapping[str, object] = MappingProxyType({}),
+    ) -> Service:
         """Starts a coordinator."""
         ours = ("--listen", self.address, "--state", str(self.folder / state))
         return self._start("coordinator", *ours, *arguments, settings=settings)
 
-    def agent(self, node: str = "node-a", *arguments: str, state: str = "", **settings: object) -> Service:
+    def agent(
+        self,
+        node: str = "node-a",
+        *arguments: str,
+        state: str = "",
+        settings: Mapping[str, object] = MappingProxyType({}),
+    ) -> Service:
         """Starts an agent."""
         ours = ("--coordinator", self.address, "--node", node, "--state", str(self.folder / (state or node)))
         return self._start("agent", *ours, *arguments, settings=settings)

@@ -32,7 +32,7 @@ def yard() -> Iterator[Yard]:
 
 def serve(yard: Yard) -> Service:
     """A coordinator that serves, and has nothing to recover."""
-    coordinator = yard.coordinator(recovery=0)
+    coordinator = yard.coordinator(settings={"recovery": 0})
     coordinator.wait_for_event("ready")
     return coordinator
 
@@ -117,7 +117,7 @@ def test_stop_and_tombstone_that_were_answered_are_there_after_a_kill(yard: Yard
 
 
 def test_stop_says_goodbye_to_agents_ends_watches_and_keeps_nobody_waiting(yard: Yard) -> None:
-    coordinator = yard.coordinator(recovery=0, shutdown_grace=300)
+    coordinator = yard.coordinator(settings={"recovery": 0, "shutdown_grace": 300})
     coordinator.wait_for_event("ready")
 
     async def be_there() -> tuple[agent_pb2.CoordinatorGoodbye, grpc.StatusCode]:
@@ -240,7 +240,7 @@ def test_address_that_other_machines_reach_is_refused_without_consent(yard: Yard
 
 
 def test_any_free_port_is_told_in_the_log(yard: Yard) -> None:
-    coordinator = yard.coordinator("--listen", "127.0.0.1:0", recovery=0)
+    coordinator = yard.coordinator("--listen", "127.0.0.1:0")
     address = coordinator.wait_for_event("ready")["address"]
     with Client(address) as client:
         assert list(client.list_runs()) == []
