@@ -14,7 +14,10 @@ from runyard.agent.shell import Shell
 from runyard.v1 import agent_pb2, agent_pb2_grpc, launch_pb2
 
 AT_ONCE = 32
-"""Logs that are sent at the same time; further readers are told to come back."""
+"""Logs that are sent at the same time; further readers wait for their turn."""
+
+TURN_WITHIN = 15.0
+"""Seconds that a reader waits for its turn; then the coordinator has told it to come back."""
 
 log = structlog.get_logger("runyard.agent.transfers")
 
@@ -26,6 +29,7 @@ class Transfers:
         self._shell = shell
         self._stub = stub
         self._tasks: set[asyncio.Task[None]] = set()
+        self._turns = asyncio.Semaphore(AT_ONCE)
 
     def begin(self, wanted: agent_pb2.SendLogs) -> None:
         """Sends what is asked for, beside everything else."""
@@ -41,18 +45,23 @@ class Transfers:
 
     async def _push(self, wanted: agent_pb2.SendLogs) -> None:
         try:
+            async with asyncio.timeout(TURN_WITHIN):
+                await self._turns.acquire()
+        except TimeoutError:
+            log.warning("too_many_readers", limit=AT_ONCE)
+            return
+        try:
             await self._stub.PushLogs(self._messages(wanted))
         except grpc.aio.AioRpcError as error:
             # The reader has left, or the coordinator: either way nobody misses the rest.
             log.debug("transfer_ended", transfer=wanted.transfer_id, code=error.code().name)
+        finally:
+            self._turns.release()
 
     async def _messages(self, wanted: agent_pb2.SendLogs) -> AsyncIterator[agent_pb2.PushLogsRequest]:
         def message(**fields: object) -> agent_pb2.PushLogsRequest:
             return agent_pb2.PushLogsRequest(transfer_id=wanted.transfer_id, **fields)  # type: ignore[arg-type]
 
-        if len(self._tasks) > AT_ONCE:
-            yield message(error=f"this agent sends {AT_ONCE} logs already; try again soon")
-            return
         try:
             path = self._path(wanted)
         except LookupError as error:

@@ -26,10 +26,15 @@ class Retention:
     tombstone_seconds: float = 3600.0
 
 
+_TIMED = (Queued, Assigned, Starting)
+"""The phases in which a run can be late."""
+
+
 def on_tick(fleet: Fleet, now: Instant) -> None:
     """Looks at every deadline. Called about once a second; a late call only delays a verdict."""
     _expire_leases(fleet, now)
-    for run in [run for run in fleet.runs.values() if run.stop is None]:
+    pending = [run for run in fleet.runs.values() if run.stop is None and type(run.phase) in _TIMED]
+    for run in pending:
         if late := _lateness(run, now):
             end(fleet, now, run, StopRequest(late, run_pb2.OUTCOME_KIND_TIMED_OUT))
     place_waiting(fleet, now)
