@@ -209,6 +209,32 @@ def test_flipped_bytes_are_noticed_before_anything_is_believed(state: Path) -> N
         Store(state)
 
 
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("phase", "'sleeping'"),
+        ("phase_data", "'{\"place\": '"),
+        ("phase_data", "'{}'"),
+        ("requirements", "'{\"label\": 1}'"),
+        ("policies", "'[]'"),
+        ("spec", "x'ffff'"),
+        ("outcome", "x'ffff'"),
+        ("times", "'null'"),
+        ("stop", "'{\"reason\": 1}'"),
+    ],
+    ids=lambda text: text.strip("'"),
+)
+def test_damage_inside_a_row_is_noticed_too(state: Path, column: str, value: str) -> None:
+    path = database(state)
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"UPDATE runs SET {column} = {value} WHERE phase IN ('running', 'finished')")
+    connection.close()
+    store = Store(state)
+    with pytest.raises(StoreError, match=r"(?s)coordinator\.db is damaged .*restore it from a backup"):
+        store.load(NOW)
+    store.close()
+
+
 def test_truncated_file_is_noticed(state: Path) -> None:
     path = database(state)
     os.truncate(path, path.stat().st_size // 2)

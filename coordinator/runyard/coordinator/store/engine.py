@@ -12,6 +12,9 @@ from alembic.util.exc import CommandError
 from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.exc import DatabaseError, OperationalError
 
+DATABASE = "coordinator.db"
+"""Name of the file in the state directory."""
+
 _MIGRATIONS = Path(__file__).with_name("migrations")
 
 
@@ -45,13 +48,12 @@ class StateLock:
         os.close(self._fd)
 
 
-def open_sqlite(directory: Path) -> Engine:
-    """Opens, checks and migrates the database in a state directory.
+def open_sqlite(path: Path) -> Engine:
+    """Opens, checks and migrates a database.
 
     Raises:
         StoreError: The file is damaged, of a newer version, or cannot be opened or written.
     """
-    path = directory / "coordinator.db"
     _keep_private(path)
     engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 5.0})
     event.listen(engine, "connect", _set_pragmas)
@@ -93,9 +95,12 @@ def _check(engine: Engine, path: Path) -> None:
             raise
         verdict = str(error.orig)
     if verdict != "ok":
-        raise StoreError(
-            f"{path} is damaged ({verdict}); restore it from a backup, or move it away to start empty"
-        )
+        raise damaged(path, str(verdict))
+
+
+def damaged(path: Path, how: str) -> StoreError:
+    """The error for a database whose content cannot be believed."""
+    return StoreError(f"{path} is damaged ({how}); restore it from a backup, or move it away to start empty")
 
 
 def _migrate(engine: Engine, path: Path) -> None:
