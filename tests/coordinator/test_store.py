@@ -140,6 +140,26 @@ def test_any_number_of_runs_may_be_forgotten_at_once(store: Store) -> None:
     assert phases(store) == {"kept": "Queued"}
 
 
+@pytest.mark.parametrize("share", [0.0, 0.03, 0.1, 0.2, 0.45, 0.7, 0.99, 1.0])
+def test_power_cut_leaves_whole_groups_and_the_earlier_ones_first(tmp_path: Path, share: float) -> None:
+    groups = [[f"run-{group}-{number}" for number in range(3)] for group in range(8)]
+    store = Store(tmp_path / "state")
+    for group in groups:
+        store.write([SaveRun(make_run(run_id), "launched") for run_id in group])
+    # What a disk may hold after a cut: the write-ahead log ends somewhere, in the middle of a page at worst.
+    shutil.copytree(tmp_path / "state", tmp_path / "cut")
+    store.close()
+    log = tmp_path / "cut" / "coordinator.db-wal"
+    os.truncate(log, int(log.stat().st_size * share))
+    survivor = Store(tmp_path / "cut")
+    there = set(phases(survivor))
+    survivor.close()
+    whole = len(there) // 3
+    assert there == {run_id for group in groups[:whole] for run_id in group}
+    if share == 1.0:
+        assert whole == len(groups)
+
+
 # Snapshots
 
 

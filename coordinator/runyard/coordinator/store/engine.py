@@ -9,7 +9,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
-from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import DatabaseError, OperationalError
 
 DATABASE = "coordinator.db"
@@ -56,7 +56,8 @@ def open_sqlite(path: Path) -> Engine:
     """
     _keep_private(path)
     engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 5.0})
-    event.listen(engine, "connect", _set_pragmas)
+    event.listen(engine, "connect", _prepare)
+    event.listen(engine, "begin", _begin)
     try:
         _check(engine, path)
         _migrate(engine, path)
@@ -78,12 +79,18 @@ def _keep_private(path: Path) -> None:
         ) from error
 
 
-def _set_pragmas(connection: Any, _: object) -> None:
+def _prepare(connection: Any, _: object) -> None:
+    # Left to itself, the driver begins no transaction before DDL, and a crash would leave half a migration.
+    connection.isolation_level = None
     cursor = connection.cursor()
     # FULL: an assignment that a power cut takes back would be a second worker.
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN")
 
 
 def _check(engine: Engine, path: Path) -> None:
