@@ -128,13 +128,17 @@ def test_stop_says_goodbye_to_agents_ends_watches_and_keeps_nobody_waiting(yard:
             stub: launch_pb2_grpc.LaunchServiceAsyncStub = launch_pb2_grpc.LaunchServiceStub(channel)
             watch = stub.WatchRuns(launch_pb2.WatchRunsRequest())
             await watch.read()
+            reporters = [stub.FollowReports() for _ in range(2)]
+            for reporter in reporters:
+                await reporter.write(launch_pb2.FollowReportsRequest(deployment="shop"))
+            coordinator.wait_for_event("reporter_follows")
             coordinator.signal(signal.SIGTERM)
             goodbye = await agent.expect("goodbye")
             assert await agent.read() is None
+            assert await asyncio.to_thread(coordinator.exit_code) == 0
             return goodbye, await watch.code()
 
     goodbye, code = asyncio.run(be_there())
-    assert coordinator.exit_code() == 0
     assert goodbye.reason == "the coordinator is shutting down"
     assert goodbye.redial_within.ToMilliseconds() > 0
     assert code != grpc.StatusCode.OK
