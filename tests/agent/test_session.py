@@ -1,206 +1,292 @@
-"""What a whole agent says to a coordinator, and that it starts nothing after an offer is over."""
+"""The agent as a process in session with a real coordinator: either is killed, stopped or frozen."""
 
-import asyncio
+import shutil
 import signal
-import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
-from agent.node_side import KEY, is_alive
-from agent.stub_coordinator import Agent, StubCoordinator
-from waiting import await_until
+from agent.node_side import is_alive
+from agent.small_workers import Plant, run_id
+from services import Service, open_yard
+from waiting import wait_until
 
-from runyard.agent import procfs
-from runyard.agent.config import AgentSettings
-from runyard.agent.contact import ContactFile
-from runyard.agent.core.model import Accepted
-from runyard.agent.drivers.base import Driver
-from runyard.agent.drivers.fake import FakeDriver
-from runyard.agent.records import SpecRecord
-from runyard.agent.rundir import Key, RunDirectories, RunDirectory
-from runyard.agent.shell import Shell
-from runyard.v1 import run_pb2
+from runyard.client import Client, RunNotFound
+from runyard.v1 import fleet_pb2, launch_pb2, run_pb2
 
-NewAgent = Callable[..., Agent]
+STDOUT, STDERR = launch_pb2.LOG_STREAM_STDOUT, launch_pb2.LOG_STREAM_STDERR
+SUCCEEDED = run_pb2.OUTCOME_KIND_SUCCEEDED
 
 
 @pytest.fixture
-def agent(new_agent: NewAgent) -> Agent:
-    """An agent that was started."""
-    made = new_agent()
-    made.start()
-    return made
+def plant() -> Iterator[Plant]:
+    """Nothing runs yet."""
+    with open_yard() as yard:
+        made = Plant(yard)
+        yield made
+        made.close()
 
 
-@pytest.fixture
-def ledger(tmp_path: Path) -> Path:
-    """Each start of `worker` leaves a line here."""
-    return tmp_path / "ledger"
+@pytest.fixture(scope="module")
+def quiet() -> Iterator[Plant]:
+    """A coordinator and an agent to which nothing bad happens."""
+    with open_yard() as yard:
+        made = Plant(yard)
+        made.start_coordinator()
+        made.start_agent(slots=20)
+        yield made
+        made.close()
 
 
-@pytest.fixture
-def worker(tmp_path: Path, ledger: Path) -> Path:
-    """A program that goes on until it is stopped."""
-    program = tmp_path / "worker"
-    program.write_text(f"#!/bin/sh\necho started >> {ledger}\nexec sleep 60\n")
-    program.chmod(0o755)
-    return program
+def wait_for_end(pid: int) -> None:
+    wait_until(lambda: not is_alive(pid), f"process {pid} lives on")
 
 
-def starts(ledger: Path) -> int:
-    return ledger.read_text().count("started")
+def read(plant: Plant, number: int, **how: object) -> tuple[int, bytes]:
+    """The offset at which a log begins, and its content."""
+    with Client(plant.yard.address) as client:
+        pieces = list(client.read_logs(run_id(number), stream=STDOUT, timeout=20.0, **how))  # type: ignore[arg-type]
+    return pieces[0].offset, b"".join(piece.data for piece in pieces)
 
 
-async def test_an_offer_is_taken_in_time(
-    agent: Agent, coordinator: StubCoordinator, worker: Path, ledger: Path
+# In quiet times
+
+
+def test_worker_is_started_followed_and_its_end_told(quiet: Plant) -> None:
+    run = quiet.launch_busy(1)
+    assert (run.node, [run.pid]) == ("node-a", quiet.starts(1))
+    quiet.open_gate(1)
+    outcome = quiet.outcome(1)
+    assert (outcome.kind, outcome.exit_code) == (SUCCEEDED, 0)
+
+
+def test_worker_that_fails_is_told_with_its_last_words(quiet: Plant) -> None:
+    quiet.launch(2, "echo 'no such table' >&2; exit 3")
+    outcome = quiet.outcome(2)
+    assert (outcome.kind, outcome.exit_code) == (run_pb2.OUTCOME_KIND_FAILED, 3)
+    assert outcome.stderr_tail == "no such table\n"
+
+
+def test_interpreter_that_is_not_there_is_a_failure_to_start(quiet: Plant) -> None:
+    quiet.launch(3, executable="/nowhere/python")
+    outcome = quiet.outcome(3)
+    assert outcome.kind == run_pb2.OUTCOME_KIND_START_FAILED
+    assert "/nowhere/python" in outcome.message
+
+
+def test_stop_ends_the_worker(quiet: Plant) -> None:
+    run = quiet.launch_busy(4)
+    with Client(quiet.yard.address) as client:
+        client.terminate_run(run_id(4), reason="a user stopped it")
+    outcome = quiet.outcome(4)
+    assert (outcome.kind, outcome.message) == (run_pb2.OUTCOME_KIND_STOPPED, "a user stopped it")
+    assert not is_alive(run.pid)
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [
+        ({}, (0, b"0123456789")),
+        ({"offset": 4}, (4, b"456789")),
+        ({"offset": -3}, (7, b"789")),
+        ({"offset": 2, "limit": 3}, (2, b"234")),
+        ({"offset": 10}, (10, b"")),
+        ({"follow": True, "limit": 4}, (0, b"0123")),
+    ],
+    ids=["whole", "offset", "from the end", "limit", "at the end", "follow up to a limit"],
+)
+def test_log_of_a_live_worker_is_read_by(
+    quiet: Plant, how: dict[str, object], expected: tuple[int, bytes]
 ) -> None:
-    session = await coordinator.session()
-    await session.beat(2)
-    session.assign(worker, within=10.0, after=2)
-    status = await session.status(run_pb2.PHASE_RUNNING)
-    assert is_alive(status.pid)
-    await await_until(ledger.exists, "the worker has not begun")
+    if not quiet.starts(5):
+        quiet.launch_busy(5, "printf 0123456789; : > $0.wrote")
+    assert read(quiet, 5, **how) == expected
 
 
-async def test_an_offer_that_is_over_is_ignored_until_it_is_repeated(
-    agent: Agent, coordinator: StubCoordinator, worker: Path, directories: RunDirectories
-) -> None:
-    session = await coordinator.session()
-    await session.beat(10)
-    session.assign(worker, within=0.05, after=1)
-    session.assign(worker, within=10.0, after=1_000_000)  # of a heartbeat that was never sent
-    after = len(session.beats) + 3
-    await session.beat(after)
-    assert directories.scan() == []
-    assert session.reports == []
-    session.assign(worker, within=10.0, after=after)
-    await session.status(run_pb2.PHASE_RUNNING)
+def test_log_that_is_followed_ends_with_its_worker_and_is_whole(quiet: Plant) -> None:
+    count = 3_000
+    quiet.launch_busy(6, f"i=0; while [ $i -lt {count} ]; do echo line $i; i=$((i+1)); done")
+    with Client(quiet.yard.address) as client:
+        pieces = client.read_logs(run_id(6), stream=STDOUT, follow=True, timeout=30.0)
+        seen = b""
+        while f"line {count - 1}\n".encode() not in seen:
+            seen += next(pieces).data
+        quiet.open_gate(6)
+        seen += b"".join(piece.data for piece in pieces)
+    assert seen.decode().splitlines() == [f"line {number}" for number in range(count)]
 
 
-async def test_a_frozen_agent_starts_nothing_when_it_goes_on_after_the_offer(
-    agent: Agent, coordinator: StubCoordinator, worker: Path, directories: RunDirectories
-) -> None:
-    session = await coordinator.session()
-    last = await session.beat(2)
-    agent.signal(signal.SIGSTOP)
-    session.assign(worker, within=0.5, after=last.sequence)
-    await asyncio.sleep(1.0)
-    agent.signal(signal.SIGCONT)
-    await await_until(lambda: "offer_not_taken" in agent.log(), agent.log)
-    await session.beat(len(session.beats) + 3)
-    assert directories.scan() == []
+def test_log_is_there_after_the_end_too(quiet: Plant) -> None:
+    quiet.launch(7, "echo out; echo err >&2; exit 0")
+    quiet.outcome(7)
+    assert read(quiet, 7) == (0, b"out\n")
+    with Client(quiet.yard.address) as client:
+        pieces = client.read_logs(run_id(7), stream=STDERR, follow=True, timeout=20.0)
+        assert b"".join(piece.data for piece in pieces) == b"err\n"
 
 
-async def test_a_disk_that_is_slower_than_the_offer_leaves_the_attempt_for_the_next_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    directories = RunDirectories(tmp_path / "state")
-    create = directories.create
+def test_log_that_was_cleaned_up_is_not_found(quiet: Plant) -> None:
+    quiet.launch(8, "exit 0")
+    quiet.outcome(8)
+    shutil.rmtree(quiet.folder / "node-a" / "runs" / run_id(8))
+    with pytest.raises(RunNotFound, match="cleaned up, or the attempt was never here"):
+        read(quiet, 8)
 
-    def create_slowly(key: Key, spec: SpecRecord) -> RunDirectory:
-        time.sleep(0.3)
-        return create(key, spec)
 
-    monkeypatch.setattr(directories, "create", create_slowly)
-    drivers: dict[str, Driver] = {}
-    shell = Shell(AgentSettings(state_directory=directories.state), directories, drivers)
-    drivers["fake"] = FakeDriver(directories, shell.on_change)
-    launch = run_pb2.LaunchSpec(
-        run_id=KEY.run_id,
-        kind=run_pb2.LAUNCH_KIND_EXECUTE,
-        requirements=run_pb2.Requirements(driver="fake"),
+# The coordinator goes and comes back
+
+
+def test_agent_comes_back_to_a_killed_coordinator_with_its_worker_unharmed(plant: Plant) -> None:
+    coordinator = plant.start_coordinator()
+    agent = plant.start_agent()
+    before = plant.launch_busy()
+    coordinator.kill()
+    plant.start_coordinator()
+    after = plant.until_phase(run_pb2.PHASE_RUNNING)
+    assert (after.attempt, after.pid, plant.starts()) == (before.attempt, before.pid, [before.pid])
+    assert [event["epoch"] for event in agent.events("ready")] == [1, 2]
+    plant.open_gate()
+    assert plant.outcome().kind == SUCCEEDED
+
+
+def test_end_that_came_while_the_coordinator_was_dead_is_told_when_it_is_back(plant: Plant) -> None:
+    coordinator = plant.start_coordinator()
+    plant.start_agent()
+    run = plant.launch_busy()
+    coordinator.kill()
+    plant.open_gate()
+    wait_for_end(run.pid)
+    plant.start_coordinator()
+    assert plant.outcome().kind == SUCCEEDED
+    assert plant.starts() == [run.pid]
+
+
+def test_coordinator_that_lost_everything_adopts_what_the_agent_holds(plant: Plant) -> None:
+    coordinator = plant.start_coordinator()
+    plant.start_agent()
+    before = plant.launch_busy()
+    coordinator.kill()
+    shutil.rmtree(plant.folder / "coordinator")
+    plant.start_coordinator()
+    after = plant.until_phase(run_pb2.PHASE_RUNNING)
+    assert (after.pid, after.deployment, after.job, after.location) == (
+        before.pid,
+        "shop",
+        "orders",
+        "shop.py",
     )
-    await shell.open()
-    working = asyncio.create_task(shell.run())
-    await shell.offer(KEY, launch, procfs.boottime() + 0.1)
-    held = await await_until(lambda: shell.holdings.get(KEY), "the attempt is not held")
-    assert isinstance(held.phase, Accepted)
-    [directory] = directories.scan()
-    assert not directory.is_starting
-    await shell.offer(KEY, launch, procfs.boottime() + 10.0)
-    await await_until(lambda: directory.is_starting, "the next offer is not taken")
-    working.cancel()
-    await shell.close()
+    plant.open_gate()
+    assert plant.outcome().kind == SUCCEEDED
 
 
-async def test_what_was_acknowledged_is_noted_as_contact_and_nothing_else(
-    agent: Agent, coordinator: StubCoordinator, directories: RunDirectories
+def test_agent_waits_for_a_coordinator_that_is_not_there_yet(plant: Plant) -> None:
+    agent = plant.yard.agent()
+    agent.wait_for_event("session_ended")
+    plant.start_coordinator()
+    agent.wait_for_event("ready")
+
+
+def test_frozen_coordinator_is_given_up_and_found_again_when_it_thaws(plant: Plant) -> None:
+    coordinator = plant.start_coordinator()
+    agent = plant.start_agent()
+    before = plant.launch_busy()
+    coordinator.signal(signal.SIGSTOP)
+    ended = agent.wait_for_event("session_ended")
+    assert ended["how"] == "no heartbeat was acknowledged for 1.5 s"
+    coordinator.signal(signal.SIGCONT)
+    agent.wait_for_event("ready", times=2)
+    after = plant.until_phase(run_pb2.PHASE_RUNNING)
+    assert (after.pid, after.attempt, plant.starts()) == (before.pid, before.attempt, [before.pid])
+
+
+def test_coordinator_that_says_goodbye_is_found_again(plant: Plant) -> None:
+    coordinator = plant.start_coordinator()
+    agent = plant.start_agent()
+    assert coordinator.terminate() == 0
+    assert "the coordinator says goodbye" in agent.wait_for_event("session_ended")["how"]
+    plant.start_coordinator()
+    agent.wait_for_event("ready", times=2)
+
+
+# The agent goes and comes back
+
+
+def test_killed_agent_leaves_its_worker_alone_and_takes_it_up_again(plant: Plant) -> None:
+    plant.start_coordinator(recovery=0)
+    agent = plant.start_agent()
+    run = plant.launch_busy()
+    agent.kill()
+    plant.until_node(fleet_pb2.NODE_STATE_UNREACHABLE)
+    silent = plant.run()
+    assert silent is not None
+    assert (silent.phase, silent.unreachable) == (run_pb2.PHASE_RUNNING, True)
+    assert is_alive(run.pid)
+    plant.open_gate()
+    wait_for_end(run.pid)
+    plant.start_agent()
+    outcome = plant.outcome()
+    assert (outcome.kind, outcome.exit_code) == (SUCCEEDED, 0)
+    assert plant.starts() == [run.pid]
+
+
+def test_agent_that_is_told_to_stop_says_goodbye_and_leaves_its_worker_alone(plant: Plant) -> None:
+    coordinator = plant.start_coordinator()
+    agent = plant.start_agent()
+    run = plant.launch_busy()
+    assert agent.terminate() == 0
+    assert coordinator.wait_for_event("agent_says_goodbye")["node"] == "node-a"
+    assert is_alive(run.pid)
+    plant.start_agent()
+    assert plant.until_phase(run_pb2.PHASE_RUNNING).pid == run.pid
+
+
+@pytest.mark.parametrize("state", ["dead", "frozen", "frozen before the session began"])
+def test_agent_that_is_told_to_stop_leaves_soon_though_the_coordinator_does_not_answer(
+    plant: Plant, state: str
 ) -> None:
-    contact = ContactFile(directories.state)
-    before = procfs.boottime()
-    session = await coordinator.session()
-    await await_until(lambda: (contact.read() or 0.0) > before, "Welcome is no contact")
-    await session.beat(5)
-    coordinator.acknowledges = False
-    await session.beat(len(session.beats) + 2)
-    last = await await_until(contact.read, "no contact")
-    await session.beat(len(session.beats) + 5)
-    assert contact.read() == last
+    coordinator = plant.start_coordinator()
+    if state == "frozen before the session began":
+        coordinator.signal(signal.SIGSTOP)
+        agent = plant.yard.agent()
+        agent.wait_for_event("working")
+    else:
+        agent = plant.start_agent()
+        coordinator.signal(signal.SIGKILL if state == "dead" else signal.SIGSTOP)
+    assert agent.terminate(within=6.0) == 0
 
 
-async def test_a_silent_coordinator_ends_the_run_that_asked_for_it(
-    agent: Agent, coordinator: StubCoordinator, worker: Path, directories: RunDirectories
-) -> None:
-    session = await coordinator.session()
-    await session.beat(2)
-    session.assign(worker, after=2, stop_after=1.0, grace=0.5)
-    status = await session.status(run_pb2.PHASE_RUNNING)
-    await session.beat(len(session.beats) + 15)
-    assert is_alive(status.pid)
-    coordinator.acknowledges = False
-    finished = await session.status(run_pb2.PHASE_FINISHED)
-    assert finished.outcome.kind == run_pb2.OUTCOME_KIND_STOPPED
-    assert "stop_after" in finished.outcome.message
-    assert not is_alive(status.pid)
+# Agents that are not wanted
 
 
-async def test_an_agent_that_is_stopped_says_when_it_will_be_back_and_leaves_its_runs(
-    new_agent: NewAgent, coordinator: StubCoordinator, worker: Path
-) -> None:
-    agent = new_agent(expect_back=33.0)
-    agent.start()
-    session = await coordinator.session()
-    await session.beat(1)
-    session.assign(worker, after=1)
-    status = await session.status(run_pb2.PHASE_RUNNING)
-    agent.signal(signal.SIGTERM)
-    assert await agent.ended() == 0
-    assert session.goodbye is not None
-    assert session.goodbye.expect_back_within.seconds == 33
-    assert is_alive(status.pid)
+def ended_with(service: Service) -> tuple[int, str]:
+    """The exit code of an agent, and the last line that it printed."""
+    return service.exit_code(), service.output().splitlines()[-1]
 
 
-async def test_the_epoch_outlives_the_agent(new_agent: NewAgent, coordinator: StubCoordinator) -> None:
-    for number in (1, 2, 3):
-        agent = new_agent()
-        agent.start()
-        session = await coordinator.session(number)
-        assert session.hello.last_epoch == number - 1
-        await session.beat(1)
-        await agent.kill()
+def test_second_agent_with_one_node_id_is_refused_with_the_remedy(plant: Plant) -> None:
+    plant.start_coordinator()
+    first = plant.start_agent()
+    code, said = ended_with(plant.yard.agent(state="another"))
+    assert code == 1
+    assert said.startswith("runyard agent: node ID 'node-a' is in use by a live agent on ")
+    assert said.endswith("give this agent another node_id")
+    assert first.process.poll() is None
 
 
-async def test_what_was_accepted_and_not_started_waits_for_the_next_offer(
-    new_agent: NewAgent, coordinator: StubCoordinator, worker: Path, ledger: Path, directories: RunDirectories
-) -> None:
-    agent = new_agent()
-    agent.start()
-    session = await coordinator.session()
-    await session.beat(1)
-    session.assign(worker, after=1)
-    await session.status(run_pb2.PHASE_RUNNING)
-    await agent.kill()
-    directory = directories.open(KEY)
-    assert directory is not None
-    spec = directory.read_spec()
-    assert spec is not None
-    second = directories.create(type(KEY)("run-b", 1), spec)
+def test_second_agent_on_one_state_directory_is_refused_with_the_remedy(plant: Plant) -> None:
+    plant.start_coordinator()
+    plant.start_agent()
+    code, said = ended_with(plant.yard.agent("node-b", state="node-a"))
+    assert code == 1
+    assert "is in use by another agent; stop that one first" in said
 
-    agent.start()
-    session = await coordinator.session(2)
-    phases = {each.run_id: each.phase for each in session.hello.attempts}
-    assert phases == {"run-a": run_pb2.PHASE_RUNNING, "run-b": run_pb2.PHASE_ASSIGNED}
-    await session.beat(5)
-    assert not second.is_starting
-    assert starts(ledger) == 1
+
+def test_agent_that_was_welcome_once_does_not_give_up_when_it_is_refused_later(plant: Plant) -> None:
+    plant.start_coordinator(recovery=0)
+    first = plant.start_agent()
+    first.signal(signal.SIGSTOP)
+    plant.until_node(fleet_pb2.NODE_STATE_UNREACHABLE)
+    second = plant.start_agent(state="another")
+    first.signal(signal.SIGCONT)
+    assert "in use by a live agent" in first.wait_for_event("refused")["reason"]
+    second.terminate()
+    first.wait_for_event("ready", times=2)

@@ -104,6 +104,25 @@ def test_silent_node_is_passed_over() -> None:
     assert trial.node_of() == "b"
 
 
+def test_news_of_a_waiting_run_follow_what_happens() -> None:
+    trial = fleet_of(make_hello("a", slots=1))
+    trial.launch(make_launch("first"))
+    trial.launch()
+    news = [trial.fleet.news(trial.run())]
+    trial.leave(1, "a")
+    news.append(trial.fleet.news(trial.run()))
+    trial.tick(after=1_000.0)
+    news.append(trial.fleet.news(trial.run()))
+    trial.join(make_hello("b", slots=0))
+    news.append(trial.fleet.news(trial.run()))
+    assert news == [
+        "waiting: 1 node: 1 full",
+        "waiting: 1 node: 1 suspect",
+        "waiting: 1 node: 1 unreachable",
+        "waiting: 2 nodes: 1 unreachable, 1 without slots",
+    ]
+
+
 def test_news_of_a_waiting_run_count_the_reasons_of_all_nodes() -> None:
     trial = fleet_of(
         make_hello("full", slots=1),

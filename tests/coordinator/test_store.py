@@ -140,6 +140,26 @@ def test_any_number_of_runs_may_be_forgotten_at_once(store: Store) -> None:
     assert phases(store) == {"kept": "Queued"}
 
 
+@pytest.mark.parametrize("share", [0.0, 0.03, 0.1, 0.2, 0.45, 0.7, 0.99, 1.0])
+def test_power_cut_leaves_whole_groups_and_the_earlier_ones_first(tmp_path: Path, share: float) -> None:
+    groups = [[f"run-{group}-{number}" for number in range(3)] for group in range(8)]
+    store = Store(tmp_path / "state")
+    for group in groups:
+        store.write([SaveRun(make_run(run_id), "launched") for run_id in group])
+    # What a disk may hold after a cut: the write-ahead log ends somewhere, in the middle of a page at worst.
+    shutil.copytree(tmp_path / "state", tmp_path / "cut")
+    store.close()
+    log = tmp_path / "cut" / "coordinator.db-wal"
+    os.truncate(log, int(log.stat().st_size * share))
+    survivor = Store(tmp_path / "cut")
+    there = set(phases(survivor))
+    survivor.close()
+    whole = len(there) // 3
+    assert there == {run_id for group in groups[:whole] for run_id in group}
+    if share == 1.0:
+        assert whole == len(groups)
+
+
 # Snapshots
 
 
@@ -207,6 +227,32 @@ def test_flipped_bytes_are_noticed_before_anything_is_believed(state: Path) -> N
     path.write_bytes(content)
     with pytest.raises(StoreError, match=r"(?s)coordinator\.db is damaged .*restore it from a backup"):
         Store(state)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("phase", "'sleeping'"),
+        ("phase_data", "'{\"place\": '"),
+        ("phase_data", "'{}'"),
+        ("requirements", "'{\"label\": 1}'"),
+        ("policies", "'[]'"),
+        ("spec", "x'ffff'"),
+        ("outcome", "x'ffff'"),
+        ("times", "'null'"),
+        ("stop", "'{\"reason\": 1}'"),
+    ],
+    ids=lambda text: text.strip("'"),
+)
+def test_damage_inside_a_row_is_noticed_too(state: Path, column: str, value: str) -> None:
+    path = database(state)
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"UPDATE runs SET {column} = {value} WHERE phase IN ('running', 'finished')")
+    connection.close()
+    store = Store(state)
+    with pytest.raises(StoreError, match=r"(?s)coordinator\.db is damaged .*restore it from a backup"):
+        store.load(NOW)
+    store.close()
 
 
 def test_truncated_file_is_noticed(state: Path) -> None:

@@ -1,10 +1,10 @@
 """Puts the coordinator together, serves until it is told to stop, and takes it apart in order."""
 
 import asyncio
-import contextlib
-import os
 import signal
+import socket
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -100,14 +100,31 @@ def _listen(server: grpc.aio.Server, settings: CoordinatorSettings) -> str:
     if not is_local(address):
         log.warning("insecure", address=str(address), risk="anyone who reaches this address can run commands")
     if isinstance(address, UnixSocket):
-        # The state lock is held, so a socket that is still there was left by a dead coordinator.
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(address.path)
+        _clear_away_dead_socket(address)
     try:
         port = server.add_insecure_port(str(address))
     except RuntimeError as error:
         raise StoreError(f"cannot listen on {address}: {error}; is another coordinator there?") from error
     return str(HostPort(address.host, port)) if isinstance(address, HostPort) else str(address)
+
+
+def _clear_away_dead_socket(address: UnixSocket) -> None:
+    """Deletes the socket of a coordinator that was killed; nothing else that may be there."""
+    path = Path(address.path)
+    if not path.exists():
+        return
+    if not path.is_socket():
+        raise StoreError(f"cannot listen on {address}: the file there is not a socket; choose another path")
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(address.path)
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreError(f"cannot listen on {address}: {error.strerror or error}") from error
+        else:
+            raise StoreError(f"cannot listen on {address}: it is in use; is another coordinator there?")
 
 
 async def _until(stopping: asyncio.Event, shell: Shell) -> bool:

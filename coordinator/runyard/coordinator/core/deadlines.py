@@ -39,6 +39,9 @@ class Retention:
 FREEZE = 5.0
 """Seconds between two ticks from which on it is the coordinator that was away, not the nodes."""
 
+_TIMED = (Queued, Assigned, Starting)
+"""The phases in which a run can be late."""
+
 
 def on_tick(fleet: Fleet, now: Instant) -> None:
     """Looks at every deadline. Called about once a second; a late call only delays a verdict."""
@@ -48,7 +51,8 @@ def on_tick(fleet: Fleet, now: Instant) -> None:
         fleet.verdicts_from = now.monotonic
     _give_up_self_fenced(fleet, now)
     _end_drains(fleet, now)
-    for run in [run for run in fleet.runs.values() if run.stop is None]:
+    pending = [run for run in fleet.runs.values() if run.stop is None and type(run.phase) in _TIMED]
+    for run in pending:
         if late := _lateness(run, now):
             end(fleet, now, run, StopRequest(late, run_pb2.OUTCOME_KIND_TIMED_OUT))
     place_waiting(fleet, now)

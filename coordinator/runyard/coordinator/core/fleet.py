@@ -20,6 +20,7 @@ from runyard.coordinator.core.model import (
     Phase,
     Queued,
     Ready,
+    Requirements,
     Run,
     Suspect,
     Tombstone,
@@ -48,6 +49,7 @@ class Fleet:
         self.last_tick = started.monotonic
         self._waiting: dict[str, None] = {}
         self._live_by_node: dict[str, set[str]] = {}
+        self._explained: dict[tuple[Requirements, Queued], str] = {}
         self._effects: list[Effect] = []
 
     def restore(
@@ -64,6 +66,7 @@ class Fleet:
         self.usage.clear()
         self._waiting.clear()
         self._live_by_node.clear()
+        self._explained.clear()
         for run in sorted(runs, key=lambda run: run.times.launched):
             self._index(run)
         self.tombstones = dict(tombstones)
@@ -116,11 +119,7 @@ class Fleet:
         """The run's situation in one sentence."""
         match run.phase:
             case Queued() as queued:
-                reasons = [
-                    why_not_now(run.launch.requirements, queued, candidate) or "free"
-                    for candidate in self.candidates()
-                ]
-                return f"waiting: {explain(reasons)}"
+                return f"waiting: {self._why_waiting(run.launch.requirements, queued)}"
             case Finished(outcome=outcome):
                 return outcome.message
             case placed if self.unreachable(run):
@@ -129,6 +128,13 @@ class Fleet:
                 return run.stop.reason
             case _:
                 return ""
+
+    def _why_waiting(self, wanted: Requirements, queued: Queued) -> str:
+        # Kept until something changes: else a page of a thousand runs looks at every node a thousand times.
+        if (wanted, queued) not in self._explained:
+            reasons = [why_not_now(wanted, queued, each) or "free" for each in self.candidates()]
+            self._explained[wanted, queued] = explain(reasons)
+        return self._explained[wanted, queued]
 
     def _is_ready(self, node_id: str) -> bool:
         node = self.nodes.get(node_id)
@@ -153,6 +159,7 @@ class Fleet:
 
     def put_node(self, node: Node) -> None:
         """Takes the node as it is now, without having it saved: liveness and load live in memory."""
+        self._explained.clear()
         self.nodes[node.node_id] = node
 
     def save_node(self, node: Node) -> None:
@@ -177,6 +184,7 @@ class Fleet:
             self._effects.append(EndSession(node.node_id, node.liveness.session, reason))
 
     def _index(self, run: Run) -> None:
+        self._explained.clear()
         before = self.runs.get(run.run_id)
         if before is not None and before.place is not None:
             self._live_by_node.get(before.place.node, set()).discard(run.run_id)

@@ -9,8 +9,11 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
-from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import DatabaseError, OperationalError
+
+DATABASE = "coordinator.db"
+"""Name of the file in the state directory."""
 
 _MIGRATIONS = Path(__file__).with_name("migrations")
 
@@ -45,16 +48,16 @@ class StateLock:
         os.close(self._fd)
 
 
-def open_sqlite(directory: Path) -> Engine:
-    """Opens, checks and migrates the database in a state directory.
+def open_sqlite(path: Path) -> Engine:
+    """Opens, checks and migrates a database.
 
     Raises:
         StoreError: The file is damaged, of a newer version, or cannot be opened or written.
     """
-    path = directory / "coordinator.db"
     _keep_private(path)
     engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 5.0})
-    event.listen(engine, "connect", _set_pragmas)
+    event.listen(engine, "connect", _prepare)
+    event.listen(engine, "begin", _begin)
     try:
         _check(engine, path)
         _migrate(engine, path)
@@ -76,12 +79,18 @@ def _keep_private(path: Path) -> None:
         ) from error
 
 
-def _set_pragmas(connection: Any, _: object) -> None:
+def _prepare(connection: Any, _: object) -> None:
+    # Left to itself, the driver begins no transaction before DDL, and a crash would leave half a migration.
+    connection.isolation_level = None
     cursor = connection.cursor()
     # FULL: an assignment that a power cut takes back would be a second worker.
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN")
 
 
 def _check(engine: Engine, path: Path) -> None:
@@ -93,9 +102,12 @@ def _check(engine: Engine, path: Path) -> None:
             raise
         verdict = str(error.orig)
     if verdict != "ok":
-        raise StoreError(
-            f"{path} is damaged ({verdict}); restore it from a backup, or move it away to start empty"
-        )
+        raise damaged(path, str(verdict))
+
+
+def damaged(path: Path, how: str) -> StoreError:
+    """The error for a database whose content cannot be believed."""
+    return StoreError(f"{path} is damaged ({how}); restore it from a backup, or move it away to start empty")
 
 
 def _migrate(engine: Engine, path: Path) -> None:

@@ -6,12 +6,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from google.protobuf.message import DecodeError
 from sqlalchemy import Connection, Engine, Table, bindparam, delete, insert, select
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DatabaseError, OperationalError
 
 from runyard.coordinator.core.effects import DropRun, Effect, SaveNode, SaveRun, SaveTombstone
 from runyard.coordinator.core.model import Node, Run, Tombstone
-from runyard.coordinator.store.engine import StateLock, open_sqlite
+from runyard.coordinator.store.engine import DATABASE, StateLock, damaged, open_sqlite
 from runyard.coordinator.store.rows import Row, node_of, node_row, phase_name, run_of, run_row
 from runyard.coordinator.store.schema import nodes, run_events, runs, snapshots, tombstones
 
@@ -40,9 +41,10 @@ class Store:
     """
 
     def __init__(self, directory: Path) -> None:
+        self._path = directory / DATABASE
         self._lock = StateLock(directory)
         try:
-            self._engine: Engine = open_sqlite(directory)
+            self._engine: Engine = open_sqlite(self._path)
         except BaseException:
             self._lock.release()
             raise
@@ -53,16 +55,16 @@ class Store:
         self._lock.release()
 
     def load(self, monotonic: float) -> Account:
-        """Reads the whole account; deadlines count from `monotonic` on."""
-        with self._engine.connect() as connection:
-            return Account(
-                runs=[run_of(dict(row), monotonic) for row in connection.execute(select(runs)).mappings()],
-                nodes=[node_of(dict(row), monotonic) for row in connection.execute(select(nodes)).mappings()],
-                tombstones={
-                    row.run_id: Tombstone(row.reason, row.at)
-                    for row in connection.execute(select(tombstones))
-                },
-            )
+        """Reads the whole account; deadlines count from `monotonic` on.
+
+        Raises:
+            StoreError: A row makes no sense: SQLite has no checksums, so not every damage shows at the start.
+        """
+        try:
+            with self._engine.connect() as connection:
+                return _load(connection, monotonic)
+        except (DatabaseError, DecodeError, ValueError, KeyError, TypeError) as error:
+            raise damaged(self._path, str(error)) from error
 
     def write(self, effects: Iterable[Effect]) -> None:
         """Writes the effects of many decisions in one transaction.
@@ -124,6 +126,16 @@ class Store:
             if "full" in str(error.orig):
                 raise StoreFull("the disk of the coordinator's state_directory is full") from error
             raise
+
+
+def _load(connection: Connection, monotonic: float) -> Account:
+    return Account(
+        runs=[run_of(dict(row), monotonic) for row in connection.execute(select(runs)).mappings()],
+        nodes=[node_of(dict(row), monotonic) for row in connection.execute(select(nodes)).mappings()],
+        tombstones={
+            row.run_id: Tombstone(row.reason, row.at) for row in connection.execute(select(tombstones))
+        },
+    )
 
 
 def _write_runs(connection: Connection, batch: list[Effect]) -> None:

@@ -1,0 +1,114 @@
+"""The agent's settings: from a file, the environment and the command line, and checked by key."""
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from runyard.agent.__main__ import main
+from runyard.agent.config import INHERITED, AgentSettings
+
+Check = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Check:
+    """Runs `--check` on a file with that content; gives the exit code and what was printed."""
+
+    def run(content: str, *arguments: str) -> tuple[int, str]:
+        file = tmp_path / "agent.yaml"
+        file.write_text(content)
+        code = main(["--config", str(file), "--check", *arguments])
+        printed = capsys.readouterr()
+        return code, printed.out + printed.err
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{node_id: a, cluster: west.1, slots: 0, labels: {gpu: a100, zone/name: '1'}}",
+        "{coordinator: 'unix:/run/runyard.sock', state_directory: /tmp/x, log_format: json}",
+        "{python: /usr/bin/python3, interpreters: {shop.py: /opt/shop/bin/python}, working_directory: /srv}",
+        "{environment: {A: b}, inherit_environment: [PATH, AWS_PROFILE], keep_logs: 0, keep_runs: 0}",
+        "{coordinator: 'runyard.example:7171', insecure: true}",
+    ],
+)
+def test_good_settings_are_fine(check: Check, content: str) -> None:
+    assert check(content) == (0, "the settings are fine\n")
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("slot: 4", "slot: there is no such setting; known settings: cluster,"),
+        ("slots: many", "slots: Input should be a valid integer"),
+        ("slots: -1", "slots: Input should be greater than or equal to 0"),
+        ("slots: 10001", "slots: Input should be less than or equal to 10000"),
+        ("node_id: a/b", "node_id: 'a/b' must be letters, digits"),
+        ("node_id: ''", "node_id: '' must be letters, digits"),
+        ("cluster: a b", "cluster: 'a b' must be letters, digits"),
+        ("labels: [a]", "labels: Input should be a valid dictionary"),
+        ("labels: {a b: c}", "labels: key 'a b' must be letters, digits"),
+        ("labels: {a/b/c: d}", "labels: key 'a/b/c'"),
+        ("labels: {zone: a b}", "labels: value 'a b' of 'zone'"),
+        ("coordinator: localhost", "coordinator: 'localhost' has no port; write host:port"),
+        ("keep_logs: -1", "keep_logs: Input should be greater than or equal to 0"),
+        ("environment: {A: 1}", "environment.A: Input should be a valid string"),
+        ("log_level: loud", "log_level: Input should be 'debug', 'info', 'warning' or 'error'"),
+    ],
+)
+def test_setting_that_cannot_be_used_is_named_with_its_file(
+    check: Check, content: str, expected: str
+) -> None:
+    code, printed = check(content)
+    assert code == 2
+    assert printed.startswith("runyard agent: ")
+    assert "agent.yaml: " in printed
+    assert expected in printed
+
+
+def test_coordinator_beyond_this_machine_needs_consent(check: Check) -> None:
+    code, printed = check("", "--coordinator", "runyard.example:7171")
+    assert code == 2
+    assert "will not dial runyard.example:7171 without encryption" in printed
+    assert check("", "--coordinator", "runyard.example:7171", "--insecure")[0] == 0
+
+
+def test_command_line_wins_over_the_file(check: Check) -> None:
+    content = "{slots: 1, node_id: good, cluster: good, labels: {a: b}}"
+    for flags, problem in (
+        (("--node", "a/b"), "node_id: 'a/b'"),
+        (("--cluster", "a/b"), "cluster: 'a/b'"),
+        (("--slots", "-2"), "slots: "),
+        (("--label", "a b=c"), "labels: key 'a b'"),
+        (("--coordinator", "nowhere"), "coordinator: 'nowhere'"),
+    ):
+        assert problem in check(content, *flags)[1]
+
+
+def test_label_on_the_command_line_must_have_a_value(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--check", "--label", "gpu"])
+    assert ended.value.code == 2
+    assert "'gpu' is not of the form KEY=VALUE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("written", "meant"), [(4, "4"), (True, "true"), (1.5, "1.5"), ("a", "a")], ids=str)
+def test_labels_are_texts_whatever_yaml_takes_them_for(written: object, meant: str) -> None:
+    assert AgentSettings.model_validate({"labels": {"key": written}}).labels == {"key": meant}
+
+
+def test_worker_inherits_nothing_by_default_that_names_a_secret() -> None:
+    assert AgentSettings().inherit_environment == INHERITED
+    telling = ("SECRET", "TOKEN", "PASSWORD", "KEY", "CREDENTIAL", "AWS")
+    assert not [name for name in INHERITED if any(word in name for word in telling)]
+
+
+def test_node_is_named_after_its_host_and_has_a_slot_for_each_core() -> None:
+    settings = AgentSettings()
+    assert (settings.node_id, settings.slots) == (socket.gethostname(), os.cpu_count())
