@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,8 +25,11 @@ class Forks:
         self.begun: list[Path] = []
         self.link = ForkServerLink(directories.state / "forkserver.log", self.begun.append)
 
-    async def start(self, script: str, key: AttemptKey = KEY) -> tuple[RunDirectory, WorkerRecord]:
-        directory = self.directories.create(key, shell(script))
+    async def start(
+        self, script: str, key: AttemptKey = KEY, stop_after: float | None = None
+    ) -> tuple[RunDirectory, WorkerRecord]:
+        spec = replace(shell(script, grace_seconds=0.5), stop_after=stop_after)
+        directory = self.directories.create(key, spec)
         await self.link.start_shim(directory.path)
         await await_until(lambda: directory.path in self.begun, "it has not begun")
         worker = directory.read_worker()
@@ -86,6 +90,23 @@ async def test_it_goes_on_working_for_a_dead_agent_until_its_last_child_is_gone(
     exit_record = await await_until(directory.read_exit, "no exit")
     assert exit_record.signal == signal.SIGTERM
     await await_until(lambda: not is_alive(server), "the fork server stays")
+
+
+async def test_with_agent_and_shim_dead_it_stops_the_whole_tree_that_lost_its_coordinator(
+    forks: Forks,
+) -> None:
+    script = "trap 'echo heard' TERM; (trap '' TERM; exec setsid sleep 60) & echo $!; while :; do wait; done"
+    directory, worker = await forks.start(script, stop_after=1.0)
+    child = int(await text_in(directory.stdout))
+    forks.link.close()
+    os.kill(worker.shim_pid, signal.SIGKILL)
+    await await_until(lambda: not is_alive(worker.shim_pid), "the shim lives")
+    assert is_alive(worker.pid)
+    exit_record = await await_until(directory.read_exit, "the worker lives on")
+    assert (exit_record.cause, exit_record.signal) == ("stopped", signal.SIGKILL)
+    assert "stop_after" in exit_record.message
+    assert "heard" in directory.stdout.read_text()
+    assert not is_alive(child)
 
 
 async def test_what_cannot_be_done_is_written_to_its_log(forks: Forks, tmp_path: Path) -> None:

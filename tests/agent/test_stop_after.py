@@ -14,7 +14,7 @@ from waiting import await_until, wait_until
 from runyard.agent import procfs
 from runyard.agent.config import AgentSettings
 from runyard.agent.contact import ContactFile
-from runyard.agent.core.model import LaunchIdentity, OutcomeKind
+from runyard.agent.core.model import LaunchIdentity
 from runyard.agent.records import SpecRecord
 from runyard.agent.rundir import RunDirectories
 from runyard.agent.specs import spec_record
@@ -93,15 +93,18 @@ async def test_a_contact_of_another_boot_is_none(node: Node, contact: ContactFil
     assert (await await_until(directory.read_exit, "the worker lives on")).cause == "stopped"
 
 
-async def test_the_agent_stands_in_for_a_dead_shim(node: Node) -> None:
-    await node.start(quiet(stop_after=STOP_AFTER))
+async def test_the_agent_stands_in_for_a_dead_shim_and_a_dead_fork_server(node: Node) -> None:
+    directory = await node.start(quiet(stop_after=STOP_AFTER))
     worker = await node.running()
-    os.kill(worker.shim_pid, signal.SIGKILL)
+    assert node.driver.fork_server_pid is not None
+    for pid in (node.driver.fork_server_pid, worker.shim_pid):
+        os.kill(pid, signal.SIGKILL)
     wait_until(lambda: not is_alive(worker.shim_pid), "the shim lives")
     assert is_alive(worker.pid)
-    outcome = await node.outcome()
-    assert (outcome.kind, outcome.signal) == (OutcomeKind.STOPPED, signal.SIGTERM)
-    assert "stop_after" in outcome.message
+    await await_until(lambda: not is_alive(worker.pid), "the worker lives on")
+    stop = directory.read_stop()
+    assert stop is not None
+    assert "stop_after" in stop.reason
 
 
 async def test_on_a_full_disk_contacts_are_noted_and_workers_are_stopped(small_disk: Path) -> None:

@@ -10,8 +10,8 @@ Each datagram is one JSON object:
 
 These are hints that save waiting; the truth is in the run directories, so a lost datagram does no harm.
 When the agent goes, the server takes no more requests and stays until its last child is gone: it is the
-parent of the shims and, should a shim be killed, of its worker, whose exit it then writes down. Standard
-library only.
+parent of the shims and, should a shim be killed, of its worker, whose fence it then enforces and whose exit
+it writes down. Standard library only.
 """
 
 import contextlib
@@ -29,9 +29,10 @@ from resource import struct_rusage
 from typing import Any, NoReturn
 
 from runyard.agent import procfs, shim
+from runyard.agent.contact import Fence
 from runyard.agent.endings import complain, ended, kill_all, killed_before_it_began, remaining_processes
 from runyard.agent.procfs import ProcessIdentity
-from runyard.agent.records import ExitRecord, UnreadableRecord
+from runyard.agent.records import ExitRecord, StopRequest, UnreadableRecord
 from runyard.agent.rundir import RunDirectory, RunDirectoryError
 
 MAX_DATAGRAM_BYTES = 16384
@@ -69,6 +70,45 @@ class _Clearing:
         return True
 
 
+class _Orphan:
+    """A worker whose shim is dead. Whether its agent lives or not, its fence holds."""
+
+    def __init__(self, directory: RunDirectory, worker: ProcessIdentity) -> None:
+        self.directory = directory
+        self._worker = worker
+        self._fence: Fence | None = None
+        with contextlib.suppress(UnreadableRecord):
+            self._fence = Fence.of(directory, directory.read_spec())
+        self._stop: StopRequest | None = None
+        self._kill_at = 0.0
+
+    @property
+    def stop(self) -> StopRequest | None:
+        """The stop request that was delivered to the worker, if any."""
+        return self._stop or self.directory.read_stop()
+
+    def look(self) -> float | None:
+        """Enforces the fence; gives the seconds until the next look, or None if there is no need for one."""
+        if self._fence is None:
+            return None
+        if self._stop is None and self._fence.seconds_left() > 0:
+            return self._fence.look_in()
+        if self._stop is None:
+            self._begin_stop(self._fence.stop())
+        elif procfs.boottime() >= self._kill_at:
+            kill_all(remaining_processes(self.directory, self._worker.pid))
+            procfs.send_signal(self._worker, signal.SIGKILL)
+        return _RETRY_SECONDS
+
+    def _begin_stop(self, stop: StopRequest) -> None:
+        self._stop = stop
+        self._kill_at = procfs.boottime() + stop.grace_seconds
+        with contextlib.suppress(RunDirectoryError):  # a full disk must not keep the worker alive
+            self.directory.request_stop(stop)
+        procfs.send_signal(self._worker, signal.SIGTERM)
+        procfs.send_signal(self._worker, signal.SIGCONT)
+
+
 class ForkServer:
     """Forks shims on request, and stands in for those that were killed."""
 
@@ -76,7 +116,7 @@ class ForkServer:
         self._agent: socket.socket | None = agent
         self._selector = selectors.DefaultSelector()
         self._shims: dict[int, RunDirectory] = {}
-        self._orphans: dict[int, RunDirectory] = {}
+        self._orphans: dict[int, _Orphan] = {}
         self._strays: dict[int, _End] = {}
         self._clearings: list[_Clearing] = []
         self._has_children = False
@@ -92,7 +132,7 @@ class ForkServer:
         self._selector.register(wake_out, selectors.EVENT_READ)
         self._selector.register(self._agent, selectors.EVENT_READ)
         while self._agent or self._has_children or self._clearings:
-            for key, _ in self._selector.select(_RETRY_SECONDS if self._clearings else None):
+            for key, _ in self._selector.select(self._next_look()):
                 if key.fd == wake_out:
                     with contextlib.suppress(BlockingIOError):
                         os.read(wake_out, 4096)
@@ -100,6 +140,10 @@ class ForkServer:
                     self._on_request()
             self._reap()
             self._clearings = [each for each in self._clearings if not each.is_done()]
+
+    def _next_look(self) -> float | None:
+        looks = [look for orphan in self._orphans.values() if (look := orphan.look()) is not None]
+        return min([_RETRY_SECONDS, *looks] if self._clearings else looks, default=None)
 
     def _on_request(self) -> None:
         assert self._agent is not None
@@ -167,7 +211,8 @@ class ForkServer:
         if pid in self._shims:
             self._on_shim_end(self._shims.pop(pid))
         elif pid in self._orphans:
-            self._conclude(self._orphans.pop(pid), end)
+            orphan = self._orphans.pop(pid)
+            self._conclude(orphan.directory, end, orphan.stop)
         else:
             # A worker may be reaped before the shim that was killed with it.
             self._strays[pid] = end
@@ -185,16 +230,16 @@ class ForkServer:
         if worker is None:
             self._clearings.append(_Clearing(directory, killed_before_it_began()))
         elif self._is_my_child(worker.process):
-            self._orphans[worker.pid] = directory
+            self._orphans[worker.pid] = _Orphan(directory, worker.process)
         elif worker.pid in self._strays:
-            self._conclude(directory, self._strays.pop(worker.pid))
+            self._conclude(directory, self._strays.pop(worker.pid), directory.read_stop())
 
     def _is_my_child(self, process: ProcessIdentity) -> bool:
         stat = procfs.read_stat(process.pid)
         return stat is not None and stat.identity == process and stat.parent == os.getpid()
 
-    def _conclude(self, directory: RunDirectory, end: _End) -> None:
-        verdict = ended(end.status, end.usage, directory.read_stop())
+    def _conclude(self, directory: RunDirectory, end: _End, stop: StopRequest | None) -> None:
+        verdict = ended(end.status, end.usage, stop)
         self._clearings.append(_Clearing(directory, verdict))
 
 
