@@ -11,7 +11,7 @@ BUF := @bufbuild/buf@1.75.0
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check protos check-protos simulate bench clean
+.PHONY: help demo test check protos check-protos simulate chaos bench clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
@@ -44,6 +44,9 @@ check-protos: protos ## Fail if the committed stubs are not those of the protos,
 SEEDS ?= 10000
 simulate: $(ENVIRONMENT) ## Play the cores against every fault, as in: make simulate SEEDS=100000
 	@cd tests && $(abspath $(VENV))/bin/python -m simulation --seeds $(SEEDS)
+
+chaos: $(ENVIRONMENT) ## Break real processes, networks and machines, and print what became of the runs
+	@PYTHONPATH=tests $(IN_VENV) chaos $(CHAOS_ARGS)
 
 bench: $(ENVIRONMENT) ## Run one benchmark, as in: make bench NAME=time_to_failure
 	@test -n "$(NAME)" || { echo 'usage: make bench NAME=...; there are:'; \

@@ -1,9 +1,10 @@
 """Was a run lost, or doubled? Read from the ledger, and compared with what the coordinator says."""
 
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
 from chaos.ledger import Life
-from chaos.load import FAILED, SUCCEEDED, Load
+from chaos.load import FAILED, SUCCEEDED, Kind, Load
 from chaos.yard import Yard
 from waiting import wait_until
 
@@ -33,15 +34,34 @@ class Verdict:
 def judge(yard: Yard, load: Load) -> Verdict:
     """Waits until every accepted run is over, and looks."""
     known = _settled(yard, load)
-    lives = yard.ledger.lives()
+    alive = {run_id for run_id in load.launches if yard.ledger.is_alive(run_id)}
+    return verdict_on(load.launches, load.may_end, known, yard.ledger.lives(), alive)
+
+
+def verdict_on(
+    launches: Mapping[str, int],
+    may_end: Mapping[str, Set[Kind]],
+    known: Mapping[str, run_pb2.Run],
+    lives: Mapping[str, Life],
+    alive: Set[str],
+) -> Verdict:
+    """Compares, for each accepted run, what the coordinator says with what its workers wrote.
+
+    Args:
+        launches: How often the run was launched.
+        may_end: The outcomes that are right after what was done to it.
+        known: What the coordinator says.
+        lives: What the workers wrote.
+        alive: Runs that have a worker now.
+    """
     lost, doubled = [], []
-    for run_id, launches in load.launches.items():
+    for run_id, count in launches.items():
         life = lives.get(run_id, Life())
-        if wrong := _what_is_lost(yard, load, known.get(run_id), life, run_id):
+        if wrong := _what_is_lost(known.get(run_id), may_end[run_id], life, run_id in alive):
             lost.append(f"run {run_id}: {wrong}; {life}")
-        if life.overlaps or len(life.starts) > launches:
-            doubled.append(f"run {run_id}, launched {launches} times: {life}")
-    return Verdict(len(load.launches), tuple(lost), tuple(doubled))
+        if life.overlaps or len(life.starts) > count:
+            doubled.append(f"run {run_id}, launched {count} times: {life}")
+    return Verdict(len(launches), tuple(lost), tuple(doubled))
 
 
 def _settled(yard: Yard, load: Load) -> dict[str, run_pb2.Run]:
@@ -59,16 +79,16 @@ def _settled(yard: Yard, load: Load) -> dict[str, run_pb2.Run]:
         return yard.runs()  # those that did not end count as lost
 
 
-def _what_is_lost(yard: Yard, load: Load, run: run_pb2.Run | None, life: Life, run_id: str) -> str | None:
+def _what_is_lost(run: run_pb2.Run | None, may_end: Set[Kind], life: Life, lives_on: bool) -> str | None:
     if run is None:
         return "the coordinator has forgotten it"
     kind = run.outcome.kind
     said = f"{run_pb2.OutcomeKind.Name(kind)} ({run.outcome.message})"
     if run.phase != run_pb2.PHASE_FINISHED:
         return f"still {run_pb2.Phase.Name(run.phase)} on {run.node or 'no node'}"
-    if yard.ledger.is_alive(run_id):
+    if lives_on:
         return f"said to be over, {said}, and lives"
-    if kind not in load.may_end[run_id]:
+    if kind not in may_end:
         return f"ended as {said}"
     if kind == SUCCEEDED and not life.succeeded:
         return "said to have succeeded, and did not"
