@@ -47,6 +47,10 @@ WALL = 1_700_000_000.0
 START = 1_000.0
 
 
+LONGEST_STEP = 4.0
+"""Seconds between two ticks at most: less than what counts as a freeze of the coordinator."""
+
+
 def make_launch(
     run_id: str = RUN,
     resume_number: int = 0,
@@ -55,6 +59,7 @@ def make_launch(
     grace: float = 30.0,
     max_queue_time: float | None = None,
     start_timeout: float | None = None,
+    stop_after: float | None = None,
     content: str = "",
     deployment: str = "shop",
 ) -> Launch:
@@ -66,7 +71,7 @@ def make_launch(
         job="orders",
         location="shop.py",
         requirements=requirements or Requirements(),
-        policies=Policies(grace=grace, max_queue_time=max_queue_time, start_timeout=start_timeout),
+        policies=Policies(grace, max_queue_time, start_timeout, stop_after),
         digest=f"digest of {run_id} {resume_number} {content}",
         spec=run_pb2.LaunchSpec(
             run_id=run_id,
@@ -330,9 +335,17 @@ class FleetTrial:
     # Time
 
     def tick(self, after: float = 0.0) -> None:
-        """Time passes, and the coordinator looks at its deadlines."""
+        """Time passes, and the coordinator looks at its deadlines all the while."""
+        while after > LONGEST_STEP:
+            self.clock += LONGEST_STEP
+            after -= LONGEST_STEP
+            self.step(on_tick)
         self.clock += after
         self.step(on_tick)
+
+    def freeze(self, seconds: float) -> None:
+        """Time passes, and the coordinator does not look."""
+        self.clock += seconds
 
     def forget_old(self, retention: Retention, after: float = 0.0) -> None:
         """Time passes, and the coordinator tidies up."""

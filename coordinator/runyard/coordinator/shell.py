@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import structlog
 
+from runyard.client.service.failpoints import failpoint
 from runyard.coordinator.clock import now
 from runyard.coordinator.core.deadlines import Retention, forget_old, on_tick
 from runyard.coordinator.core.effects import (
@@ -134,13 +135,17 @@ class Shell:
                 group.append(self._batches.get_nowait())
             effects = [effect for batch in group for effect in batch.effects]
             if any(isinstance(effect, SaveRun | DropRun | SaveNode | SaveTombstone) for effect in effects):
+                touches_run = any(isinstance(effect, SaveRun) for effect in effects)
+                failpoint("coordinator.before_commit" if touches_run else "")
                 try:
                     await self.in_writer(functools.partial(self.store.write, effects))
                 except StoreFull as full:
                     await self._take_back(group, full)
                     continue
+                failpoint("coordinator.after_commit" if touches_run else "")
             for effect in effects:
                 self.carry_out(effect)
+            failpoint("coordinator.after_send" if any(isinstance(each, SaveRun) for each in effects) else "")
             for batch in group:
                 if not batch.durable.done():
                     batch.durable.set_result(None)

@@ -135,11 +135,8 @@ def on_heartbeat(
     if node is None:
         return
     node = replace(hear(node, now), load=heartbeat.load, heartbeat=heartbeat.sequence)
-    if node.confirmed_epoch < node.epoch:
-        # The agent writes the epoch to its disk before its first heartbeat.
-        node = replace(node, confirmed_epoch=node.epoch)
-        fleet.save_node(node)
-    fleet.put_node(node)
+    # The agent writes the epoch to its disk before its first heartbeat. The next Hello saves it here.
+    fleet.put_node(replace(node, confirmed_epoch=node.epoch))
     ack = agent_pb2.HeartbeatAck(sequence=heartbeat.sequence)
     fleet.send(node_id, agent_pb2.SessionResponse(heartbeat_ack=ack))
     _hear_all(fleet, now, node, heartbeat.attempts)
