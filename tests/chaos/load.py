@@ -76,6 +76,18 @@ class Load:
         with self._lock:
             self.launches[run_id] += 1
 
+    def stop(self, run_id: str) -> None:
+        """Has a run stopped, over a restart of the coordinator too."""
+
+        def asked() -> bool:
+            try:
+                self._yard.client.terminate_run(run_id, reason="chaos", timeout=5.0)
+            except CoordinatorUnreachable:
+                return False
+            return True
+
+        wait_until(asked, self._yard.describe)
+
     def busy(self, seconds: float, *, node: str = "", may_end: Sequence[Kind] = ()) -> str:
         """As `launch`, and returns when the worker is at work and the coordinator knows it."""
         run_id = self.launch(seconds, node=node, may_end=may_end)

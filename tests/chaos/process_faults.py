@@ -1,16 +1,36 @@
-"""Processes that are killed or frozen."""
+"""Processes that are killed or frozen. What kills them at a step is `runyard.client.service.failpoints`."""
 
 import contextlib
+import signal
 import time
 
-from chaos.load import EXIT_UNKNOWN, FAILED, START_FAILED
+from chaos.load import EXIT_UNKNOWN, FAILED, START_FAILED, STOPPED
 from chaos.scene import Fault, Scene
-from chaos.yard import SESSION_LOST, kill_pid, seconds_until
+from chaos.yard import SESSION_LOST, Yard, kill_pid, seconds_until
+from examples.deployment.processes import Child
 from waiting import wait_until
 
 from runyard.v1 import run_pb2
 
 NODE = "alpha"
+
+FAILPOINTS = (
+    "agent.after_welcome",
+    "agent.before_accept",
+    "agent.after_accept",
+    "agent.after_start",
+    "agent.before_report_starting",
+    "agent.before_report_running",
+    "agent.before_report_stopping",
+    "agent.before_report_finished",
+    "agent.before_stop",
+    "agent.after_stop",
+    "agent.before_forget",
+    "agent.after_forget",
+    "coordinator.before_commit",
+    "coordinator.after_commit",
+    "coordinator.after_send",
+)
 
 
 def kill_worker(scene: Scene) -> None:
@@ -104,6 +124,31 @@ def freeze_coordinator(scene: Scene, seconds: float = 60.0, runs: int = 50) -> N
         load.busy(0.5)
 
 
+def kill_at_every_step(scene: Scene) -> None:
+    """Each time another step of the protocol is the last that the agent or the coordinator takes."""
+    yard, load = scene.yard, scene.load
+    with load.flowing(per_second=2.0):
+        for point in FAILPOINTS:
+            stopped = load.busy(30, may_end=[STOPPED])
+            if point.startswith("coordinator"):
+                yard.kill(yard.coordinator)
+                yard.begin_coordinator(RUNYARD_FAILPOINT=point)
+                _wait_for_death(yard, yard.coordinator, point)
+                yard.start_coordinator()
+                load.stop(stopped)
+            else:
+                yard.kill(yard.agents[NODE])
+                yard.begin_agent(NODE, RUNYARD_FAILPOINT=point)
+                load.stop(stopped)
+                _wait_for_death(yard, yard.agents[NODE], point)
+                yard.start_agent(NODE)
+
+
+def _wait_for_death(yard: Yard, part: Child, point: str) -> None:
+    wait_until(lambda: not part.alive, lambda: f"{point} was not reached\n{yard.describe()}")
+    assert part.process.returncode == -signal.SIGKILL, part.tail()
+
+
 def kill_at_random(scene: Scene, launches: int = 200) -> None:
     """Every part is killed again and again while runs are launched."""
     yard, load = scene.yard, scene.load
@@ -152,6 +197,7 @@ FAULTS = (
     Fault("kill -9 of the fork server", "another one runs", kill_fork_server, tries=5),
     Fault("kill -9 of the agent", "node suspect", kill_agent, tries=3),
     Fault("kill -9 of the coordinator", "node back after restart", kill_coordinator, tries=3),
+    Fault("kill -9 at every step of the protocol", "", kill_at_every_step),
     Fault("agent frozen for 30 s", "node unreachable", freeze_agent),
     Fault("coordinator frozen for 60 s, 50 runs", "agent gives up", freeze_coordinator, slots=60),
     Fault("random kills, 200 launches", "", kill_at_random, slots=16),

@@ -71,11 +71,16 @@ class Yard:
 
     def start_coordinator(self) -> None:
         """Returns when it serves, and the client has found it again."""
-        prefix = inside(self.network.hub) if self.network else ()
-        self.coordinator = self._start(
-            "coordinator", prefix, "coordinator", "--listen", self.address, **self.tempo.environment()
-        )
+        self.begin_coordinator()
+        wait_for_text(self.coordinator, READY)
         wait_until(self._answers, self.coordinator.tail)
+
+    def begin_coordinator(self, **environ: str) -> None:
+        """As `start_coordinator`, and returns at once. It gets `environ` in its environment too."""
+        prefix = inside(self.network.hub) if self.network else ()
+        options = ("--listen", self.address)
+        settings = {**self.tempo.environment(), **environ}
+        self.coordinator = self._begin("coordinator", prefix, "coordinator", *options, **settings)
 
     def _answers(self) -> bool:
         try:
@@ -94,8 +99,8 @@ class Yard:
         self.begin_agent(node, slots=slots, boot_id=boot_id)
         wait_for_text(self.agents[node], READY)
 
-    def begin_agent(self, node: str, *, slots: int = 8, boot_id: str = "") -> None:
-        """As `start_agent`, and returns at once."""
+    def begin_agent(self, node: str, *, slots: int = 8, boot_id: str = "", **environ: str) -> None:
+        """As `start_agent`, and returns at once. The agent gets `environ` in its environment too."""
         address = self.address
         prefix: tuple[str, ...] = ()
         if self.network is not None:
@@ -107,12 +112,7 @@ class Yard:
             mount = f"mount --bind {said} /proc/sys/kernel/random/boot_id"
             prefix = (*prefix, "unshare", "--mount", "sh", "-c", f'{mount} && exec "$@"', "sh")
         options = ("--coordinator", address, "--node", node, "--slots", str(slots))
-        self.agents[node] = self._begin(node, prefix, "agent", *options)
-
-    def _start(self, name: str, prefix: tuple[str, ...], part: str, *options: str, **environ: str) -> Child:
-        child = self._begin(name, prefix, part, *options, **environ)
-        wait_for_text(child, READY)
-        return child
+        self.agents[node] = self._begin(node, prefix, "agent", *options, **environ)
 
     def _begin(self, name: str, prefix: tuple[str, ...], part: str, *options: str, **environ: str) -> Child:
         common = ("--state", str(self.folder / name / "state"), "--insecure", "--log-format", "json")
