@@ -28,7 +28,7 @@ RESUMABLE = frozenset(
     }
 )
 
-REST = 600.0
+REST = 3_000.0
 """Virtual seconds in which every run must have ended after the faults."""
 
 
