@@ -62,6 +62,21 @@ def lose_packets(scene: Scene, share: float = 0.3, seconds: float = 15.0) -> Non
     scene.yard.wait_ready(NODE)
 
 
+def delay(scene: Scene, seconds: float = 15.0) -> None:
+    """Everything arrives, but late: for each heartbeat more than one is under way."""
+    yard, load = scene.yard, scene.load
+    yard.kill(yard.agents[NODE])
+    yard.slow_down(0.3, jitter=0.3)
+    yard.start_agent(NODE)
+    epoch = yard.node(NODE).epoch
+    with load.flowing():
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            assert yard.is_ready(NODE), "late is not silent"
+            time.sleep(0.1)
+    assert yard.node(NODE).epoch == epoch, "one session lasted all the time"
+
+
 def partition_with_stop_after(scene: Scene) -> None:
     """A node is cut off and its agent dies: the shim ends what must not outlive the contact, and only that.
 
@@ -109,6 +124,7 @@ FAULTS = (
     ),
     Fault("link flaps ten times", "", flap, needs_network=True),
     Fault("30 % of all packets lost", "", lose_packets, needs_network=True),
+    Fault("0.6 to 1.2 s for a round trip", "", delay),
     Fault(
         "partition, agent dead, stop_after=3s",
         "run given up",

@@ -23,6 +23,8 @@ from runyard.v1 import fleet_pb2, run_pb2
 READY = '"event": "ready"'
 SESSION_LOST = '"event": "session_ended"'
 
+RELAY = (sys.executable, str(Path(__file__).with_name("relay.py")))
+
 POLL = 0.01
 """Seconds between two looks while a time is taken."""
 
@@ -57,6 +59,8 @@ class Yard:
         network: Namespaces to run in; None: this machine's loopback.
         tempo: The coordinator's settings.
         extra: Environment of the coordinator and the agents beside that.
+        agents: Those that were started last, by node ID.
+        detour: What agents dial instead of the coordinator; empty for the straight way.
     """
 
     folder: Path
@@ -68,6 +72,7 @@ class Yard:
     tempo: Tempo
     extra: Mapping[str, str] = field(default_factory=dict)
     agents: dict[str, Child] = field(default_factory=dict)
+    detour: str = ""
 
     def start_coordinator(self) -> None:
         """Returns when it serves, and the client has found it again."""
@@ -101,7 +106,7 @@ class Yard:
 
     def begin_agent(self, node: str, *, slots: int = 8, boot_id: str = "", **environ: str) -> None:
         """As `start_agent`, and returns at once. The agent gets `environ` in its environment too."""
-        address = self.address
+        address = self.detour or self.address
         prefix: tuple[str, ...] = ()
         if self.network is not None:
             wire = self.network.wires.get(node) or self.network.wire(node)
@@ -120,6 +125,14 @@ class Yard:
         # A proxy knows nothing of these namespaces.
         direct = {f"{scheme}_proxy": "" for scheme in ("http", "https", "grpc", "all")}
         return self.processes.start(name, *argv, environment={**direct, **self.extra, **environ})
+
+    def slow_down(self, delay: float, jitter: float) -> None:
+        """Has agents that are started from now on reach the coordinator over a slow network; in seconds."""
+        port = free_port()
+        target = self.address.rpartition(":")[2]
+        argv = (*RELAY, str(port), target, str(delay), str(jitter))
+        wait_for_text(self.processes.start("relay", *argv), "open")
+        self.detour = f"127.0.0.1:{port}"
 
     def state_of(self, name: str) -> Path:
         """Where the state of the coordinator or of a node is. A disk may be mounted on its parent."""
@@ -220,9 +233,8 @@ def open_yard(
         door = address
         if network is not None:
             address, door = f"0.0.0.0:{Network.PORT}", f"unix:{folder / 'door'}"
-            doorway = (sys.executable, str(Path(__file__).with_name("doorway.py")))
-            argv = (*inside(network.hub), *doorway, str(folder / "door"), str(Network.PORT))
-            wait_for_text(processes.start("doorway", *argv), "open")
+            argv = (*inside(network.hub), *RELAY, str(folder / "door"), str(Network.PORT))
+            wait_for_text(processes.start("door", *argv), "open")
         client = stack.enter_context(Client(door, timeout=5.0))
         yard = Yard(folder, processes, Ledger(folder), client, address, network, tempo, extra)
         yield yard
