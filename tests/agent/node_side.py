@@ -126,11 +126,12 @@ def kill_everything(directories: RunDirectories) -> None:
         if worker is not None and worker.boot_id == procfs.boot_id():
             for process in (worker.shim, worker.process):
                 procfs.send_signal(process, signal.SIGKILL)
-        wait_until(partial(_none_marked, directory.mark), f"cannot end {directory.mark}")
+        wait_until(partial(_none_left, directory), f"cannot end {directory.path}")
 
 
-def _none_marked(mark: str) -> bool:
-    marked = procfs.with_environment(f"RUNYARD_ATTEMPT={mark}", procfs.all_processes().values())
+def _none_left(directory: RunDirectory) -> bool:
+    entry = f"RUNYARD_RUN_DIRECTORY={directory.path}"
+    marked = procfs.with_environment(entry, procfs.all_processes().values())
     for process in marked:
         procfs.send_signal(process.identity, signal.SIGKILL)
     return not marked

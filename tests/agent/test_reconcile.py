@@ -140,11 +140,17 @@ def test_recovered_attempt_is_held_as_it_was_found(phase: AttemptPhase) -> None:
     assert holdings.all() == [held(phase)]
 
 
-def test_recovered_attempt_that_provably_never_started_is_started_now() -> None:
+def test_recovered_attempt_that_provably_never_started_waits_until_it_is_assigned_again() -> None:
     holdings = Holdings()
-    effects = holdings.on_recovered([held(Accepted()), held(Running(41), OTHER_RUN)])
-    assert effects == [Report(held(Starting())), Start(KEY)]
-    assert holdings.all() == [held(Starting()), held(Running(41), OTHER_RUN)]
+    assert holdings.on_recovered([held(Accepted()), held(Running(41), OTHER_RUN)]) == []
+    assert holdings.all() == [held(Accepted()), held(Running(41), OTHER_RUN)]
+    assert assign(holdings) == [Report(held(Starting())), Start(KEY)]
+
+
+def test_attempt_whose_offer_ran_out_while_it_was_written_waits_until_it_is_assigned_again() -> None:
+    holdings = Holdings()
+    assert holdings.on_postponed(KEY, IDENTITY) == [Report(held(Accepted()))]
+    assert assign(holdings) == [Report(held(Starting())), Start(KEY)]
 
 
 # Stops

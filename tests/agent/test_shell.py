@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from waiting import await_until
 
+from runyard.agent import procfs
 from runyard.agent import shell as shell_module
 from runyard.agent.config import AgentSettings
-from runyard.agent.core.model import AttemptKey, LaunchIdentity
+from runyard.agent.core.model import AttemptKey
 from runyard.agent.drivers.fake import FakeDriver, FakeRun
 from runyard.agent.rundir import NoRoom, RunDirectories, RunDirectory
 from runyard.agent.shell import Shell
@@ -22,7 +23,6 @@ from runyard.v1 import agent_pb2, run_pb2
 RUN_ID = "00000000-0000-4000-8000-000000000001"
 KEY = AttemptKey(RUN_ID, 0)
 NEXT = AttemptKey(RUN_ID, 1)
-IDENTITY = LaunchIdentity(resume_number=0, deployment="shop", job="orders", location="shop.py")
 SOON = 10.0
 FOR_EVER = 3_600.0
 
@@ -56,15 +56,19 @@ class Agent:
         """Where the shell's reports go."""
         self.told.append(message.report)
 
-    async def assign(self, key: AttemptKey = KEY, driver: str = "fake", **fields: Any) -> None:
-        """The coordinator assigns an attempt."""
+    async def assign(
+        self, key: AttemptKey = KEY, driver: str = "fake", within: float = FOR_EVER, **fields: Any
+    ) -> None:
+        """The coordinator offers an attempt, for so many seconds."""
         spec = run_pb2.LaunchSpec(
             run_id=key.run_id,
             kind=run_pb2.LAUNCH_KIND_EXECUTE,
+            deployment="shop",
+            code_origin=run_pb2.CodeOrigin(location="shop.py", job="orders"),
             requirements=run_pb2.Requirements(driver=driver),
             **fields,
         )
-        await self.shell.command(lambda: self.shell.holdings.on_assign(key, IDENTITY, spec))
+        await self.shell.offer(key, spec, start_by=procfs.boottime() + within)
 
     async def stop(self, key: AttemptKey = KEY, grace: float = 5.0) -> None:
         """The coordinator stops an attempt."""
@@ -327,12 +331,17 @@ async def test_worker_without_a_session_is_followed_all_the_same(tmp_path: Path)
 # Restarts
 
 
-async def test_attempt_that_was_written_but_never_started_is_started_after_a_restart(tmp_path: Path) -> None:
+async def test_attempt_that_was_written_but_never_started_waits_for_the_next_offer_after_a_restart(
+    tmp_path: Path,
+) -> None:
     async with working(tmp_path) as agent:
         agent.driver.start = lambda key: asyncio.sleep(FOR_EVER)  # type: ignore[method-assign]
         await agent.assign()
         await agent.until_told("starting")
     async with working(tmp_path) as agent:
+        assert [each.phase for each in agent.shell.statuses({})] == [run_pb2.PHASE_ASSIGNED]
+        assert agent.driver.started == []
+        await agent.assign()
         await agent.until_told("starting", "running")
         assert agent.driver.started == [KEY]
 

@@ -15,7 +15,7 @@ from resource import struct_rusage
 from runyard.agent import procfs
 from runyard.agent.procfs import ProcessStat
 from runyard.agent.records import Cause, ExitRecord, StopRequest
-from runyard.agent.rundir import MARK_NAME, RunDirectory
+from runyard.agent.rundir import DIRECTORY_NAME, RunDirectory
 
 
 def ended(status: int, usage: struct_rusage | None, stop: StopRequest | None) -> ExitRecord:
@@ -93,7 +93,7 @@ def remaining_processes(directory: RunDirectory, root: int | None) -> list[Proce
         root: PID of the shim, or of the worker that outlives it; None after both. Not in the result.
 
     Returns:
-        The descendants of `root`; once there are none, whatever carries the mark of the attempt elsewhere.
+        The descendants of `root`; once there are none, whatever names the run directory elsewhere.
     """
     processes = procfs.all_processes()
     if root is not None:
@@ -101,7 +101,7 @@ def remaining_processes(directory: RunDirectory, root: int | None) -> list[Proce
         if family:
             return family
     strangers = [each for pid, each in processes.items() if pid != os.getpid() and not each.is_over]
-    return procfs.with_environment(f"{MARK_NAME}={directory.mark}", strangers)
+    return procfs.with_environment(f"{DIRECTORY_NAME}={directory.path}", strangers)
 
 
 def kill_all(processes: Iterable[ProcessStat]) -> bool:
