@@ -4,6 +4,7 @@ Exit code 0 if no run was lost and none doubled, 1 if one was or a fault went ot
 """
 
 import argparse
+import signal
 import sys
 import time
 import traceback
@@ -22,6 +23,7 @@ def main() -> int:
     parser.add_argument("--tries", type=int, metavar="N", help="how often each; by default as each one says")
     parser.add_argument("--seed", type=int, default=0, help="for what is left to chance")
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as after Ctrl-C, everything is cleared away
     reports: list[Report] = []
     broken: list[str] = []
     for fault in (fault for fault in FAULTS if args.only in fault.name):

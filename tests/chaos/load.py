@@ -94,6 +94,10 @@ class Load:
         self.wait_busy(run_id)
         return run_id
 
+    def crowd(self, size: int = 4, seconds: float = 1.5) -> None:
+        """Returns when so many runs more are at work."""
+        self.wait_busy(*[self.launch(seconds) for _ in range(size)])
+
     def wait_busy(self, *run_ids: str) -> None:
         """Returns when the workers of the runs are at work and the coordinator knows it."""
         for run_id in run_ids:

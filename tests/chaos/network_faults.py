@@ -25,7 +25,7 @@ def partition(scene: Scene, directions: Sequence[Direction] = BOTH, seconds: flo
     yard, load = scene.yard, scene.load
     wire = scene.network.wires[NODE]
     with load.flowing(per_second=1.0):
-        lasting, ending = load.busy(seconds + 5), load.busy(1.0)
+        lasting, ending = load.busy(120, may_end=[STOPPED]), load.busy(1.0)
         wire.cut(directions)
         taken = seconds_until(lambda: yard.is_silent(NODE), "the node is unreachable")
         scene.detections.append(taken)
@@ -36,6 +36,7 @@ def partition(scene: Scene, directions: Sequence[Direction] = BOTH, seconds: flo
         wire.mend()
         yard.wait_ready(NODE)
     assert yard.ledger.is_alive(lasting), "it was not touched"
+    load.stop(lasting)
 
 
 def flap(scene: Scene, times: int = 10) -> None:

@@ -38,6 +38,7 @@ def kill_worker(scene: Scene) -> None:
     yard, load = scene.yard, scene.load
     with load.flowing():
         run_id = load.busy(60, may_end=[FAILED])
+        load.crowd()
         kill_pid(load.worker(run_id))
         scene.detections.append(seconds_until(lambda: yard.is_over(run_id), "the run ends"))
     outcome = yard.run(run_id).outcome
@@ -48,6 +49,7 @@ def kill_shim(scene: Scene) -> None:
     """The shim of a run is killed; its worker goes on, and its end is seen."""
     yard, load = scene.yard, scene.load
     with load.flowing():
+        load.crowd()
         run_id = load.busy(1.5)
         kill_pid(yard.shim(run_id))
         wait_until(lambda: yard.is_over(run_id), yard.describe)
@@ -57,7 +59,7 @@ def kill_fork_server(scene: Scene) -> None:
     """The fork server is killed under its shims; another one takes the next run."""
     yard, load = scene.yard, scene.load
     with load.flowing():
-        load.busy(1.5)
+        load.crowd()
         killed = yard.fork_server(NODE)
         kill_pid(killed)
         scene.detections.append(
@@ -70,7 +72,7 @@ def kill_agent(scene: Scene) -> None:
     """The agent is killed, stays away for a while in which runs end, and takes up everything anew."""
     yard, load = scene.yard, scene.load
     with load.flowing():
-        load.busy(2.0)
+        load.crowd(seconds=3.0)
         ending = load.busy(0.5)
         yard.kill(yard.agents[NODE])
         scene.detections.append(seconds_until(lambda: not yard.is_ready(NODE), "the node is suspect"))
@@ -82,7 +84,7 @@ def kill_coordinator(scene: Scene) -> None:
     """The coordinator is killed and comes back; launches wait for it, and nobody else does."""
     yard, load = scene.yard, scene.load
     with load.flowing():
-        load.busy(2.0)
+        load.crowd(seconds=3.0)
         yard.kill(yard.coordinator)
         wait_until(lambda: SESSION_LOST in yard.agents[NODE].output(), "the agent notices")
         yard.start_coordinator()

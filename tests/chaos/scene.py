@@ -62,7 +62,7 @@ class Fault:
     tries: int = 1
     needs_network: bool = False
     prepare: Callable[[ExitStack, Path], dict[str, str]] = lambda stack, folder: {}
-    obstacle: Callable[[], str] = str
+    obstacle: Callable[[], str] = lambda: ""
     nodes: tuple[str, ...] = ("alpha",)
     slots: int = 8
     tempo: Tempo = SHORT
