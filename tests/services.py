@@ -63,7 +63,7 @@ class Service:
             assert self.process.poll() is None, f"ended with {self.process.returncode}:\n{self.output()}"
             return None
 
-        return wait_until(logged, lambda: f"no {name!r} in\n{self.output()}")
+        return wait_until(logged, lambda: f"no {name!r} in\n{self.output()}", timeout=60.0)
 
     def kill(self) -> None:
         """Ends the process by SIGKILL, and returns when it is gone."""
@@ -74,14 +74,14 @@ class Service:
         """Sends a signal."""
         self.process.send_signal(number)
 
-    def exit_code(self, within: float = 30.0) -> int:
+    def exit_code(self, within: float = 60.0) -> int:
         """The exit code, as soon as the process has ended."""
         try:
             return self.process.wait(within)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"still running after {within:g} s:\n{self.output()}") from None
 
-    def terminate(self, within: float = 30.0) -> int:
+    def terminate(self, within: float = 60.0) -> int:
         """Ends the process by SIGTERM. Returns its exit code."""
         self.signal(signal.SIGTERM)
         return self.exit_code(within)

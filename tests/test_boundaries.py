@@ -21,6 +21,9 @@ MAY_IMPORT = {
     "client": ("runyard.v1", "runyard.client"),
 }
 
+# The doctor has the launcher itself read its settings, where Dagster is installed.
+EXCEPTIONS = {("doctor_dagster.py", "runyard.launcher.launcher.RunyardRunLauncher")}
+
 STANDARD_LIBRARY_ONLY = (
     "forkserver",
     "shim",
@@ -52,7 +55,11 @@ def is_within(module: str, allowed: tuple[str, ...]) -> bool:
 def test_a_part_imports_only_what_it_may(part: str) -> None:
     for path in (ROOT / part).rglob("*.py"):
         ours = [name for name in imports(path) if name.startswith("runyard")]
-        strangers = [name for name in ours if not is_within(name, MAY_IMPORT[part])]
+        strangers = [
+            name
+            for name in ours
+            if not is_within(name, MAY_IMPORT[part]) and (path.name, name) not in EXCEPTIONS
+        ]
         assert not strangers, f"{path.relative_to(ROOT)} imports {strangers}"
 
 

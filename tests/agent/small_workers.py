@@ -1,5 +1,6 @@
 """Tiny real workers under a real coordinator and real agents: shell scripts in place of an interpreter."""
 
+import uuid
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,11 +16,6 @@ RHYTHM = {"heartbeat_interval": 0.3, "lease": 1.5, "recovery": 30.0}
 """Settings of a coordinator that notices silence soon, but not just after its start."""
 
 
-def run_id(number: int) -> str:
-    """The ID of the run with that number."""
-    return f"00000000-0000-4000-8000-{number:012}"
-
-
 class Plant:
     """A coordinator, agents, and workers that the test controls through files.
 
@@ -29,6 +25,12 @@ class Plant:
     def __init__(self, yard: Yard) -> None:
         self.yard = yard
         self.folder = yard.folder
+        # Unlike in any other test: what is left of a worker is found, and ended, by the run's ID.
+        self._family = uuid.uuid4().hex[:8]
+
+    def run_id(self, number: int = 1) -> str:
+        """The ID of the run with that number."""
+        return f"{self._family}-0000-4000-8000-{number:012}"
 
     # Services
 
@@ -54,7 +56,7 @@ class Plant:
     def launch(self, number: int = 1, script: str = "", executable: str = "") -> run_pb2.Run:
         """Launches a worker that notes its start, runs `script`, and waits for its gate."""
         spec = run_pb2.LaunchSpec(
-            run_id=run_id(number),
+            run_id=self.run_id(number),
             kind=run_pb2.LAUNCH_KIND_EXECUTE,
             worker_args="{}",
             deployment="shop",
@@ -94,7 +96,7 @@ class Plant:
     def run(self, number: int = 1) -> run_pb2.Run | None:
         """The run; None while the coordinator cannot tell."""
         with suppress(RunNotFound, CoordinatorUnreachable), Client(self.yard.address) as client:
-            return client.get_run(run_id(number)).run
+            return client.get_run(self.run_id(number)).run
         return None
 
     def until_phase(self, phase: run_pb2.Phase.ValueType, number: int = 1) -> run_pb2.Run:

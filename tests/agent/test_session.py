@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from agent.node_side import is_alive
-from agent.small_workers import Plant, run_id
+from agent.small_workers import Plant
 from services import Service, open_yard
 from waiting import wait_until
 
@@ -41,18 +41,10 @@ def wait_for_end(pid: int) -> None:
     wait_until(lambda: not is_alive(pid), f"process {pid} lives on")
 
 
-def first_ending(agent: Service) -> str:
-    """How the agent's first session ended; others may have failed since."""
-    agent.wait_for_event("session_ended")
-    how = agent.events("session_ended")[0]["how"]
-    assert isinstance(how, str)
-    return how
-
-
 def read(plant: Plant, number: int, **how: object) -> tuple[int, bytes]:
     """The offset at which a log begins, and its content."""
     with Client(plant.yard.address) as client:
-        pieces = list(client.read_logs(run_id(number), stream=STDOUT, timeout=20.0, **how))  # type: ignore[arg-type]
+        pieces = list(client.read_logs(plant.run_id(number), stream=STDOUT, timeout=20.0, **how))  # type: ignore[arg-type]
     return pieces[0].offset, b"".join(piece.data for piece in pieces)
 
 
@@ -84,7 +76,7 @@ def test_interpreter_that_is_not_there_is_a_failure_to_start(quiet: Plant) -> No
 def test_stop_ends_the_worker(quiet: Plant) -> None:
     run = quiet.launch_busy(4)
     with Client(quiet.yard.address) as client:
-        client.terminate_run(run_id(4), reason="a user stopped it")
+        client.terminate_run(quiet.run_id(4), reason="a user stopped it")
     outcome = quiet.outcome(4)
     assert (outcome.kind, outcome.message) == (run_pb2.OUTCOME_KIND_STOPPED, "a user stopped it")
     assert not is_alive(run.pid)
@@ -114,7 +106,7 @@ def test_log_that_is_followed_ends_with_its_worker_and_is_whole(quiet: Plant) ->
     count = 3_000
     quiet.launch_busy(6, f"i=0; while [ $i -lt {count} ]; do echo line $i; i=$((i+1)); done")
     with Client(quiet.yard.address) as client:
-        pieces = client.read_logs(run_id(6), stream=STDOUT, follow=True, timeout=30.0)
+        pieces = client.read_logs(quiet.run_id(6), stream=STDOUT, follow=True, timeout=30.0)
         seen = b""
         while f"line {count - 1}\n".encode() not in seen:
             seen += next(pieces).data
@@ -128,14 +120,14 @@ def test_log_is_there_after_the_end_too(quiet: Plant) -> None:
     quiet.outcome(7)
     assert read(quiet, 7) == (0, b"out\n")
     with Client(quiet.yard.address) as client:
-        pieces = client.read_logs(run_id(7), stream=STDERR, follow=True, timeout=20.0)
+        pieces = client.read_logs(quiet.run_id(7), stream=STDERR, follow=True, timeout=20.0)
         assert b"".join(piece.data for piece in pieces) == b"err\n"
 
 
 def test_log_that_was_cleaned_up_is_not_found(quiet: Plant) -> None:
     quiet.launch(8, "exit 0")
     quiet.outcome(8)
-    shutil.rmtree(quiet.folder / "node-a" / "runs" / run_id(8))
+    (quiet.folder / "node-a" / "runs" / quiet.run_id(8)).rename(quiet.folder / "cleaned-up")
     with pytest.raises(RunNotFound, match="cleaned up, or the attempt was never here"):
         read(quiet, 8)
 
@@ -198,7 +190,8 @@ def test_frozen_coordinator_is_given_up_and_found_again_when_it_thaws(plant: Pla
     agent = plant.start_agent()
     before = plant.launch_busy()
     coordinator.signal(signal.SIGSTOP)
-    assert first_ending(agent) == "no heartbeat was acknowledged for 1.5 s"
+    agent.wait_for_event("session_ended")
+    assert agent.events("session_ended")[0]["how"] == "no heartbeat was acknowledged for 1.5 s"
     coordinator.signal(signal.SIGCONT)
     agent.wait_for_event("ready", times=2)
     after = plant.until_phase(run_pb2.PHASE_RUNNING)
@@ -209,7 +202,8 @@ def test_coordinator_that_says_goodbye_is_found_again(plant: Plant) -> None:
     coordinator = plant.start_coordinator()
     agent = plant.start_agent()
     assert coordinator.terminate() == 0
-    assert "the coordinator says goodbye" in first_ending(agent)
+    agent.wait_for_event("session_ended")
+    assert "the coordinator says goodbye" in agent.events("session_ended")[0]["how"]
     plant.start_coordinator()
     agent.wait_for_event("ready", times=2)
 

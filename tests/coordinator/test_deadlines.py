@@ -12,9 +12,9 @@ from coordinator.fleet_building import (
     starting,
 )
 
-from runyard.coordinator.core.deadlines import Retention
+from runyard.coordinator.core.deadlines import Retention, on_tick
 from runyard.coordinator.core.leases import LeasePolicy
-from runyard.coordinator.core.model import Ready, Suspect, Unreachable
+from runyard.coordinator.core.model import Instant, Ready, Suspect, Unreachable
 from runyard.v1 import run_pb2
 
 TIMED_OUT = run_pb2.OUTCOME_KIND_TIMED_OUT
@@ -118,9 +118,6 @@ def test_after_a_restart_nodes_have_the_recovery_time_to_come_back(trial: FleetT
 
 
 def test_wall_clock_that_jumps_changes_no_deadline(trial: FleetTrial) -> None:
-    from runyard.coordinator.core.deadlines import on_tick
-    from runyard.coordinator.core.model import Instant
-
     trial.launch(make_launch(start_timeout=100.0))
     for wall in (0.0, 4e9):
         trial.step(lambda fleet, at, wall=wall: on_tick(fleet, Instant(at.monotonic, wall)))  # type: ignore[misc]

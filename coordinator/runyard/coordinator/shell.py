@@ -39,6 +39,9 @@ TICK = 0.5
 TIDY = 60.0
 """Seconds between two clean-ups of old records."""
 
+LAST_WRITE = 5.0
+"""Seconds for the disk to take what was decided before a shutdown."""
+
 SNAPSHOT_KEPT = 86_400.0
 """Seconds for which a snapshot without a run is kept, since the next launch may need it again."""
 
@@ -87,7 +90,10 @@ class Shell:
         self.watchers.close()
 
     async def stop(self) -> None:
-        """Ends all work. Nobody waits for a decision any more."""
+        """Ends all work, once what was decided is on disk. Nobody asks for a decision any more."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WRITE):
+                await self.decided()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -125,10 +125,16 @@ class Follower:
             return await self._on_unreadable(error)
         if isinstance(situation, Ended):
             verdict = await asyncio.to_thread(outcome_of, situation.exit, self._directory.stderr)
+            self._catch_up(await asyncio.to_thread(self._directory.read_worker), situation.exit)
             self._enter(Finished(verdict))
             return True
         await self._act(situation, stop)
         return False
+
+    def _catch_up(self, worker: WorkerRecord | None, verdict: ExitRecord) -> None:
+        """Tells of a worker that was over before anybody looked: people want to know which it was."""
+        if worker is not None and isinstance(self._phase, Starting) and verdict.cause != "start_failed":
+            self._enter(Running(worker.pid))
 
     async def _act(self, situation: Situation, stop: StopRequest | None) -> None:
         match situation:
