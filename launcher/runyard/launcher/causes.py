@@ -11,6 +11,7 @@ _ENDINGS = {
     run_pb2.OUTCOME_KIND_TIMED_OUT: "ran out of time",
     run_pb2.OUTCOME_KIND_NODE_LOST: "was lost together with its node",
     run_pb2.OUTCOME_KIND_EXIT_UNKNOWN: "is over, and nobody saw how it ended",
+    run_pb2.OUTCOME_KIND_NODE_SHUTDOWN: "was stopped because its machine shut down",
 }
 
 
