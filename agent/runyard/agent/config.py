@@ -4,13 +4,12 @@ import os
 import re
 import socket
 from pathlib import Path
-from typing import Literal
 
 from pydantic import Field, field_validator
 
 from runyard.client.address import DEFAULT_ADDRESS, parse_address, require_local_unless_insecure
 from runyard.client.errors import InvalidAddress
-from runyard.client.service.settings import Settings
+from runyard.client.service.command import ServiceSettings
 
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")
 _LABEL_KEY = re.compile(rf"({_NAME.pattern}/)?{_NAME.pattern}")
@@ -35,7 +34,7 @@ INHERITED = (
 """Of the agent's own environment, what workers get unless the settings say otherwise."""
 
 
-class AgentSettings(Settings):
+class AgentSettings(ServiceSettings):
     """Everything that can be set; times are in seconds."""
 
     coordinator: str = DEFAULT_ADDRESS
@@ -55,12 +54,6 @@ class AgentSettings(Settings):
 
     state_directory: Path = Path("/var/lib/runyard/agent")
     """Where run directories are kept. One agent at a time."""
-
-    insecure: bool = False
-    """Allows plain text to a coordinator on another machine."""
-
-    log_format: Literal["console", "json"] = "console"
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     python: str = ""
     """Interpreter of workers whose launch names none. The agent's own by default."""

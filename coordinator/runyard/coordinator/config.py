@@ -1,13 +1,12 @@
 """The coordinator's settings."""
 
 from pathlib import Path
-from typing import Literal
 
 from pydantic import Field, field_validator
 
 from runyard.client.address import DEFAULT_ADDRESS, parse_address, require_local_unless_insecure
 from runyard.client.errors import InvalidAddress
-from runyard.client.service.settings import Settings
+from runyard.client.service.command import ServiceSettings
 from runyard.coordinator.core.deadlines import Retention
 from runyard.coordinator.core.leases import LeasePolicy
 
@@ -15,7 +14,7 @@ _LEASES = LeasePolicy()
 _RETENTION = Retention()
 
 
-class CoordinatorSettings(Settings):
+class CoordinatorSettings(ServiceSettings):
     """Everything that can be set; times are in seconds."""
 
     listen: str = DEFAULT_ADDRESS
@@ -23,12 +22,6 @@ class CoordinatorSettings(Settings):
 
     state_directory: Path = Path("/var/lib/runyard/coordinator")
     """Where the account is kept. One coordinator at a time."""
-
-    insecure: bool = False
-    """Allows plain text on an address that other machines can reach."""
-
-    log_format: Literal["console", "json"] = "console"
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     heartbeat_interval: float = Field(default=_LEASES.shortest_interval, gt=0)
     """Between two heartbeats of a node; stretched by itself in large fleets."""

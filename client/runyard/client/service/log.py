@@ -7,9 +7,10 @@ from typing import Literal
 import structlog
 
 LogFormat = Literal["console", "json"]
+LogLevel = Literal["debug", "info", "warning", "error"]
 
 
-def configure_log(log_format: LogFormat, level: str = "info") -> None:
+def configure_log(log_format: LogFormat, level: LogLevel = "info") -> None:
     """Sets up the process's logs. Called once, before anything is logged.
 
     Args:
