@@ -14,8 +14,8 @@ from runyard.v1 import run_pb2
 
 NODE, OTHER = "alpha", "beta"
 
-DEFAULT = Tempo(heartbeat_interval=5.0, lease=15.0, recovery=60.0, lost_after=600.0)
-"""The coordinator's settings as they come."""
+DEFAULT = Tempo(heartbeat_interval=5.0, lease=15.0)
+"""The rhythm as it comes; but the coordinator, just started, shall not wait for a minute before it judges."""
 
 STOP_AFTER = 3.0
 
