@@ -111,7 +111,7 @@ def test_news_of_a_waiting_run_follow_what_happens() -> None:
     news = [trial.fleet.news(trial.run())]
     trial.leave(1, "a")
     news.append(trial.fleet.news(trial.run()))
-    trial.tick(after=1_000.0)
+    trial.tick(after=300.0)
     news.append(trial.fleet.news(trial.run()))
     trial.join(make_hello("b", slots=0))
     news.append(trial.fleet.news(trial.run()))

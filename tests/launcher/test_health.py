@@ -28,6 +28,7 @@ ENDS = [
     (run_pb2.Outcome(kind=run_pb2.OUTCOME_KIND_TIMED_OUT), "ran out of time"),
     (run_pb2.Outcome(kind=run_pb2.OUTCOME_KIND_NODE_LOST), "lost together with its node"),
     (run_pb2.Outcome(kind=run_pb2.OUTCOME_KIND_EXIT_UNKNOWN), "nobody saw how it ended"),
+    (run_pb2.Outcome(kind=run_pb2.OUTCOME_KIND_NODE_SHUTDOWN), "stopped because its machine shut down"),
 ]
 
 
