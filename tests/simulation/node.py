@@ -40,6 +40,8 @@ class Directory:
     stop: bool = False
     exit: Outcome | None = None
     acknowledged: bool = False
+    witnessed: bool = True
+    """Somebody lives who will see the worker's exit: its shim, or the fork server above it."""
 
 
 class Machine:
@@ -93,9 +95,11 @@ class Machine:
         else:
             self.kernel.after(2.0, lambda: self._watch_contact(key, boot))
 
-    def kill_shim(self) -> None:
-        """Kills a shim: its worker goes on, and the fork server keeps its exit code."""
-        self.kernel.note(self.name, "a shim is killed")
+    def kill_witnesses(self) -> None:
+        """Kills all shims and the fork server: the workers go on, and nobody will see how they end."""
+        self.kernel.note(self.name, "shims and fork server are killed")
+        for key in self.live:
+            self.directories[key].witnessed = False
 
     def stop(self, key: AttemptKey, kind: OutcomeKind = OutcomeKind.STOPPED) -> None:
         """Leaves the stop request; a live worker ends within its grace."""
@@ -119,12 +123,17 @@ class Machine:
         self.kernel.note(self.name, "reboots")
         self.boot += 1
         self.live.clear()
+        for directory in self.directories.values():
+            # A mark that was not yet synced is lost with the power; the end is then told once more.
+            directory.acknowledged = directory.acknowledged and self.kernel.chance(0.5)
 
     def _exit(self, key: AttemptKey, boot: int, outcome: Outcome) -> None:
         if boot == self.boot and self.live.pop(key, None) is not None:
             self._end(key, outcome)
 
     def _end(self, key: AttemptKey, outcome: Outcome) -> None:
+        if not self.directories[key].witnessed:
+            outcome = Outcome(OutcomeKind.EXIT_UNKNOWN, "nobody saw it")
         self.directories[key].exit = outcome
         self.kernel.note(self.name, f"worker of {key} is over: {outcome.kind.value}")
         self.tell(key, Finished(outcome))

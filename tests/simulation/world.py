@@ -207,6 +207,8 @@ class World:
             if self.kernel.chance(0.5):
                 self.kernel.after(rng.uniform(1.0, TROUBLE), lambda agent=agent: agent.crash(2.0))  # type: ignore[misc]
             if self.kernel.chance(0.2):
+                self.kernel.after(rng.uniform(1.0, TROUBLE), machine.kill_witnesses)
+            if self.kernel.chance(0.2):
                 for _ in range(5):
                     self.kernel.after(rng.uniform(1.0, TROUBLE), machine.kill_one)
             for _ in range(rng.choice([0, 0, 1, 2])):
