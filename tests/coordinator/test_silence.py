@@ -92,3 +92,17 @@ def test_agent_that_said_when_it_is_back_is_not_unreachable_before(trial: FleetT
 def test_run_that_would_stop_between_two_heartbeats_is_refused(trial: FleetTrial) -> None:
     with pytest.raises(LaunchRefused, match=r"stop_after is 5 s, shorter than a node's lease"):
         trial.launch(make_launch(stop_after=5.0))
+
+
+def test_freeze_right_after_the_start_does_not_shorten_the_time_to_come_back() -> None:
+    trial = FleetTrial()
+    trial.join(make_hello(slots=1))
+    trial.launch(make_launch(stop_after=20.0, grace=5.0))
+    trial.report(1, running())
+    trial.restart()
+    trial.tick()
+    trial.freeze(10.0)
+    trial.tick(after=60.0 - 10.0 + 34.0)
+    assert trial.phase() == "running"
+    trial.tick(after=2.0)
+    assert trial.outcome().kind == run_pb2.OUTCOME_KIND_NODE_LOST

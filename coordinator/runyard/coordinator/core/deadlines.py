@@ -48,7 +48,7 @@ def on_tick(fleet: Fleet, now: Instant) -> None:
     _mistrust_own_absence(fleet, now)
     _expire_leases(fleet, now)
     if is_storm(fleet.nodes.values(), fleet.lease(now)):
-        fleet.verdicts_from = now.monotonic
+        fleet.hold_verdicts(now)
     _give_up_self_fenced(fleet, now)
     _end_drains(fleet, now)
     pending = [run for run in fleet.runs.values() if run.stop is None and type(run.phase) in _TIMED]
@@ -61,7 +61,7 @@ def on_tick(fleet: Fleet, now: Instant) -> None:
 def _mistrust_own_absence(fleet: Fleet, now: Instant) -> None:
     """After a freeze (SIGSTOP, a suspended machine) every node gets a lease of its own to be heard again."""
     if now.monotonic - fleet.last_tick > FREEZE:
-        fleet.verdicts_from = now.monotonic
+        fleet.hold_verdicts(now)
         for node in list(fleet.nodes.values()):
             fleet.put_node(hear(node, now))
     fleet.last_tick = now.monotonic

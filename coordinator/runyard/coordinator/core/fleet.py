@@ -44,8 +44,7 @@ class Fleet:
         self.nodes: dict[str, Node] = {}
         self.tombstones: dict[str, Tombstone] = {}
         self.usage: dict[str, run_pb2.WorkerUsage] = {}
-        self.verdicts_from = started.monotonic + leases.recovery
-        """Monotonic time before which no silence counts against a node: set anew by a storm or a freeze."""
+        self._verdicts_from = started.monotonic + leases.recovery
         self.last_tick = started.monotonic
         self._waiting: dict[str, None] = {}
         self._live_by_node: dict[str, set[str]] = {}
@@ -93,7 +92,7 @@ class Fleet:
         heard = self.started.monotonic if node is None else node.liveness.last_heard
         if node is not None and node.is_ready:
             return 0.0
-        return now.monotonic - max(heard, self.verdicts_from)
+        return max(0.0, now.monotonic - max(heard, self._verdicts_from))
 
     def waiting(self) -> list[Run]:
         """The runs without a node, in the order in which they are placed."""
@@ -139,6 +138,10 @@ class Fleet:
     def _is_ready(self, node_id: str) -> bool:
         node = self.nodes.get(node_id)
         return node is not None and node.is_ready
+
+    def hold_verdicts(self, now: Instant) -> None:
+        """Lets no silence before this moment count against a node: the coordinator may have been away."""
+        self._verdicts_from = max(self._verdicts_from, now.monotonic)
 
     # How it changes; only the functions `on_...` call these
 
