@@ -1,7 +1,6 @@
 """The agent's settings."""
 
 import os
-import re
 import socket
 from pathlib import Path
 
@@ -10,10 +9,7 @@ from pydantic import Field, field_validator
 from runyard.client.address import DEFAULT_ADDRESS, parse_address, require_local_unless_insecure
 from runyard.client.errors import InvalidAddress
 from runyard.client.service.command import ServiceSettings
-
-_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")
-_LABEL_KEY = re.compile(rf"({_NAME.pattern}/)?{_NAME.pattern}")
-_LABEL_VALUE = re.compile(r"[A-Za-z0-9._:/+@=-]{0,128}")
+from runyard.client.service.names import LABEL_KEY, LABEL_VALUE, NAME
 
 INHERITED = (
     "DAGSTER_HOME",
@@ -96,7 +92,7 @@ class AgentSettings(ServiceSettings):
     @field_validator("node_id", "cluster")
     @classmethod
     def _name(cls, value: str) -> str:
-        if not _NAME.fullmatch(value):
+        if not NAME.fullmatch(value):
             raise ValueError(f"{value!r} must be letters, digits, '.', '_' and '-', 128 at most")
         return value
 
@@ -115,9 +111,9 @@ class AgentSettings(ServiceSettings):
     @classmethod
     def _labels(cls, labels: dict[str, str]) -> dict[str, str]:
         for key, value in labels.items():
-            if not _LABEL_KEY.fullmatch(key):
+            if not LABEL_KEY.fullmatch(key):
                 raise ValueError(f"key {key!r} must be letters, digits, '.', '_', '-' and at most one '/'")
-            if not _LABEL_VALUE.fullmatch(value):
+            if not LABEL_VALUE.fullmatch(value):
                 raise ValueError(
                     f"value {value!r} of {key!r} must be letters, digits and ._:/+@=-, 128 at most"
                 )

@@ -1,12 +1,12 @@
 """Checks requests at the edge and turns them into what the core understands."""
 
 import hashlib
-import re
 import uuid
 import zlib
 
 from google.protobuf.duration_pb2 import Duration
 
+from runyard.client.service.names import LABEL_KEY, LABEL_VALUE, NAME
 from runyard.coordinator.core.model import Launch, Policies, Requirements
 from runyard.coordinator.rpc.errors import InvalidField, TooLarge
 from runyard.v1 import agent_pb2, launch_pb2, run_pb2
@@ -22,12 +22,6 @@ MAX_SNAPSHOT_PLAIN = 512 * 1024 * 1024
 
 MAX_SPEC = 8 * 1024 * 1024
 """Largest launch spec in bytes; it travels to the agent in one message."""
-
-NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")
-"""Node IDs, clusters, drivers and label keys (which may also hold one slash)."""
-
-LABEL_KEY = re.compile(rf"({NAME.pattern}/)?{NAME.pattern}")
-LABEL_VALUE = re.compile(r"[A-Za-z0-9._:/+@=-]{0,128}")
 
 
 def check_run_id(text: str, field: str = "run_id") -> str:
