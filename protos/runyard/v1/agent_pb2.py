@@ -25,54 +25,51 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from runyard.v1 import fleet_pb2 as runyard_dot_v1_dot_fleet__pb2
 from runyard.v1 import launch_pb2 as runyard_dot_v1_dot_launch__pb2
+from runyard.v1 import placement_pb2 as runyard_dot_v1_dot_placement__pb2
 from runyard.v1 import run_pb2 as runyard_dot_v1_dot_run__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16runyard/v1/agent.proto\x12\nrunyard.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x16runyard/v1/fleet.proto\x1a\x17runyard/v1/launch.proto\x1a\x14runyard/v1/run.proto\"\xc5\x01\n\x0eSessionRequest\x12\"\n\x05hello\x18\x01 \x01(\x0b\x32\x11.runyard.v1.HelloH\x00\x12*\n\theartbeat\x18\x02 \x01(\x0b\x32\x15.runyard.v1.HeartbeatH\x00\x12+\n\x06report\x18\x03 \x01(\x0b\x32\x19.runyard.v1.AttemptReportH\x00\x12+\n\x07goodbye\x18\x04 \x01(\x0b\x32\x18.runyard.v1.AgentGoodbyeH\x00\x42\t\n\x07message\"\xca\x02\n\x0fSessionResponse\x12&\n\x07welcome\x18\x01 \x01(\x0b\x32\x13.runyard.v1.WelcomeH\x00\x12\x31\n\rheartbeat_ack\x18\x02 \x01(\x0b\x32\x18.runyard.v1.HeartbeatAckH\x00\x12$\n\x06\x61ssign\x18\x03 \x01(\x0b\x32\x12.runyard.v1.AssignH\x00\x12 \n\x04stop\x18\x04 \x01(\x0b\x32\x10.runyard.v1.StopH\x00\x12+\n\nreport_ack\x18\x05 \x01(\x0b\x32\x15.runyard.v1.ReportAckH\x00\x12)\n\tsend_logs\x18\x06 \x01(\x0b\x32\x14.runyard.v1.SendLogsH\x00\x12\x31\n\x07goodbye\x18\x07 \x01(\x0b\x32\x1e.runyard.v1.CoordinatorGoodbyeH\x00\x42\t\n\x07message\"\xf9\x02\n\x05Hello\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63luster\x18\x02 \x01(\t\x12\x17\n\x0finstallation_id\x18\x03 \x01(\t\x12\x13\n\x0binstance_id\x18\x04 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x05 \x01(\t\x12\x14\n\x0cprotocol_min\x18\x06 \x01(\r\x12\x14\n\x0cprotocol_max\x18\x07 \x01(\r\x12-\n\x06labels\x18\x08 \x03(\x0b\x32\x1d.runyard.v1.Hello.LabelsEntry\x12\x0f\n\x07\x64rivers\x18\t \x03(\t\x12\r\n\x05slots\x18\n \x01(\r\x12$\n\x05\x66\x61\x63ts\x18\x0b \x01(\x0b\x32\x15.runyard.v1.NodeFacts\x12+\n\x08\x61ttempts\x18\x0c \x03(\x0b\x32\x19.runyard.v1.AttemptStatus\x12\x12\n\nlast_epoch\x18\r \x01(\x04\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x90\x01\n\x07Welcome\x12\x12\n\nnode_epoch\x18\x01 \x01(\x04\x12\x10\n\x08protocol\x18\x02 \x01(\r\x12\x35\n\x12heartbeat_interval\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05lease\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"n\n\tHeartbeat\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\"\n\x04load\x18\x02 \x01(\x0b\x32\x14.runyard.v1.NodeLoad\x12+\n\x08\x61ttempts\x18\x03 \x03(\x0b\x32\x19.runyard.v1.AttemptStatus\" \n\x0cHeartbeatAck\x12\x10\n\x08sequence\x18\x01 \x01(\x04\"\xf7\x01\n\rAttemptStatus\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12 \n\x05phase\x18\x03 \x01(\x0e\x32\x11.runyard.v1.Phase\x12\x0b\n\x03pid\x18\x04 \x01(\r\x12$\n\x07outcome\x18\x05 \x01(\x0b\x32\x13.runyard.v1.Outcome\x12&\n\x05usage\x18\x06 \x01(\x0b\x32\x17.runyard.v1.WorkerUsage\x12\x15\n\rresume_number\x18\x07 \x01(\r\x12\x12\n\ndeployment\x18\x08 \x01(\t\x12\x0b\n\x03job\x18\t \x01(\t\x12\x10\n\x08location\x18\n \x01(\t\"p\n\rAttemptReport\x12+\n\x06status\x18\x01 \x01(\x0b\x32\x19.runyard.v1.AttemptStatusH\x00\x12*\n\trejection\x18\x02 \x01(\x0b\x32\x15.runyard.v1.RejectionH\x00\x42\x06\n\x04news\"<\n\tRejection\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x0e\n\x06reason\x18\x03 \x01(\t\",\n\tReportAck\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\"\x99\x01\n\x06\x41ssign\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12$\n\x04spec\x18\x03 \x01(\x0b\x32\x16.runyard.v1.LaunchSpec\x12/\n\x0cstart_within\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0f\x61\x66ter_heartbeat\x18\x05 \x01(\x04\"a\n\x04Stop\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12(\n\x05grace\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\x96\x01\n\x08SendLogs\x12\x13\n\x0btransfer_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12%\n\x06stream\x18\x04 \x01(\x0e\x32\x15.runyard.v1.LogStream\x12\x0e\n\x06offset\x18\x05 \x01(\x03\x12\r\n\x05limit\x18\x06 \x01(\x04\x12\x0e\n\x06\x66ollow\x18\x07 \x01(\x08\"S\n\x0fPushLogsRequest\x12\x13\n\x0btransfer_id\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12\r\n\x05\x65rror\x18\x04 \x01(\t\"\x12\n\x10PushLogsResponse\"U\n\x0c\x41gentGoodbye\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x35\n\x12\x65xpect_back_within\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"V\n\x12\x43oordinatorGoodbye\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x30\n\rredial_within\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration2\x9f\x01\n\x0c\x41gentService\x12\x46\n\x07Session\x12\x1a.runyard.v1.SessionRequest\x1a\x1b.runyard.v1.SessionResponse(\x01\x30\x01\x12G\n\x08PushLogs\x12\x1b.runyard.v1.PushLogsRequest\x1a\x1c.runyard.v1.PushLogsResponse(\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16runyard/v1/agent.proto\x12\nrunyard.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x16runyard/v1/fleet.proto\x1a\x17runyard/v1/launch.proto\x1a\x1arunyard/v1/placement.proto\x1a\x14runyard/v1/run.proto\"\xc5\x01\n\x0eSessionRequest\x12\"\n\x05hello\x18\x01 \x01(\x0b\x32\x11.runyard.v1.HelloH\x00\x12*\n\theartbeat\x18\x02 \x01(\x0b\x32\x15.runyard.v1.HeartbeatH\x00\x12+\n\x06report\x18\x03 \x01(\x0b\x32\x19.runyard.v1.AttemptReportH\x00\x12+\n\x07goodbye\x18\x04 \x01(\x0b\x32\x18.runyard.v1.AgentGoodbyeH\x00\x42\t\n\x07message\"\xca\x02\n\x0fSessionResponse\x12&\n\x07welcome\x18\x01 \x01(\x0b\x32\x13.runyard.v1.WelcomeH\x00\x12\x31\n\rheartbeat_ack\x18\x02 \x01(\x0b\x32\x18.runyard.v1.HeartbeatAckH\x00\x12$\n\x06\x61ssign\x18\x03 \x01(\x0b\x32\x12.runyard.v1.AssignH\x00\x12 \n\x04stop\x18\x04 \x01(\x0b\x32\x10.runyard.v1.StopH\x00\x12+\n\nreport_ack\x18\x05 \x01(\x0b\x32\x15.runyard.v1.ReportAckH\x00\x12)\n\tsend_logs\x18\x06 \x01(\x0b\x32\x14.runyard.v1.SendLogsH\x00\x12\x31\n\x07goodbye\x18\x07 \x01(\x0b\x32\x1e.runyard.v1.CoordinatorGoodbyeH\x00\x42\t\n\x07message\"\x9d\x02\n\x05Hello\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63luster\x18\x02 \x01(\t\x12\x17\n\x0finstallation_id\x18\x03 \x01(\t\x12\x13\n\x0binstance_id\x18\x04 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x05 \x01(\t\x12\x14\n\x0cprotocol_min\x18\x06 \x01(\r\x12\x14\n\x0cprotocol_max\x18\x07 \x01(\r\x12 \n\x05offer\x18\x08 \x01(\x0b\x32\x11.runyard.v1.Offer\x12$\n\x05\x66\x61\x63ts\x18\t \x01(\x0b\x32\x15.runyard.v1.NodeFacts\x12+\n\x08\x61ttempts\x18\n \x03(\x0b\x32\x19.runyard.v1.AttemptStatus\x12\x12\n\nlast_epoch\x18\x0b \x01(\x04\"\x90\x01\n\x07Welcome\x12\x12\n\nnode_epoch\x18\x01 \x01(\x04\x12\x10\n\x08protocol\x18\x02 \x01(\r\x12\x35\n\x12heartbeat_interval\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05lease\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x90\x01\n\tHeartbeat\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\"\n\x04load\x18\x02 \x01(\x0b\x32\x14.runyard.v1.NodeLoad\x12+\n\x08\x61ttempts\x18\x03 \x03(\x0b\x32\x19.runyard.v1.AttemptStatus\x12 \n\x05offer\x18\x04 \x01(\x0b\x32\x11.runyard.v1.Offer\" \n\x0cHeartbeatAck\x12\x10\n\x08sequence\x18\x01 \x01(\x04\"\xa7\x02\n\rAttemptStatus\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12 \n\x05phase\x18\x03 \x01(\x0e\x32\x11.runyard.v1.Phase\x12\x0b\n\x03pid\x18\x04 \x01(\r\x12$\n\x07outcome\x18\x05 \x01(\x0b\x32\x13.runyard.v1.Outcome\x12&\n\x05usage\x18\x06 \x01(\x0b\x32\x17.runyard.v1.WorkerUsage\x12\x15\n\rresume_number\x18\x07 \x01(\r\x12\x12\n\ndeployment\x18\x08 \x01(\t\x12\x0b\n\x03job\x18\t \x01(\t\x12\x10\n\x08location\x18\n \x01(\t\x12.\n\x0crequirements\x18\x0b \x01(\x0b\x32\x18.runyard.v1.Requirements\"p\n\rAttemptReport\x12+\n\x06status\x18\x01 \x01(\x0b\x32\x19.runyard.v1.AttemptStatusH\x00\x12*\n\trejection\x18\x02 \x01(\x0b\x32\x15.runyard.v1.RejectionH\x00\x42\x06\n\x04news\"<\n\tRejection\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x0e\n\x06reason\x18\x03 \x01(\t\",\n\tReportAck\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\"\x99\x01\n\x06\x41ssign\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12$\n\x04spec\x18\x03 \x01(\x0b\x32\x16.runyard.v1.LaunchSpec\x12/\n\x0cstart_within\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0f\x61\x66ter_heartbeat\x18\x05 \x01(\x04\"a\n\x04Stop\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12(\n\x05grace\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\x96\x01\n\x08SendLogs\x12\x13\n\x0btransfer_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12%\n\x06stream\x18\x04 \x01(\x0e\x32\x15.runyard.v1.LogStream\x12\x0e\n\x06offset\x18\x05 \x01(\x03\x12\r\n\x05limit\x18\x06 \x01(\x04\x12\x0e\n\x06\x66ollow\x18\x07 \x01(\x08\"S\n\x0fPushLogsRequest\x12\x13\n\x0btransfer_id\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12\r\n\x05\x65rror\x18\x04 \x01(\t\"\x12\n\x10PushLogsResponse\"U\n\x0c\x41gentGoodbye\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x35\n\x12\x65xpect_back_within\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"V\n\x12\x43oordinatorGoodbye\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x30\n\rredial_within\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration2\x9f\x01\n\x0c\x41gentService\x12\x46\n\x07Session\x12\x1a.runyard.v1.SessionRequest\x1a\x1b.runyard.v1.SessionResponse(\x01\x30\x01\x12G\n\x08PushLogs\x12\x1b.runyard.v1.PushLogsRequest\x1a\x1c.runyard.v1.PushLogsResponse(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'runyard.v1.agent_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_HELLO_LABELSENTRY']._loaded_options = None
-  _globals['_HELLO_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_SESSIONREQUEST']._serialized_start=142
-  _globals['_SESSIONREQUEST']._serialized_end=339
-  _globals['_SESSIONRESPONSE']._serialized_start=342
-  _globals['_SESSIONRESPONSE']._serialized_end=672
-  _globals['_HELLO']._serialized_start=675
-  _globals['_HELLO']._serialized_end=1052
-  _globals['_HELLO_LABELSENTRY']._serialized_start=1007
-  _globals['_HELLO_LABELSENTRY']._serialized_end=1052
-  _globals['_WELCOME']._serialized_start=1055
-  _globals['_WELCOME']._serialized_end=1199
-  _globals['_HEARTBEAT']._serialized_start=1201
-  _globals['_HEARTBEAT']._serialized_end=1311
-  _globals['_HEARTBEATACK']._serialized_start=1313
-  _globals['_HEARTBEATACK']._serialized_end=1345
-  _globals['_ATTEMPTSTATUS']._serialized_start=1348
-  _globals['_ATTEMPTSTATUS']._serialized_end=1595
-  _globals['_ATTEMPTREPORT']._serialized_start=1597
-  _globals['_ATTEMPTREPORT']._serialized_end=1709
-  _globals['_REJECTION']._serialized_start=1711
-  _globals['_REJECTION']._serialized_end=1771
-  _globals['_REPORTACK']._serialized_start=1773
-  _globals['_REPORTACK']._serialized_end=1817
-  _globals['_ASSIGN']._serialized_start=1820
-  _globals['_ASSIGN']._serialized_end=1973
-  _globals['_STOP']._serialized_start=1975
-  _globals['_STOP']._serialized_end=2072
-  _globals['_SENDLOGS']._serialized_start=2075
-  _globals['_SENDLOGS']._serialized_end=2225
-  _globals['_PUSHLOGSREQUEST']._serialized_start=2227
-  _globals['_PUSHLOGSREQUEST']._serialized_end=2310
-  _globals['_PUSHLOGSRESPONSE']._serialized_start=2312
-  _globals['_PUSHLOGSRESPONSE']._serialized_end=2330
-  _globals['_AGENTGOODBYE']._serialized_start=2332
-  _globals['_AGENTGOODBYE']._serialized_end=2417
-  _globals['_COORDINATORGOODBYE']._serialized_start=2419
-  _globals['_COORDINATORGOODBYE']._serialized_end=2505
-  _globals['_AGENTSERVICE']._serialized_start=2508
-  _globals['_AGENTSERVICE']._serialized_end=2667
+  _globals['_SESSIONREQUEST']._serialized_start=170
+  _globals['_SESSIONREQUEST']._serialized_end=367
+  _globals['_SESSIONRESPONSE']._serialized_start=370
+  _globals['_SESSIONRESPONSE']._serialized_end=700
+  _globals['_HELLO']._serialized_start=703
+  _globals['_HELLO']._serialized_end=988
+  _globals['_WELCOME']._serialized_start=991
+  _globals['_WELCOME']._serialized_end=1135
+  _globals['_HEARTBEAT']._serialized_start=1138
+  _globals['_HEARTBEAT']._serialized_end=1282
+  _globals['_HEARTBEATACK']._serialized_start=1284
+  _globals['_HEARTBEATACK']._serialized_end=1316
+  _globals['_ATTEMPTSTATUS']._serialized_start=1319
+  _globals['_ATTEMPTSTATUS']._serialized_end=1614
+  _globals['_ATTEMPTREPORT']._serialized_start=1616
+  _globals['_ATTEMPTREPORT']._serialized_end=1728
+  _globals['_REJECTION']._serialized_start=1730
+  _globals['_REJECTION']._serialized_end=1790
+  _globals['_REPORTACK']._serialized_start=1792
+  _globals['_REPORTACK']._serialized_end=1836
+  _globals['_ASSIGN']._serialized_start=1839
+  _globals['_ASSIGN']._serialized_end=1992
+  _globals['_STOP']._serialized_start=1994
+  _globals['_STOP']._serialized_end=2091
+  _globals['_SENDLOGS']._serialized_start=2094
+  _globals['_SENDLOGS']._serialized_end=2244
+  _globals['_PUSHLOGSREQUEST']._serialized_start=2246
+  _globals['_PUSHLOGSREQUEST']._serialized_end=2329
+  _globals['_PUSHLOGSRESPONSE']._serialized_start=2331
+  _globals['_PUSHLOGSRESPONSE']._serialized_end=2349
+  _globals['_AGENTGOODBYE']._serialized_start=2351
+  _globals['_AGENTGOODBYE']._serialized_end=2436
+  _globals['_COORDINATORGOODBYE']._serialized_start=2438
+  _globals['_COORDINATORGOODBYE']._serialized_end=2524
+  _globals['_AGENTSERVICE']._serialized_start=2527
+  _globals['_AGENTSERVICE']._serialized_end=2686
 # @@protoc_insertion_point(module_scope)

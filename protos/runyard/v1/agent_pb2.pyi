@@ -15,6 +15,7 @@ import google.protobuf.internal.containers
 import google.protobuf.message
 import runyard.v1.fleet_pb2
 import runyard.v1.launch_pb2
+import runyard.v1.placement_pb2
 import runyard.v1.run_pb2
 import sys
 import typing
@@ -108,22 +109,6 @@ class Hello(google.protobuf.message.Message):
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
-    @typing.final
-    class LabelsEntry(google.protobuf.message.Message):
-        DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: builtins.int
-        VALUE_FIELD_NUMBER: builtins.int
-        key: builtins.str
-        value: builtins.str
-        def __init__(
-            self,
-            *,
-            key: builtins.str = ...,
-            value: builtins.str = ...,
-        ) -> None: ...
-        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
-
     NODE_ID_FIELD_NUMBER: builtins.int
     CLUSTER_FIELD_NUMBER: builtins.int
     INSTALLATION_ID_FIELD_NUMBER: builtins.int
@@ -131,9 +116,7 @@ class Hello(google.protobuf.message.Message):
     BOOT_ID_FIELD_NUMBER: builtins.int
     PROTOCOL_MIN_FIELD_NUMBER: builtins.int
     PROTOCOL_MAX_FIELD_NUMBER: builtins.int
-    LABELS_FIELD_NUMBER: builtins.int
-    DRIVERS_FIELD_NUMBER: builtins.int
-    SLOTS_FIELD_NUMBER: builtins.int
+    OFFER_FIELD_NUMBER: builtins.int
     FACTS_FIELD_NUMBER: builtins.int
     ATTEMPTS_FIELD_NUMBER: builtins.int
     LAST_EPOCH_FIELD_NUMBER: builtins.int
@@ -148,13 +131,10 @@ class Hello(google.protobuf.message.Message):
     protocol_min: builtins.int
     """Range of protocol versions that the agent speaks."""
     protocol_max: builtins.int
-    slots: builtins.int
     last_epoch: builtins.int
     """Largest `Welcome.node_epoch` on the agent's disk. One that went back tells of a disk restored from an old image."""
     @property
-    def labels(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]: ...
-    @property
-    def drivers(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    def offer(self) -> runyard.v1.placement_pb2.Offer: ...
     @property
     def facts(self) -> runyard.v1.fleet_pb2.NodeFacts: ...
     @property
@@ -171,15 +151,13 @@ class Hello(google.protobuf.message.Message):
         boot_id: builtins.str = ...,
         protocol_min: builtins.int = ...,
         protocol_max: builtins.int = ...,
-        labels: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
-        drivers: collections.abc.Iterable[builtins.str] | None = ...,
-        slots: builtins.int = ...,
+        offer: runyard.v1.placement_pb2.Offer | None = ...,
         facts: runyard.v1.fleet_pb2.NodeFacts | None = ...,
         attempts: collections.abc.Iterable[Global___AttemptStatus] | None = ...,
         last_epoch: builtins.int = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["facts", b"facts"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempts", b"attempts", "boot_id", b"boot_id", "cluster", b"cluster", "drivers", b"drivers", "facts", b"facts", "installation_id", b"installation_id", "instance_id", b"instance_id", "labels", b"labels", "last_epoch", b"last_epoch", "node_id", b"node_id", "protocol_max", b"protocol_max", "protocol_min", b"protocol_min", "slots", b"slots"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["facts", b"facts", "offer", b"offer"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["attempts", b"attempts", "boot_id", b"boot_id", "cluster", b"cluster", "facts", b"facts", "installation_id", b"installation_id", "instance_id", b"instance_id", "last_epoch", b"last_epoch", "node_id", b"node_id", "offer", b"offer", "protocol_max", b"protocol_max", "protocol_min", b"protocol_min"]) -> None: ...
 
 Global___Hello: typing_extensions.TypeAlias = Hello
 
@@ -224,6 +202,7 @@ class Heartbeat(google.protobuf.message.Message):
     SEQUENCE_FIELD_NUMBER: builtins.int
     LOAD_FIELD_NUMBER: builtins.int
     ATTEMPTS_FIELD_NUMBER: builtins.int
+    OFFER_FIELD_NUMBER: builtins.int
     sequence: builtins.int
     """Counts up within the session; the ack repeats it."""
     @property
@@ -232,15 +211,20 @@ class Heartbeat(google.protobuf.message.Message):
     def attempts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___AttemptStatus]:
         """As in Hello: the full set."""
 
+    @property
+    def offer(self) -> runyard.v1.placement_pb2.Offer:
+        """Set when the offer is another than the one sent last: a gateway's cluster grows and shrinks."""
+
     def __init__(
         self,
         *,
         sequence: builtins.int = ...,
         load: runyard.v1.fleet_pb2.NodeLoad | None = ...,
         attempts: collections.abc.Iterable[Global___AttemptStatus] | None = ...,
+        offer: runyard.v1.placement_pb2.Offer | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["load", b"load"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempts", b"attempts", "load", b"load", "sequence", b"sequence"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["load", b"load", "offer", b"offer"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["attempts", b"attempts", "load", b"load", "offer", b"offer", "sequence", b"sequence"]) -> None: ...
 
 Global___Heartbeat: typing_extensions.TypeAlias = Heartbeat
 
@@ -277,6 +261,7 @@ class AttemptStatus(google.protobuf.message.Message):
     DEPLOYMENT_FIELD_NUMBER: builtins.int
     JOB_FIELD_NUMBER: builtins.int
     LOCATION_FIELD_NUMBER: builtins.int
+    REQUIREMENTS_FIELD_NUMBER: builtins.int
     run_id: builtins.str
     attempt: builtins.int
     phase: runyard.v1.run_pb2.Phase.ValueType
@@ -294,6 +279,10 @@ class AttemptStatus(google.protobuf.message.Message):
 
     @property
     def usage(self) -> runyard.v1.run_pb2.WorkerUsage: ...
+    @property
+    def requirements(self) -> runyard.v1.placement_pb2.Requirements:
+        """As in Assign: what the attempt holds of the node."""
+
     def __init__(
         self,
         *,
@@ -307,9 +296,10 @@ class AttemptStatus(google.protobuf.message.Message):
         deployment: builtins.str = ...,
         job: builtins.str = ...,
         location: builtins.str = ...,
+        requirements: runyard.v1.placement_pb2.Requirements | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["outcome", b"outcome", "usage", b"usage"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "deployment", b"deployment", "job", b"job", "location", b"location", "outcome", b"outcome", "phase", b"phase", "pid", b"pid", "resume_number", b"resume_number", "run_id", b"run_id", "usage", b"usage"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["outcome", b"outcome", "requirements", b"requirements", "usage", b"usage"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "deployment", b"deployment", "job", b"job", "location", b"location", "outcome", b"outcome", "phase", b"phase", "pid", b"pid", "requirements", b"requirements", "resume_number", b"resume_number", "run_id", b"run_id", "usage", b"usage"]) -> None: ...
 
 Global___AttemptStatus: typing_extensions.TypeAlias = AttemptStatus
 

@@ -24,57 +24,66 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from runyard.v1 import placement_pb2 as runyard_dot_v1_dot_placement__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16runyard/v1/fleet.proto\x12\nrunyard.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"u\n\tNodeFacts\x12\x10\n\x08hostname\x18\x01 \x01(\t\x12\x15\n\ragent_version\x18\x02 \x01(\t\x12\x16\n\x0epython_version\x18\x03 \x01(\t\x12\x11\n\tcpu_count\x18\x04 \x01(\r\x12\x14\n\x0cmemory_bytes\x18\x05 \x01(\x04\"o\n\x08NodeLoad\x12\x14\n\x0c\x63pu_fraction\x18\x01 \x01(\x01\x12\x1e\n\x16memory_available_bytes\x18\x02 \x01(\x04\x12\x1c\n\x14\x64isk_available_bytes\x18\x03 \x01(\x04\x12\x0f\n\x07load_1m\x18\x04 \x01(\x01\"\xa0\x03\n\x04Node\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63luster\x18\x02 \x01(\t\x12$\n\x05state\x18\x03 \x01(\x0e\x32\x15.runyard.v1.NodeState\x12,\n\x06labels\x18\x04 \x03(\x0b\x32\x1c.runyard.v1.Node.LabelsEntry\x12\x0f\n\x07\x64rivers\x18\x05 \x03(\t\x12\r\n\x05slots\x18\x06 \x01(\r\x12\x12\n\nslots_used\x18\x07 \x01(\r\x12$\n\x05\x66\x61\x63ts\x18\x08 \x01(\x0b\x32\x15.runyard.v1.NodeFacts\x12\"\n\x04load\x18\t \x01(\x0b\x32\x14.runyard.v1.NodeLoad\x12\r\n\x05\x65poch\x18\n \x01(\x04\x12\x0f\n\x07\x62oot_id\x18\x0b \x01(\t\x12\x31\n\rlast_heard_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x63ordoned\x18\r \x01(\x08\x12\x10\n\x08\x64raining\x18\x0e \x01(\x08\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"^\n\x07\x43luster\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05nodes\x18\x02 \x01(\r\x12\x13\n\x0bnodes_ready\x18\x03 \x01(\r\x12\r\n\x05slots\x18\x04 \x01(\r\x12\x12\n\nslots_used\x18\x05 \x01(\r\"#\n\x10ListNodesRequest\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\"4\n\x11ListNodesResponse\x12\x1f\n\x05nodes\x18\x01 \x03(\x0b\x32\x10.runyard.v1.Node\"!\n\x0eGetNodeRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\"1\n\x0fGetNodeResponse\x12\x1e\n\x04node\x18\x01 \x01(\x0b\x32\x10.runyard.v1.Node\"\x15\n\x13ListClustersRequest\"=\n\x14ListClustersResponse\x12%\n\x08\x63lusters\x18\x01 \x03(\x0b\x32\x13.runyard.v1.Cluster\"$\n\x11\x43ordonNodeRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\"4\n\x12\x43ordonNodeResponse\x12\x1e\n\x04node\x18\x01 \x01(\x0b\x32\x10.runyard.v1.Node\"&\n\x13UncordonNodeRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\"6\n\x14UncordonNodeResponse\x12\x1e\n\x04node\x18\x01 \x01(\x0b\x32\x10.runyard.v1.Node\"P\n\x10\x44rainNodeRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12+\n\x08\x64\x65\x61\x64line\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"3\n\x11\x44rainNodeResponse\x12\x1e\n\x04node\x18\x01 \x01(\x0b\x32\x10.runyard.v1.Node\"3\n\x10\x46\x65nceNodeRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"G\n\x11\x46\x65nceNodeResponse\x12\x1e\n\x04node\x18\x01 \x01(\x0b\x32\x10.runyard.v1.Node\x12\x12\n\nruns_ended\x18\x02 \x01(\r*\x86\x01\n\tNodeState\x12\x1a\n\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10NODE_STATE_READY\x10\x01\x12\x16\n\x12NODE_STATE_SUSPECT\x10\x02\x12\x1a\n\x16NODE_STATE_UNREACHABLE\x10\x03\x12\x13\n\x0fNODE_STATE_LOST\x10\x04\x32\xa3\x04\n\x0c\x46leetService\x12H\n\tListNodes\x12\x1c.runyard.v1.ListNodesRequest\x1a\x1d.runyard.v1.ListNodesResponse\x12\x42\n\x07GetNode\x12\x1a.runyard.v1.GetNodeRequest\x1a\x1b.runyard.v1.GetNodeResponse\x12Q\n\x0cListClusters\x12\x1f.runyard.v1.ListClustersRequest\x1a .runyard.v1.ListClustersResponse\x12K\n\nCordonNode\x12\x1d.runyard.v1.CordonNodeRequest\x1a\x1e.runyard.v1.CordonNodeResponse\x12Q\n\x0cUncordonNode\x12\x1f.runyard.v1.UncordonNodeRequest\x1a .runyard.v1.UncordonNodeResponse\x12H\n\tDrainNode\x12\x1c.runyard.v1.DrainNodeRequest\x1a\x1d.runyard.v1.DrainNodeResponse\x12H\n\tFenceNode\x12\x1c.runyard.v1.FenceNodeRequest\x1a\x1d.runyard.v1.FenceNodeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16runyard/v1/fleet.proto\x12\nrunyard.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1arunyard/v1/placement.proto\"u\n\tNodeFacts\x12\x10\n\x08hostname\x18\x01 \x01(\t\x12\x15\n\ragent_version\x18\x02 \x01(\t\x12\x16\n\x0epython_version\x18\x03 \x01(\t\x12\x11\n\tcpu_count\x18\x04 \x01(\r\x12\x14\n\x0cmemory_bytes\x18\x05 \x01(\x04\"o\n\x08NodeLoad\x12\x14\n\x0c\x63pu_fraction\x18\x01 \x01(\x01\x12\x1e\n\x16memory_available_bytes\x18\x02 \x01(\x04\x12\x1c\n\x14\x64isk_available_bytes\x18\x03 \x01(\x04\x12\x0f\n\x07load_1m\x18\x04 \x01(\x01\"\x97\x03\n\x04Node\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63luster\x18\x02 \x01(\t\x12$\n\x05state\x18\x03 \x01(\x0e\x32\x15.runyard.v1.NodeState\x12 \n\x05offer\x18\x04 \x01(\x0b\x32\x11.runyard.v1.Offer\x12\x32\n\tallocated\x18\x05 \x03(\x0b\x32\x1f.runyard.v1.Node.AllocatedEntry\x12$\n\x05\x66\x61\x63ts\x18\x06 \x01(\x0b\x32\x15.runyard.v1.NodeFacts\x12\"\n\x04load\x18\x07 \x01(\x0b\x32\x14.runyard.v1.NodeLoad\x12\r\n\x05\x65poch\x18\x08 \x01(\x04\x12\x0f\n\x07\x62oot_id\x18\t \x01(\t\x12\x31\n\rlast_heard_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x63ordoned\x18\x0b \x01(\x08\x12\x10\n\x08\x64raining\x18\x0c \x01(\x08\x1a\x30\n\x0e\x41llocatedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\x8d\x02\n\x07\x43luster\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05nodes\x18\x02 \x01(\r\x12\x13\n\x0bnodes_ready\x18\x03 \x01(\r\x12\x35\n\tresources\x18\x04 \x03(\x0b\x32\".runyard.v1.Cluster.ResourcesEntry\x12\x35\n\tallocated\x18\x05 \x03(\x0b\x32\".runyard.v1.Cluster.AllocatedEntry\x1a\x30\n\x0eResourcesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a\x30\n\x0e\x41llocatedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"#\n\x10ListNodesRequest\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\"4\n\x11ListNodesResponse\x12\x1f\n\x05nodes\x18\x01 \x03(\x0b\x32\x10.runyard.v1.Node\"!\n\x0eGetNodeRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\"1\n\x0fGetNodeResponse\x12\x1e\n\x04node\x18\x01 \x01(\x0b\x32\x10.runyard.v1.Node\"\x15\n\x13ListClustersRequest\"=\n\x14ListClustersResponse\x12%\n\x08\x63lusters\x18\x01 \x03(\x0b\x32\x13.runyard.v1.Cluster\"$\n\x11\x43ordonNodeRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\"4\n\x12\x43ordonNodeResponse\x12\x1e\n\x04node\x18\x01 \x01(\x0b\x32\x10.runyard.v1.Node\"&\n\x13UncordonNodeRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\"6\n\x14UncordonNodeResponse\x12\x1e\n\x04node\x18\x01 \x01(\x0b\x32\x10.runyard.v1.Node\"P\n\x10\x44rainNodeRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12+\n\x08\x64\x65\x61\x64line\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"3\n\x11\x44rainNodeResponse\x12\x1e\n\x04node\x18\x01 \x01(\x0b\x32\x10.runyard.v1.Node\"3\n\x10\x46\x65nceNodeRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"G\n\x11\x46\x65nceNodeResponse\x12\x1e\n\x04node\x18\x01 \x01(\x0b\x32\x10.runyard.v1.Node\x12\x12\n\nruns_ended\x18\x02 \x01(\r*\x86\x01\n\tNodeState\x12\x1a\n\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10NODE_STATE_READY\x10\x01\x12\x16\n\x12NODE_STATE_SUSPECT\x10\x02\x12\x1a\n\x16NODE_STATE_UNREACHABLE\x10\x03\x12\x13\n\x0fNODE_STATE_LOST\x10\x04\x32\xa3\x04\n\x0c\x46leetService\x12H\n\tListNodes\x12\x1c.runyard.v1.ListNodesRequest\x1a\x1d.runyard.v1.ListNodesResponse\x12\x42\n\x07GetNode\x12\x1a.runyard.v1.GetNodeRequest\x1a\x1b.runyard.v1.GetNodeResponse\x12Q\n\x0cListClusters\x12\x1f.runyard.v1.ListClustersRequest\x1a .runyard.v1.ListClustersResponse\x12K\n\nCordonNode\x12\x1d.runyard.v1.CordonNodeRequest\x1a\x1e.runyard.v1.CordonNodeResponse\x12Q\n\x0cUncordonNode\x12\x1f.runyard.v1.UncordonNodeRequest\x1a .runyard.v1.UncordonNodeResponse\x12H\n\tDrainNode\x12\x1c.runyard.v1.DrainNodeRequest\x1a\x1d.runyard.v1.DrainNodeResponse\x12H\n\tFenceNode\x12\x1c.runyard.v1.FenceNodeRequest\x1a\x1d.runyard.v1.FenceNodeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'runyard.v1.fleet_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_NODE_LABELSENTRY']._loaded_options = None
-  _globals['_NODE_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_NODESTATE']._serialized_start=1563
-  _globals['_NODESTATE']._serialized_end=1697
-  _globals['_NODEFACTS']._serialized_start=103
-  _globals['_NODEFACTS']._serialized_end=220
-  _globals['_NODELOAD']._serialized_start=222
-  _globals['_NODELOAD']._serialized_end=333
-  _globals['_NODE']._serialized_start=336
-  _globals['_NODE']._serialized_end=752
-  _globals['_NODE_LABELSENTRY']._serialized_start=707
-  _globals['_NODE_LABELSENTRY']._serialized_end=752
-  _globals['_CLUSTER']._serialized_start=754
-  _globals['_CLUSTER']._serialized_end=848
-  _globals['_LISTNODESREQUEST']._serialized_start=850
-  _globals['_LISTNODESREQUEST']._serialized_end=885
-  _globals['_LISTNODESRESPONSE']._serialized_start=887
-  _globals['_LISTNODESRESPONSE']._serialized_end=939
-  _globals['_GETNODEREQUEST']._serialized_start=941
-  _globals['_GETNODEREQUEST']._serialized_end=974
-  _globals['_GETNODERESPONSE']._serialized_start=976
-  _globals['_GETNODERESPONSE']._serialized_end=1025
-  _globals['_LISTCLUSTERSREQUEST']._serialized_start=1027
-  _globals['_LISTCLUSTERSREQUEST']._serialized_end=1048
-  _globals['_LISTCLUSTERSRESPONSE']._serialized_start=1050
-  _globals['_LISTCLUSTERSRESPONSE']._serialized_end=1111
-  _globals['_CORDONNODEREQUEST']._serialized_start=1113
-  _globals['_CORDONNODEREQUEST']._serialized_end=1149
-  _globals['_CORDONNODERESPONSE']._serialized_start=1151
-  _globals['_CORDONNODERESPONSE']._serialized_end=1203
-  _globals['_UNCORDONNODEREQUEST']._serialized_start=1205
-  _globals['_UNCORDONNODEREQUEST']._serialized_end=1243
-  _globals['_UNCORDONNODERESPONSE']._serialized_start=1245
-  _globals['_UNCORDONNODERESPONSE']._serialized_end=1299
-  _globals['_DRAINNODEREQUEST']._serialized_start=1301
-  _globals['_DRAINNODEREQUEST']._serialized_end=1381
-  _globals['_DRAINNODERESPONSE']._serialized_start=1383
-  _globals['_DRAINNODERESPONSE']._serialized_end=1434
-  _globals['_FENCENODEREQUEST']._serialized_start=1436
-  _globals['_FENCENODEREQUEST']._serialized_end=1487
-  _globals['_FENCENODERESPONSE']._serialized_start=1489
-  _globals['_FENCENODERESPONSE']._serialized_end=1560
-  _globals['_FLEETSERVICE']._serialized_start=1700
-  _globals['_FLEETSERVICE']._serialized_end=2247
+  _globals['_NODE_ALLOCATEDENTRY']._loaded_options = None
+  _globals['_NODE_ALLOCATEDENTRY']._serialized_options = b'8\001'
+  _globals['_CLUSTER_RESOURCESENTRY']._loaded_options = None
+  _globals['_CLUSTER_RESOURCESENTRY']._serialized_options = b'8\001'
+  _globals['_CLUSTER_ALLOCATEDENTRY']._loaded_options = None
+  _globals['_CLUSTER_ALLOCATEDENTRY']._serialized_options = b'8\001'
+  _globals['_NODESTATE']._serialized_start=1758
+  _globals['_NODESTATE']._serialized_end=1892
+  _globals['_NODEFACTS']._serialized_start=131
+  _globals['_NODEFACTS']._serialized_end=248
+  _globals['_NODELOAD']._serialized_start=250
+  _globals['_NODELOAD']._serialized_end=361
+  _globals['_NODE']._serialized_start=364
+  _globals['_NODE']._serialized_end=771
+  _globals['_NODE_ALLOCATEDENTRY']._serialized_start=723
+  _globals['_NODE_ALLOCATEDENTRY']._serialized_end=771
+  _globals['_CLUSTER']._serialized_start=774
+  _globals['_CLUSTER']._serialized_end=1043
+  _globals['_CLUSTER_RESOURCESENTRY']._serialized_start=945
+  _globals['_CLUSTER_RESOURCESENTRY']._serialized_end=993
+  _globals['_CLUSTER_ALLOCATEDENTRY']._serialized_start=723
+  _globals['_CLUSTER_ALLOCATEDENTRY']._serialized_end=771
+  _globals['_LISTNODESREQUEST']._serialized_start=1045
+  _globals['_LISTNODESREQUEST']._serialized_end=1080
+  _globals['_LISTNODESRESPONSE']._serialized_start=1082
+  _globals['_LISTNODESRESPONSE']._serialized_end=1134
+  _globals['_GETNODEREQUEST']._serialized_start=1136
+  _globals['_GETNODEREQUEST']._serialized_end=1169
+  _globals['_GETNODERESPONSE']._serialized_start=1171
+  _globals['_GETNODERESPONSE']._serialized_end=1220
+  _globals['_LISTCLUSTERSREQUEST']._serialized_start=1222
+  _globals['_LISTCLUSTERSREQUEST']._serialized_end=1243
+  _globals['_LISTCLUSTERSRESPONSE']._serialized_start=1245
+  _globals['_LISTCLUSTERSRESPONSE']._serialized_end=1306
+  _globals['_CORDONNODEREQUEST']._serialized_start=1308
+  _globals['_CORDONNODEREQUEST']._serialized_end=1344
+  _globals['_CORDONNODERESPONSE']._serialized_start=1346
+  _globals['_CORDONNODERESPONSE']._serialized_end=1398
+  _globals['_UNCORDONNODEREQUEST']._serialized_start=1400
+  _globals['_UNCORDONNODEREQUEST']._serialized_end=1438
+  _globals['_UNCORDONNODERESPONSE']._serialized_start=1440
+  _globals['_UNCORDONNODERESPONSE']._serialized_end=1494
+  _globals['_DRAINNODEREQUEST']._serialized_start=1496
+  _globals['_DRAINNODEREQUEST']._serialized_end=1576
+  _globals['_DRAINNODERESPONSE']._serialized_start=1578
+  _globals['_DRAINNODERESPONSE']._serialized_end=1629
+  _globals['_FENCENODEREQUEST']._serialized_start=1631
+  _globals['_FENCENODEREQUEST']._serialized_end=1682
+  _globals['_FENCENODERESPONSE']._serialized_start=1684
+  _globals['_FENCENODERESPONSE']._serialized_end=1755
+  _globals['_FLEETSERVICE']._serialized_start=1895
+  _globals['_FLEETSERVICE']._serialized_end=2442
 # @@protoc_insertion_point(module_scope)

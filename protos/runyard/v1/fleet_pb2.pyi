@@ -11,6 +11,7 @@ import google.protobuf.internal.containers
 import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
 import google.protobuf.timestamp_pb2
+import runyard.v1.placement_pb2
 import sys
 import typing
 
@@ -120,28 +121,26 @@ class Node(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     @typing.final
-    class LabelsEntry(google.protobuf.message.Message):
+    class AllocatedEntry(google.protobuf.message.Message):
         DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
         KEY_FIELD_NUMBER: builtins.int
         VALUE_FIELD_NUMBER: builtins.int
         key: builtins.str
-        value: builtins.str
+        value: builtins.int
         def __init__(
             self,
             *,
             key: builtins.str = ...,
-            value: builtins.str = ...,
+            value: builtins.int = ...,
         ) -> None: ...
         def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
 
     NODE_ID_FIELD_NUMBER: builtins.int
     CLUSTER_FIELD_NUMBER: builtins.int
     STATE_FIELD_NUMBER: builtins.int
-    LABELS_FIELD_NUMBER: builtins.int
-    DRIVERS_FIELD_NUMBER: builtins.int
-    SLOTS_FIELD_NUMBER: builtins.int
-    SLOTS_USED_FIELD_NUMBER: builtins.int
+    OFFER_FIELD_NUMBER: builtins.int
+    ALLOCATED_FIELD_NUMBER: builtins.int
     FACTS_FIELD_NUMBER: builtins.int
     LOAD_FIELD_NUMBER: builtins.int
     EPOCH_FIELD_NUMBER: builtins.int
@@ -152,9 +151,6 @@ class Node(google.protobuf.message.Message):
     node_id: builtins.str
     cluster: builtins.str
     state: Global___NodeState.ValueType
-    slots: builtins.int
-    """How many attempts may be live at once, and how many are."""
-    slots_used: builtins.int
     epoch: builtins.int
     """Counts the sessions of the node, over restarts of the coordinator too."""
     boot_id: builtins.str
@@ -163,9 +159,11 @@ class Node(google.protobuf.message.Message):
     draining: builtins.bool
     """The node is being emptied."""
     @property
-    def labels(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]: ...
+    def offer(self) -> runyard.v1.placement_pb2.Offer: ...
     @property
-    def drivers(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    def allocated(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.int]:
+        """What live runs have reserved of `offer.resources`."""
+
     @property
     def facts(self) -> Global___NodeFacts: ...
     @property
@@ -178,10 +176,8 @@ class Node(google.protobuf.message.Message):
         node_id: builtins.str = ...,
         cluster: builtins.str = ...,
         state: Global___NodeState.ValueType = ...,
-        labels: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
-        drivers: collections.abc.Iterable[builtins.str] | None = ...,
-        slots: builtins.int = ...,
-        slots_used: builtins.int = ...,
+        offer: runyard.v1.placement_pb2.Offer | None = ...,
+        allocated: collections.abc.Mapping[builtins.str, builtins.int] | None = ...,
         facts: Global___NodeFacts | None = ...,
         load: Global___NodeLoad | None = ...,
         epoch: builtins.int = ...,
@@ -190,8 +186,8 @@ class Node(google.protobuf.message.Message):
         cordoned: builtins.bool = ...,
         draining: builtins.bool = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["facts", b"facts", "last_heard_at", b"last_heard_at", "load", b"load"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["boot_id", b"boot_id", "cluster", b"cluster", "cordoned", b"cordoned", "draining", b"draining", "drivers", b"drivers", "epoch", b"epoch", "facts", b"facts", "labels", b"labels", "last_heard_at", b"last_heard_at", "load", b"load", "node_id", b"node_id", "slots", b"slots", "slots_used", b"slots_used", "state", b"state"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["facts", b"facts", "last_heard_at", b"last_heard_at", "load", b"load", "offer", b"offer"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["allocated", b"allocated", "boot_id", b"boot_id", "cluster", b"cluster", "cordoned", b"cordoned", "draining", b"draining", "epoch", b"epoch", "facts", b"facts", "last_heard_at", b"last_heard_at", "load", b"load", "node_id", b"node_id", "offer", b"offer", "state", b"state"]) -> None: ...
 
 Global___Node: typing_extensions.TypeAlias = Node
 
@@ -201,26 +197,62 @@ class Cluster(google.protobuf.message.Message):
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    @typing.final
+    class ResourcesEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.int
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.int = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    @typing.final
+    class AllocatedEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.int
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.int = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
     NAME_FIELD_NUMBER: builtins.int
     NODES_FIELD_NUMBER: builtins.int
     NODES_READY_FIELD_NUMBER: builtins.int
-    SLOTS_FIELD_NUMBER: builtins.int
-    SLOTS_USED_FIELD_NUMBER: builtins.int
+    RESOURCES_FIELD_NUMBER: builtins.int
+    ALLOCATED_FIELD_NUMBER: builtins.int
     name: builtins.str
     nodes: builtins.int
     nodes_ready: builtins.int
-    slots: builtins.int
-    slots_used: builtins.int
+    @property
+    def resources(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.int]:
+        """Sums over the nodes that are ready: what they offer, and what runs have reserved of it."""
+
+    @property
+    def allocated(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.int]: ...
     def __init__(
         self,
         *,
         name: builtins.str = ...,
         nodes: builtins.int = ...,
         nodes_ready: builtins.int = ...,
-        slots: builtins.int = ...,
-        slots_used: builtins.int = ...,
+        resources: collections.abc.Mapping[builtins.str, builtins.int] | None = ...,
+        allocated: collections.abc.Mapping[builtins.str, builtins.int] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["name", b"name", "nodes", b"nodes", "nodes_ready", b"nodes_ready", "slots", b"slots", "slots_used", b"slots_used"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["allocated", b"allocated", "name", b"name", "nodes", b"nodes", "nodes_ready", b"nodes_ready", "resources", b"resources"]) -> None: ...
 
 Global___Cluster: typing_extensions.TypeAlias = Cluster
 

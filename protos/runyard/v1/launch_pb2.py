@@ -23,54 +23,67 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from runyard.v1 import placement_pb2 as runyard_dot_v1_dot_placement__pb2
 from runyard.v1 import run_pb2 as runyard_dot_v1_dot_run__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17runyard/v1/launch.proto\x12\nrunyard.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14runyard/v1/run.proto\"`\n\x10LaunchRunRequest\x12$\n\x04spec\x18\x01 \x01(\x0b\x32\x16.runyard.v1.LaunchSpec\x12&\n\x08snapshot\x18\x02 \x01(\x0b\x32\x14.runyard.v1.Snapshot\"(\n\x08Snapshot\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x0e\n\x06sha256\x18\x02 \x01(\t\"J\n\x11LaunchRunResponse\x12\x1c\n\x03run\x18\x01 \x01(\x0b\x32\x0f.runyard.v1.Run\x12\x17\n\x0fsnapshot_needed\x18\x02 \x01(\x08\"5\n\x13TerminateRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"F\n\x14TerminateRunResponse\x12\x10\n\x08stopping\x18\x01 \x01(\x08\x12\x1c\n\x03run\x18\x02 \x01(\x0b\x32\x0f.runyard.v1.Run\"\x1f\n\rGetRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"T\n\x0eGetRunResponse\x12\x1c\n\x03run\x18\x01 \x01(\x0b\x32\x0f.runyard.v1.Run\x12$\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x14.runyard.v1.RunEvent\"\x84\x01\n\x08RunEvent\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\r\x12 \n\x05phase\x18\x02 \x01(\x0e\x32\x11.runyard.v1.Phase\x12\x0c\n\x04node\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\x12&\n\x02\x61t\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"r\n\tRunFilter\x12\x0f\n\x07run_ids\x18\x01 \x03(\t\x12!\n\x06phases\x18\x02 \x03(\x0e\x32\x11.runyard.v1.Phase\x12\x0f\n\x07\x63luster\x18\x03 \x01(\t\x12\x0c\n\x04node\x18\x04 \x01(\t\x12\x12\n\ndeployment\x18\x05 \x01(\t\"_\n\x0fListRunsRequest\x12%\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x15.runyard.v1.RunFilter\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"J\n\x10ListRunsResponse\x12\x1d\n\x04runs\x18\x01 \x03(\x0b\x32\x0f.runyard.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"9\n\x10WatchRunsRequest\x12%\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x15.runyard.v1.RunFilter\"1\n\x11WatchRunsResponse\x12\x1c\n\x03run\x18\x01 \x01(\x0b\x32\x0f.runyard.v1.Run\"\x99\x01\n\x0fReadLogsRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x14\n\x07\x61ttempt\x18\x02 \x01(\rH\x00\x88\x01\x01\x12%\n\x06stream\x18\x03 \x01(\x0e\x32\x15.runyard.v1.LogStream\x12\x0e\n\x06offset\x18\x04 \x01(\x03\x12\r\n\x05limit\x18\x05 \x01(\x04\x12\x0e\n\x06\x66ollow\x18\x06 \x01(\x08\x42\n\n\x08_attempt\"0\n\x10ReadLogsResponse\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"j\n\x14\x46ollowReportsRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\x10\n\x08reporter\x18\x02 \x01(\t\x12,\n\x0c\x61\x63knowledged\x18\x03 \x03(\x0b\x32\x16.runyard.v1.AttemptKey\"5\n\x15\x46ollowReportsResponse\x12\x1c\n\x03run\x18\x01 \x01(\x0b\x32\x0f.runyard.v1.Run\"-\n\nAttemptKey\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r*U\n\tLogStream\x12\x1a\n\x16LOG_STREAM_UNSPECIFIED\x10\x00\x12\x15\n\x11LOG_STREAM_STDOUT\x10\x01\x12\x15\n\x11LOG_STREAM_STDERR\x10\x02\x32\xa3\x04\n\rLaunchService\x12H\n\tLaunchRun\x12\x1c.runyard.v1.LaunchRunRequest\x1a\x1d.runyard.v1.LaunchRunResponse\x12Q\n\x0cTerminateRun\x12\x1f.runyard.v1.TerminateRunRequest\x1a .runyard.v1.TerminateRunResponse\x12?\n\x06GetRun\x12\x19.runyard.v1.GetRunRequest\x1a\x1a.runyard.v1.GetRunResponse\x12\x45\n\x08ListRuns\x12\x1b.runyard.v1.ListRunsRequest\x1a\x1c.runyard.v1.ListRunsResponse\x12J\n\tWatchRuns\x12\x1c.runyard.v1.WatchRunsRequest\x1a\x1d.runyard.v1.WatchRunsResponse0\x01\x12G\n\x08ReadLogs\x12\x1b.runyard.v1.ReadLogsRequest\x1a\x1c.runyard.v1.ReadLogsResponse0\x01\x12X\n\rFollowReports\x12 .runyard.v1.FollowReportsRequest\x1a!.runyard.v1.FollowReportsResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17runyard/v1/launch.proto\x12\nrunyard.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1arunyard/v1/placement.proto\x1a\x14runyard/v1/run.proto\"`\n\x10LaunchRunRequest\x12$\n\x04spec\x18\x01 \x01(\x0b\x32\x16.runyard.v1.LaunchSpec\x12&\n\x08snapshot\x18\x02 \x01(\x0b\x32\x14.runyard.v1.Snapshot\"(\n\x08Snapshot\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x0e\n\x06sha256\x18\x02 \x01(\t\"J\n\x11LaunchRunResponse\x12\x1c\n\x03run\x18\x01 \x01(\x0b\x32\x0f.runyard.v1.Run\x12\x17\n\x0fsnapshot_needed\x18\x02 \x01(\x08\"5\n\x13TerminateRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"F\n\x14TerminateRunResponse\x12\x10\n\x08stopping\x18\x01 \x01(\x08\x12\x1c\n\x03run\x18\x02 \x01(\x0b\x32\x0f.runyard.v1.Run\"\x1f\n\rGetRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"T\n\x0eGetRunResponse\x12\x1c\n\x03run\x18\x01 \x01(\x0b\x32\x0f.runyard.v1.Run\x12$\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x14.runyard.v1.RunEvent\"\x84\x01\n\x08RunEvent\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\r\x12 \n\x05phase\x18\x02 \x01(\x0e\x32\x11.runyard.v1.Phase\x12\x0c\n\x04node\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\x12&\n\x02\x61t\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"#\n\x11\x45xplainRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"B\n\x12\x45xplainRunResponse\x12,\n\x0b\x65xplanation\x18\x01 \x01(\x0b\x32\x17.runyard.v1.Explanation\"\xf0\x01\n\x14\x45xplainLaunchRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\x0b\n\x03job\x18\x02 \x01(\t\x12\x10\n\x08location\x18\x03 \x01(\t\x12\x12\n\nrepository\x18\x04 \x01(\t\x12\x38\n\x04tags\x18\x05 \x03(\x0b\x32*.runyard.v1.ExplainLaunchRequest.TagsEntry\x12\x17\n\x0fjob_snapshot_id\x18\x06 \x01(\t\x12\x11\n\tstep_keys\x18\x07 \x03(\t\x1a+\n\tTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"E\n\x15\x45xplainLaunchResponse\x12,\n\x0b\x65xplanation\x18\x01 \x01(\x0b\x32\x17.runyard.v1.Explanation\"r\n\tRunFilter\x12\x0f\n\x07run_ids\x18\x01 \x03(\t\x12!\n\x06phases\x18\x02 \x03(\x0e\x32\x11.runyard.v1.Phase\x12\x0f\n\x07\x63luster\x18\x03 \x01(\t\x12\x0c\n\x04node\x18\x04 \x01(\t\x12\x12\n\ndeployment\x18\x05 \x01(\t\"_\n\x0fListRunsRequest\x12%\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x15.runyard.v1.RunFilter\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"J\n\x10ListRunsResponse\x12\x1d\n\x04runs\x18\x01 \x03(\x0b\x32\x0f.runyard.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"9\n\x10WatchRunsRequest\x12%\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x15.runyard.v1.RunFilter\"1\n\x11WatchRunsResponse\x12\x1c\n\x03run\x18\x01 \x01(\x0b\x32\x0f.runyard.v1.Run\"\x99\x01\n\x0fReadLogsRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x14\n\x07\x61ttempt\x18\x02 \x01(\rH\x00\x88\x01\x01\x12%\n\x06stream\x18\x03 \x01(\x0e\x32\x15.runyard.v1.LogStream\x12\x0e\n\x06offset\x18\x04 \x01(\x03\x12\r\n\x05limit\x18\x05 \x01(\x04\x12\x0e\n\x06\x66ollow\x18\x06 \x01(\x08\x42\n\n\x08_attempt\"0\n\x10ReadLogsResponse\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"j\n\x14\x46ollowReportsRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\x10\n\x08reporter\x18\x02 \x01(\t\x12,\n\x0c\x61\x63knowledged\x18\x03 \x03(\x0b\x32\x16.runyard.v1.AttemptKey\"5\n\x15\x46ollowReportsResponse\x12\x1c\n\x03run\x18\x01 \x01(\x0b\x32\x0f.runyard.v1.Run\"-\n\nAttemptKey\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r*U\n\tLogStream\x12\x1a\n\x16LOG_STREAM_UNSPECIFIED\x10\x00\x12\x15\n\x11LOG_STREAM_STDOUT\x10\x01\x12\x15\n\x11LOG_STREAM_STDERR\x10\x02\x32\xc6\x05\n\rLaunchService\x12H\n\tLaunchRun\x12\x1c.runyard.v1.LaunchRunRequest\x1a\x1d.runyard.v1.LaunchRunResponse\x12Q\n\x0cTerminateRun\x12\x1f.runyard.v1.TerminateRunRequest\x1a .runyard.v1.TerminateRunResponse\x12?\n\x06GetRun\x12\x19.runyard.v1.GetRunRequest\x1a\x1a.runyard.v1.GetRunResponse\x12K\n\nExplainRun\x12\x1d.runyard.v1.ExplainRunRequest\x1a\x1e.runyard.v1.ExplainRunResponse\x12T\n\rExplainLaunch\x12 .runyard.v1.ExplainLaunchRequest\x1a!.runyard.v1.ExplainLaunchResponse\x12\x45\n\x08ListRuns\x12\x1b.runyard.v1.ListRunsRequest\x1a\x1c.runyard.v1.ListRunsResponse\x12J\n\tWatchRuns\x12\x1c.runyard.v1.WatchRunsRequest\x1a\x1d.runyard.v1.WatchRunsResponse0\x01\x12G\n\x08ReadLogs\x12\x1b.runyard.v1.ReadLogsRequest\x1a\x1c.runyard.v1.ReadLogsResponse0\x01\x12X\n\rFollowReports\x12 .runyard.v1.FollowReportsRequest\x1a!.runyard.v1.FollowReportsResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'runyard.v1.launch_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LOGSTREAM']._serialized_start=1506
-  _globals['_LOGSTREAM']._serialized_end=1591
-  _globals['_LAUNCHRUNREQUEST']._serialized_start=94
-  _globals['_LAUNCHRUNREQUEST']._serialized_end=190
-  _globals['_SNAPSHOT']._serialized_start=192
-  _globals['_SNAPSHOT']._serialized_end=232
-  _globals['_LAUNCHRUNRESPONSE']._serialized_start=234
-  _globals['_LAUNCHRUNRESPONSE']._serialized_end=308
-  _globals['_TERMINATERUNREQUEST']._serialized_start=310
-  _globals['_TERMINATERUNREQUEST']._serialized_end=363
-  _globals['_TERMINATERUNRESPONSE']._serialized_start=365
-  _globals['_TERMINATERUNRESPONSE']._serialized_end=435
-  _globals['_GETRUNREQUEST']._serialized_start=437
-  _globals['_GETRUNREQUEST']._serialized_end=468
-  _globals['_GETRUNRESPONSE']._serialized_start=470
-  _globals['_GETRUNRESPONSE']._serialized_end=554
-  _globals['_RUNEVENT']._serialized_start=557
-  _globals['_RUNEVENT']._serialized_end=689
-  _globals['_RUNFILTER']._serialized_start=691
-  _globals['_RUNFILTER']._serialized_end=805
-  _globals['_LISTRUNSREQUEST']._serialized_start=807
-  _globals['_LISTRUNSREQUEST']._serialized_end=902
-  _globals['_LISTRUNSRESPONSE']._serialized_start=904
-  _globals['_LISTRUNSRESPONSE']._serialized_end=978
-  _globals['_WATCHRUNSREQUEST']._serialized_start=980
-  _globals['_WATCHRUNSREQUEST']._serialized_end=1037
-  _globals['_WATCHRUNSRESPONSE']._serialized_start=1039
-  _globals['_WATCHRUNSRESPONSE']._serialized_end=1088
-  _globals['_READLOGSREQUEST']._serialized_start=1091
-  _globals['_READLOGSREQUEST']._serialized_end=1244
-  _globals['_READLOGSRESPONSE']._serialized_start=1246
-  _globals['_READLOGSRESPONSE']._serialized_end=1294
-  _globals['_FOLLOWREPORTSREQUEST']._serialized_start=1296
-  _globals['_FOLLOWREPORTSREQUEST']._serialized_end=1402
-  _globals['_FOLLOWREPORTSRESPONSE']._serialized_start=1404
-  _globals['_FOLLOWREPORTSRESPONSE']._serialized_end=1457
-  _globals['_ATTEMPTKEY']._serialized_start=1459
-  _globals['_ATTEMPTKEY']._serialized_end=1504
-  _globals['_LAUNCHSERVICE']._serialized_start=1594
-  _globals['_LAUNCHSERVICE']._serialized_end=2141
+  _globals['_EXPLAINLAUNCHREQUEST_TAGSENTRY']._loaded_options = None
+  _globals['_EXPLAINLAUNCHREQUEST_TAGSENTRY']._serialized_options = b'8\001'
+  _globals['_LOGSTREAM']._serialized_start=1953
+  _globals['_LOGSTREAM']._serialized_end=2038
+  _globals['_LAUNCHRUNREQUEST']._serialized_start=122
+  _globals['_LAUNCHRUNREQUEST']._serialized_end=218
+  _globals['_SNAPSHOT']._serialized_start=220
+  _globals['_SNAPSHOT']._serialized_end=260
+  _globals['_LAUNCHRUNRESPONSE']._serialized_start=262
+  _globals['_LAUNCHRUNRESPONSE']._serialized_end=336
+  _globals['_TERMINATERUNREQUEST']._serialized_start=338
+  _globals['_TERMINATERUNREQUEST']._serialized_end=391
+  _globals['_TERMINATERUNRESPONSE']._serialized_start=393
+  _globals['_TERMINATERUNRESPONSE']._serialized_end=463
+  _globals['_GETRUNREQUEST']._serialized_start=465
+  _globals['_GETRUNREQUEST']._serialized_end=496
+  _globals['_GETRUNRESPONSE']._serialized_start=498
+  _globals['_GETRUNRESPONSE']._serialized_end=582
+  _globals['_RUNEVENT']._serialized_start=585
+  _globals['_RUNEVENT']._serialized_end=717
+  _globals['_EXPLAINRUNREQUEST']._serialized_start=719
+  _globals['_EXPLAINRUNREQUEST']._serialized_end=754
+  _globals['_EXPLAINRUNRESPONSE']._serialized_start=756
+  _globals['_EXPLAINRUNRESPONSE']._serialized_end=822
+  _globals['_EXPLAINLAUNCHREQUEST']._serialized_start=825
+  _globals['_EXPLAINLAUNCHREQUEST']._serialized_end=1065
+  _globals['_EXPLAINLAUNCHREQUEST_TAGSENTRY']._serialized_start=1022
+  _globals['_EXPLAINLAUNCHREQUEST_TAGSENTRY']._serialized_end=1065
+  _globals['_EXPLAINLAUNCHRESPONSE']._serialized_start=1067
+  _globals['_EXPLAINLAUNCHRESPONSE']._serialized_end=1136
+  _globals['_RUNFILTER']._serialized_start=1138
+  _globals['_RUNFILTER']._serialized_end=1252
+  _globals['_LISTRUNSREQUEST']._serialized_start=1254
+  _globals['_LISTRUNSREQUEST']._serialized_end=1349
+  _globals['_LISTRUNSRESPONSE']._serialized_start=1351
+  _globals['_LISTRUNSRESPONSE']._serialized_end=1425
+  _globals['_WATCHRUNSREQUEST']._serialized_start=1427
+  _globals['_WATCHRUNSREQUEST']._serialized_end=1484
+  _globals['_WATCHRUNSRESPONSE']._serialized_start=1486
+  _globals['_WATCHRUNSRESPONSE']._serialized_end=1535
+  _globals['_READLOGSREQUEST']._serialized_start=1538
+  _globals['_READLOGSREQUEST']._serialized_end=1691
+  _globals['_READLOGSRESPONSE']._serialized_start=1693
+  _globals['_READLOGSRESPONSE']._serialized_end=1741
+  _globals['_FOLLOWREPORTSREQUEST']._serialized_start=1743
+  _globals['_FOLLOWREPORTSREQUEST']._serialized_end=1849
+  _globals['_FOLLOWREPORTSRESPONSE']._serialized_start=1851
+  _globals['_FOLLOWREPORTSRESPONSE']._serialized_end=1904
+  _globals['_ATTEMPTKEY']._serialized_start=1906
+  _globals['_ATTEMPTKEY']._serialized_end=1951
+  _globals['_LAUNCHSERVICE']._serialized_start=2041
+  _globals['_LAUNCHSERVICE']._serialized_end=2751
 # @@protoc_insertion_point(module_scope)

@@ -10,6 +10,7 @@ import google.protobuf.internal.containers
 import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
 import google.protobuf.timestamp_pb2
+import runyard.v1.placement_pb2
 import runyard.v1.run_pb2
 import sys
 import typing
@@ -227,6 +228,117 @@ class RunEvent(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["at", b"at", "attempt", b"attempt", "message", b"message", "node", b"node", "phase", b"phase"]) -> None: ...
 
 Global___RunEvent: typing_extensions.TypeAlias = RunEvent
+
+@typing.final
+class ExplainRunRequest(google.protobuf.message.Message):
+    """See LaunchService.ExplainRun."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: builtins.int
+    run_id: builtins.str
+    def __init__(
+        self,
+        *,
+        run_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["run_id", b"run_id"]) -> None: ...
+
+Global___ExplainRunRequest: typing_extensions.TypeAlias = ExplainRunRequest
+
+@typing.final
+class ExplainRunResponse(google.protobuf.message.Message):
+    """See LaunchService.ExplainRun."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    EXPLANATION_FIELD_NUMBER: builtins.int
+    @property
+    def explanation(self) -> runyard.v1.placement_pb2.Explanation: ...
+    def __init__(
+        self,
+        *,
+        explanation: runyard.v1.placement_pb2.Explanation | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["explanation", b"explanation"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["explanation", b"explanation"]) -> None: ...
+
+Global___ExplainRunResponse: typing_extensions.TypeAlias = ExplainRunResponse
+
+@typing.final
+class ExplainLaunchRequest(google.protobuf.message.Message):
+    """A launch that is only thought of. See LaunchService.ExplainLaunch."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class TagsEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    DEPLOYMENT_FIELD_NUMBER: builtins.int
+    JOB_FIELD_NUMBER: builtins.int
+    LOCATION_FIELD_NUMBER: builtins.int
+    REPOSITORY_FIELD_NUMBER: builtins.int
+    TAGS_FIELD_NUMBER: builtins.int
+    JOB_SNAPSHOT_ID_FIELD_NUMBER: builtins.int
+    STEP_KEYS_FIELD_NUMBER: builtins.int
+    deployment: builtins.str
+    job: builtins.str
+    location: builtins.str
+    repository: builtins.str
+    job_snapshot_id: builtins.str
+    """As in LaunchSpec; a snapshot that the coordinator does not hold is NOT_FOUND."""
+    @property
+    def tags(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
+        """The run's tags."""
+
+    @property
+    def step_keys(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        deployment: builtins.str = ...,
+        job: builtins.str = ...,
+        location: builtins.str = ...,
+        repository: builtins.str = ...,
+        tags: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+        job_snapshot_id: builtins.str = ...,
+        step_keys: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["deployment", b"deployment", "job", b"job", "job_snapshot_id", b"job_snapshot_id", "location", b"location", "repository", b"repository", "step_keys", b"step_keys", "tags", b"tags"]) -> None: ...
+
+Global___ExplainLaunchRequest: typing_extensions.TypeAlias = ExplainLaunchRequest
+
+@typing.final
+class ExplainLaunchResponse(google.protobuf.message.Message):
+    """See LaunchService.ExplainLaunch."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    EXPLANATION_FIELD_NUMBER: builtins.int
+    @property
+    def explanation(self) -> runyard.v1.placement_pb2.Explanation: ...
+    def __init__(
+        self,
+        *,
+        explanation: runyard.v1.placement_pb2.Explanation | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["explanation", b"explanation"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["explanation", b"explanation"]) -> None: ...
+
+Global___ExplainLaunchResponse: typing_extensions.TypeAlias = ExplainLaunchResponse
 
 @typing.final
 class RunFilter(google.protobuf.message.Message):

@@ -51,6 +51,16 @@ class LaunchServiceStub(object):
                 request_serializer=runyard_dot_v1_dot_launch__pb2.GetRunRequest.SerializeToString,
                 response_deserializer=runyard_dot_v1_dot_launch__pb2.GetRunResponse.FromString,
                 _registered_method=True)
+        self.ExplainRun = channel.unary_unary(
+                '/runyard.v1.LaunchService/ExplainRun',
+                request_serializer=runyard_dot_v1_dot_launch__pb2.ExplainRunRequest.SerializeToString,
+                response_deserializer=runyard_dot_v1_dot_launch__pb2.ExplainRunResponse.FromString,
+                _registered_method=True)
+        self.ExplainLaunch = channel.unary_unary(
+                '/runyard.v1.LaunchService/ExplainLaunch',
+                request_serializer=runyard_dot_v1_dot_launch__pb2.ExplainLaunchRequest.SerializeToString,
+                response_deserializer=runyard_dot_v1_dot_launch__pb2.ExplainLaunchResponse.FromString,
+                _registered_method=True)
         self.ListRuns = channel.unary_unary(
                 '/runyard.v1.LaunchService/ListRuns',
                 request_serializer=runyard_dot_v1_dot_launch__pb2.ListRunsRequest.SerializeToString,
@@ -81,7 +91,8 @@ class LaunchServiceServicer(object):
     def LaunchRun(self, request, context):
         """Called by the launcher, once per execute_run or resume_run. Returns when the launch is durable, before the
         worker starts. A repeat with the same run ID, resume number and content gives the run as it now is; with
-        other content it is ALREADY_EXISTS. A resume while an attempt is still live, or with a number below the
+        other content it is ALREADY_EXISTS. Tags that cannot be understood are INVALID_ARGUMENT, and name the tag and the
+        op. A resume while an attempt is still live, or with a number below the
         latest, is FAILED_PRECONDITION. Requirements that no node of the fleet could ever meet are
         FAILED_PRECONDITION, and the message says what is missing.
         """
@@ -101,6 +112,21 @@ class LaunchServiceServicer(object):
     def GetRun(self, request, context):
         """The latest attempt of a run. NOT_FOUND if the coordinator has never had it; UNAVAILABLE instead while the
         coordinator is recovering and a node may still bring it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainRun(self, request, context):
+        """Why the run is where it is, or what it waits for. NOT_FOUND as in GetRun.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainLaunch(self, request, context):
+        """Called by people: where a launch would go now. Changes nothing. INVALID_ARGUMENT and FAILED_PRECONDITION as in
+        LaunchRun.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -155,6 +181,16 @@ def add_LaunchServiceServicer_to_server(servicer, server):
                     servicer.GetRun,
                     request_deserializer=runyard_dot_v1_dot_launch__pb2.GetRunRequest.FromString,
                     response_serializer=runyard_dot_v1_dot_launch__pb2.GetRunResponse.SerializeToString,
+            ),
+            'ExplainRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainRun,
+                    request_deserializer=runyard_dot_v1_dot_launch__pb2.ExplainRunRequest.FromString,
+                    response_serializer=runyard_dot_v1_dot_launch__pb2.ExplainRunResponse.SerializeToString,
+            ),
+            'ExplainLaunch': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainLaunch,
+                    request_deserializer=runyard_dot_v1_dot_launch__pb2.ExplainLaunchRequest.FromString,
+                    response_serializer=runyard_dot_v1_dot_launch__pb2.ExplainLaunchResponse.SerializeToString,
             ),
             'ListRuns': grpc.unary_unary_rpc_method_handler(
                     servicer.ListRuns,
@@ -260,6 +296,60 @@ class LaunchService(object):
             '/runyard.v1.LaunchService/GetRun',
             runyard_dot_v1_dot_launch__pb2.GetRunRequest.SerializeToString,
             runyard_dot_v1_dot_launch__pb2.GetRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runyard.v1.LaunchService/ExplainRun',
+            runyard_dot_v1_dot_launch__pb2.ExplainRunRequest.SerializeToString,
+            runyard_dot_v1_dot_launch__pb2.ExplainRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainLaunch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runyard.v1.LaunchService/ExplainLaunch',
+            runyard_dot_v1_dot_launch__pb2.ExplainLaunchRequest.SerializeToString,
+            runyard_dot_v1_dot_launch__pb2.ExplainLaunchResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -73,6 +73,38 @@ _LaunchServiceGetRunType = typing_extensions.TypeVar(
     ],
 )
 
+_LaunchServiceExplainRunType = typing_extensions.TypeVar(
+    '_LaunchServiceExplainRunType',
+    grpc.UnaryUnaryMultiCallable[
+        runyard.v1.launch_pb2.ExplainRunRequest,
+        runyard.v1.launch_pb2.ExplainRunResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        runyard.v1.launch_pb2.ExplainRunRequest,
+        runyard.v1.launch_pb2.ExplainRunResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        runyard.v1.launch_pb2.ExplainRunRequest,
+        runyard.v1.launch_pb2.ExplainRunResponse,
+    ],
+)
+
+_LaunchServiceExplainLaunchType = typing_extensions.TypeVar(
+    '_LaunchServiceExplainLaunchType',
+    grpc.UnaryUnaryMultiCallable[
+        runyard.v1.launch_pb2.ExplainLaunchRequest,
+        runyard.v1.launch_pb2.ExplainLaunchResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        runyard.v1.launch_pb2.ExplainLaunchRequest,
+        runyard.v1.launch_pb2.ExplainLaunchResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        runyard.v1.launch_pb2.ExplainLaunchRequest,
+        runyard.v1.launch_pb2.ExplainLaunchResponse,
+    ],
+)
+
 _LaunchServiceListRunsType = typing_extensions.TypeVar(
     '_LaunchServiceListRunsType',
     grpc.UnaryUnaryMultiCallable[
@@ -137,7 +169,7 @@ _LaunchServiceFollowReportsType = typing_extensions.TypeVar(
     ],
 )
 
-class LaunchServiceStub(typing.Generic[_LaunchServiceLaunchRunType, _LaunchServiceTerminateRunType, _LaunchServiceGetRunType, _LaunchServiceListRunsType, _LaunchServiceWatchRunsType, _LaunchServiceReadLogsType, _LaunchServiceFollowReportsType]):
+class LaunchServiceStub(typing.Generic[_LaunchServiceLaunchRunType, _LaunchServiceTerminateRunType, _LaunchServiceGetRunType, _LaunchServiceExplainRunType, _LaunchServiceExplainLaunchType, _LaunchServiceListRunsType, _LaunchServiceWatchRunsType, _LaunchServiceReadLogsType, _LaunchServiceFollowReportsType]):
     """Called by the Dagster run launcher, by the reporter, and by the command line. Every call carries a deadline.
     Errors: INVALID_ARGUMENT names the field and the remedy; UNAVAILABLE may be repeated as it is.
     """
@@ -155,6 +187,14 @@ class LaunchServiceStub(typing.Generic[_LaunchServiceLaunchRunType, _LaunchServi
         grpc.UnaryUnaryMultiCallable[
             runyard.v1.launch_pb2.GetRunRequest,
             runyard.v1.launch_pb2.GetRunResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            runyard.v1.launch_pb2.ExplainRunRequest,
+            runyard.v1.launch_pb2.ExplainRunResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            runyard.v1.launch_pb2.ExplainLaunchRequest,
+            runyard.v1.launch_pb2.ExplainLaunchResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
             runyard.v1.launch_pb2.ListRunsRequest,
@@ -189,6 +229,14 @@ class LaunchServiceStub(typing.Generic[_LaunchServiceLaunchRunType, _LaunchServi
             runyard.v1.launch_pb2.GetRunResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
+            runyard.v1.launch_pb2.ExplainRunRequest,
+            runyard.v1.launch_pb2.ExplainRunResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            runyard.v1.launch_pb2.ExplainLaunchRequest,
+            runyard.v1.launch_pb2.ExplainLaunchResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
             runyard.v1.launch_pb2.ListRunsRequest,
             runyard.v1.launch_pb2.ListRunsResponse,
         ],
@@ -209,7 +257,8 @@ class LaunchServiceStub(typing.Generic[_LaunchServiceLaunchRunType, _LaunchServi
     LaunchRun: _LaunchServiceLaunchRunType
     """Called by the launcher, once per execute_run or resume_run. Returns when the launch is durable, before the
     worker starts. A repeat with the same run ID, resume number and content gives the run as it now is; with
-    other content it is ALREADY_EXISTS. A resume while an attempt is still live, or with a number below the
+    other content it is ALREADY_EXISTS. Tags that cannot be understood are INVALID_ARGUMENT, and name the tag and the
+    op. A resume while an attempt is still live, or with a number below the
     latest, is FAILED_PRECONDITION. Requirements that no node of the fleet could ever meet are
     FAILED_PRECONDITION, and the message says what is missing.
     """
@@ -223,6 +272,14 @@ class LaunchServiceStub(typing.Generic[_LaunchServiceLaunchRunType, _LaunchServi
     GetRun: _LaunchServiceGetRunType
     """The latest attempt of a run. NOT_FOUND if the coordinator has never had it; UNAVAILABLE instead while the
     coordinator is recovering and a node may still bring it.
+    """
+
+    ExplainRun: _LaunchServiceExplainRunType
+    """Why the run is where it is, or what it waits for. NOT_FOUND as in GetRun."""
+
+    ExplainLaunch: _LaunchServiceExplainLaunchType
+    """Called by people: where a launch would go now. Changes nothing. INVALID_ARGUMENT and FAILED_PRECONDITION as in
+    LaunchRun.
     """
 
     ListRuns: _LaunchServiceListRunsType
@@ -258,6 +315,14 @@ LaunchServiceAsyncStub: typing_extensions.TypeAlias = LaunchServiceStub[
         runyard.v1.launch_pb2.GetRunResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
+        runyard.v1.launch_pb2.ExplainRunRequest,
+        runyard.v1.launch_pb2.ExplainRunResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        runyard.v1.launch_pb2.ExplainLaunchRequest,
+        runyard.v1.launch_pb2.ExplainLaunchResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
         runyard.v1.launch_pb2.ListRunsRequest,
         runyard.v1.launch_pb2.ListRunsResponse,
     ],
@@ -288,7 +353,8 @@ class LaunchServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[runyard.v1.launch_pb2.LaunchRunResponse, collections.abc.Awaitable[runyard.v1.launch_pb2.LaunchRunResponse]]:
         """Called by the launcher, once per execute_run or resume_run. Returns when the launch is durable, before the
         worker starts. A repeat with the same run ID, resume number and content gives the run as it now is; with
-        other content it is ALREADY_EXISTS. A resume while an attempt is still live, or with a number below the
+        other content it is ALREADY_EXISTS. Tags that cannot be understood are INVALID_ARGUMENT, and name the tag and the
+        op. A resume while an attempt is still live, or with a number below the
         latest, is FAILED_PRECONDITION. Requirements that no node of the fleet could ever meet are
         FAILED_PRECONDITION, and the message says what is missing.
         """
@@ -312,6 +378,24 @@ class LaunchServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[runyard.v1.launch_pb2.GetRunResponse, collections.abc.Awaitable[runyard.v1.launch_pb2.GetRunResponse]]:
         """The latest attempt of a run. NOT_FOUND if the coordinator has never had it; UNAVAILABLE instead while the
         coordinator is recovering and a node may still bring it.
+        """
+
+    @abc.abstractmethod
+    def ExplainRun(
+        self,
+        request: runyard.v1.launch_pb2.ExplainRunRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[runyard.v1.launch_pb2.ExplainRunResponse, collections.abc.Awaitable[runyard.v1.launch_pb2.ExplainRunResponse]]:
+        """Why the run is where it is, or what it waits for. NOT_FOUND as in GetRun."""
+
+    @abc.abstractmethod
+    def ExplainLaunch(
+        self,
+        request: runyard.v1.launch_pb2.ExplainLaunchRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[runyard.v1.launch_pb2.ExplainLaunchResponse, collections.abc.Awaitable[runyard.v1.launch_pb2.ExplainLaunchResponse]]:
+        """Called by people: where a launch would go now. Changes nothing. INVALID_ARGUMENT and FAILED_PRECONDITION as in
+        LaunchRun.
         """
 
     @abc.abstractmethod

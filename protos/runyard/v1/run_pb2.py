@@ -24,45 +24,40 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from runyard.v1 import placement_pb2 as runyard_dot_v1_dot_placement__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14runyard/v1/run.proto\x12\nrunyard.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb4\x01\n\x07Outcome\x12%\n\x04kind\x18\x01 \x01(\x0e\x32\x17.runyard.v1.OutcomeKind\x12\x16\n\texit_code\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x13\n\x06signal\x18\x03 \x01(\x05H\x01\x88\x01\x01\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x13\n\x0bstderr_tail\x18\x05 \x01(\t\x12\x16\n\x0epeak_rss_bytes\x18\x06 \x01(\x04\x42\x0c\n\n_exit_codeB\t\n\x07_signal\"\x9d\x01\n\nCodeOrigin\x12\x10\n\x08location\x18\x01 \x01(\t\x12\x12\n\nrepository\x18\x02 \x01(\t\x12\x0b\n\x03job\x18\x03 \x01(\t\x12\x12\n\nexecutable\x18\x04 \x01(\t\x12\x19\n\x11working_directory\x18\x05 \x01(\t\x12\r\n\x05image\x18\x06 \x01(\t\x12\x1e\n\x16\x63ontainer_context_json\x18\x07 \x01(\t\"\xa2\x01\n\x0cRequirements\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x34\n\x06labels\x18\x03 \x03(\x0b\x32$.runyard.v1.Requirements.LabelsEntry\x12\x0e\n\x06\x64river\x18\x04 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xc8\x01\n\x08Policies\x12\x31\n\x0emax_queue_time\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rstart_timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05grace\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\nstop_after\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xef\x03\n\nLaunchSpec\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x15\n\rresume_number\x18\x02 \x01(\r\x12$\n\x04kind\x18\x03 \x01(\x0e\x32\x16.runyard.v1.LaunchKind\x12\x13\n\x0bworker_args\x18\x04 \x01(\t\x12+\n\x0b\x63ode_origin\x18\x05 \x01(\x0b\x32\x16.runyard.v1.CodeOrigin\x12.\n\x04tags\x18\x06 \x03(\x0b\x32 .runyard.v1.LaunchSpec.TagsEntry\x12.\n\x0crequirements\x18\x07 \x01(\x0b\x32\x18.runyard.v1.Requirements\x12&\n\x08policies\x18\x08 \x01(\x0b\x32\x14.runyard.v1.Policies\x12<\n\x0b\x65nvironment\x18\t \x03(\x0b\x32\'.runyard.v1.LaunchSpec.EnvironmentEntry\x12\x12\n\ndeployment\x18\n \x01(\t\x12\x17\n\x0fjob_snapshot_id\x18\x0b \x01(\t\x1a+\n\tTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x8d\x04\n\x03Run\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x15\n\rresume_number\x18\x03 \x01(\r\x12\x12\n\ndeployment\x18\x04 \x01(\t\x12\x0b\n\x03job\x18\x05 \x01(\t\x12\x10\n\x08location\x18\x06 \x01(\t\x12 \n\x05phase\x18\x07 \x01(\x0e\x32\x11.runyard.v1.Phase\x12\x0f\n\x07\x63luster\x18\x08 \x01(\t\x12\x0c\n\x04node\x18\t \x01(\t\x12\x16\n\x0estop_requested\x18\n \x01(\x08\x12\x13\n\x0bunreachable\x18\x0b \x01(\x08\x12\x0f\n\x07message\x18\x0c \x01(\t\x12\x0b\n\x03pid\x18\r \x01(\r\x12$\n\x07outcome\x18\x0e \x01(\x0b\x32\x13.runyard.v1.Outcome\x12/\n\x0blaunched_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x61ssigned_at\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nrunning_at\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inished_at\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x05usage\x18\x13 \x01(\x0b\x32\x17.runyard.v1.WorkerUsage\"\x7f\n\x0bWorkerUsage\x12\x11\n\tcpu_cores\x18\x01 \x01(\x01\x12\x11\n\trss_bytes\x18\x02 \x01(\x04\x12\x16\n\x0epeak_rss_bytes\x18\x03 \x01(\x04\x12\x32\n\x0elast_output_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*Z\n\nLaunchKind\x12\x1b\n\x17LAUNCH_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13LAUNCH_KIND_EXECUTE\x10\x01\x12\x16\n\x12LAUNCH_KIND_RESUME\x10\x02*\x93\x01\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x10\n\x0cPHASE_QUEUED\x10\x01\x12\x12\n\x0ePHASE_ASSIGNED\x10\x02\x12\x12\n\x0ePHASE_STARTING\x10\x03\x12\x11\n\rPHASE_RUNNING\x10\x04\x12\x12\n\x0ePHASE_STOPPING\x10\x05\x12\x12\n\x0ePHASE_FINISHED\x10\x06*\xad\x02\n\x0bOutcomeKind\x12\x1c\n\x18OUTCOME_KIND_UNSPECIFIED\x10\x00\x12\x1a\n\x16OUTCOME_KIND_SUCCEEDED\x10\x01\x12\x17\n\x13OUTCOME_KIND_FAILED\x10\x02\x12\x1b\n\x17OUTCOME_KIND_OOM_KILLED\x10\x03\x12\x1d\n\x19OUTCOME_KIND_START_FAILED\x10\x04\x12\x18\n\x14OUTCOME_KIND_STOPPED\x10\x05\x12\x1a\n\x16OUTCOME_KIND_TIMED_OUT\x10\x06\x12\x1a\n\x16OUTCOME_KIND_NODE_LOST\x10\x07\x12\x1d\n\x19OUTCOME_KIND_EXIT_UNKNOWN\x10\x08\x12\x1e\n\x1aOUTCOME_KIND_NODE_SHUTDOWN\x10\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14runyard/v1/run.proto\x12\nrunyard.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1arunyard/v1/placement.proto\"\xb4\x01\n\x07Outcome\x12%\n\x04kind\x18\x01 \x01(\x0e\x32\x17.runyard.v1.OutcomeKind\x12\x16\n\texit_code\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x13\n\x06signal\x18\x03 \x01(\x05H\x01\x88\x01\x01\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x13\n\x0bstderr_tail\x18\x05 \x01(\t\x12\x16\n\x0epeak_rss_bytes\x18\x06 \x01(\x04\x42\x0c\n\n_exit_codeB\t\n\x07_signal\"\x9d\x01\n\nCodeOrigin\x12\x10\n\x08location\x18\x01 \x01(\t\x12\x12\n\nrepository\x18\x02 \x01(\t\x12\x0b\n\x03job\x18\x03 \x01(\t\x12\x12\n\nexecutable\x18\x04 \x01(\t\x12\x19\n\x11working_directory\x18\x05 \x01(\t\x12\r\n\x05image\x18\x06 \x01(\t\x12\x1e\n\x16\x63ontainer_context_json\x18\x07 \x01(\t\"\xc8\x01\n\x08Policies\x12\x31\n\x0emax_queue_time\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rstart_timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05grace\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\nstop_after\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xa1\x04\n\nLaunchSpec\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x15\n\rresume_number\x18\x02 \x01(\r\x12$\n\x04kind\x18\x03 \x01(\x0e\x32\x16.runyard.v1.LaunchKind\x12\x13\n\x0bworker_args\x18\x04 \x01(\t\x12+\n\x0b\x63ode_origin\x18\x05 \x01(\x0b\x32\x16.runyard.v1.CodeOrigin\x12.\n\x04tags\x18\x06 \x03(\x0b\x32 .runyard.v1.LaunchSpec.TagsEntry\x12.\n\x0crequirements\x18\x07 \x01(\x0b\x32\x18.runyard.v1.Requirements\x12&\n\x08policies\x18\x08 \x01(\x0b\x32\x14.runyard.v1.Policies\x12<\n\x0b\x65nvironment\x18\t \x03(\x0b\x32\'.runyard.v1.LaunchSpec.EnvironmentEntry\x12\x12\n\ndeployment\x18\n \x01(\t\x12\x17\n\x0fjob_snapshot_id\x18\x0b \x01(\t\x12\x11\n\tstep_keys\x18\x0c \x03(\t\x12\x1d\n\x15\x65xecution_config_json\x18\r \x01(\t\x1a+\n\tTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xe3\x04\n\x03Run\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x15\n\rresume_number\x18\x03 \x01(\r\x12\x12\n\ndeployment\x18\x04 \x01(\t\x12\x0b\n\x03job\x18\x05 \x01(\t\x12\x10\n\x08location\x18\x06 \x01(\t\x12 \n\x05phase\x18\x07 \x01(\x0e\x32\x11.runyard.v1.Phase\x12\x0f\n\x07\x63luster\x18\x08 \x01(\t\x12\x0c\n\x04node\x18\t \x01(\t\x12\x16\n\x0estop_requested\x18\n \x01(\x08\x12\x13\n\x0bunreachable\x18\x0b \x01(\x08\x12\x0f\n\x07message\x18\x0c \x01(\t\x12\x0b\n\x03pid\x18\r \x01(\r\x12$\n\x07outcome\x18\x0e \x01(\x0b\x32\x13.runyard.v1.Outcome\x12/\n\x0blaunched_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x61ssigned_at\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nrunning_at\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inished_at\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x05usage\x18\x13 \x01(\x0b\x32\x17.runyard.v1.WorkerUsage\x12.\n\x0crequirements\x18\x14 \x01(\x0b\x32\x18.runyard.v1.Requirements\x12\x16\n\x0eplaced_because\x18\x15 \x01(\t\x12\x0c\n\x04rule\x18\x16 \x01(\t\"\x7f\n\x0bWorkerUsage\x12\x11\n\tcpu_cores\x18\x01 \x01(\x01\x12\x11\n\trss_bytes\x18\x02 \x01(\x04\x12\x16\n\x0epeak_rss_bytes\x18\x03 \x01(\x04\x12\x32\n\x0elast_output_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*Z\n\nLaunchKind\x12\x1b\n\x17LAUNCH_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13LAUNCH_KIND_EXECUTE\x10\x01\x12\x16\n\x12LAUNCH_KIND_RESUME\x10\x02*\x93\x01\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x10\n\x0cPHASE_QUEUED\x10\x01\x12\x12\n\x0ePHASE_ASSIGNED\x10\x02\x12\x12\n\x0ePHASE_STARTING\x10\x03\x12\x11\n\rPHASE_RUNNING\x10\x04\x12\x12\n\x0ePHASE_STOPPING\x10\x05\x12\x12\n\x0ePHASE_FINISHED\x10\x06*\xad\x02\n\x0bOutcomeKind\x12\x1c\n\x18OUTCOME_KIND_UNSPECIFIED\x10\x00\x12\x1a\n\x16OUTCOME_KIND_SUCCEEDED\x10\x01\x12\x17\n\x13OUTCOME_KIND_FAILED\x10\x02\x12\x1b\n\x17OUTCOME_KIND_OOM_KILLED\x10\x03\x12\x1d\n\x19OUTCOME_KIND_START_FAILED\x10\x04\x12\x18\n\x14OUTCOME_KIND_STOPPED\x10\x05\x12\x1a\n\x16OUTCOME_KIND_TIMED_OUT\x10\x06\x12\x1a\n\x16OUTCOME_KIND_NODE_LOST\x10\x07\x12\x1d\n\x19OUTCOME_KIND_EXIT_UNKNOWN\x10\x08\x12\x1e\n\x1aOUTCOME_KIND_NODE_SHUTDOWN\x10\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'runyard.v1.run_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_REQUIREMENTS_LABELSENTRY']._loaded_options = None
-  _globals['_REQUIREMENTS_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_LAUNCHSPEC_TAGSENTRY']._loaded_options = None
   _globals['_LAUNCHSPEC_TAGSENTRY']._serialized_options = b'8\001'
   _globals['_LAUNCHSPEC_ENVIRONMENTENTRY']._loaded_options = None
   _globals['_LAUNCHSPEC_ENVIRONMENTENTRY']._serialized_options = b'8\001'
-  _globals['_LAUNCHKIND']._serialized_start=1967
-  _globals['_LAUNCHKIND']._serialized_end=2057
-  _globals['_PHASE']._serialized_start=2060
-  _globals['_PHASE']._serialized_end=2207
-  _globals['_OUTCOMEKIND']._serialized_start=2210
-  _globals['_OUTCOMEKIND']._serialized_end=2511
-  _globals['_OUTCOME']._serialized_start=102
-  _globals['_OUTCOME']._serialized_end=282
-  _globals['_CODEORIGIN']._serialized_start=285
-  _globals['_CODEORIGIN']._serialized_end=442
-  _globals['_REQUIREMENTS']._serialized_start=445
-  _globals['_REQUIREMENTS']._serialized_end=607
-  _globals['_REQUIREMENTS_LABELSENTRY']._serialized_start=562
-  _globals['_REQUIREMENTS_LABELSENTRY']._serialized_end=607
-  _globals['_POLICIES']._serialized_start=610
-  _globals['_POLICIES']._serialized_end=810
-  _globals['_LAUNCHSPEC']._serialized_start=813
-  _globals['_LAUNCHSPEC']._serialized_end=1308
-  _globals['_LAUNCHSPEC_TAGSENTRY']._serialized_start=1213
-  _globals['_LAUNCHSPEC_TAGSENTRY']._serialized_end=1256
-  _globals['_LAUNCHSPEC_ENVIRONMENTENTRY']._serialized_start=1258
-  _globals['_LAUNCHSPEC_ENVIRONMENTENTRY']._serialized_end=1308
-  _globals['_RUN']._serialized_start=1311
-  _globals['_RUN']._serialized_end=1836
-  _globals['_WORKERUSAGE']._serialized_start=1838
-  _globals['_WORKERUSAGE']._serialized_end=1965
+  _globals['_LAUNCHKIND']._serialized_start=1966
+  _globals['_LAUNCHKIND']._serialized_end=2056
+  _globals['_PHASE']._serialized_start=2059
+  _globals['_PHASE']._serialized_end=2206
+  _globals['_OUTCOMEKIND']._serialized_start=2209
+  _globals['_OUTCOMEKIND']._serialized_end=2510
+  _globals['_OUTCOME']._serialized_start=130
+  _globals['_OUTCOME']._serialized_end=310
+  _globals['_CODEORIGIN']._serialized_start=313
+  _globals['_CODEORIGIN']._serialized_end=470
+  _globals['_POLICIES']._serialized_start=473
+  _globals['_POLICIES']._serialized_end=673
+  _globals['_LAUNCHSPEC']._serialized_start=676
+  _globals['_LAUNCHSPEC']._serialized_end=1221
+  _globals['_LAUNCHSPEC_TAGSENTRY']._serialized_start=1126
+  _globals['_LAUNCHSPEC_TAGSENTRY']._serialized_end=1169
+  _globals['_LAUNCHSPEC_ENVIRONMENTENTRY']._serialized_start=1171
+  _globals['_LAUNCHSPEC_ENVIRONMENTENTRY']._serialized_end=1221
+  _globals['_RUN']._serialized_start=1224
+  _globals['_RUN']._serialized_end=1835
+  _globals['_WORKERUSAGE']._serialized_start=1837
+  _globals['_WORKERUSAGE']._serialized_end=1964
 # @@protoc_insertion_point(module_scope)

@@ -11,6 +11,7 @@ import google.protobuf.internal.containers
 import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
 import google.protobuf.timestamp_pb2
+import runyard.v1.placement_pb2
 import sys
 import typing
 
@@ -216,54 +217,6 @@ class CodeOrigin(google.protobuf.message.Message):
 Global___CodeOrigin: typing_extensions.TypeAlias = CodeOrigin
 
 @typing.final
-class Requirements(google.protobuf.message.Message):
-    """What a node must offer before the run may be placed on it."""
-
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-    @typing.final
-    class LabelsEntry(google.protobuf.message.Message):
-        DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: builtins.int
-        VALUE_FIELD_NUMBER: builtins.int
-        key: builtins.str
-        value: builtins.str
-        def __init__(
-            self,
-            *,
-            key: builtins.str = ...,
-            value: builtins.str = ...,
-        ) -> None: ...
-        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
-
-    CLUSTER_FIELD_NUMBER: builtins.int
-    NODE_FIELD_NUMBER: builtins.int
-    LABELS_FIELD_NUMBER: builtins.int
-    DRIVER_FIELD_NUMBER: builtins.int
-    cluster: builtins.str
-    """Name of the cluster. Empty: any."""
-    node: builtins.str
-    """Name of one node. Empty: any."""
-    driver: builtins.str
-    """Name of the driver that starts the worker. Empty: `process`."""
-    @property
-    def labels(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
-        """Labels that the node must carry with exactly these values."""
-
-    def __init__(
-        self,
-        *,
-        cluster: builtins.str = ...,
-        node: builtins.str = ...,
-        labels: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
-        driver: builtins.str = ...,
-    ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["cluster", b"cluster", "driver", b"driver", "labels", b"labels", "node", b"node"]) -> None: ...
-
-Global___Requirements: typing_extensions.TypeAlias = Requirements
-
-@typing.final
 class Policies(google.protobuf.message.Message):
     """Time limits that the run asks for. An absent field means the coordinator's default."""
 
@@ -356,6 +309,8 @@ class LaunchSpec(google.protobuf.message.Message):
     ENVIRONMENT_FIELD_NUMBER: builtins.int
     DEPLOYMENT_FIELD_NUMBER: builtins.int
     JOB_SNAPSHOT_ID_FIELD_NUMBER: builtins.int
+    STEP_KEYS_FIELD_NUMBER: builtins.int
+    EXECUTION_CONFIG_JSON_FIELD_NUMBER: builtins.int
     run_id: builtins.str
     """Dagster's run ID, a UUID."""
     resume_number: builtins.int
@@ -366,7 +321,11 @@ class LaunchSpec(google.protobuf.message.Message):
     deployment: builtins.str
     """Name of the Dagster deployment that launched the run; outcomes are reported back to it."""
     job_snapshot_id: builtins.str
-    """Dagster's job snapshot ID, the name under which the coordinator stores the snapshot. Empty: none."""
+    """Dagster's job snapshot ID, the name under which the coordinator stores the snapshot. Empty: none. The tags of
+    its ops are a layer of the requirements.
+    """
+    execution_config_json: builtins.str
+    """The `execution` part of the run config, as a JSON object: it tells whether steps run side by side. Empty: none."""
     @property
     def code_origin(self) -> Global___CodeOrigin: ...
     @property
@@ -374,12 +333,22 @@ class LaunchSpec(google.protobuf.message.Message):
         """The run's tags."""
 
     @property
-    def requirements(self) -> Global___Requirements: ...
+    def requirements(self) -> runyard.v1.placement_pb2.Requirements:
+        """What the launching deployment asks for all its runs: the lowest layer but for the coordinator's own defaults.
+        Routing rules, the code location, op tags and run tags go before it. In Assign: what all layers came to.
+        """
+
     @property
-    def policies(self) -> Global___Policies: ...
+    def policies(self) -> Global___Policies:
+        """As `requirements`."""
+
     @property
     def environment(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
         """Environment of the worker, beyond what the agent's configuration gives it. Values may be secrets."""
+
+    @property
+    def step_keys(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Only these steps will run, as in a re-execution from failure. Empty: all of the snapshot."""
 
     def __init__(
         self,
@@ -390,14 +359,16 @@ class LaunchSpec(google.protobuf.message.Message):
         worker_args: builtins.str = ...,
         code_origin: Global___CodeOrigin | None = ...,
         tags: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
-        requirements: Global___Requirements | None = ...,
+        requirements: runyard.v1.placement_pb2.Requirements | None = ...,
         policies: Global___Policies | None = ...,
         environment: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
         deployment: builtins.str = ...,
         job_snapshot_id: builtins.str = ...,
+        step_keys: collections.abc.Iterable[builtins.str] | None = ...,
+        execution_config_json: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["code_origin", b"code_origin", "policies", b"policies", "requirements", b"requirements"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["code_origin", b"code_origin", "deployment", b"deployment", "environment", b"environment", "job_snapshot_id", b"job_snapshot_id", "kind", b"kind", "policies", b"policies", "requirements", b"requirements", "resume_number", b"resume_number", "run_id", b"run_id", "tags", b"tags", "worker_args", b"worker_args"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["code_origin", b"code_origin", "deployment", b"deployment", "environment", b"environment", "execution_config_json", b"execution_config_json", "job_snapshot_id", b"job_snapshot_id", "kind", b"kind", "policies", b"policies", "requirements", b"requirements", "resume_number", b"resume_number", "run_id", b"run_id", "step_keys", b"step_keys", "tags", b"tags", "worker_args", b"worker_args"]) -> None: ...
 
 Global___LaunchSpec: typing_extensions.TypeAlias = LaunchSpec
 
@@ -426,6 +397,9 @@ class Run(google.protobuf.message.Message):
     RUNNING_AT_FIELD_NUMBER: builtins.int
     FINISHED_AT_FIELD_NUMBER: builtins.int
     USAGE_FIELD_NUMBER: builtins.int
+    REQUIREMENTS_FIELD_NUMBER: builtins.int
+    PLACED_BECAUSE_FIELD_NUMBER: builtins.int
+    RULE_FIELD_NUMBER: builtins.int
     run_id: builtins.str
     attempt: builtins.int
     """Number of the attempt, counted by the coordinator. It is the fencing number: a later attempt makes every
@@ -448,6 +422,10 @@ class Run(google.protobuf.message.Message):
     """Why the run waits, or the last news of it, in one sentence."""
     pid: builtins.int
     """Process ID of the worker on its node, also after its end. 0 while none was seen."""
+    placed_because: builtins.str
+    """Why it was placed where it is, in one sentence. Empty while QUEUED."""
+    rule: builtins.str
+    """Name of the routing rule that applied. Empty: none."""
     @property
     def outcome(self) -> Global___Outcome:
         """Set when FINISHED."""
@@ -463,6 +441,10 @@ class Run(google.protobuf.message.Message):
     @property
     def usage(self) -> Global___WorkerUsage:
         """Last measured use of the live worker and its descendants."""
+
+    @property
+    def requirements(self) -> runyard.v1.placement_pb2.Requirements:
+        """What it asked for, as all layers came to, with `resources` as reserved on its node."""
 
     def __init__(
         self,
@@ -486,9 +468,12 @@ class Run(google.protobuf.message.Message):
         running_at: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         finished_at: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         usage: Global___WorkerUsage | None = ...,
+        requirements: runyard.v1.placement_pb2.Requirements | None = ...,
+        placed_because: builtins.str = ...,
+        rule: builtins.str = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["assigned_at", b"assigned_at", "finished_at", b"finished_at", "launched_at", b"launched_at", "outcome", b"outcome", "running_at", b"running_at", "usage", b"usage"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["assigned_at", b"assigned_at", "attempt", b"attempt", "cluster", b"cluster", "deployment", b"deployment", "finished_at", b"finished_at", "job", b"job", "launched_at", b"launched_at", "location", b"location", "message", b"message", "node", b"node", "outcome", b"outcome", "phase", b"phase", "pid", b"pid", "resume_number", b"resume_number", "run_id", b"run_id", "running_at", b"running_at", "stop_requested", b"stop_requested", "unreachable", b"unreachable", "usage", b"usage"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["assigned_at", b"assigned_at", "finished_at", b"finished_at", "launched_at", b"launched_at", "outcome", b"outcome", "requirements", b"requirements", "running_at", b"running_at", "usage", b"usage"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["assigned_at", b"assigned_at", "attempt", b"attempt", "cluster", b"cluster", "deployment", b"deployment", "finished_at", b"finished_at", "job", b"job", "launched_at", b"launched_at", "location", b"location", "message", b"message", "node", b"node", "outcome", b"outcome", "phase", b"phase", "pid", b"pid", "placed_because", b"placed_because", "requirements", b"requirements", "resume_number", b"resume_number", "rule", b"rule", "run_id", b"run_id", "running_at", b"running_at", "stop_requested", b"stop_requested", "unreachable", b"unreachable", "usage", b"usage"]) -> None: ...
 
 Global___Run: typing_extensions.TypeAlias = Run
 

@@ -3,8 +3,9 @@
 from google.protobuf.duration_pb2 import Duration
 
 from runyard.coordinator.core.fleet import Fleet
-from runyard.coordinator.core.model import Run
-from runyard.v1 import agent_pb2
+from runyard.coordinator.core.model import Launch, Run
+from runyard.coordinator.core.offers import requirements_view
+from runyard.v1 import agent_pb2, run_pb2
 
 
 def duration(seconds: float) -> Duration:
@@ -21,11 +22,24 @@ def assign(fleet: Fleet, run: Run) -> None:
     command = agent_pb2.Assign(
         run_id=run.run_id,
         attempt=run.attempt,
-        spec=run.launch.spec,
+        spec=_resolved_spec(run.launch),
         start_within=duration(fleet.leases.offer(run.launch.policies)),
         after_heartbeat=node.heartbeat if node else 0,
     )
     fleet.send(run.place.node, agent_pb2.SessionResponse(assign=command))
+
+
+def _resolved_spec(launch: Launch) -> run_pb2.LaunchSpec:
+    """The spec with what all layers came to in the place of what its deployment asked for."""
+    spec = run_pb2.LaunchSpec()
+    spec.CopyFrom(launch.spec)
+    spec.requirements.CopyFrom(requirements_view(launch.requirements))
+    limits = launch.policies
+    spec.policies.Clear()
+    for field in ("grace", "max_queue_time", "start_timeout", "stop_after"):
+        if (seconds := getattr(limits, field)) is not None:
+            getattr(spec.policies, field).CopyFrom(duration(seconds))
+    return spec
 
 
 def stop(fleet: Fleet, run: Run) -> None:

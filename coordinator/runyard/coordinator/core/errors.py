@@ -1,6 +1,7 @@
 """What the core refuses.
 
     FleetError
+    ├── InvalidField         a field of the request cannot be right
     ├── LaunchConflict       the same launch key with another content
     ├── LaunchRefused        the launch cannot be taken now or ever
     ├── NodeRefused          the agent may not join
@@ -14,6 +15,18 @@ Each carries one sentence for the caller that says what is wrong and what to do.
 
 class FleetError(Exception):
     """Base of everything that the core refuses."""
+
+
+class InvalidField(FleetError):
+    """A field of the request cannot be right.
+
+    Args:
+        field: Name of the field, as in the .proto file.
+        problem: What is wrong with it and what would be right.
+    """
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}")
 
 
 class LaunchConflict(FleetError):

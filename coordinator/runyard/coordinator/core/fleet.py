@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from runyard.coordinator.core.asks.requirements import Requirements
+from runyard.coordinator.core.asks.resources import Resources
 from runyard.coordinator.core.effects import (
     DropRun,
     Effect,
@@ -20,12 +22,12 @@ from runyard.coordinator.core.model import (
     Phase,
     Queued,
     Ready,
-    Requirements,
     Run,
     Suspect,
     Tombstone,
 )
-from runyard.coordinator.core.placement import Candidate, explain, why_not_now
+from runyard.coordinator.core.placement.filters import Candidate, explain, why_not_now
+from runyard.coordinator.core.policy import WITHOUT_RULES, PlacementPolicy
 from runyard.coordinator.core.transitions import advance
 from runyard.v1 import agent_pb2, run_pb2
 
@@ -37,8 +39,11 @@ class Fleet:
     `take_effects` and carries them out in order.
     """
 
-    def __init__(self, leases: LeasePolicy, started: Instant) -> None:
+    def __init__(
+        self, leases: LeasePolicy, started: Instant, policy: PlacementPolicy = WITHOUT_RULES
+    ) -> None:
         self.leases = leases
+        self.policy = policy
         self.started = started
         self.runs: dict[str, Run] = {}
         self.nodes: dict[str, Node] = {}
@@ -105,6 +110,13 @@ class Fleet:
     def slots_used(self, node_id: str) -> int:
         """How many attempts the node has."""
         return len(self._live_by_node.get(node_id, ()))
+
+    def allocated(self, node_id: str) -> Resources:
+        """What live runs have reserved of the node."""
+        total = Resources()
+        for run in self.live_on(node_id):
+            total = total.plus(run.launch.requirements.resources)
+        return total
 
     def candidates(self) -> list[Candidate]:
         """Every node with its load."""

@@ -19,7 +19,7 @@ from runyard.coordinator.core.model import (
     Times,
     Tombstone,
 )
-from runyard.coordinator.core.placement import choose, what_is_missing
+from runyard.coordinator.core.placement.filters import choose, what_is_missing
 from runyard.v1 import run_pb2
 
 

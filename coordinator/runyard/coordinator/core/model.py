@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass, field, replace
 
+from runyard.coordinator.core.asks.requirements import Layer, Policies, Requirements
+from runyard.coordinator.core.asks.resources import NOTHING, SLOTS, Resources
+from runyard.coordinator.core.routing.rules import ANYWHERE, Route
 from runyard.v1 import fleet_pb2, run_pb2
 
 
@@ -18,36 +21,16 @@ class Instant:
 
 
 @dataclass(frozen=True)
-class Requirements:
-    """What a node must offer. Empty strings match anything."""
-
-    cluster: str = ""
-    node: str = ""
-    labels: tuple[tuple[str, str], ...] = ()
-    driver: str = "process"
-
-
-@dataclass(frozen=True)
-class Policies:
-    """Time limits of a run, in seconds. None: no limit.
-
-    Attributes:
-        stop_after: Without contact to the coordinator for so long, the node stops the worker by itself.
-    """
-
-    grace: float
-    max_queue_time: float | None = None
-    start_timeout: float | None = None
-    stop_after: float | None = None
-
-
-@dataclass(frozen=True)
 class Launch:
     """One accepted LaunchRun call.
 
     Attributes:
+        requirements: What all layers came to, with the rules of the moment; so are `policies` and `route`.
         digest: SHA-256 of the spec; tells a repeat from another launch under the same key.
         spec: What the agent needs. Its secrets are dropped when the run has finished.
+        layers: What the launch said by itself, from the lowest; defaults and rules come below.
+        priority: As the run's tag says; a higher one goes first.
+        share: Under which name the run shares the fleet with others.
     """
 
     run_id: str
@@ -59,6 +42,11 @@ class Launch:
     policies: Policies
     digest: str
     spec: run_pb2.LaunchSpec
+    repository: str = ""
+    layers: tuple[Layer, ...] = ()
+    route: Route = ANYWHERE
+    priority: int = 0
+    share: str = ""
 
     def without_secrets(self) -> "Launch":
         """The same launch, without the arguments and the environment of the worker."""
@@ -71,10 +59,11 @@ class Launch:
 
 @dataclass(frozen=True)
 class Place:
-    """Where an attempt was put."""
+    """Where an attempt was put, and why there."""
 
     node: str
     cluster: str
+    because: str = ""
 
 
 @dataclass(frozen=True)
@@ -164,6 +153,7 @@ class Run:
         since: Monotonic time of the last change of phase, from which `start_timeout` counts: STARTING goes on
             with the time of ASSIGNED. Both times start anew with the coordinator.
         reported: The outcome is settled in Dagster.
+        avoided: Nodes on which earlier attempts failed for want of the node; others are better.
     """
 
     launch: Launch
@@ -174,6 +164,7 @@ class Run:
     since: float
     stop: StopRequest | None = None
     reported: bool = False
+    avoided: tuple[str, ...] = ()
 
     @property
     def run_id(self) -> str:
@@ -260,6 +251,32 @@ Service = Open | Cordoned | Draining
 
 
 @dataclass(frozen=True)
+class Offer:
+    """What a node offers to runs.
+
+    Attributes:
+        taints: Runs that do not tolerate every taint stay away: `key` or `key=value`.
+        resources: What all runs together may take.
+        reserved: What was kept back for the system; for display.
+        largest_run: The most that one run may take of what is named here. Only gateways say so.
+        gateway: The agent stands for a whole cluster, whose own scheduler places the workers.
+    """
+
+    labels: tuple[tuple[str, str], ...] = ()
+    drivers: tuple[str, ...] = ()
+    taints: tuple[str, ...] = ()
+    resources: Resources = NOTHING
+    reserved: Resources = NOTHING
+    largest_run: Resources = NOTHING
+    gateway: bool = False
+
+    @property
+    def slots(self) -> int:
+        """How many runs may be live at once."""
+        return self.resources[SLOTS]
+
+
+@dataclass(frozen=True)
 class Node:
     """A place that can host run workers.
 
@@ -276,9 +293,7 @@ class Node:
     installation: str
     boot_id: str
     epoch: int
-    labels: tuple[tuple[str, str], ...]
-    drivers: tuple[str, ...]
-    slots: int
+    offer: Offer
     facts: fleet_pb2.NodeFacts
     liveness: Liveness
     last_heard_wall: float

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from runyard.coordinator.core.asks.requirements import Policies
 from runyard.coordinator.core.commands import acknowledge, stop, stop_stale
 from runyard.coordinator.core.fleet import Fleet
 from runyard.coordinator.core.launching import end
@@ -13,8 +14,6 @@ from runyard.coordinator.core.model import (
     Node,
     Phase,
     Place,
-    Policies,
-    Requirements,
     Run,
     Running,
     Starting,
@@ -22,6 +21,7 @@ from runyard.coordinator.core.model import (
     StopRequest,
     Times,
 )
+from runyard.coordinator.core.offers import requirements_of
 from runyard.coordinator.core.transitions import ALLOWED, correct
 from runyard.v1 import agent_pb2, run_pb2
 
@@ -134,7 +134,7 @@ def _launch_of(status: agent_pb2.AttemptStatus) -> Launch:
         deployment=status.deployment,
         job=status.job,
         location=status.location,
-        requirements=Requirements(),
+        requirements=requirements_of(status.requirements),
         policies=Policies(grace=GRACE_OF_ADOPTED),
         digest="",
         spec=run_pb2.LaunchSpec(run_id=status.run_id, resume_number=status.resume_number),

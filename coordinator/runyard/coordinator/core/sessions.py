@@ -20,7 +20,8 @@ from runyard.coordinator.core.model import (
     Starting,
     Stopping,
 )
-from runyard.coordinator.core.placement import why_never
+from runyard.coordinator.core.offers import offer_of
+from runyard.coordinator.core.placement.filters import why_never
 from runyard.coordinator.core.reports import apply_status, finish
 from runyard.v1 import agent_pb2, run_pb2
 
@@ -104,9 +105,7 @@ def _node(fleet: Fleet, before: Node | None, hello: agent_pb2.Hello, now: Instan
         installation=hello.installation_id,
         boot_id=hello.boot_id,
         epoch=before.epoch + 1 if before else 1,
-        labels=tuple(sorted(hello.labels.items())),
-        drivers=tuple(hello.drivers),
-        slots=hello.slots,
+        offer=offer_of(hello.offer),
         facts=hello.facts,
         liveness=Ready(session, now.monotonic),
         last_heard_wall=now.wall,
@@ -136,7 +135,10 @@ def on_heartbeat(
         return
     node = replace(hear(node, now), load=heartbeat.load, heartbeat=heartbeat.sequence)
     # The agent writes the epoch to its disk before its first heartbeat. The next Hello saves it here.
-    fleet.put_node(replace(node, confirmed_epoch=node.epoch))
+    node = replace(node, confirmed_epoch=node.epoch)
+    if heartbeat.HasField("offer"):
+        node = replace(node, offer=offer_of(heartbeat.offer))
+    fleet.put_node(node)
     ack = agent_pb2.HeartbeatAck(sequence=heartbeat.sequence)
     fleet.send(node_id, agent_pb2.SessionResponse(heartbeat_ack=ack))
     _hear_all(fleet, now, node, heartbeat.attempts)

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import structlog
 
+from runyard.coordinator.core.errors import InvalidField
 from runyard.coordinator.core.sessions import (
     on_disconnect,
     on_goodbye,
@@ -15,7 +16,7 @@ from runyard.coordinator.core.sessions import (
     on_status,
 )
 from runyard.coordinator.outbox import Outbox
-from runyard.coordinator.rpc.errors import Context, InvalidField, answering
+from runyard.coordinator.rpc.errors import Context, answering
 from runyard.coordinator.rpc.logs import LogRelay
 from runyard.coordinator.rpc.requests import check_hello
 from runyard.coordinator.shell import Shell

@@ -9,6 +9,7 @@ import structlog
 
 from runyard.coordinator.core.errors import (
     FleetError,
+    InvalidField,
     LaunchConflict,
     LaunchRefused,
     NodeIdInUse,
@@ -20,18 +21,6 @@ from runyard.coordinator.store.store import StoreFull
 from runyard.coordinator.watchers import ShuttingDown, TooSlow
 
 log = structlog.get_logger("runyard.coordinator.rpc")
-
-
-class InvalidField(Exception):
-    """A field of the request cannot be right.
-
-    Args:
-        field: Name of the field, as in the .proto file.
-        problem: What is wrong with it and what would be right.
-    """
-
-    def __init__(self, field: str, problem: str) -> None:
-        super().__init__(f"{field}: {problem}")
 
 
 class NotFound(Exception):

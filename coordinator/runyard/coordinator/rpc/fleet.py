@@ -1,7 +1,8 @@
 """FleetService: the nodes and clusters."""
 
+from runyard.coordinator.core.errors import InvalidField
 from runyard.coordinator.core.operations import on_cordon, on_drain, on_fence, on_uncordon
-from runyard.coordinator.rpc.errors import Context, InvalidField, NotFound, answering
+from runyard.coordinator.rpc.errors import Context, NotFound, answering
 from runyard.coordinator.rpc.views import cluster_views, node_view
 from runyard.coordinator.shell import Shell
 from runyard.v1 import fleet_pb2, fleet_pb2_grpc

@@ -3,9 +3,10 @@
 from collections.abc import AsyncIterator
 
 from runyard.coordinator.clock import now
+from runyard.coordinator.core.errors import InvalidField
 from runyard.coordinator.core.launching import on_launch, on_terminate
 from runyard.coordinator.core.model import Run
-from runyard.coordinator.rpc.errors import Context, InvalidField, NotFound, Unavailable, answering
+from runyard.coordinator.rpc.errors import Context, NotFound, Unavailable, answering
 from runyard.coordinator.rpc.logs import LogRelay
 from runyard.coordinator.rpc.reports import ReportLine
 from runyard.coordinator.rpc.requests import check_run_id, check_snapshot, launch_of
@@ -76,6 +77,16 @@ class LaunchService(launch_pb2_grpc.LaunchServiceServicer):
             rows = await self._shell.in_writer(lambda: self._shell.store.events(run_id))
             return launch_pb2.GetRunResponse(run=self._view(run), events=[event_view(row) for row in rows])
         raise AssertionError("answering() ends the call")
+
+    async def ExplainRun(
+        self, request: launch_pb2.ExplainRunRequest, context: Context
+    ) -> launch_pb2.ExplainRunResponse:
+        raise NotImplementedError
+
+    async def ExplainLaunch(
+        self, request: launch_pb2.ExplainLaunchRequest, context: Context
+    ) -> launch_pb2.ExplainLaunchResponse:
+        raise NotImplementedError
 
     async def ListRuns(
         self, request: launch_pb2.ListRunsRequest, context: Context

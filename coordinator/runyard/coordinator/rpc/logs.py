@@ -6,8 +6,9 @@ import uuid
 from collections.abc import AsyncIterator
 
 from runyard.coordinator.core.effects import Send
+from runyard.coordinator.core.errors import InvalidField
 from runyard.coordinator.core.model import Ready, Run
-from runyard.coordinator.rpc.errors import InvalidField, NotFound, Unavailable
+from runyard.coordinator.rpc.errors import NotFound, Unavailable
 from runyard.coordinator.shell import Shell
 from runyard.v1 import agent_pb2, launch_pb2
 

@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator
 
 import structlog
 
+from runyard.coordinator.core.errors import InvalidField
 from runyard.coordinator.core.launching import on_reports_settled, unsettled
 from runyard.coordinator.core.model import Finished, Run, Running
-from runyard.coordinator.rpc.errors import InvalidField, Unavailable
+from runyard.coordinator.rpc.errors import Unavailable
 from runyard.coordinator.shell import Shell
 from runyard.v1 import launch_pb2
 

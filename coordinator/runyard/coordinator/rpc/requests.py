@@ -6,9 +6,12 @@ import zlib
 
 from google.protobuf.duration_pb2 import Duration
 
-from runyard.client.service.names import LABEL_KEY, LABEL_VALUE, NAME
-from runyard.coordinator.core.model import Launch, Policies, Requirements
-from runyard.coordinator.rpc.errors import InvalidField, TooLarge
+from runyard.client.service.names import NAME
+from runyard.coordinator.core.asks.requirements import Layer, Policies, Requirements
+from runyard.coordinator.core.errors import InvalidField
+from runyard.coordinator.core.model import Launch
+from runyard.coordinator.core.offers import offer_of, wants_of
+from runyard.coordinator.rpc.errors import TooLarge
 from runyard.v1 import agent_pb2, launch_pb2, run_pb2
 
 DEFAULT_GRACE = 30.0
@@ -70,10 +73,12 @@ def launch_of(spec: run_pb2.LaunchSpec) -> Launch:
         deployment=spec.deployment,
         job=spec.code_origin.job,
         location=spec.code_origin.location,
-        requirements=_requirements(spec.requirements),
+        requirements=Requirements(),
         policies=_policies(spec.policies),
         digest=hashlib.sha256(spec.SerializeToString(deterministic=True)).hexdigest(),
         spec=spec,
+        repository=spec.code_origin.repository,
+        layers=(Layer("deployment", wants_of(spec.requirements, "spec.requirements")),),
     )
 
 
@@ -81,40 +86,6 @@ def _check_environment(spec: run_pb2.LaunchSpec) -> None:
     for name, value in spec.environment.items():
         if not name or "=" in name or "\0" in name + value:
             raise InvalidField("spec.environment", f"{name!r} is no name of an environment variable")
-
-
-def _requirements(wanted: run_pb2.Requirements) -> Requirements:
-    for field, value in (("cluster", wanted.cluster), ("node", wanted.node), ("driver", wanted.driver)):
-        if value and not NAME.fullmatch(value):
-            raise InvalidField(
-                f"spec.requirements.{field}",
-                f"{value[:80]!r} may hold only letters, digits, '.', '_' and '-'",
-            )
-    check_labels("spec.requirements.labels", dict(wanted.labels))
-    return Requirements(
-        cluster=wanted.cluster,
-        node=wanted.node,
-        labels=tuple(sorted(wanted.labels.items())),
-        driver=wanted.driver or "process",
-    )
-
-
-def check_labels(field: str, labels: dict[str, str]) -> None:
-    """Checks the form of labels.
-
-    Raises:
-        InvalidField: A key or a value is malformed; the message names it.
-    """
-    for key, value in labels.items():
-        if not LABEL_KEY.fullmatch(key):
-            raise InvalidField(
-                field, f"key {key[:80]!r} may hold only letters, digits, '.', '_', '-' and one '/'"
-            )
-        if not LABEL_VALUE.fullmatch(value):
-            raise InvalidField(
-                field,
-                f"value {value[:80]!r} of {key!r} may hold only letters, digits and ._:/+@=- (128 at most)",
-            )
 
 
 def _policies(asked: run_pb2.Policies) -> Policies:
@@ -179,4 +150,4 @@ def check_hello(hello: agent_pb2.Hello) -> None:
     ):
         if not 0 < len(value) <= 64:
             raise InvalidField(field, "must have 1 to 64 characters")
-    check_labels("labels", dict(hello.labels))
+    offer_of(hello.offer)

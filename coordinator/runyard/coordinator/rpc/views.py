@@ -1,7 +1,10 @@
 """What the core knows, as the protocol shows it."""
 
+from collections.abc import MutableMapping
+
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from runyard.coordinator.core.asks.resources import Resources
 from runyard.coordinator.core.fleet import Fleet
 from runyard.coordinator.core.model import (
     Draining,
@@ -15,6 +18,7 @@ from runyard.coordinator.core.model import (
     Run,
     Suspect,
 )
+from runyard.coordinator.core.offers import offer_view, requirements_view
 from runyard.coordinator.store.rows import Row, phase_name
 from runyard.v1 import fleet_pb2, launch_pb2, run_pb2
 
@@ -54,6 +58,9 @@ def run_view(fleet: Fleet, run: Run) -> run_pb2.Run:
         running_at=_timestamp(run.times.running),
         finished_at=_timestamp(run.times.finished),
         usage=fleet.usage.get(run.run_id),
+        requirements=requirements_view(run.launch.requirements),
+        placed_because=run.place.because if run.place else "",
+        rule=run.launch.route.rule,
     )
 
 
@@ -86,10 +93,8 @@ def node_view(fleet: Fleet, node: Node) -> fleet_pb2.Node:
         node_id=node.node_id,
         cluster=node.cluster,
         state=_state_view(node.liveness),
-        labels=dict(node.labels),
-        drivers=node.drivers,
-        slots=node.slots,
-        slots_used=fleet.slots_used(node.node_id),
+        offer=offer_view(node.offer),
+        allocated=dict(fleet.allocated(node.node_id)),
         facts=node.facts,
         load=node.load,
         epoch=node.epoch,
@@ -107,9 +112,15 @@ def cluster_views(fleet: Fleet) -> list[fleet_pb2.Cluster]:
         cluster = clusters.setdefault(node.cluster, fleet_pb2.Cluster(name=node.cluster))
         cluster.nodes += 1
         cluster.nodes_ready += node.is_ready
-        cluster.slots += node.slots
-        cluster.slots_used += fleet.slots_used(node.node_id)
+        if node.is_ready:
+            _add(cluster.resources, node.offer.resources)
+            _add(cluster.allocated, fleet.allocated(node.node_id))
     return [clusters[name] for name in sorted(clusters)]
+
+
+def _add(sums: MutableMapping[str, int], resources: Resources) -> None:
+    for name, amount in resources:
+        sums[name] += amount
 
 
 def matches(wanted: launch_pb2.RunFilter, run: Run) -> bool:

@@ -3,6 +3,9 @@
 from dataclasses import asdict
 from typing import Any, assert_never
 
+from pydantic import TypeAdapter
+
+from runyard.coordinator.core.asks.requirements import Layer, Policies, Requirements
 from runyard.coordinator.core.model import (
     Assigned,
     Cordoned,
@@ -10,12 +13,11 @@ from runyard.coordinator.core.model import (
     Finished,
     Launch,
     Node,
+    Offer,
     Open,
     Phase,
     Place,
-    Policies,
     Queued,
-    Requirements,
     Run,
     Running,
     Service,
@@ -25,9 +27,15 @@ from runyard.coordinator.core.model import (
     Suspect,
     Times,
 )
+from runyard.coordinator.core.routing.rules import Route
 from runyard.v1 import fleet_pb2, run_pb2
 
 Row = dict[str, Any]
+
+_REQUIREMENTS = TypeAdapter(Requirements)
+_LAYERS = TypeAdapter(tuple[Layer, ...])
+_ROUTE = TypeAdapter(Route)
+_OFFER = TypeAdapter(Offer)
 
 
 def phase_name(phase: Phase) -> str:
@@ -45,7 +53,13 @@ def run_row(run: Run) -> Row:
         "deployment": run.launch.deployment,
         "job": run.launch.job,
         "location": run.launch.location,
-        "requirements": asdict(run.launch.requirements),
+        "requirements": _REQUIREMENTS.dump_python(run.launch.requirements, mode="json"),
+        "layers": _LAYERS.dump_python(run.launch.layers, mode="json"),
+        "route": _ROUTE.dump_python(run.launch.route, mode="json"),
+        "repository": run.launch.repository,
+        "priority": run.launch.priority,
+        "share": run.launch.share,
+        "avoided": run.avoided,
         "policies": asdict(run.launch.policies),
         "digest": run.launch.digest,
         "spec": run.launch.spec.SerializeToString(),
@@ -61,18 +75,21 @@ def run_row(run: Run) -> Row:
 
 def run_of(row: Row, since: float) -> Run:
     """The run of a row; `since` is the monotonic time from which its deadlines count anew."""
-    requirements = dict(row["requirements"])
-    requirements["labels"] = _pairs(requirements["labels"])
     launch = Launch(
         run_id=row["run_id"],
         resume_number=row["resume_number"],
         deployment=row["deployment"],
         job=row["job"],
         location=row["location"],
-        requirements=Requirements(**requirements),
+        requirements=_REQUIREMENTS.validate_python(row["requirements"]),
         policies=Policies(**row["policies"]),
         digest=row["digest"],
         spec=run_pb2.LaunchSpec.FromString(row["spec"]),
+        repository=row["repository"],
+        layers=_LAYERS.validate_python(row["layers"]),
+        route=_ROUTE.validate_python(row["route"]),
+        priority=row["priority"],
+        share=row["share"],
     )
     return Run(
         launch=launch,
@@ -83,6 +100,7 @@ def run_of(row: Row, since: float) -> Run:
         since=since,
         stop=StopRequest(**row["stop"]) if row["stop"] else None,
         reported=row["reported"],
+        avoided=tuple(row["avoided"]),
     )
 
 
@@ -135,9 +153,7 @@ def node_row(node: Node) -> Row:
         "installation": node.installation,
         "boot_id": node.boot_id,
         "epoch": node.epoch,
-        "labels": node.labels,
-        "drivers": node.drivers,
-        "slots": node.slots,
+        "offer": _OFFER.dump_python(node.offer, mode="json"),
         "facts": node.facts.SerializeToString(),
         "last_heard": node.last_heard_wall,
         "confirmed_epoch": node.confirmed_epoch,
@@ -175,9 +191,7 @@ def node_of(row: Row, since: float) -> Node:
         installation=row["installation"],
         boot_id=row["boot_id"],
         epoch=row["epoch"],
-        labels=_pairs(row["labels"]),
-        drivers=tuple(row["drivers"]),
-        slots=row["slots"],
+        offer=_OFFER.validate_python(row["offer"]),
         facts=fleet_pb2.NodeFacts.FromString(row["facts"]),
         liveness=Suspect(since),
         last_heard_wall=row["last_heard"],

@@ -37,6 +37,12 @@ runs = Table(
     Column("times", JSON, nullable=False),
     Column("reported", Boolean, nullable=False),
     Column("snapshot_id", String(64), nullable=False),
+    Column("layers", JSON, nullable=False),
+    Column("route", JSON, nullable=False),
+    Column("repository", Text, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("share", Text, nullable=False),
+    Column("avoided", JSON, nullable=False),
     Index("runs_by_snapshot", "snapshot_id"),
 )
 
@@ -61,9 +67,7 @@ nodes = Table(
     Column("installation", String(64), nullable=False),
     Column("boot_id", String(64), nullable=False),
     Column("epoch", BigInteger, nullable=False),
-    Column("labels", JSON, nullable=False),
-    Column("drivers", JSON, nullable=False),
-    Column("slots", Integer, nullable=False),
+    Column("offer", JSON, nullable=False),
     Column("facts", LargeBinary, nullable=False),
     Column("last_heard", Float, nullable=False),
     Column("confirmed_epoch", BigInteger, nullable=False, server_default="0"),

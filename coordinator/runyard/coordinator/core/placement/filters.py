@@ -4,13 +4,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from runyard.coordinator.core.asks.labels import first_broken
+from runyard.coordinator.core.asks.requirements import Requirements
 from runyard.coordinator.core.model import (
     Cordoned,
     Draining,
     Lost,
     Node,
     Queued,
-    Requirements,
     Suspect,
     Unreachable,
 )
@@ -28,7 +29,7 @@ class Candidate:
 
     @property
     def load(self) -> float:
-        return self.used / self.node.slots if self.node.slots else 1.0
+        return self.used / self.node.offer.slots if self.node.offer.slots else 1.0
 
 
 Filter = Callable[[Requirements, Node], str | None]
@@ -46,22 +47,19 @@ def wrong_node(wanted: Requirements, node: Node) -> str | None:
 
 
 def lacks_label(wanted: Requirements, node: Node) -> str | None:
-    """Every label that the run asks for must be there with that value."""
-    offered = dict(node.labels)
-    for key, value in wanted.labels:
-        if offered.get(key) != value:
-            return f"without label {key}={value}"
-    return None
+    """Every rule on labels must hold."""
+    broken = first_broken(wanted.labels, dict(node.offer.labels))
+    return f"label {broken}" if broken else None
 
 
 def lacks_driver(wanted: Requirements, node: Node) -> str | None:
     """The node must be able to start workers in the way the run asks for."""
-    return None if wanted.driver in node.drivers else f"without driver {wanted.driver}"
+    return None if wanted.driver in node.offer.drivers else f"without driver {wanted.driver}"
 
 
 def offers_nothing(_: Requirements, node: Node) -> str | None:
     """A node with no slots takes no runs at all."""
-    return None if node.slots else "without slots"
+    return None if node.offer.slots else "without slots"
 
 
 LASTING: tuple[Filter, ...] = (wrong_cluster, wrong_node, lacks_label, lacks_driver, offers_nothing)
@@ -101,7 +99,7 @@ def why_not_now(wanted: Requirements, queued: Queued, candidate: Candidate) -> s
         return "that refused it"
     if reason := not_in_service(candidate.node):
         return reason
-    if candidate.used >= candidate.node.slots:
+    if candidate.used >= candidate.node.offer.slots:
         return "full"
     return None
 

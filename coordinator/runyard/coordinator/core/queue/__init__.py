@@ -1,0 +1,1 @@
+"""Which waiting run comes next: priority, fair shares, age, quotas and reservations."""

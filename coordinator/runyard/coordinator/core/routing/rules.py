@@ -1,0 +1,76 @@
+"""The operator's rules, and the route that a run gets from them."""
+
+import enum
+from dataclasses import dataclass
+from typing import Final
+
+from runyard.coordinator.core.asks.requirements import NO_WANTS, Wants
+
+
+class Order(enum.Enum):
+    """How a route chooses among its clusters."""
+
+    FIRST_FIT = "first_fit"
+    """The first one in the list that has room."""
+    LEAST_LOADED = "least_loaded"
+    """The one whose scarcest resource is least in use."""
+    WEIGHTED = "weighted"
+    """By chance, in proportion to the weights; the same run always draws the same order."""
+    SPREAD = "spread"
+    """The one with the fewest live runs."""
+
+
+@dataclass(frozen=True)
+class WeightedCluster:
+    """A cluster of a route. The weight counts for `Order.WEIGHTED` alone."""
+
+    name: str
+    weight: int = 1
+
+
+@dataclass(frozen=True)
+class Route:
+    """Where a run may go.
+
+    Attributes:
+        rule: Name of the rule that gave it; empty: none did.
+        clusters: The clusters in the rule's order; empty: any.
+        spill_after: Seconds for which a run waits for a cluster before the next one opens to it; 0: all are open.
+        closed: Why the run must not be placed at all for now; empty: it may.
+    """
+
+    rule: str = ""
+    clusters: tuple[WeightedCluster, ...] = ()
+    order: Order = Order.FIRST_FIT
+    spill_after: float = 0.0
+    closed: str = ""
+
+
+ANYWHERE: Final = Route()
+
+
+@dataclass(frozen=True)
+class Match:
+    """Which runs a rule is for; every glob must match, and an empty one does.
+
+    Attributes:
+        tags: Pairs of tag name and glob; the run must have the tag.
+    """
+
+    job: str = ""
+    code_location: str = ""
+    repository: str = ""
+    deployment: str = ""
+    tags: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule. Its `wants` are a layer above the coordinator's and the deployment's."""
+
+    name: str
+    match: Match
+    clusters: tuple[WeightedCluster, ...] = ()
+    order: Order = Order.FIRST_FIT
+    spill_after: float = 0.0
+    wants: Wants = NO_WANTS
