@@ -4,15 +4,18 @@ from dataclasses import replace
 
 from coordinator.fleet_building import make_launch
 
+from runyard.coordinator.core.asks.labels import label_is
+from runyard.coordinator.core.asks.requirements import Requirements
+from runyard.coordinator.core.asks.resources import Resources
 from runyard.coordinator.core.effects import Effect, SaveNode, SaveRun, SaveTombstone
 from runyard.coordinator.core.model import (
     Assigned,
     Finished,
     Node,
+    Offer,
     Place,
     Queued,
     Ready,
-    Requirements,
     Run,
     Running,
     Starting,
@@ -34,7 +37,9 @@ OUTCOME = run_pb2.Outcome(
     peak_rss_bytes=123_456_789,
 )
 
-PICKY = Requirements(cluster="east", node="node-a", labels=(("gpu", "a100"), ("zone", "")), driver="docker")
+PICKY = Requirements(
+    cluster="east", node="node-a", labels=(label_is("gpu", "a100"), label_is("zone", "")), driver="docker"
+)
 
 
 def make_run(run_id: str, launched: float = 1_000.0) -> Run:
@@ -83,9 +88,13 @@ def make_node(node_id: str = "node-a", session: int = 1, heard: float = 0.0) -> 
         installation=f"installation of {node_id}",
         boot_id="boot-1",
         epoch=3,
-        labels=(("gpu", "a100"), ("zone", "1")),
-        drivers=("process", "docker"),
-        slots=4,
+        offer=Offer(
+            labels=(("gpu", "a100"), ("zone", "1")),
+            drivers=("process", "docker"),
+            taints=("gpu=only",),
+            resources=Resources.of({"slots": 4, "memory": 1 << 35}),
+            reserved=Resources.of({"memory": 1 << 30}),
+        ),
         facts=fleet_pb2.NodeFacts(hostname=f"{node_id}.example", cpu_count=8),
         liveness=Ready(session, heard),
         last_heard_wall=1_700_000_000.25,

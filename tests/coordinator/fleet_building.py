@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from simulation.coordinator import Disk
 
+from runyard.coordinator.core.asks.requirements import Layer, Policies, Requirements, StopAfter, Wants
 from runyard.coordinator.core.deadlines import Retention, forget_old, on_tick
 from runyard.coordinator.core.effects import (
     DropRun,
@@ -24,13 +25,11 @@ from runyard.coordinator.core.model import (
     Launch,
     Node,
     Phase,
-    Policies,
-    Requirements,
     Run,
     Tombstone,
 )
 from runyard.coordinator.core.sessions import on_disconnect, on_heartbeat, on_hello, on_rejection, on_status
-from runyard.v1 import agent_pb2, fleet_pb2, run_pb2
+from runyard.v1 import agent_pb2, fleet_pb2, placement_pb2, run_pb2
 
 T = TypeVar("T")
 E = TypeVar("E", SaveRun, DropRun, SaveNode, SaveTombstone, Send, EndSession)
@@ -62,15 +61,34 @@ def make_launch(
     stop_after: float | None = None,
     content: str = "",
     deployment: str = "shop",
+    location: str = "shop.py",
+    priority: int = 0,
 ) -> Launch:
     """A launch. Two with another `content` differ in their digest."""
+    wanted = requirements or Requirements()
+    wants = Wants(
+        cluster=wanted.cluster or None,
+        node=wanted.node or None,
+        labels=wanted.labels,
+        driver=wanted.driver,
+        resources=wanted.resources,
+        tolerations=wanted.tolerations,
+        preferences=wanted.preferences,
+        grace=grace,
+        max_queue_time=max_queue_time,
+        start_timeout=start_timeout,
+        on_disconnect=StopAfter(stop_after) if stop_after is not None else None,
+    )
     return Launch(
         run_id=run_id,
         resume_number=resume_number,
         deployment=deployment,
         job="orders",
-        location="shop.py",
-        requirements=requirements or Requirements(),
+        location=location,
+        layers=(Layer("deployment", wants),),
+        priority=priority,
+        share=location,
+        requirements=wanted,
         policies=Policies(grace, max_queue_time, start_timeout, stop_after),
         digest=f"digest of {run_id} {resume_number} {content}",
         spec=run_pb2.LaunchSpec(
@@ -88,7 +106,9 @@ def make_hello(
     *,
     cluster: str = "default",
     slots: int = 2,
+    resources: dict[str, int] | None = None,
     labels: dict[str, str] | None = None,
+    taints: Iterable[str] = (),
     drivers: Iterable[str] = ("process",),
     installation: str = "",
     boot_id: str = "boot-1",
@@ -104,9 +124,12 @@ def make_hello(
         boot_id=boot_id,
         protocol_min=protocol[0],
         protocol_max=protocol[1],
-        labels=labels or {},
-        drivers=list(drivers),
-        slots=slots,
+        offer=placement_pb2.Offer(
+            labels=labels or {},
+            drivers=drivers,
+            taints=taints,
+            resources={"slots": slots, **(resources or {})},
+        ),
         facts=fleet_pb2.NodeFacts(hostname=f"{node_id}.example"),
         attempts=list(attempts),
     )

@@ -3,8 +3,10 @@
 import pytest
 from coordinator.fleet_building import NODE, RUN, FleetTrial, finished, make_hello, make_launch, running
 
+from runyard.coordinator.core.asks.labels import label_is
+from runyard.coordinator.core.asks.requirements import Requirements
 from runyard.coordinator.core.errors import LaunchConflict, LaunchRefused
-from runyard.coordinator.core.model import Queued, Requirements
+from runyard.coordinator.core.model import Queued
 from runyard.v1 import run_pb2
 
 
@@ -190,7 +192,7 @@ def test_run_that_fits_nowhere_just_now_lets_others_pass() -> None:
     trial = FleetTrial()
     trial.join(make_hello("small", slots=1, labels={"size": "small"}))
     trial.join(make_hello("large", slots=1, labels={"size": "large"}))
-    large = Requirements(labels=(("size", "large"),))
+    large = Requirements(labels=(label_is("size", "large"),))
     trial.launch(make_launch("first", requirements=large))
     trial.launch(make_launch("second", requirements=large))
     trial.launch(make_launch("third"))

@@ -192,8 +192,9 @@ async def test_node_is_shown_with_what_it_offers_and_how_busy_it_is(coordinator:
     request = fleet_pb2.GetNodeRequest(node_id="node-a")
     node = (await coordinator.fleet.GetNode(request, timeout=SOON)).node
     assert (node.node_id, node.cluster, node.state) == ("node-a", "default", fleet_pb2.NODE_STATE_READY)
-    assert (dict(node.labels), list(node.drivers)) == ({"zone": "1"}, ["process", "docker"])
-    assert (node.slots, node.slots_used, node.epoch, node.boot_id) == (3, 2, 1, "boot-1")
+    assert (dict(node.offer.labels), list(node.offer.drivers)) == ({"zone": "1"}, ["process", "docker"])
+    assert (dict(node.offer.resources), dict(node.allocated)) == ({"slots": 3}, {"slots": 2})
+    assert (node.epoch, node.boot_id) == (1, "boot-1")
     assert (node.facts.hostname, node.load.cpu_fraction) == ("node-a.example", 0.25)
     assert node.HasField("last_heard_at")
 
@@ -216,12 +217,14 @@ async def test_nodes_are_listed_by_name_and_by_cluster(varied: Serving) -> None:
     ]
 
 
-async def test_clusters_are_listed_with_the_sums_over_their_nodes(varied: Serving) -> None:
+async def test_clusters_are_listed_with_the_sums_over_their_ready_nodes(varied: Serving) -> None:
     await varied.join(make_hello("node-c", cluster="west", slots=5))
     varied.agents[0].vanish()
     await varied.until_node(fleet_pb2.NODE_STATE_SUSPECT)
     response = await varied.fleet.ListClusters(fleet_pb2.ListClustersRequest(), timeout=SOON)
-    assert [(it.name, it.nodes, it.nodes_ready, it.slots, it.slots_used) for it in response.clusters] == [
-        ("east", 1, 1, 1, 0),
-        ("west", 2, 1, 6, 3),
+    assert [(it.name, it.nodes, it.nodes_ready) for it in response.clusters] == [
+        ("east", 1, 1),
+        ("west", 2, 1),
     ]
+    assert [dict(it.resources) for it in response.clusters] == [{"slots": 1}, {"slots": 5}]
+    assert [dict(it.allocated) for it in response.clusters] == [{}, {}]

@@ -3,11 +3,12 @@
 import pytest
 from coordinator.fleet_building import FleetTrial, make_hello, make_launch
 
+from runyard.coordinator.core.asks.labels import label_is
+from runyard.coordinator.core.asks.requirements import Requirements
 from runyard.coordinator.core.errors import LaunchRefused
-from runyard.coordinator.core.model import Requirements
 from runyard.v1 import agent_pb2
 
-GPU = (("gpu", "a100"),)
+GPU = (label_is("gpu", "a100"),)
 
 
 def fleet_of(*hellos: agent_pb2.Hello) -> FleetTrial:
@@ -60,7 +61,7 @@ def test_run_goes_to_the_node_that_offers_what_it_asks_for(requirements: Require
         (Requirements(cluster="north"), "no cluster is named 'north'; known clusters: east, west"),
         (Requirements(node="nobody"), "no node is named 'nobody'; known nodes: a, b, c"),
         (
-            Requirements(labels=(("zone", "9"),)),
+            Requirements(labels=(label_is("zone", "9"),)),
             r"no node matches \(3 nodes: 3 without label zone=9\)",
         ),
         (Requirements(driver="slurm"), r"no node matches \(3 nodes: 3 without driver slurm\)"),

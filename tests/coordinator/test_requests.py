@@ -10,7 +10,7 @@ from coordinator.serving import RUN_ID, SOON, Serving, StubAgent, make_spec, ref
 from google.protobuf.duration_pb2 import Duration
 
 from runyard.coordinator.rpc import requests
-from runyard.v1 import agent_pb2, launch_pb2, run_pb2
+from runyard.v1 import agent_pb2, launch_pb2, placement_pb2, run_pb2
 
 Status = grpc.StatusCode
 
@@ -25,7 +25,7 @@ def changed(**fields: Any) -> run_pb2.LaunchSpec:
 
 
 def wanting(**requirements: Any) -> run_pb2.LaunchSpec:
-    return make_spec(requirements=run_pb2.Requirements(**requirements))
+    return make_spec(requirements=placement_pb2.Requirements(**requirements))
 
 
 def limited(**policies: float) -> run_pb2.LaunchSpec:
@@ -55,10 +55,10 @@ LAUNCHES: dict[str, tuple[run_pb2.LaunchSpec, str]] = {
     "a cluster with a slash": (wanting(cluster="a/b"), "spec.requirements.cluster: 'a/b' may hold only"),
     "a node with a space": (wanting(node="a b"), "spec.requirements.node: 'a b'"),
     "a driver with a newline": (wanting(driver="docker\n"), "spec.requirements.driver: "),
-    "a label with two slashes": (wanting(labels={"a/b/c": "x"}), "spec.requirements.labels: key 'a/b/c'"),
+    "a label with two slashes": (wanting(labels=["a/b/c=x"]), "spec.requirements.labels: has the part 'a/b/c=x'"),
     "a label value with a space": (
-        wanting(labels={"zone": "a b"}),
-        "spec.requirements.labels: value 'a b' of 'zone'",
+        wanting(labels=["zone=a b"]),
+        "spec.requirements.labels: has the part 'zone=a b'",
     ),
     "a negative grace": (limited(grace=-1), "spec.policies.grace: is -1 s; it cannot be negative"),
     "a negative queue time": (limited(max_queue_time=-5), "spec.policies.max_queue_time: "),
@@ -149,7 +149,7 @@ HELLOS: dict[str, tuple[Callable[[agent_pb2.Hello], None], str]] = {
     "no instance": (lambda hello: hello.ClearField("instance_id"), "instance_id: "),
     "no boot ID": (lambda hello: hello.ClearField("boot_id"), "boot_id: "),
     "a boot ID that is too long": (lambda hello: setattr(hello, "boot_id", "b" * 65), "boot_id: "),
-    "a bad label": (lambda hello: hello.labels.update({"a b": "x"}), "labels: key 'a b'"),
+    "a bad label": (lambda hello: hello.offer.labels.update({"a b": "x"}), "offer.labels: key 'a b'"),
 }
 
 

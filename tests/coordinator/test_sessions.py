@@ -64,7 +64,7 @@ def test_what_the_agent_offers_now_counts_not_what_it_offered_before(trial: Flee
     trial.join(make_hello(slots=1, labels={"zone": "1"}))
     trial.join(make_hello(slots=4, labels={"zone": "2"}, cluster="east"))
     node = trial.fleet.nodes[NODE]
-    assert (node.slots, node.labels, node.cluster) == (4, (("zone", "2"),), "east")
+    assert (node.offer.slots, node.offer.labels, node.cluster) == (4, (("zone", "2"),), "east")
 
 
 @pytest.mark.parametrize("spoken", [(2, 3), (0, 0)], ids=["newer", "older"])

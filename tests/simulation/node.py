@@ -24,7 +24,7 @@ from runyard.agent.core.model import (
 )
 from runyard.agent.core.reconcile import Holdings
 from runyard.agent.wire import identity_of, rejection_of, status_of
-from runyard.v1 import agent_pb2
+from runyard.v1 import agent_pb2, placement_pb2
 
 
 @dataclass
@@ -227,8 +227,7 @@ class SimulatedAgent:
             boot_id=f"{self.machine.name}-{self.machine.boot}",
             protocol_min=1,
             protocol_max=1,
-            drivers=["process"],
-            slots=2,
+            offer=placement_pb2.Offer(drivers=["process"], resources={"slots": 2}),
             last_epoch=self._epoch,
             attempts=[status_of(held) for held in self.holdings.all()],
         )

@@ -18,8 +18,9 @@ from runyard.agent.core.model import (
     OutcomeKind,
 )
 from runyard.coordinator.core import deadlines, leases, reports, sessions
+from runyard.coordinator.core.asks.requirements import Policies
 from runyard.coordinator.core.fleet import Fleet
-from runyard.coordinator.core.model import Assigned, Instant, Node, Policies, Queued, Tombstone
+from runyard.coordinator.core.model import Assigned, Instant, Node, Queued, Tombstone
 from runyard.v1 import agent_pb2
 
 SEEDS = 1_000

@@ -7,10 +7,11 @@ from simulation.kernel import Kernel
 from simulation.network import Weather
 from simulation.node import Machine, SimulatedAgent
 
+from runyard.coordinator.core.asks.requirements import Layer, Policies, Requirements, StopAfter, Wants
 from runyard.coordinator.core.errors import FleetError
 from runyard.coordinator.core.fleet import Fleet
 from runyard.coordinator.core.launching import on_launch, on_terminate
-from runyard.coordinator.core.model import Finished, Instant, Launch, Policies, Requirements, Run
+from runyard.coordinator.core.model import Finished, Instant, Launch, Run
 from runyard.coordinator.core.transitions import PRESUMED
 from runyard.v1 import run_pb2
 
@@ -233,12 +234,15 @@ def _launch(number: int, resume_number: int) -> Launch:
     spec = run_pb2.LaunchSpec(run_id=run_id)
     if stop_after is not None:
         spec.policies.stop_after.FromSeconds(20)
+    on_disconnect = StopAfter(stop_after) if stop_after is not None else None
+    wants = Wants(grace=GRACE, on_disconnect=on_disconnect)
     return Launch(
         run_id=run_id,
         resume_number=resume_number,
         deployment="default",
         job="job",
         location="location",
+        layers=(Layer("deployment", wants),),
         requirements=Requirements(),
         policies=Policies(grace=GRACE, stop_after=stop_after),
         digest=f"digest-{number}-{resume_number}",
