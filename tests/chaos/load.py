@@ -13,7 +13,7 @@ from google.protobuf.duration_pb2 import Duration
 from waiting import wait_until
 
 from runyard.client import CoordinatorUnreachable, ResourceExhausted, RunNotFound
-from runyard.v1 import run_pb2
+from runyard.v1 import placement_pb2, run_pb2
 
 SUCCEEDED = run_pb2.OUTCOME_KIND_SUCCEEDED
 FAILED = run_pb2.OUTCOME_KIND_FAILED
@@ -164,7 +164,7 @@ class Load:
             code_origin=run_pb2.CodeOrigin(
                 location="chaos", job="work", executable=str(self._yard.ledger.worker)
             ),
-            requirements=run_pb2.Requirements(node=node),
+            requirements=placement_pb2.Requirements(node=node),
             policies=policies,
         )
 

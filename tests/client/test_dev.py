@@ -18,7 +18,7 @@ import pytest
 from waiting import wait_until
 
 from runyard.client import Client, CoordinatorUnreachable
-from runyard.v1 import run_pb2
+from runyard.v1 import placement_pb2, run_pb2
 
 # Says that it was told to stop, which proves that the stop reached it.
 WORKER = """#!/bin/sh
@@ -108,7 +108,7 @@ def launch(dev: Dev, directory: Path) -> str:
         deployment="test",
         environment={"GATE": str(directory / "gate")},
         code_origin=run_pb2.CodeOrigin(job="orders", executable=str(script)),
-        requirements=run_pb2.Requirements(labels={"zone": "a"}),
+        requirements=placement_pb2.Requirements(labels=["zone=a"]),
     )
     with Client(dev.address) as client:
         return client.launch_run(spec).run_id

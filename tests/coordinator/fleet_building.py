@@ -187,6 +187,16 @@ def finished(
     return told
 
 
+def as_assigned(spec: run_pb2.LaunchSpec) -> run_pb2.LaunchSpec:
+    """What a node gets of a spec that asks for nothing in particular."""
+    resolved = run_pb2.LaunchSpec()
+    resolved.CopyFrom(spec)
+    resolved.requirements.driver = "process"
+    resolved.requirements.resources["slots"] = 1
+    resolved.policies.grace.FromSeconds(30)
+    return resolved
+
+
 class Recorder:
     """What the core asked for and no test has looked at yet."""
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import grpc
 import pytest
-from coordinator.fleet_building import finished, make_hello, running, stopping
+from coordinator.fleet_building import as_assigned, finished, make_hello, running, stopping
 from coordinator.serving import NO_RECOVERY, RUN_ID, Serving, StubAgent, make_spec, refusal, run_id, serving
 
-from runyard.v1 import agent_pb2, fleet_pb2, launch_pb2, run_pb2
+from runyard.v1 import agent_pb2, fleet_pb2, launch_pb2, placement_pb2, run_pb2
 
 Status = grpc.StatusCode
 
@@ -22,7 +22,7 @@ async def test_launch_is_answered_with_the_run_and_sent_to_the_agent(
     assert run.HasField("launched_at")
     assert run.HasField("assigned_at")
     assign = await agent.expect("assign")
-    assert assign.spec == make_spec()
+    assert assign.spec == as_assigned(make_spec())
 
 
 async def test_repeat_of_a_launch_is_answered_with_the_run_as_it_is(
@@ -57,7 +57,7 @@ async def test_order_of_tags_and_environment_does_not_make_another_content(
 async def test_launch_that_no_node_could_take_is_FAILED_PRECONDITION(
     coordinator: Serving, agent: StubAgent
 ) -> None:
-    wanted = run_pb2.Requirements(cluster="nowhere")
+    wanted = placement_pb2.Requirements(cluster="nowhere")
     code, text = await refusal(coordinator.launched(make_spec(requirements=wanted)))
     assert (code, text) == (
         Status.FAILED_PRECONDITION,
@@ -209,4 +209,4 @@ async def test_logs_of_an_unknown_run_are_UNAVAILABLE_during_recovery_too(tmp_pa
 async def test_large_launch_arrives_whole(coordinator: Serving, agent: StubAgent, size: int) -> None:
     spec = make_spec(worker_args="x" * size)
     await coordinator.launched(spec)
-    assert (await agent.expect("assign")).spec == spec
+    assert (await agent.expect("assign")).spec == as_assigned(spec)

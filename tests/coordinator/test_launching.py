@@ -1,7 +1,16 @@
 """LaunchRun in the core: once and only once, in order, or refused with a reason."""
 
 import pytest
-from coordinator.fleet_building import NODE, RUN, FleetTrial, finished, make_hello, make_launch, running
+from coordinator.fleet_building import (
+    NODE,
+    RUN,
+    FleetTrial,
+    as_assigned,
+    finished,
+    make_hello,
+    make_launch,
+    running,
+)
 
 from runyard.coordinator.core.asks.labels import label_is
 from runyard.coordinator.core.asks.requirements import Requirements
@@ -33,7 +42,7 @@ def test_assignment_carries_the_attempt_and_the_whole_launch(trial: FleetTrial) 
     trial.launch()
     ((_, message),) = trial.asked.messages()
     assert (message.assign.run_id, message.assign.attempt) == (RUN, 0)
-    assert message.assign.spec == make_launch().spec
+    assert message.assign.spec == as_assigned(make_launch().spec)
 
 
 def test_repeated_launch_gives_the_run_as_it_is_and_changes_nothing(trial: FleetTrial) -> None:

@@ -10,7 +10,7 @@ from coordinator.serving import RUN_ID, SOON, Serving, StubAgent, make_spec, ref
 from waiting import await_until
 
 from runyard.coordinator.rpc import logs
-from runyard.v1 import agent_pb2, agent_pb2_grpc, fleet_pb2, launch_pb2, run_pb2
+from runyard.v1 import agent_pb2, agent_pb2_grpc, fleet_pb2, launch_pb2, placement_pb2, run_pb2
 
 Status = grpc.StatusCode
 STDOUT = launch_pb2.LOG_STREAM_STDOUT
@@ -227,7 +227,7 @@ async def test_log_of_an_earlier_attempt_is_asked_of_the_node_that_had_it(coordi
     await first.report(finished(RUN_ID, kind=run_pb2.OUTCOME_KIND_FAILED))
     await coordinator.until_phase(run_pb2.PHASE_FINISHED)
     second = await coordinator.join(make_hello("node-b"))
-    elsewhere = run_pb2.Requirements(node="node-b")
+    elsewhere = placement_pb2.Requirements(node="node-b")
     await coordinator.launched(
         make_spec(kind=run_pb2.LAUNCH_KIND_RESUME, resume_number=1, requirements=elsewhere)
     )

@@ -10,7 +10,7 @@ from coordinator.serving import SOON, Serving, StubAgent, make_spec, refusal, ru
 from waiting import await_until
 
 from runyard.coordinator import watchers
-from runyard.v1 import agent_pb2, fleet_pb2, launch_pb2, run_pb2
+from runyard.v1 import agent_pb2, fleet_pb2, launch_pb2, placement_pb2, run_pb2
 
 QUEUED = run_pb2.PHASE_QUEUED
 ASSIGNED = run_pb2.PHASE_ASSIGNED
@@ -77,14 +77,16 @@ async def varied(coordinator: Serving) -> Serving:
     """Run 1 runs on node-a in west, 2 is over on node-b in east, 3 waits, 4 is of another deployment."""
     west = await coordinator.join(make_hello("node-a", cluster="west", slots=1))
     east = await coordinator.join(make_hello("node-b", cluster="east", slots=1))
-    await launch_many(coordinator, 1, requirements=run_pb2.Requirements(cluster="west"))
-    await launch_many(coordinator, 2, requirements=run_pb2.Requirements(cluster="east"))
+    await launch_many(coordinator, 1, requirements=placement_pb2.Requirements(cluster="west"))
+    await launch_many(coordinator, 2, requirements=placement_pb2.Requirements(cluster="east"))
     await west.report(running(run_id(1)))
     await east.report(finished(run_id(2)))
     await coordinator.until_phase(RUNNING, run_id(1))
     await coordinator.until_phase(FINISHED, run_id(2))
-    await launch_many(coordinator, 3, requirements=run_pb2.Requirements(cluster="west"))
-    await launch_many(coordinator, 4, deployment="factory", requirements=run_pb2.Requirements(cluster="west"))
+    await launch_many(coordinator, 3, requirements=placement_pb2.Requirements(cluster="west"))
+    await launch_many(
+        coordinator, 4, deployment="factory", requirements=placement_pb2.Requirements(cluster="west")
+    )
     return coordinator
 
 

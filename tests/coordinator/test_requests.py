@@ -55,7 +55,10 @@ LAUNCHES: dict[str, tuple[run_pb2.LaunchSpec, str]] = {
     "a cluster with a slash": (wanting(cluster="a/b"), "spec.requirements.cluster: 'a/b' may hold only"),
     "a node with a space": (wanting(node="a b"), "spec.requirements.node: 'a b'"),
     "a driver with a newline": (wanting(driver="docker\n"), "spec.requirements.driver: "),
-    "a label with two slashes": (wanting(labels=["a/b/c=x"]), "spec.requirements.labels: has the part 'a/b/c=x'"),
+    "a label with two slashes": (
+        wanting(labels=["a/b/c=x"]),
+        "spec.requirements.labels: has the part 'a/b/c=x'",
+    ),
     "a label value with a space": (
         wanting(labels=["zone=a b"]),
         "spec.requirements.labels: has the part 'zone=a b'",
