@@ -26,7 +26,7 @@ from runyard.client.service.quantities import LARGEST, parse_quantity, show_quan
         ("gpu", "2", 2),
         ("gpu", 1.0, 1),
         ("slots", 0, 0),
-        ("acme.com/licenses", 3, 3),
+        ("acme.licenses", 3, 3),
     ],
 )
 def test_an_amount_is_read_into_whole_units(name: str, written: object, amount: int) -> None:
@@ -47,6 +47,7 @@ def test_an_amount_is_read_into_whole_units(name: str, written: object, amount: 
         ("gpu", "2Gi", "gpu: '2Gi' is not an amount; write a whole number"),
         ("memory", "99999Pi", "is more than can be counted; 909.5Ti at most"),
         ("a b", 1, "resource 'a b': a name is letters"),
+        ("acme/licenses", 1, "resource 'acme/licenses': a name is letters"),
         ("", 1, "resource ''"),
     ],
 )

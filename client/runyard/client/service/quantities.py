@@ -4,7 +4,7 @@ import re
 from decimal import ROUND_CEILING, Decimal
 from typing import Final
 
-from runyard.client.service.names import LABEL_KEY
+from runyard.client.service.names import NAME
 
 LARGEST: Final = 10**15
 """The most of anything, in its whole units: the sum over 10,000 nodes still fits the protocol's uint64."""
@@ -34,8 +34,8 @@ def parse_quantity(name: str, value: object) -> int:
     Raises:
         ValueError: The name or the amount cannot be used; the message names the resource and what to write.
     """
-    if not LABEL_KEY.fullmatch(name):
-        raise ValueError(f"resource {name!r}: a name is letters, digits, '.', '_', '-' and at most one '/'")
+    if not NAME.fullmatch(name):
+        raise ValueError(f"resource {name!r}: a name is letters, digits, '.', '_' and '-', 128 at most")
     units, remedy = _units_of(name)
     written = _NUMBER.fullmatch(_text(value))
     if written is None or written["unit"] not in units:
