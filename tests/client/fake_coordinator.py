@@ -14,7 +14,7 @@ from typing import Self
 import grpc
 from google.protobuf.message import Message
 
-from runyard.v1 import fleet_pb2, fleet_pb2_grpc, launch_pb2, launch_pb2_grpc, run_pb2
+from runyard.v1 import fleet_pb2, fleet_pb2_grpc, launch_pb2, launch_pb2_grpc, placement_pb2, run_pb2
 
 STDOUT = launch_pb2.LOG_STREAM_STDOUT
 STDERR = launch_pb2.LOG_STREAM_STDERR
@@ -39,6 +39,7 @@ class FakeCoordinator(launch_pb2_grpc.LaunchServiceServicer, fleet_pb2_grpc.Flee
         self.specs: dict[tuple[str, int], run_pb2.LaunchSpec] = {}
         self.runs: dict[str, run_pb2.Run] = {}
         self.events: dict[str, list[launch_pb2.RunEvent]] = {}
+        self.explanations: dict[str, placement_pb2.Explanation] = {}
         self.snapshots: dict[str, bytes] = {}
         self.tombstones: set[str] = set()
         self.logs: dict[tuple[str, launch_pb2.LogStream.ValueType], bytes] = {}
@@ -166,6 +167,22 @@ class FakeCoordinator(launch_pb2_grpc.LaunchServiceServicer, fleet_pb2_grpc.Flee
         if run is None:
             context.abort(grpc.StatusCode.NOT_FOUND, f"run {request.run_id} is not known")
         return launch_pb2.GetRunResponse(run=run, events=self.events.get(request.run_id, []))
+
+    def ExplainRun(
+        self, request: launch_pb2.ExplainRunRequest, context: grpc.ServicerContext
+    ) -> launch_pb2.ExplainRunResponse:
+        self._enter("ExplainRun", request, context)
+        if request.run_id not in self.runs:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"run {request.run_id} is not known")
+        return launch_pb2.ExplainRunResponse(explanation=self.explanations.get(request.run_id))
+
+    def ExplainLaunch(
+        self, request: launch_pb2.ExplainLaunchRequest, context: grpc.ServicerContext
+    ) -> launch_pb2.ExplainLaunchResponse:
+        self._enter("ExplainLaunch", request, context)
+        if request.job_snapshot_id and request.job_snapshot_id not in self.snapshots:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"snapshot {request.job_snapshot_id} is not held here")
+        return launch_pb2.ExplainLaunchResponse(explanation=self.explanations.get(request.job))
 
     def ListRuns(
         self, request: launch_pb2.ListRunsRequest, context: grpc.ServicerContext

@@ -38,7 +38,7 @@ from runyard.client.errors import (
 )
 from runyard.client.health import Health
 from runyard.client.reports import ReportFollower
-from runyard.client.requests import RunMatch, attempt_key
+from runyard.client.requests import RunMatch, ThoughtLaunch, attempt_key
 
 __all__ = [
     "DEFAULT_ADDRESS",
@@ -66,6 +66,7 @@ __all__ = [
     "RunMatch",
     "RunNotFound",
     "RunyardError",
+    "ThoughtLaunch",
     "UnixSocket",
     "attempt_key",
     "is_local",

@@ -24,7 +24,9 @@ from runyard.client.requests import (
     STREAM_TIMEOUT_SECONDS,
     RunMatch,
     RunPages,
+    ThoughtLaunch,
     drain_request,
+    explain_launch_request,
     launch_request,
     launched_run,
     logs_request,
@@ -32,7 +34,7 @@ from runyard.client.requests import (
     run_filter,
     snapshot_missing,
 )
-from runyard.v1 import fleet_pb2, launch_pb2, run_pb2
+from runyard.v1 import fleet_pb2, launch_pb2, placement_pb2, run_pb2
 from runyard.v1.fleet_pb2_grpc import FleetServiceStub
 from runyard.v1.launch_pb2_grpc import LaunchServiceStub
 
@@ -112,6 +114,20 @@ class AsyncClient:
         """See `Client.get_run`."""
         request = launch_pb2.GetRunRequest(run_id=run_id)
         return await self._call("GetRun", self._connection().launch.GetRun, request, timeout)
+
+    async def explain_run(self, run_id: str, timeout: float | None = None) -> placement_pb2.Explanation:
+        """See `Client.explain_run`."""
+        request = launch_pb2.ExplainRunRequest(run_id=run_id)
+        stub = self._connection().launch.ExplainRun
+        return (await self._call("ExplainRun", stub, request, timeout)).explanation
+
+    async def explain_launch(
+        self, *, timeout: float | None = None, **launch: Unpack[ThoughtLaunch]
+    ) -> placement_pb2.Explanation:
+        """See `Client.explain_launch`."""
+        request = explain_launch_request(launch)
+        stub = self._connection().launch.ExplainLaunch
+        return (await self._call("ExplainLaunch", stub, request, timeout)).explanation
 
     async def list_runs(
         self, *, limit: int | None = None, timeout: float | None = None, **match: Unpack[RunMatch]

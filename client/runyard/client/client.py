@@ -22,7 +22,9 @@ from runyard.client.requests import (
     STREAM_TIMEOUT_SECONDS,
     RunMatch,
     RunPages,
+    ThoughtLaunch,
     drain_request,
+    explain_launch_request,
     launch_request,
     launched_run,
     logs_request,
@@ -30,7 +32,7 @@ from runyard.client.requests import (
     run_filter,
     snapshot_missing,
 )
-from runyard.v1 import fleet_pb2, launch_pb2, run_pb2
+from runyard.v1 import fleet_pb2, launch_pb2, placement_pb2, run_pb2
 from runyard.v1.fleet_pb2_grpc import FleetServiceStub
 from runyard.v1.launch_pb2_grpc import LaunchServiceStub
 
@@ -152,6 +154,34 @@ class Client:
         """
         request = launch_pb2.GetRunRequest(run_id=run_id)
         return self._call("GetRun", self._connection().launch.GetRun, request, timeout)
+
+    def explain_run(self, run_id: str, timeout: float | None = None) -> placement_pb2.Explanation:
+        """Says why a run is where it is, or what it waits for.
+
+        Raises:
+            RunNotFound: The coordinator has never had it.
+        """
+        request = launch_pb2.ExplainRunRequest(run_id=run_id)
+        stub = self._connection().launch.ExplainRun
+        return self._call("ExplainRun", stub, request, timeout).explanation
+
+    def explain_launch(
+        self, *, timeout: float | None = None, **launch: Unpack[ThoughtLaunch]
+    ) -> placement_pb2.Explanation:
+        """Says where a launch would go now. Changes nothing.
+
+        Args:
+            timeout: Seconds for the call. None: the client's.
+            **launch: What would be launched.
+
+        Raises:
+            InvalidRequest: A tag cannot be understood.
+            LaunchRefused: The launch would be refused.
+            NotFound: The coordinator does not hold the job snapshot.
+        """
+        request = explain_launch_request(launch)
+        stub = self._connection().launch.ExplainLaunch
+        return self._call("ExplainLaunch", stub, request, timeout).explanation
 
     def list_runs(
         self, *, limit: int | None = None, timeout: float | None = None, **match: Unpack[RunMatch]

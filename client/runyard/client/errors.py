@@ -141,7 +141,9 @@ _BY_CODE: dict[grpc.StatusCode, type[_Answered]] = {
 _BY_METHOD: dict[tuple[str, grpc.StatusCode], type[_Answered]] = {
     ("LaunchRun", grpc.StatusCode.FAILED_PRECONDITION): LaunchRefused,
     ("LaunchRun", grpc.StatusCode.ABORTED): LaunchRefused,
+    ("ExplainLaunch", grpc.StatusCode.FAILED_PRECONDITION): LaunchRefused,
     ("GetRun", grpc.StatusCode.NOT_FOUND): RunNotFound,
+    ("ExplainRun", grpc.StatusCode.NOT_FOUND): RunNotFound,
     ("TerminateRun", grpc.StatusCode.NOT_FOUND): RunNotFound,
     ("ReadLogs", grpc.StatusCode.NOT_FOUND): RunNotFound,
     ("GetNode", grpc.StatusCode.NOT_FOUND): NodeNotFound,

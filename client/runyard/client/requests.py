@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, TypedDict
 
 from google.protobuf.duration_pb2 import Duration
@@ -67,6 +67,33 @@ class RunMatch(TypedDict, total=False):
 def run_filter(match: RunMatch) -> launch_pb2.RunFilter:
     """Writes down which runs are meant."""
     return launch_pb2.RunFilter(**match)
+
+
+class ThoughtLaunch(TypedDict, total=False):
+    """A launch that is only thought of. What is absent or empty is not known.
+
+    Keys:
+        deployment: Name of the Dagster deployment.
+        job: Name of the job; `__ASSET_JOB` for assets that belong to none.
+        location: Name of the code location.
+        repository: Name of the repository in it.
+        tags: Tags of the run.
+        job_snapshot_id: Dagster's ID of a job snapshot that the coordinator holds; its op tags count.
+        step_keys: Only these steps would run. None at all: those of the whole snapshot.
+    """
+
+    deployment: str
+    job: str
+    location: str
+    repository: str
+    tags: Mapping[str, str]
+    job_snapshot_id: str
+    step_keys: Iterable[str]
+
+
+def explain_launch_request(launch: ThoughtLaunch) -> launch_pb2.ExplainLaunchRequest:
+    """Writes down the launch that is thought of."""
+    return launch_pb2.ExplainLaunchRequest(**launch)
 
 
 class RunPages:
