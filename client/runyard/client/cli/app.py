@@ -12,6 +12,7 @@ from runyard.client.cli import (
     dev_command,
     doctor_command,
     node_commands,
+    route_commands,
     run_commands,
 )
 from runyard.client.cli.exit_codes import EXIT_CODES_HELP, ExitCode, exit_code_of
@@ -30,6 +31,7 @@ app = typer.Typer(
 app.add_typer(run_commands.app, name="run")
 app.add_typer(node_commands.app, name="node")
 app.add_typer(cluster_commands.app, name="cluster")
+app.add_typer(route_commands.app, name="route")
 dev_command.register(app)
 doctor_command.register(app)
 daemon_commands.register(app)

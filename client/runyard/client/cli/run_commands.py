@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from runyard.client.cli.exit_codes import CommandFailed
+from runyard.client.cli.explanation import print_explanation
 from runyard.client.cli.json_output import to_json
 from runyard.client.cli.options import AddressOption, InsecureOption, Output, OutputOption, Settings
 from runyard.client.cli.run_ids import SHORTEST_PREFIX, resolve_run_id
@@ -23,7 +24,9 @@ from runyard.client.client import Client
 from runyard.client.errors import CoordinatorUnreachable, ResourceExhausted, RunNotFound
 from runyard.v1 import launch_pb2, run_pb2
 
-app = typer.Typer(help="List, show, read and stop runs.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="List, show, explain, read and stop runs.", no_args_is_help=True, rich_markup_mode=None
+)
 
 RunArgument = Annotated[
     str,
@@ -104,6 +107,24 @@ def show_run(
         typer.echo(to_json(response))
     else:
         print_run(response)
+
+
+@app.command("explain")
+def explain_run(
+    context: typer.Context,
+    run: RunArgument,
+    output: OutputOption = None,
+    address: AddressOption = None,
+    insecure: InsecureOption = False,
+) -> None:
+    """Say why a run is where it is, or what it waits for."""
+    settings = Settings.of(context, address, insecure, output)
+    with settings.client() as client:
+        explanation = client.explain_run(resolve_run_id(client, run))
+    if settings.output is Output.JSON:
+        typer.echo(to_json(explanation))
+    else:
+        print_explanation(explanation)
 
 
 @app.command("logs")

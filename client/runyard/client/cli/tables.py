@@ -11,6 +11,7 @@ from rich.table import Table
 
 from runyard.client.cli import words
 from runyard.client.cli.json_output import enum_word
+from runyard.client.requirement_words import in_one_line
 from runyard.v1 import fleet_pb2, launch_pb2, run_pb2
 
 # Wide enough for any line when nobody reads on a terminal: pipes get whole lines.
@@ -52,6 +53,9 @@ def print_run(response: launch_pb2.GetRunResponse) -> None:
         "state": words.run_state(run),
         "message": escape(_message(run)),
         "node": escape(f"{run.node} in cluster {run.cluster}" if run.node else ""),
+        "placed because": escape(run.placed_because),
+        "asks for": escape(in_one_line(run.requirements) if run.HasField("requirements") else ""),
+        "rule": escape(run.rule),
         "attempt": f"{run.attempt} (resume {run.resume_number})" if run.resume_number else str(run.attempt),
         "pid": str(run.pid or ""),
         "launched": _moment(run.launched_at, now),
