@@ -24,7 +24,9 @@ def explain_launch(
     job: Annotated[str, typer.Option(metavar="JOB", help="Name of the job; __ASSET_JOB for ad-hoc assets.")],
     location: Annotated[str, typer.Option(metavar="NAME", help="Code location of the job.")] = "",
     repository: Annotated[str, typer.Option(metavar="NAME", help="Repository of the job.")] = "",
-    deployment: Annotated[str, typer.Option(metavar="NAME", help="Dagster deployment that launches.")] = "",
+    deployment: Annotated[
+        str, typer.Option(metavar="NAME", help="Dagster deployment that launches.")
+    ] = "default",
     tag: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Tag of the run. May be repeated.")
     ] = None,
