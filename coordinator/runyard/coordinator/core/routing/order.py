@@ -51,7 +51,7 @@ def open_count(route: Route, waited: float) -> int:
     """How many clusters, from the front of the order, are open to a run that has waited so many seconds."""
     if not _opens_by_and_by(route):
         return len(route.clusters)
-    return sum(place * route.spill_after <= waited for place in range(len(route.clusters)))
+    return sum(place * route.spill_after <= max(waited, 0.0) for place in range(len(route.clusters)))
 
 
 def next_opening(route: Route, waited: float) -> float | None:

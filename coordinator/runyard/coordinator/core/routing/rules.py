@@ -35,7 +35,7 @@ class Route:
     Attributes:
         rule: Name of the rule that gave it; empty: none did.
         clusters: The clusters in the rule's order; empty: any.
-        spill_after: Seconds for which a run waits for a cluster before the next one opens to it; 0: all are open.
+        spill_after: Seconds that a run waits for a cluster before the next one opens to it; 0: all are open.
         closed: Why the run must not be placed at all for now; empty: it may.
     """
 
@@ -49,19 +49,23 @@ class Route:
 ANYWHERE: Final = Route()
 
 
+Globs = tuple[str, ...]
+"""Patterns with `*`, `?` and `[abc]`, of which any may match; none at all: whatever there is will do."""
+
+
 @dataclass(frozen=True)
 class Match:
-    """Which runs a rule is for; every glob must match, and an empty one does.
+    """Which runs a rule is for; every field must match.
 
     Attributes:
-        tags: Pairs of tag name and glob; the run must have the tag.
+        tags: By name of the tag, in the order of the names; the run must have the tag.
     """
 
-    job: str = ""
-    code_location: str = ""
-    repository: str = ""
-    deployment: str = ""
-    tags: tuple[tuple[str, str], ...] = ()
+    job: Globs = ()
+    code_location: Globs = ()
+    repository: Globs = ()
+    deployment: Globs = ()
+    tags: tuple[tuple[str, Globs], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,77 @@
+"""Which rule a run falls under."""
+
+import re
+from collections.abc import Iterable, Sequence
+from fnmatch import translate
+from functools import lru_cache
+from typing import Final
+
+from runyard.coordinator.core.model import Launch
+from runyard.coordinator.core.routing.rules import Globs, Match, Rule
+
+_SPECIAL: Final = re.compile(r"[*?[]")
+
+
+def first_match(rules: Iterable[Rule], launch: Launch) -> Rule | None:
+    """The first rule that is for this run, or None."""
+    return next((rule for rule in rules if fits(rule.match, launch)), None)
+
+
+def fits(match: Match, launch: Launch) -> bool:
+    """True if the run is one of those that are meant. Upper and lower case differ."""
+    return (
+        _any_fits(match.job, launch.job)
+        and _any_fits(match.code_location, launch.location)
+        and _any_fits(match.repository, launch.repository)
+        and _any_fits(match.deployment, launch.deployment)
+        and all(
+            name in launch.spec.tags and _any_fits(globs, launch.spec.tags[name])
+            for name, globs in match.tags
+        )
+    )
+
+
+def overshadowing(rules: Sequence[Rule]) -> list[tuple[int, int]]:
+    """Pairs of places in the list: a rule that no run can reach, and the earlier one that takes them all.
+
+    Finds the plain cases: a catch-all, the same globs again, a name that an earlier glob matches.
+    """
+    found = []
+    for place, rule in enumerate(rules):
+        for earlier in range(place):
+            if _covers(rules[earlier].match, rule.match):
+                found.append((place, earlier))
+                break
+    return found
+
+
+def _any_fits(globs: Globs, text: str) -> bool:
+    return not globs or any(_pattern(glob).match(text) for glob in globs)
+
+
+@lru_cache(maxsize=10_000)
+def _pattern(glob: str) -> re.Pattern[str]:
+    # Python's fnmatch remembers too few patterns for a long list of rules.
+    return re.compile(translate(glob))
+
+
+def _covers(wide: Match, narrow: Match) -> bool:
+    tags = dict(narrow.tags)
+    return (
+        _all_within(narrow.job, wide.job)
+        and _all_within(narrow.code_location, wide.code_location)
+        and _all_within(narrow.repository, wide.repository)
+        and _all_within(narrow.deployment, wide.deployment)
+        and all(name in tags and _all_within(tags[name], globs) for name, globs in wide.tags)
+    )
+
+
+def _all_within(narrow: Globs, wide: Globs) -> bool:
+    """True if whatever fits the one surely fits the other."""
+    return not wide or all(any(_within(each, glob) for glob in wide) for each in narrow or ("*",))
+
+
+def _within(narrow: str, wide: str) -> bool:
+    if narrow == wide or not wide.strip("*"):
+        return True
+    return not _SPECIAL.search(narrow) and _pattern(wide).match(narrow) is not None
