@@ -7,16 +7,12 @@ from typing import Any
 import yaml
 
 from runyard.client.address import parse_address
+from runyard.client.cli.doctor_waiting import examine_waiting
 from runyard.client.cli.findings import Finding, ok, problem, warning
 from runyard.client.errors import RunyardError
 
 LAUNCHER_MODULE = "runyard.launcher"
 LAUNCHER_CLASS = "RunyardRunLauncher"
-
-# dagster/_core/instance/__init__.py, run_monitoring_start_timeout_seconds.
-_DAGSTER_START_TIMEOUT_SECONDS = 180
-# A run may wait that long for a free node, and still be well.
-_PATIENT_START_TIMEOUT_SECONDS = 600
 
 
 def launcher_yaml(address: str) -> str:
@@ -52,7 +48,7 @@ def examine_dagster(home: Path, address: str) -> Iterator[Finding]:
         yield problem("dagster.yaml", f"{path} holds no settings", "Write `name: value` lines")
         return
     yield from _examine_launcher(settings.get("run_launcher"), address)
-    yield from _examine_monitoring(settings.get("run_monitoring"))
+    yield examine_waiting(settings.get("run_monitoring"), _config(settings.get("run_launcher")))
 
 
 def _examine_launcher(launcher: object, address: str) -> Iterator[Finding]:
@@ -62,7 +58,12 @@ def _examine_launcher(launcher: object, address: str) -> Iterator[Finding]:
         remedy = f"Write into dagster.yaml:\n{launcher_yaml(address)}"
         yield problem("run launcher", f"is {other}, not Runyard's", remedy.rstrip())
         return
-    yield _launcher_settings(launcher.get("config") or {}, address)
+    yield _launcher_settings(_config(launcher), address)
+
+
+def _config(launcher: object) -> dict[str, Any]:
+    config = launcher.get("config") if isinstance(launcher, dict) else None
+    return config if isinstance(config, dict) else {}
 
 
 def _launcher_settings(config: dict[str, Any], address: str) -> Finding:
@@ -94,18 +95,3 @@ def _launcher_settings(config: dict[str, Any], address: str) -> Finding:
             f"Check that one with: runyard doctor --address {dialled}",
         )
     return ok("run launcher", f"{LAUNCHER_MODULE}.{LAUNCHER_CLASS}, at {dialled}")
-
-
-def _examine_monitoring(monitoring: object) -> Iterator[Finding]:
-    if not isinstance(monitoring, dict) or not monitoring.get("enabled"):
-        yield ok("run monitoring", "off: Runyard's reporter tells Dagster of dead workers by itself")
-        return
-    seconds = monitoring.get("start_timeout_seconds", _DAGSTER_START_TIMEOUT_SECONDS)
-    if isinstance(seconds, int) and 0 < seconds < _PATIENT_START_TIMEOUT_SECONDS:
-        yield warning(
-            "run monitoring",
-            f"start_timeout_seconds is {seconds}: Dagster fails a run that waits longer for a free node",
-            "Set it above the longest wait that you expect, for example 3600",
-        )
-    else:
-        yield ok("run monitoring", "on, and patient with runs that wait for a node")
