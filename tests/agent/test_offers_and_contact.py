@@ -20,7 +20,7 @@ from runyard.agent.drivers.fake import FakeDriver
 from runyard.agent.records import SpecRecord
 from runyard.agent.rundir import Key, RunDirectories, RunDirectory
 from runyard.agent.shell import Shell
-from runyard.v1 import run_pb2
+from runyard.v1 import placement_pb2, run_pb2
 
 NewAgent = Callable[..., Agent]
 
@@ -109,7 +109,7 @@ async def test_a_disk_that_is_slower_than_the_offer_leaves_the_attempt_for_the_n
     launch = run_pb2.LaunchSpec(
         run_id=KEY.run_id,
         kind=run_pb2.LAUNCH_KIND_EXECUTE,
-        requirements=run_pb2.Requirements(driver="fake"),
+        requirements=placement_pb2.Requirements(driver="fake"),
     )
     await shell.open()
     working = asyncio.create_task(shell.run())

@@ -18,7 +18,7 @@ from runyard.agent.core.model import AttemptKey
 from runyard.agent.drivers.fake import FakeDriver, FakeRun
 from runyard.agent.rundir import NoRoom, RunDirectories, RunDirectory
 from runyard.agent.shell import Shell
-from runyard.v1 import agent_pb2, run_pb2
+from runyard.v1 import agent_pb2, placement_pb2, run_pb2
 
 RUN_ID = "00000000-0000-4000-8000-000000000001"
 KEY = AttemptKey(RUN_ID, 0)
@@ -65,7 +65,7 @@ class Agent:
             kind=run_pb2.LAUNCH_KIND_EXECUTE,
             deployment="shop",
             code_origin=run_pb2.CodeOrigin(location="shop.py", job="orders"),
-            requirements=run_pb2.Requirements(driver=driver),
+            requirements=placement_pb2.Requirements(driver=driver),
             **fields,
         )
         await self.shell.offer(key, spec, start_by=procfs.boottime() + within)

@@ -11,7 +11,7 @@ from runyard.agent.config import AgentSettings
 from runyard.agent.core.model import LaunchIdentity
 from runyard.agent.records import SpecRecord
 from runyard.agent.specs import UnusableLaunch, spec_record
-from runyard.v1 import run_pb2
+from runyard.v1 import placement_pb2, run_pb2
 
 RUN_ID = "00000000-0000-4000-8000-000000000001"
 IDENTITY = LaunchIdentity(resume_number=2, deployment="shop", job="orders", location="shop.py")
@@ -126,4 +126,4 @@ def test_launch_can_be_told_again_from_the_record() -> None:
 
 @pytest.mark.parametrize(("asked", "expected"), [("", "process"), ("docker", "docker")])
 def test_driver_is_the_one_asked_for_or_process(asked: str, expected: str) -> None:
-    assert record(launch(requirements=run_pb2.Requirements(driver=asked))).driver == expected
+    assert record(launch(requirements=placement_pb2.Requirements(driver=asked))).driver == expected

@@ -13,8 +13,8 @@ from runyard.agent.session import Refused
 from runyard.client.service.command import run_service, service_parser
 
 
-class _Label(argparse.Action):
-    """Gathers `--label KEY=VALUE` in one mapping."""
+class _Pair(argparse.Action):
+    """Gathers options of the form KEY=VALUE in one mapping."""
 
     def __call__(
         self, parser: object, given: argparse.Namespace, text: object, option: object = None
@@ -22,7 +22,7 @@ class _Label(argparse.Action):
         key, equals, value = str(text).partition("=")
         if not equals:
             raise argparse.ArgumentError(self, f"{text!r} is not of the form KEY=VALUE")
-        given.labels = {**(given.labels or {}), key: value}
+        setattr(given, self.dest, {**(getattr(given, self.dest) or {}), key: value})
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -34,7 +34,21 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--cluster", metavar="NAME", help="pool of nodes that this one belongs to")
     parser.add_argument("--slots", type=int, metavar="N", help="how many runs may be live at once")
     parser.add_argument(
-        "--label", dest="labels", action=_Label, metavar="KEY=VALUE", help="may be given many times"
+        "--label", dest="labels", action=_Pair, metavar="KEY=VALUE", help="may be given many times"
+    )
+    parser.add_argument(
+        "--resource",
+        dest="resources",
+        action=_Pair,
+        metavar="NAME=AMOUNT",
+        help="what the node has, such as cpu=8, memory=32Gi, gpu=2 or licenses=3; may be given many times",
+    )
+    parser.add_argument(
+        "--taint",
+        dest="taints",
+        action="append",
+        metavar="KEY[=VALUE]",
+        help="keeps away runs that do not tolerate it; may be given many times",
     )
     return parser
 

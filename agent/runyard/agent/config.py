@@ -1,7 +1,7 @@
 """The agent's settings."""
 
-import os
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import Field, field_validator
@@ -10,6 +10,7 @@ from runyard.client.address import DEFAULT_ADDRESS, parse_address, require_local
 from runyard.client.errors import InvalidAddress
 from runyard.client.service.command import ServiceSettings
 from runyard.client.service.names import LABEL_KEY, LABEL_VALUE, NAME
+from runyard.client.service.quantities import parse_quantity
 
 INHERITED = (
     "DAGSTER_HOME",
@@ -45,8 +46,17 @@ class AgentSettings(ServiceSettings):
     labels: dict[str, str] = Field(default_factory=dict)
     """What runs may ask for."""
 
-    slots: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=0, le=10_000)
-    """How many runs may be live at once. The number of cores by default."""
+    slots: int | None = Field(default=None, ge=0, le=10_000)
+    """How many runs may be live at once. By default one for each core, or what the node's cluster takes."""
+
+    resources: dict[str, int] = Field(default_factory=dict)
+    """What the node has, instead of what is found (`cpu`, `memory`, `gpu`), and further things to count."""
+
+    reserved: dict[str, int] = Field(default_factory=dict)
+    """What of that is kept back for the system. By default a twentieth of found memory, 1Gi at most."""
+
+    taints: tuple[str, ...] = ()
+    """Keep away runs that do not tolerate them: `key` or `key=value`."""
 
     state_directory: Path = Path("/var/lib/runyard/agent")
     """Where run directories are kept. One agent at a time."""
@@ -118,6 +128,24 @@ class AgentSettings(ServiceSettings):
                     f"value {value!r} of {key!r} must be letters, digits and ._:/+@=-, 128 at most"
                 )
         return labels
+
+    @field_validator("resources", "reserved", mode="before")
+    @classmethod
+    def _amounts(cls, value: object) -> object:
+        if not isinstance(value, Mapping):
+            return value
+        if "slots" in value:
+            raise ValueError("slots have a setting of their own: write `slots: 4` beside this one")
+        return {str(name): parse_quantity(str(name), amount) for name, amount in value.items()}
+
+    @field_validator("taints")
+    @classmethod
+    def _taints(cls, taints: tuple[str, ...]) -> tuple[str, ...]:
+        for taint in taints:
+            key, _, value = taint.partition("=")
+            if not NAME.fullmatch(key) or not LABEL_VALUE.fullmatch(value):
+                raise ValueError(f"{taint!r} must be `key` or `key=value`, of the letters that labels have")
+        return tuple(sorted(set(taints)))
 
     def require_safe(self) -> None:
         """Raises `InsecureAddress` if the coordinator is elsewhere and the user has not consented."""

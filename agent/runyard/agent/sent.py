@@ -1,4 +1,4 @@
-"""When the messages of one session were sent: from then on both offers and contacts count."""
+"""What was sent in one session: each message's time, from which assignments and contacts count; the offer."""
 
 from collections import OrderedDict
 
@@ -6,6 +6,7 @@ import structlog
 
 from runyard.agent import procfs
 from runyard.agent.contact import ContactFile
+from runyard.agent.offer import Offer
 
 HELLO = 0
 """Stands for Hello where heartbeats have their sequence."""
@@ -49,3 +50,26 @@ class SentMessages:
         """When an offer ends that holds for so long from the sending of a message; 0 if that is forgotten."""
         at = self._times.get(sequence)
         return 0.0 if at is None else at + seconds
+
+
+class SentOffer:
+    """What the node offers, as far as the coordinator was told. A change is repeated until it was heard.
+
+    Args:
+        offer: As Hello has it.
+    """
+
+    def __init__(self, offer: Offer) -> None:
+        self._offer = offer
+        self._since = HELLO
+        self._heard = HELLO
+
+    def to_tell(self, sequence: int, offer: Offer) -> Offer | None:
+        """The offer for the heartbeat with that sequence, or None if the coordinator has it."""
+        if offer != self._offer:
+            self._offer, self._since = offer, sequence
+        return offer if self._since > self._heard else None
+
+    def was_heard(self, sequence: int) -> None:
+        """The coordinator has taken the heartbeat."""
+        self._heard = max(self._heard, sequence)

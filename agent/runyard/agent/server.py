@@ -10,6 +10,7 @@ from runyard.agent.config import AgentSettings
 from runyard.agent.drivers.base import Driver
 from runyard.agent.drivers.process import ProcessDriver
 from runyard.agent.installation import Installation
+from runyard.agent.offer import Offering
 from runyard.agent.procfs import boot_id
 from runyard.agent.racing import until_first_ends
 from runyard.agent.rundir import RunDirectories
@@ -50,14 +51,19 @@ async def _work(settings: AgentSettings, identity: Identity, asked: asyncio.Even
     drivers: dict[str, Driver] = {}
     shell = Shell(settings, RunDirectories(settings.state_directory), drivers)
     drivers["process"] = ProcessDriver(shell.directories, shell.on_change)
+    offering = Offering(settings, drivers)
     try:
         await shell.open()
-        log.info("working", node=settings.node_id, cluster=settings.cluster, slots=settings.slots)
+        await offering.open()
+        log.info("working", node=settings.node_id, cluster=settings.cluster)
         leaving = asyncio.Event()
         departure = asyncio.create_task(_depart(settings, shell, asked, leaving))
         try:
             await until_first_ends(
-                shell.run(), shell.tidy(), stay_in_session(settings, identity, shell, leaving)
+                shell.run(),
+                shell.tidy(),
+                offering.keep(),
+                stay_in_session(settings, identity, shell, offering, leaving),
             )
         finally:
             departure.cancel()

@@ -16,11 +16,12 @@ from runyard.agent.contact import ContactFile
 from runyard.agent.core.model import AttemptKey
 from runyard.agent.facts import node_facts, node_load
 from runyard.agent.installation import Installation
+from runyard.agent.offer import Offer, Offering
 from runyard.agent.racing import until_first_ends
-from runyard.agent.sent import HELLO, SentMessages
+from runyard.agent.sent import HELLO, SentMessages, SentOffer
 from runyard.agent.shell import Shell
 from runyard.agent.transfers import Transfers
-from runyard.agent.wire import facts_of, load_of
+from runyard.agent.wire import facts_of, load_of, offer_of
 from runyard.client.channel import open_aio_channel
 from runyard.client.service.failpoints import failpoint
 from runyard.v1 import agent_pb2, agent_pb2_grpc
@@ -76,10 +77,12 @@ class Identity:
 class Session:
     """One period of unbroken contact."""
 
-    def __init__(self, settings: AgentSettings, identity: Identity, shell: Shell) -> None:
+    def __init__(self, settings: AgentSettings, identity: Identity, shell: Shell, offering: Offering) -> None:
         self._settings = settings
         self._identity = identity
         self._shell = shell
+        self._offering = offering
+        self._sent_offer = SentOffer(offering.current)
         self._requests: asyncio.Queue[agent_pb2.SessionRequest | None] = asyncio.Queue()
         self._last_ack = time.monotonic()
         self._sent = SentMessages(ContactFile(settings.state_directory))
@@ -109,7 +112,9 @@ class Session:
             usages = await self._shell.usages()
             # Nothing may come between: Hello is the first message, and reports are what changed after it.
             self._sent.note(HELLO)
-            self.put(agent_pb2.SessionRequest(hello=self._hello(self._shell.statuses(usages))))
+            offer, attempts = self._offering.current, self._shell.statuses(usages)
+            self._sent_offer = SentOffer(offer)
+            self.put(agent_pb2.SessionRequest(hello=self._hello(offer, attempts)))
             with self._shell.reporting_to(self):
                 welcome = await self._welcome(call)
                 await self._stay(call, welcome, transfers, leaving)
@@ -125,7 +130,7 @@ class Session:
         while (message := await self._requests.get()) is not None:
             yield message
 
-    def _hello(self, attempts: list[agent_pb2.AttemptStatus]) -> agent_pb2.Hello:
+    def _hello(self, offer: Offer, attempts: list[agent_pb2.AttemptStatus]) -> agent_pb2.Hello:
         settings = self._settings
         return agent_pb2.Hello(
             node_id=settings.node_id,
@@ -135,9 +140,7 @@ class Session:
             boot_id=self._identity.boot_id,
             protocol_min=PROTOCOL,
             protocol_max=PROTOCOL,
-            labels=settings.labels,
-            drivers=list(self._shell.drivers),
-            slots=settings.slots,
+            offer=offer_of(offer),
             facts=facts_of(node_facts()),
             attempts=attempts,
             last_epoch=self._identity.installation.last_epoch,
@@ -205,6 +208,7 @@ class Session:
         holdings = self._shell.holdings
         match response.WhichOneof("message"):
             case "heartbeat_ack":
+                self._sent_offer.was_heard(response.heartbeat_ack.sequence)
                 await self._heard(response.heartbeat_ack.sequence)
             case "assign":
                 assign = response.assign
@@ -235,7 +239,10 @@ class Session:
             load = load_of(await asyncio.to_thread(node_load, self._shell.directories.state))
             attempts = self._shell.statuses(await self._shell.usages())
             self._sent.note(sequence)
-            beat = agent_pb2.Heartbeat(sequence=sequence, load=load, attempts=attempts)
+            news = self._sent_offer.to_tell(sequence, self._offering.current)
+            beat = agent_pb2.Heartbeat(
+                sequence=sequence, load=load, attempts=attempts, offer=offer_of(news) if news else None
+            )
             self.put(agent_pb2.SessionRequest(heartbeat=beat))
             await asyncio.sleep(interval * random.uniform(0.9, 1.1))
 
@@ -270,7 +277,7 @@ async def _why_ended(call: _Call) -> str:
 
 
 async def stay_in_session(
-    settings: AgentSettings, identity: Identity, shell: Shell, leaving: asyncio.Event
+    settings: AgentSettings, identity: Identity, shell: Shell, offering: Offering, leaving: asyncio.Event
 ) -> None:
     """Holds one session after the other until the agent leaves.
 
@@ -280,7 +287,7 @@ async def stay_in_session(
     ever_welcomed = False
     failures = 0
     while not leaving.is_set():
-        session = Session(settings, identity, shell)
+        session = Session(settings, identity, shell, offering)
         pause: float | None = None
         try:
             await _one_session(session, settings, leaving)

@@ -2,13 +2,13 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict
 
 from google.protobuf.duration_pb2 import Duration
 
 from runyard.agent.config import AgentSettings
 from runyard.agent.core.model import LaunchIdentity
 from runyard.agent.drivers.process import worker_command
+from runyard.agent.identities import identity_record
 from runyard.agent.records import SpecRecord
 from runyard.v1 import run_pb2
 
@@ -53,7 +53,7 @@ def spec_record(
         cwd=origin.working_directory or settings.working_directory,
         grace_seconds=_seconds(policies.grace) if policies.HasField("grace") else DEFAULT_GRACE,
         worker_args=spec.worker_args,
-        identity=asdict(identity),
+        identity=identity_record(identity),
         driver=spec.requirements.driver or "process",
         stop_after=_seconds(policies.stop_after) if policies.HasField("stop_after") else None,
     )

@@ -15,7 +15,8 @@ from runyard.agent.core.model import (
     Stopping,
 )
 from runyard.agent.facts import NodeFacts, NodeLoad, WorkerUsage
-from runyard.v1 import agent_pb2, fleet_pb2, run_pb2
+from runyard.agent.offer import Offer
+from runyard.v1 import agent_pb2, fleet_pb2, placement_pb2, run_pb2
 
 
 def identity_of(spec: run_pb2.LaunchSpec) -> LaunchIdentity:
@@ -25,6 +26,7 @@ def identity_of(spec: run_pb2.LaunchSpec) -> LaunchIdentity:
         deployment=spec.deployment,
         job=spec.code_origin.job,
         location=spec.code_origin.location,
+        requirements=spec.requirements,
     )
 
 
@@ -42,6 +44,7 @@ def status_of(held: HeldAttempt, usage: WorkerUsage | None = None) -> agent_pb2.
         deployment=held.identity.deployment,
         job=held.identity.job,
         location=held.identity.location,
+        requirements=None if isinstance(phase, Finished) else held.identity.requirements,
     )
 
 
@@ -79,6 +82,19 @@ def _phase_of(phase: AttemptPhase) -> run_pb2.Phase.ValueType:
 def facts_of(facts: NodeFacts) -> fleet_pb2.NodeFacts:
     """What the machine is."""
     return fleet_pb2.NodeFacts(**asdict(facts))
+
+
+def offer_of(offer: Offer) -> placement_pb2.Offer:
+    """What runs may have of the node."""
+    return placement_pb2.Offer(
+        labels=offer.labels,
+        drivers=offer.drivers,
+        taints=offer.taints,
+        resources=offer.resources,
+        reserved=offer.reserved,
+        largest_run=offer.largest_run,
+        gateway=offer.gateway,
+    )
 
 
 def load_of(load: NodeLoad) -> fleet_pb2.NodeLoad:

@@ -3,6 +3,8 @@
 import enum
 from dataclasses import dataclass, field
 
+from runyard.v1 import placement_pb2
+
 
 @dataclass(frozen=True, order=True)
 class AttemptKey:
@@ -49,6 +51,8 @@ class LaunchIdentity:
     deployment: str
     job: str
     location: str
+    requirements: placement_pb2.Requirements = field(default_factory=placement_pb2.Requirements)
+    """What the attempt holds of the node."""
 
 
 UNKNOWN_LAUNCH = LaunchIdentity(resume_number=0, deployment="", job="", location="")

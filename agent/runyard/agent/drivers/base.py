@@ -1,7 +1,8 @@
 """What every driver offers to the agent."""
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 from runyard.agent.core.model import AttemptKey, AttemptPhase, HeldAttempt
 from runyard.agent.facts import WorkerUsage
@@ -12,6 +13,16 @@ OnChange = Callable[[AttemptKey, AttemptPhase], None]
 
 `Finished` is called only when the verdict is on disk.
 """
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What runs may have of the cluster behind a driver, in the units of `runyard.v1.Requirements`."""
+
+    resources: Mapping[str, int]
+    """What all runs together may take; `slots` among it, for without them a cluster takes no run."""
+    largest_run: Mapping[str, int] = field(default_factory=dict)
+    """The most that one run may take, such as its largest machine has. What is not named has no limit."""
 
 
 class Driver(Protocol):
@@ -77,6 +88,19 @@ class Driver(Protocol):
 
     async def close(self) -> None:
         """Stops watching. The workers go on."""
+        ...
+
+
+@runtime_checkable
+class ClusterDriver(Driver, Protocol):
+    """A driver that hands workers to the scheduler of a whole cluster, for which its agent then stands."""
+
+    async def capacity(self) -> Capacity:
+        """What there is at the moment, in use or not. Called after `open`, and every so often.
+
+        Raises:
+            DriverError: The cluster does not tell; what it told last stays true.
+        """
         ...
 
 

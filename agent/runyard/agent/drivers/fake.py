@@ -21,7 +21,7 @@ from runyard.agent.core.model import (
     Starting,
     Stopping,
 )
-from runyard.agent.drivers.base import OnChange, UnknownAttempt
+from runyard.agent.drivers.base import Capacity, OnChange, UnknownAttempt
 from runyard.agent.drivers.outcomes import held_attempt, outcome_of
 from runyard.agent.endings import never_started, stopped_before_start
 from runyard.agent.facts import WorkerUsage
@@ -149,6 +149,24 @@ class FakeDriver:
     def _finish(self, key: AttemptKey, directory: RunDirectory, verdict: ExitRecord) -> None:
         if directory.write_exit(verdict):
             self._on_change(key, Finished(outcome_of(verdict, directory.stderr)))
+
+
+class FakeClusterDriver(FakeDriver):
+    """Plays a whole cluster, which grows and shrinks as `now` is set."""
+
+    def __init__(
+        self,
+        directories: RunDirectories,
+        on_change: OnChange,
+        capacity: Capacity,
+        script: Callable[[AttemptKey], FakeRun] = lambda key: FakeRun(),
+    ) -> None:
+        super().__init__(directories, on_change, script)
+        self.now = capacity
+
+    async def capacity(self) -> Capacity:
+        """As it was set. See `ClusterDriver.capacity`."""
+        return self.now
 
 
 async def _play_stop(run: FakeRun, stop: StopRequest) -> ExitRecord:

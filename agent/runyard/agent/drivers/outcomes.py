@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from runyard.agent.core.model import (
+    UNKNOWN_LAUNCH,
     Accepted,
     AttemptKey,
     AttemptPhase,
     Finished,
     HeldAttempt,
-    LaunchIdentity,
     Outcome,
     OutcomeKind,
     Running,
@@ -16,8 +16,9 @@ from runyard.agent.core.model import (
     Stopping,
 )
 from runyard.agent.drivers.survey import Ended, Orphaned, Situation, Untouched, Watched, survey
+from runyard.agent.identities import recorded_identity
 from runyard.agent.logs import read_tail
-from runyard.agent.records import ExitRecord, SpecRecord, UnreadableRecord
+from runyard.agent.records import ExitRecord, UnreadableRecord
 from runyard.agent.rundir import RunDirectory
 
 STDERR_TAIL_BYTES = 8192
@@ -38,17 +39,6 @@ _KINDS = {
 def key_of(directory: RunDirectory) -> AttemptKey:
     """The attempt whose directory this is."""
     return AttemptKey(directory.run_id, directory.attempt)
-
-
-def identity_of(spec: SpecRecord | None) -> LaunchIdentity:
-    """The launch that a spec came from; empty for an attempt that was born finished."""
-    values = spec.identity if spec else {}
-    return LaunchIdentity(
-        resume_number=int(values.get("resume_number", 0)),
-        deployment=str(values.get("deployment", "")),
-        job=str(values.get("job", "")),
-        location=str(values.get("location", "")),
-    )
 
 
 def outcome_of(exit_record: ExitRecord, stderr: Path) -> Outcome:
@@ -75,11 +65,12 @@ def unreadable(error: UnreadableRecord) -> Outcome:
 def held_attempt(directory: RunDirectory) -> HeldAttempt:
     """An attempt as its run directory has it, at this moment."""
     try:
-        identity = identity_of(directory.read_spec())
+        spec = directory.read_spec()
         phase = phase_of(directory, survey(directory))
     except UnreadableRecord as error:
-        return HeldAttempt(key_of(directory), identity_of(None), Finished(unreadable(error)))
-    return HeldAttempt(key_of(directory), identity, phase)
+        return HeldAttempt(key_of(directory), UNKNOWN_LAUNCH, Finished(unreadable(error)))
+    # One that was born finished has no spec.
+    return HeldAttempt(key_of(directory), recorded_identity(spec.identity) if spec else UNKNOWN_LAUNCH, phase)
 
 
 def phase_of(directory: RunDirectory, situation: Situation) -> AttemptPhase:

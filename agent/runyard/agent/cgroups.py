@@ -1,0 +1,74 @@
+"""How much of the machine the kernel's control groups leave to this process, and so to its workers."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+_MEMBERSHIP = Path("/proc/self/cgroup")
+_MOUNT = Path("/sys/fs/cgroup")
+_CONTROLLERS = ("cpu", "memory")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the groups allow. None: as much as there is."""
+
+    cpu: int | None
+    """Thousandths of a core."""
+    memory: int | None
+    """Bytes."""
+
+
+def own_limits(membership: Path = _MEMBERSHIP, mount: Path = _MOUNT) -> Limits:
+    """The tightest limits of the groups that this process is in, of version 1 and 2, and of those above them.
+
+    Args:
+        membership: As `/proc/self/cgroup`.
+        mount: Where the hierarchies are, as in `/sys/fs/cgroup`.
+    """
+    try:
+        groups = list(_groups(membership.read_text(), mount))
+    except OSError:
+        return Limits(None, None)
+    return Limits(_tightest(_cpu_of, groups), _tightest(_memory_of, groups))
+
+
+def _groups(membership: str, mount: Path) -> Iterator[Path]:
+    for line in membership.splitlines():
+        _, controllers, path = line.split(":", 2)
+        # A container may see the names that its groups have outside of it: then only the root is there.
+        group = [part for part in path.split("/") if part not in ("", "..")]
+        for root in _roots(controllers, mount):
+            yield from (root.joinpath(*group[:depth]) for depth in range(len(group) + 1))
+
+
+def _roots(controllers: str, mount: Path) -> list[Path]:
+    if not controllers:  # version 2, alone or beside version 1
+        return [mount, mount / "unified"]
+    return [mount / name for name in controllers.split(",") if name in _CONTROLLERS]
+
+
+def _tightest(limit_of: Callable[[Path], int | None], groups: list[Path]) -> int | None:
+    return min((limit for group in groups if (limit := limit_of(group)) is not None), default=None)
+
+
+def _cpu_of(group: Path) -> int | None:
+    version_1 = _words(group / "cpu.cfs_quota_us") + _words(group / "cpu.cfs_period_us")
+    match _words(group / "cpu.max") or version_1:
+        case [quota, period] if quota.isdecimal():
+            return max(1, int(quota) * 1000 // int(period))
+    return None
+
+
+def _memory_of(group: Path) -> int | None:
+    match _words(group / "memory.max") or _words(group / "memory.limit_in_bytes"):
+        case [limit] if limit.isdecimal():
+            return int(limit)
+    return None
+
+
+def _words(file: Path) -> list[str]:
+    try:
+        return file.read_text().split()
+    except OSError:
+        return []
