@@ -63,6 +63,14 @@ def in_bytes(count: int) -> str:
     return f"{size:.1f} GiB"
 
 
+def in_time(seconds: float) -> str:
+    """A span as people write it: `42 s`, `7 min`, `1 h 20 min`."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
 def _ending(outcome: run_pb2.Outcome) -> str:
     if outcome.kind == run_pb2.OUTCOME_KIND_SUCCEEDED:
         return "exited with code 0 and left the run unfinished"

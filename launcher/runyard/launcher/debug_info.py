@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
+from runyard.client.requirement_words import in_one_line
 from runyard.launcher.causes import explain_end, explain_position, in_bytes, outcome_name, phase_name
 from runyard.v1 import launch_pb2, run_pb2
 
@@ -37,6 +38,9 @@ def _table(run: run_pb2.Run) -> list[tuple[str, str]]:
         ("attempt", str(run.attempt)),
         ("cluster", run.cluster),
         ("node", run.node),
+        ("placed because", run.placed_because),
+        ("asks for", in_one_line(run.requirements) if run.HasField("requirements") else ""),
+        ("routing rule", run.rule),
         ("pid", str(run.pid or "")),
         ("stop requested", "yes" if run.stop_requested else ""),
         ("node silent", "yes" if run.unreachable else ""),

@@ -5,12 +5,17 @@ No message may be "Launching a new run worker to resume run": Dagster counts a r
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from dagster import MetadataValue
 from dagster._core.definitions.metadata import RawMetadataValue
 
-from runyard.launcher.causes import explain_end, in_bytes, outcome_name, signal_name, worker_id
+from runyard.client.requirement_words import in_one_line
+from runyard.launcher.causes import explain_end, in_bytes, in_time, outcome_name, signal_name, worker_id
 from runyard.v1 import run_pb2
+
+# A run that waited less, in seconds, was placed at once as far as people are concerned.
+WORTH_TELLING: Final = 1.0
 
 
 @dataclass(frozen=True)
@@ -23,14 +28,15 @@ class EngineEvent:
 
 def launched(run: run_pb2.Run) -> EngineEvent:
     """The coordinator took the run; `run` is its answer."""
-    return EngineEvent(_launch_message(run), _place(run))
+    return EngineEvent(_launch_message(run), {**_place(run), **_placement(run)})
 
 
 def worker_started(run: run_pb2.Run) -> EngineEvent:
     """The worker process exists."""
-    return EngineEvent(
-        f"Worker started on node {run.node} (pid {run.pid}, attempt {run.attempt})", _place(run)
-    )
+    worker = f"Worker started on node {run.node} (pid {run.pid}, attempt {run.attempt})"
+    waited = _waited(run)
+    after = f" after {waited} in the queue" if waited else ""
+    return EngineEvent(f"{worker}{after}{_because(run)}", {**_place(run), **_placement(run)})
 
 
 def worker_ended(run: run_pb2.Run) -> EngineEvent:
@@ -51,9 +57,34 @@ def _launch_message(run: run_pb2.Run) -> str:
     if run.phase == run_pb2.PHASE_FINISHED:
         return f"Runyard did not start the run: its attempt {run.attempt} is already over. {explain_end(run)}"
     if not run.node:
-        reason = run.message or "no node has a free slot"
-        return f"Runyard accepted the run as attempt {run.attempt}; it waits: {reason}"
-    return f"Runyard accepted the run as attempt {run.attempt} on node {run.node} of cluster {run.cluster}"
+        reason = run.message or "no node can take it now"
+        waiting = reason if reason.startswith("waiting") else f"waiting: {reason}"
+        return f"Runyard accepted the run as attempt {run.attempt}, {waiting}"
+    where = f"on node {run.node} of cluster {run.cluster}"
+    return f"Runyard accepted the run as attempt {run.attempt} {where}{_because(run)}"
+
+
+def _because(run: run_pb2.Run) -> str:
+    return f": {run.placed_because.rstrip('.')}" if run.placed_because else ""
+
+
+def _waited(run: run_pb2.Run) -> str:
+    """From the launch until a node was chosen; empty if that is not known, or was at once."""
+    if not (run.HasField("launched_at") and run.HasField("assigned_at")):
+        return ""
+    seconds = (run.assigned_at.ToNanoseconds() - run.launched_at.ToNanoseconds()) / 1e9
+    return in_time(seconds) if seconds >= WORTH_TELLING else ""
+
+
+def _placement(run: run_pb2.Run) -> dict[str, RawMetadataValue]:
+    """What the run asks for, and what became of that."""
+    facts = {
+        "asks for": in_one_line(run.requirements) if run.HasField("requirements") else "",
+        "routing rule": run.rule,
+        "placed because": run.placed_because,
+        "waited": _waited(run),
+    }
+    return {name: MetadataValue.text(fact) for name, fact in facts.items() if fact}
 
 
 def _place(run: run_pb2.Run) -> dict[str, RawMetadataValue]:

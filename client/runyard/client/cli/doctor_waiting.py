@@ -46,8 +46,7 @@ def _unbounded_wait(timeout: int) -> Finding:
         return ok(SUBJECT, f"on; a run that waits for a node longer than {timeout} s is failed by Dagster")
     return warning(
         SUBJECT,
-        f"Dagster fails a run that waits for a node longer than {timeout} s (start_timeout_seconds), "
-        "and does not say for what it waited",
+        f"Dagster fails a run that waits for a node longer than {timeout} s (start_timeout_seconds)",
         f"Set run_launcher.config.max_queue_seconds below {timeout}, so that Runyard ends the wait with its "
         "reason; or start_timeout_seconds above the longest wait that you expect; or let runs wait in "
         "Dagster's own queue, by its limit of concurrent runs",

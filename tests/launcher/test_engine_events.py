@@ -1,0 +1,88 @@
+"""What the event log says of a run's placement."""
+
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from runyard.launcher.engine_events import EngineEvent, launched, worker_started
+from runyard.v1 import placement_pb2, run_pb2
+
+WANTED = placement_pb2.Requirements(
+    resources={"slots": 1, "cpu": 500, "memory": 2**30}, labels=["zone=a"], driver="process"
+)
+
+
+def queued(**fields: object) -> run_pb2.Run:
+    run = run_pb2.Run(run_id="r", phase=run_pb2.PHASE_QUEUED, launched_at=Timestamp(seconds=1000))
+    run.MergeFrom(run_pb2.Run(**fields))  # type: ignore[arg-type]
+    return run
+
+
+def placed(after: float = 0.0, **fields: object) -> run_pb2.Run:
+    run = queued(phase=run_pb2.PHASE_RUNNING, node="n1", cluster="main", pid=41, **fields)
+    run.assigned_at.FromNanoseconds(run.launched_at.ToNanoseconds() + round(after * 1e9))
+    return run
+
+
+def metadata(event: EngineEvent) -> dict[str, object]:
+    return {name: getattr(value, "value", value) for name, value in event.metadata.items()}
+
+
+def test_a_run_that_waits_says_for_what_and_what_it_asks_for() -> None:
+    event = launched(
+        queued(
+            message="waiting: 12 nodes: 8 label zone=a, 3 memory, 1 draining",
+            requirements=WANTED,
+            rule="nightly",
+        )
+    )
+    assert event.message == (
+        "Runyard accepted the run as attempt 0, waiting: 12 nodes: 8 label zone=a, 3 memory, 1 draining"
+    )
+    assert metadata(event) == {
+        "run worker": "r/0",
+        "attempt": 0,
+        "asks for": "cpu 0.5, memory 1Gi, zone=a",
+        "routing rule": "nightly",
+    }
+
+
+def test_a_run_that_waits_for_no_told_reason_still_says_that_it_waits() -> None:
+    assert launched(queued()).message.endswith(", waiting: no node can take it now")
+
+
+def test_a_run_that_is_placed_at_once_says_where_and_why() -> None:
+    event = launched(placed(placed_because="the fullest of 3 nodes that fit."))
+    assert event.message == (
+        "Runyard accepted the run as attempt 0 on node n1 of cluster main: the fullest of 3 nodes that fit"
+    )
+    assert metadata(event)["placed because"] == "the fullest of 3 nodes that fit."
+    assert "waited" not in metadata(event)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.0, ""),
+        (0.9, ""),
+        (1.2, " after 1 s in the queue"),
+        (119.0, " after 119 s in the queue"),
+        (420.0, " after 7 min in the queue"),
+        (7500.0, " after 2 h 5 min in the queue"),
+    ],
+)
+def test_a_started_worker_says_after_how_long_a_wait_and_why_there(seconds: float, words: str) -> None:
+    event = worker_started(placed(seconds, placed_because="the only node that fits"))
+    assert event.message == (f"Worker started on node n1 (pid 41, attempt 0){words}: the only node that fits")
+    assert metadata(event).get("waited", "") == words.removeprefix(" after ").removesuffix(" in the queue")
+
+
+def test_a_coordinator_that_gives_no_reasons_is_quoted_with_none() -> None:
+    event = worker_started(run_pb2.Run(run_id="r", phase=run_pb2.PHASE_RUNNING, node="n1", pid=41))
+    assert event.message == "Worker started on node n1 (pid 41, attempt 0)"
+    assert metadata(event) == {
+        "run worker": "r/0",
+        "attempt": 0,
+        "cluster": "",
+        "node": "n1",
+        "pid": 41,
+    }
