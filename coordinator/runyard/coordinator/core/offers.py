@@ -5,14 +5,10 @@ from collections.abc import Iterable, Mapping
 from runyard.client.service.names import LABEL_KEY, LABEL_VALUE, NAME
 from runyard.coordinator.core.asks.labels import FORMS, LabelRule, parse_label_rule
 from runyard.coordinator.core.asks.requirements import Preference, Requirements, Wants
-from runyard.coordinator.core.asks.resources import ONE_SLOT, Resources
+from runyard.coordinator.core.asks.resources import LARGEST_AMOUNT, ONE_SLOT, Resources
 from runyard.coordinator.core.errors import InvalidField
 from runyard.coordinator.core.model import Offer
 from runyard.v1 import placement_pb2
-
-LARGEST_AMOUNT = 1 << 60
-"""Of anything; what SQLite and 64-bit sums still hold with ease."""
-
 
 def offer_of(told: placement_pb2.Offer) -> Offer:
     """What a node says that it offers.

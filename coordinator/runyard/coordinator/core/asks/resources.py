@@ -17,9 +17,16 @@ GPU: Final = "gpu"
 """Whole devices."""
 
 
+LARGEST_AMOUNT: Final = 1 << 60
+"""Of anything; what SQLite and 64-bit sums still hold with ease."""
+
+
 @dataclass(frozen=True)
 class Resources:
-    """Amounts by name, each above zero; ordered by name, so that equal amounts are equal."""
+    """Amounts by name, each above zero; ordered by name, so that equal amounts are equal.
+
+    Only in what a layer wants may an amount be zero: it takes away what the layers below ask for.
+    """
 
     amounts: tuple[tuple[str, int], ...] = ()
 
@@ -27,6 +34,11 @@ class Resources:
     def of(cls, amounts: Mapping[str, int]) -> Self:
         """From a mapping; what is zero is left out."""
         return cls(tuple(sorted((name, amount) for name, amount in amounts.items() if amount)))
+
+    @classmethod
+    def stated(cls, amounts: Mapping[str, int]) -> Self:
+        """From a mapping, with what is zero."""
+        return cls(tuple(sorted(amounts.items())))
 
     def __getitem__(self, name: str) -> int:
         return next((amount for each, amount in self.amounts if each == name), 0)
@@ -50,8 +62,8 @@ class Resources:
         return Resources.of({name: max(self[name], other[name]) for name in self._names(other)})
 
     def overlaid(self, other: "Resources") -> "Resources":
-        """These, replaced by what `other` names."""
-        return Resources.of({**dict(self.amounts), **dict(other.amounts)})
+        """These, replaced by what `other` names; a zero stays, so that it still counts for layers below."""
+        return Resources.stated({**dict(self.amounts), **dict(other.amounts)})
 
     def lacking(self, offered: Mapping[str, int]) -> str | None:
         """The first name of which `offered` has too little, or None if all of it fits."""
