@@ -7,9 +7,9 @@ lease for reporters. It keeps all in memory, places nothing and starts nothing; 
 import hashlib
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Self
+from typing import Any, Self
 
 import grpc
 from google.protobuf.message import Message
@@ -284,9 +284,10 @@ class FakeCoordinator(launch_pb2_grpc.LaunchServiceServicer, fleet_pb2_grpc.Flee
         for node in self.nodes:
             cluster = clusters.setdefault(node.cluster, fleet_pb2.Cluster(name=node.cluster))
             cluster.nodes += 1
-            cluster.nodes_ready += node.state == fleet_pb2.NODE_STATE_READY
-            cluster.slots += node.slots
-            cluster.slots_used += node.slots_used
+            if node.state == fleet_pb2.NODE_STATE_READY:
+                cluster.nodes_ready += 1
+                _add(cluster.resources, node.offer.resources)
+                _add(cluster.allocated, node.allocated)
         return fleet_pb2.ListClustersResponse(clusters=clusters.values())
 
     def CordonNode(
@@ -317,7 +318,8 @@ class FakeCoordinator(launch_pb2_grpc.LaunchServiceServicer, fleet_pb2_grpc.Flee
         node = self._node(request.node_id, context)
         if node.state == fleet_pb2.NODE_STATE_READY:
             context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"node {node.node_id} is in session")
-        ended, node.slots_used, node.state = node.slots_used, 0, fleet_pb2.NODE_STATE_LOST
+        ended, node.state = node.allocated["slots"], fleet_pb2.NODE_STATE_LOST
+        node.allocated.clear()
         return fleet_pb2.FenceNodeResponse(node=node, runs_ended=ended)
 
     def _serve(
@@ -341,6 +343,28 @@ class FakeCoordinator(launch_pb2_grpc.LaunchServiceServicer, fleet_pb2_grpc.Flee
         failures = self.failures.get(method)
         if failures:
             context.abort(*failures.pop(0))
+
+
+def make_node(
+    node_id: str,
+    cluster: str = "east",
+    state: fleet_pb2.NodeState.ValueType = fleet_pb2.NODE_STATE_READY,
+    *,
+    slots: int = 0,
+    used: int = 0,
+    **fields: Any,
+) -> fleet_pb2.Node:
+    """A node with so many slots, of which so many are taken."""
+    node = fleet_pb2.Node(node_id=node_id, cluster=cluster, state=state, **fields)
+    node.offer.resources["slots"] = slots
+    if used:
+        node.allocated["slots"] = used
+    return node
+
+
+def _add(sums: MutableMapping[str, int], amounts: Mapping[str, int]) -> None:
+    for name, amount in amounts.items():
+        sums[name] += amount
 
 
 def _matches(run: run_pb2.Run, wanted: launch_pb2.RunFilter) -> bool:

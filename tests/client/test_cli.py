@@ -8,22 +8,28 @@ import types
 import grpc
 import pytest
 from client.commands import RUN, SIBLING, Command, Result
-from client.fake_coordinator import FakeCoordinator
+from client.fake_coordinator import FakeCoordinator, make_node
 from waiting import wait_until
 
-from runyard.v1 import fleet_pb2, run_pb2
+from runyard.v1 import fleet_pb2, placement_pb2, run_pb2
+
+GIB = 1 << 30
 
 
 @pytest.fixture
 def node(coordinator: FakeCoordinator) -> fleet_pb2.Node:
-    found = fleet_pb2.Node(
-        node_id="n1",
-        cluster="east",
-        state=fleet_pb2.NODE_STATE_READY,
-        labels={"zone": "a"},
-        drivers=["process"],
+    found = make_node(
+        "n1",
         slots=4,
-        slots_used=1,
+        used=1,
+        offer=placement_pb2.Offer(
+            labels={"zone": "a", "runyard/os": "linux"},
+            drivers=["process"],
+            taints=["batch=night"],
+            resources={"cpu": 8000, "memory": 31 * GIB, "gpu": 2},
+            reserved={"memory": GIB},
+        ),
+        allocated={"cpu": 500, "memory": 4 * GIB},
         facts=fleet_pb2.NodeFacts(hostname="host1", agent_version="0.0.1", memory_bytes=2**34),
         load=fleet_pb2.NodeLoad(cpu_fraction=0.25, memory_available_bytes=2**33),
     )
@@ -113,19 +119,52 @@ def test_json_of_a_run_has_every_field_under_its_proto_name(runyard: Command) ->
 @pytest.mark.usefixtures("node")
 def test_nodes_and_clusters_are_listed_and_shown(runyard: Command) -> None:
     line = runyard("node", "list", "--cluster", "east").out.splitlines()[1]
-    assert line.split()[:4] == ["n1", "east", "ready", "1/4"]
-    assert "zone=a" in line
+    assert line.split()[:8] == ["n1", "east", "ready", "1/4", "0.5/8", "4Gi/31Gi", "gpu", "0/2"]
+    assert line.endswith("zone=a")
     assert "host1" in runyard("node", "show", "n1").out
     (listed,) = runyard("node", "list", "-o", "json").json()
     assert listed == runyard("node", "show", "n1", "-o", "json").json()
-    assert (listed["state"], listed["labels"], listed["facts"]["memory_bytes"]) == (
-        "ready",
-        {"zone": "a"},
-        2**34,
-    )
+    assert (listed["state"], listed["facts"]["memory_bytes"]) == ("ready", 2**34)
+    assert listed["offer"]["labels"] == {"zone": "a", "runyard/os": "linux"}
+    assert listed["allocated"] == {"slots": 1, "cpu": 500, "memory": 4 * GIB}
     (cluster,) = runyard("cluster", "list", "-o", "json").json()
-    assert cluster == {"name": "east", "nodes": 1, "nodes_ready": 1, "slots": 4, "slots_used": 1}
-    assert runyard("cluster", "list").out.splitlines()[1].split() == ["east", "1", "1", "4", "1"]
+    assert cluster == {
+        "name": "east",
+        "nodes": 1,
+        "nodes_ready": 1,
+        "resources": {"slots": 4, "cpu": 8000, "memory": 31 * GIB, "gpu": 2},
+        "allocated": {"slots": 1, "cpu": 500, "memory": 4 * GIB},
+    }
+    line = runyard("cluster", "list").out.splitlines()[1]
+    assert line.split() == ["east", "1", "1", "1/4", "0.5/8", "4Gi/31Gi", "gpu", "0/2"]
+
+
+@pytest.mark.usefixtures("node")
+def test_a_node_is_shown_with_what_it_offers_and_what_is_taken_of_it(runyard: Command) -> None:
+    lines = [line.split() for line in runyard("node", "show", "n1").out.splitlines()]
+    for line in (
+        ["labels", "runyard/os=linux", "zone=a"],
+        ["taints", "batch=night"],
+        ["drivers", "process"],
+        ["RESOURCE", "OFFERED", "ALLOCATED", "FREE", "RESERVED"],
+        ["slots", "4", "1", "3"],
+        ["cpu", "8", "0.5", "7.5"],
+        ["memory", "31Gi", "4Gi", "27Gi", "1Gi"],
+        ["gpu", "2", "0", "2"],
+    ):
+        assert line in lines
+    assert not any("stands" in line for line in lines)
+
+
+def test_a_gateway_is_shown_with_the_largest_run_that_it_takes(
+    runyard: Command, node: fleet_pb2.Node
+) -> None:
+    node.offer.gateway = True
+    node.offer.largest_run["cpu"] = 2000
+    lines = [line.split() for line in runyard("node", "show", "n1").out.splitlines()]
+    assert ["stands", "for", "a", "whole", "cluster"] in lines
+    assert ["RESOURCE", "OFFERED", "ALLOCATED", "FREE", "RESERVED", "LARGEST", "RUN"] in lines
+    assert ["cpu", "8", "0.5", "7.5", "2"] in lines
 
 
 def test_shared_options_stand_before_the_command_or_after_it(

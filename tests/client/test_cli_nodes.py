@@ -4,7 +4,7 @@ import threading
 
 import pytest
 from client.commands import Command, Result
-from client.fake_coordinator import FakeCoordinator
+from client.fake_coordinator import FakeCoordinator, make_node
 from waiting import wait_until
 
 from runyard.v1 import fleet_pb2
@@ -13,9 +13,7 @@ from runyard.v1 import fleet_pb2
 @pytest.fixture
 def node(coordinator: FakeCoordinator) -> fleet_pb2.Node:
     """A node that two runs live on."""
-    found = fleet_pb2.Node(
-        node_id="n1", cluster="east", state=fleet_pb2.NODE_STATE_READY, slots=4, slots_used=2
-    )
+    found = make_node("n1", slots=4, used=2)
     found.last_heard_at.GetCurrentTime()
     coordinator.nodes.append(found)
     return found
@@ -45,7 +43,7 @@ def test_a_drain_with_wait_returns_when_the_node_is_empty(
 ) -> None:
     def run_empty() -> None:
         wait_until(lambda: coordinator.requests("GetNode"), "the command looks")
-        node.slots_used = 0
+        node.allocated.clear()
 
     ending = threading.Thread(target=run_empty)
     ending.start()

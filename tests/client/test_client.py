@@ -8,7 +8,7 @@ from pathlib import Path
 import grpc
 import pytest
 from client.blocking_async import ClientFactory
-from client.fake_coordinator import STDERR, STDOUT, FakeCoordinator, make_spec
+from client.fake_coordinator import STDERR, STDOUT, FakeCoordinator, make_node, make_spec
 
 from runyard.client import (
     AccessDenied,
@@ -250,17 +250,19 @@ def test_stopping_an_unknown_run_leaves_a_tombstone(client: Client) -> None:
 
 
 def test_nodes_and_clusters_are_listed(coordinator: FakeCoordinator, client: Client) -> None:
-    ready, silent = fleet_pb2.NODE_STATE_READY, fleet_pb2.NODE_STATE_UNREACHABLE
+    silent = fleet_pb2.NODE_STATE_UNREACHABLE
     coordinator.nodes = [
-        fleet_pb2.Node(node_id="n1", cluster="east", state=ready, slots=4, slots_used=1),
-        fleet_pb2.Node(node_id="n2", cluster="east", state=silent, slots=4),
-        fleet_pb2.Node(node_id="n3", cluster="west", state=ready, slots=8),
+        make_node("n1", slots=4, used=1),
+        make_node("n2", state=silent, slots=4),
+        make_node("n3", "west", slots=8),
     ]
     assert [node.node_id for node in client.list_nodes()] == ["n1", "n2", "n3"]
     assert [node.node_id for node in client.list_nodes("west")] == ["n3"]
     assert client.get_node("n2").state == silent
     east, west = client.list_clusters()
-    assert east == fleet_pb2.Cluster(name="east", nodes=2, nodes_ready=1, slots=8, slots_used=1)
+    assert east == fleet_pb2.Cluster(
+        name="east", nodes=2, nodes_ready=1, resources={"slots": 4}, allocated={"slots": 1}
+    )
     assert west.nodes_ready == 1
 
 
@@ -347,7 +349,7 @@ def test_a_node_is_cordoned_drained_and_given_back(coordinator: FakeCoordinator,
 
 
 def test_only_a_node_that_is_silent_can_be_fenced(coordinator: FakeCoordinator, client: Client) -> None:
-    node = fleet_pb2.Node(node_id="n1", state=fleet_pb2.NODE_STATE_READY, slots_used=2)
+    node = make_node("n1", used=2)
     coordinator.nodes = [node]
     with pytest.raises(Refused, match="n1 is in session"):
         client.fence_node("n1", reason="it looked dead")

@@ -4,13 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from client.fake_coordinator import FakeCoordinator
+from client.fake_coordinator import FakeCoordinator, make_node
 
 from runyard.client.cli.doctor_dagster import launcher_yaml
 from runyard.client.cli.main import main
 from runyard.v1 import fleet_pb2, run_pb2
 
-READY = fleet_pb2.NODE_STATE_READY
 Diagnosis = tuple[int, str]
 
 
@@ -32,7 +31,7 @@ def doctor(
 @pytest.fixture
 def healthy(coordinator: FakeCoordinator) -> None:
     coordinator.nodes = [
-        fleet_pb2.Node(node_id="n1", cluster="east", state=READY, slots=4, slots_used=1),
+        make_node("n1", slots=4, used=1),
     ]
 
 
@@ -91,8 +90,8 @@ def test_what_may_surprise_is_a_warning(
 ) -> None:
     old = fleet_pb2.NodeFacts(agent_version="0.0.1")
     coordinator.nodes = [
-        fleet_pb2.Node(node_id="n1", cluster="east", state=READY, slots=2, slots_used=2, facts=old),
-        fleet_pb2.Node(node_id="n2", cluster="east", state=fleet_pb2.NODE_STATE_UNREACHABLE),
+        make_node("n1", slots=2, used=2, facts=old),
+        make_node("n2", state=fleet_pb2.NODE_STATE_UNREACHABLE),
     ]
     coordinator.put_run(run_pb2.Run(run_id="r1", phase=run_pb2.PHASE_QUEUED))
     code, out = doctor()

@@ -93,8 +93,9 @@ def _examine_fleet(client: Client) -> Iterator[Finding]:
 
 def _cluster_state(cluster: fleet_pb2.Cluster) -> Finding:
     subject = f"cluster {cluster.name}"
-    free = cluster.slots - min(cluster.slots, cluster.slots_used)
-    text = f"{cluster.nodes_ready} of {cluster.nodes} nodes ready, {free} of {cluster.slots} slots free"
+    slots = cluster.resources.get("slots", 0)
+    free = max(0, slots - cluster.allocated.get("slots", 0))
+    text = f"{cluster.nodes_ready} of {cluster.nodes} nodes ready, {free} of {slots} slots free"
     if cluster.nodes_ready == 0:
         return problem(subject, text, "Start an agent there: runs for this cluster wait")
     if free == 0:

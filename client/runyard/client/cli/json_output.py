@@ -57,15 +57,16 @@ def _value(value: Any, field: FieldDescriptor) -> Any:
         return _word(field.enum_type, value)
     if field.type in _WIDE_INTEGERS:  # JSON of protobuf has them as strings
         return int(value)
+    if field.message_type is not None and field.message_type.GetOptions().map_entry:
+        return {key: _value(item, field.message_type.fields_by_name["value"]) for key, item in value.items()}
     if field.message_type is not None and _is_ours(field.message_type):
         return _fields(value, field.message_type.fields)
     return value
 
 
 def _is_ours(descriptor: Descriptor) -> bool:
-    """Not a map, nor a timestamp or duration, which protobuf writes in their own form."""
-    is_map = descriptor.GetOptions().map_entry
-    return not is_map and not descriptor.full_name.startswith("google.protobuf.")
+    """Not a timestamp or duration, which protobuf writes in their own form."""
+    return not descriptor.full_name.startswith("google.protobuf.")
 
 
 def _word(enum: EnumDescriptor, name: str) -> str:

@@ -112,7 +112,7 @@ def drain_node(
         found = client.drain_node(node, deadline=seconds)
         if wait:
             found = _until_empty(client, found, patience)
-    if found.slots_used:
+    if _live_runs(found):
         typer.echo(f"node {node} is being drained; {_live(found)} there")
     else:
         typer.echo(f"node {node} is drained: no run is left there")
@@ -154,7 +154,7 @@ def _what_fencing_means(node: fleet_pb2.Node) -> str:
 def _until_empty(client: Client, node: fleet_pb2.Node, timeout: float) -> fleet_pb2.Node:
     """Looks until no run lives on the node, also over a restart of the coordinator."""
     deadline = time.monotonic() + timeout
-    while node.slots_used:
+    while _live_runs(node):
         if time.monotonic() >= deadline:
             raise CommandFailed(
                 f"node {node.node_id} still has {_live(node)} after {timeout:g} s; the drain stays in force"
@@ -177,7 +177,11 @@ def _span(option: str, text: str) -> float:
 
 
 def _live(node: fleet_pb2.Node) -> str:
-    return f"{node.slots_used} live run{'s' * (node.slots_used != 1)}"
+    return f"{_live_runs(node)} live run{'s' * (_live_runs(node) != 1)}"
+
+
+def _live_runs(node: fleet_pb2.Node) -> int:
+    return node.allocated.get("slots", 0)  # every run takes one
 
 
 def _runs(count: int) -> str:

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from rich.console import Console
@@ -10,8 +10,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from runyard.client.cli import words
+from runyard.client.cli.amounts import in_order, taken, taken_of_the_rest
 from runyard.client.cli.json_output import enum_word
 from runyard.client.requirement_words import in_one_line
+from runyard.client.service.quantities import show_quantity
 from runyard.v1 import fleet_pb2, launch_pb2, run_pb2
 
 # Wide enough for any line when nobody reads on a terminal: pipes get whole lines.
@@ -81,20 +83,21 @@ def print_run(response: launch_pb2.GetRunResponse) -> None:
 
 def print_nodes(nodes: Iterable[fleet_pb2.Node]) -> None:
     """One line a node."""
-    table = _table("node", "cluster", "state", "slots", "cpu", "free memory", "heard", "agent", "labels")
+    table = _table("node", "cluster", "state", "slots", "cpu", "memory", "others", "heard", "agent", "labels")
     now = time.time()
     for node in nodes:
-        loaded = node.HasField("load")
+        offered, allocated = node.offer.resources, node.allocated
         table.add_row(
             escape(node.node_id),
             escape(node.cluster),
             words.node_state(node),
-            f"{node.slots_used}/{node.slots}",
-            f"{node.load.cpu_fraction:.0%}" if loaded else "",
-            words.byte_size(node.load.memory_available_bytes) if loaded else "",
+            taken("slots", allocated, offered),
+            taken("cpu", allocated, offered),
+            taken("memory", allocated, offered),
+            escape(taken_of_the_rest(allocated, offered)),
             words.age(node.last_heard_at, now),
             escape(node.facts.agent_version),
-            escape(words.labels(dict(node.labels))),
+            escape(words.labels(_chosen(node.offer.labels))),
         )
     _print(table, "no nodes; start one with `runyard agent`")
 
@@ -106,9 +109,10 @@ def print_node(node: fleet_pb2.Node, runs: Iterable[run_pb2.Run]) -> None:
         "node": escape(node.node_id),
         "cluster": escape(node.cluster),
         "state": words.node_state(node),
-        "slots": f"{node.slots_used} of {node.slots} used",
-        "labels": escape(words.labels(dict(node.labels))),
-        "drivers": escape(" ".join(node.drivers)),
+        "stands for": "a whole cluster" if node.offer.gateway else "",
+        "labels": escape(words.labels(dict(node.offer.labels))),
+        "taints": escape(" ".join(node.offer.taints)),
+        "drivers": escape(" ".join(node.offer.drivers)),
         "host": escape(node.facts.hostname),
         "agent": escape(f"{node.facts.agent_version}, Python {node.facts.python_version}"),
         "machine": f"{node.facts.cpu_count} cores, {words.byte_size(node.facts.memory_bytes)}",
@@ -119,19 +123,23 @@ def print_node(node: fleet_pb2.Node, runs: Iterable[run_pb2.Run]) -> None:
     }
     _print_facts(out, facts)
     out.print()
+    out.print(_resources(node))
+    out.print()
     print_runs(runs, "no live runs")
 
 
 def print_clusters(clusters: Iterable[fleet_pb2.Cluster]) -> None:
     """One line a cluster."""
-    table = _table("cluster", "nodes", "ready", "slots", "used")
+    table = _table("cluster", "nodes", "ready", "slots", "cpu", "memory", "others")
     for cluster in clusters:
         table.add_row(
             escape(cluster.name),
             str(cluster.nodes),
             str(cluster.nodes_ready),
-            str(cluster.slots),
-            str(cluster.slots_used),
+            taken("slots", cluster.allocated, cluster.resources),
+            taken("cpu", cluster.allocated, cluster.resources),
+            taken("memory", cluster.allocated, cluster.resources),
+            escape(taken_of_the_rest(cluster.allocated, cluster.resources)),
         )
     _print(table, "no clusters; they appear with their first node")
 
@@ -141,6 +149,28 @@ def time_to_start(run: run_pb2.Run) -> str:
     if not (run.HasField("running_at") and run.HasField("launched_at")):
         return ""
     return words.duration(words.seconds_between(run.launched_at, run.running_at))
+
+
+def _resources(node: fleet_pb2.Node) -> Table:
+    """One line a resource. The last column is there for gateways that limit a single run."""
+    offer = node.offer
+    limited = ["largest run"] if offer.largest_run else []
+    table = _table("resource", "offered", "allocated", "free", "reserved", *limited)
+    for name in in_order(offer.resources, node.allocated, offer.reserved):
+        offered, allocated = offer.resources.get(name, 0), node.allocated.get(name, 0)
+        cells = [show_quantity(name, amount) for amount in (offered, allocated, max(0, offered - allocated))]
+        cells += [_amount(name, amounts) for amounts in (offer.reserved, offer.largest_run)]
+        table.add_row(escape(name), *cells[: len(table.columns) - 1])
+    return table
+
+
+def _amount(name: str, amounts: Mapping[str, int]) -> str:
+    return show_quantity(name, amounts[name]) if name in amounts else ""
+
+
+def _chosen(labels: Mapping[str, str]) -> dict[str, str]:
+    """Without the labels that every node has by itself."""
+    return {key: value for key, value in labels.items() if not key.startswith("runyard/")}
 
 
 def _table(*columns: str) -> Table:
