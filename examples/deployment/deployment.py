@@ -43,6 +43,7 @@ def open_deployment(
     module: str = "quickstart.definitions",
     settings: Mapping[str, Any] = NOTHING,
     launcher: Mapping[str, Any] = NOTHING,
+    routing: Path | None = None,
 ) -> Iterator[Deployment]:
     """Starts the coordinator and a code server; in the end takes down all that was started since.
 
@@ -51,6 +52,7 @@ def open_deployment(
         module: Its module with the definitions.
         settings: Top-level keys of `dagster.yaml` that differ from the quickstart's.
         launcher: Settings of the run launcher beside the address.
+        routing: The coordinator's routing file.
 
     Raises:
         LeftBehind: Some process was still there in the end.
@@ -58,7 +60,7 @@ def open_deployment(
     with (
         _temporary_folder() as folder,
         _no_process_left_behind(folder) as processes,
-        closing(Yard(processes, folder)) as yard,
+        closing(Yard(processes, folder, routing)) as yard,
     ):
         yard.start_coordinator()
         content = {**quickstart_settings(address=yard.address, **launcher), **settings}

@@ -26,17 +26,27 @@ class WorkerProcesses:
 class Yard:
     """A coordinator and agents, each with its state below one folder."""
 
-    def __init__(self, processes: Processes, folder: Path) -> None:
+    def __init__(self, processes: Processes, folder: Path, routing: Path | None = None) -> None:
+        """Starts nothing.
+
+        Args:
+            processes: Where the processes are started.
+            folder: Where they keep their state.
+            routing: The coordinator's routing file.
+        """
         self.address = f"127.0.0.1:{free_port()}"
         self._processes = processes
         self._folder = folder
+        self._routing = ("--routing", str(routing.resolve())) if routing else ()
         self.client = Client(self.address)
         self.agents: dict[str, Child] = {}
 
     def start_coordinator(self) -> Child:
         """Starts the coordinator, and returns when it serves. Its state survives a restart."""
         state = self._folder / "coordinator"
-        self.coordinator = self._start("coordinator", "--listen", self.address, "--state", str(state))
+        self.coordinator = self._start(
+            "coordinator", "--listen", self.address, "--state", str(state), *self._routing
+        )
         wait_for_text(self.coordinator, READY)
         return self.coordinator
 

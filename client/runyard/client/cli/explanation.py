@@ -10,10 +10,15 @@ from runyard.client.cli.tables import console
 from runyard.v1 import placement_pb2
 
 
-def print_explanation(explanation: placement_pb2.Explanation) -> None:
-    """The verdict, what is asked for, the route, the nodes, and the queue; what is empty is left out."""
-    out = console()
-    out.print(f"[bold]{escape(_sentence(explanation.verdict))}[/]", soft_wrap=True)
+def print_explanation(explanation: placement_pb2.Explanation, out: Console | None = None) -> None:
+    """The verdict, the queue, what is asked for, the route, the nodes; what is empty is left out.
+
+    Args:
+        explanation: As the coordinator gave it.
+        out: Where to print; stdout if None.
+    """
+    out = out or console()
+    out.print(f"[bold]{escape(_sentence(explanation.verdict))}[/]", soft_wrap=True, highlight=False)
     _print_summary(out, explanation)
     _print_table(out, _fields(explanation.fields))
     _print_table(out, _clusters(explanation.clusters))
@@ -35,9 +40,7 @@ def _print_summary(out: Console, explanation: placement_pb2.Explanation) -> None
     for name, value in _summary(explanation):
         if value:
             summary.add_row(name, escape(value))
-    if summary.rows:
-        out.print()
-        out.print(summary)
+    _print_table(out, summary)
 
 
 def _summary(explanation: placement_pb2.Explanation) -> Iterator[tuple[str, str]]:
@@ -99,7 +102,7 @@ def _table(*columns: str) -> Table:
 def _print_table(out: Console, table: Table) -> None:
     if table.rows:
         out.print()
-        out.print(table)
+        out.print(table, highlight=False)
 
 
 def _sentence(text: str) -> str:
