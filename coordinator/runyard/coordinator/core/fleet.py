@@ -182,6 +182,11 @@ class Fleet:
         self.put_node(node)
         self._effects.append(SaveNode(node))
 
+    def take_policy(self, policy: PlacementPolicy) -> None:
+        """Places by another policy from now on."""
+        self.policy = policy
+        self._explained.clear()
+
     def bury(self, run_id: str, tombstone: Tombstone) -> None:
         """Leaves a tombstone: this run must never start."""
         self.tombstones[run_id] = tombstone

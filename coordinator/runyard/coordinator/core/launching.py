@@ -20,6 +20,7 @@ from runyard.coordinator.core.model import (
     Tombstone,
 )
 from runyard.coordinator.core.placement.filters import choose, what_is_missing
+from runyard.coordinator.core.resolving import resolved
 from runyard.v1 import run_pb2
 
 
@@ -33,12 +34,13 @@ def on_launch(fleet: Fleet, now: Instant, launch: Launch) -> Run:
         LaunchConflict: The same key was launched with another content.
         LaunchRefused: An earlier attempt is live, the key is superseded, or no node could ever take the run.
     """
-    _require_bearable(fleet, launch)
     known = fleet.runs.get(launch.run_id)
     if known is not None and known.launch.resume_number == launch.resume_number:
         return _repeated(known, launch)
     if known is not None:
         _require_superseding(known, launch)
+    launch = resolved(launch, fleet.policy)
+    require_bearable(fleet, launch)
     attempt = 0 if known is None else known.attempt + 1
     times = Times(launched=now.wall)
     run = Run(launch, attempt, Queued(), times, queued_since=now.monotonic, since=now.monotonic)
@@ -55,8 +57,8 @@ def on_launch(fleet: Fleet, now: Instant, launch: Launch) -> Run:
     return fleet.runs[launch.run_id]
 
 
-def _require_bearable(fleet: Fleet, launch: Launch) -> None:
-    """A node that is merely between two heartbeats must not stop its runs."""
+def require_bearable(fleet: Fleet, launch: Launch) -> None:
+    """Raises `LaunchRefused` if a node that is merely between two heartbeats would stop the run."""
     lease = fleet.leases.lease(len(fleet.nodes))
     stop_after = launch.policies.stop_after
     if stop_after is not None and stop_after < lease:
