@@ -3,9 +3,11 @@
 import argparse
 import asyncio
 import sys
+from pathlib import Path
 
 from runyard.client.service.command import run_service, service_parser
 from runyard.coordinator.config import CoordinatorSettings
+from runyard.coordinator.routing_file.document import RoutingFileError
 from runyard.coordinator.server import serve
 from runyard.coordinator.store.engine import StoreError
 
@@ -13,11 +15,16 @@ from runyard.coordinator.store.engine import StoreError
 def _parser() -> argparse.ArgumentParser:
     parser = service_parser("coordinator", "Takes launches from Dagster and routes them to node agents.")
     parser.add_argument("--listen", metavar="ADDRESS", help="host:port or unix:/path to serve on")
+    parser.add_argument("--routing", type=Path, metavar="FILE", help="rules on which run goes where")
     return parser
 
 
 def _serve(settings: CoordinatorSettings) -> int:
-    return asyncio.run(serve(settings))
+    try:
+        return asyncio.run(serve(settings))
+    except RoutingFileError as error:
+        print(f"runyard coordinator: {error}", file=sys.stderr)
+        return 2
 
 
 def main(argv: list[str] | None = None) -> int:

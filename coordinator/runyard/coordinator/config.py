@@ -23,6 +23,9 @@ class CoordinatorSettings(ServiceSettings):
     state_directory: Path = Path("/var/lib/runyard/coordinator")
     """Where the account is kept. One coordinator at a time."""
 
+    routing: Path | None = None
+    """The file with the rules on which run goes where; read again whenever it changes."""
+
     heartbeat_interval: float = Field(default=_LEASES.shortest_interval, gt=0)
     """Between two heartbeats of a node; stretched by itself in large fleets."""
 

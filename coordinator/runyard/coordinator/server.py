@@ -1,6 +1,7 @@
 """Puts the coordinator together, serves until it is told to stop, and takes it apart in order."""
 
 import asyncio
+import contextlib
 import signal
 import socket
 from importlib.metadata import version
@@ -15,13 +16,21 @@ from grpc_reflection.v1alpha import reflection
 from runyard.client.address import HostPort, UnixSocket, is_local, parse_address
 from runyard.client.channel import MAX_MESSAGE_BYTES
 from runyard.coordinator.config import CoordinatorSettings
+from runyard.coordinator.core.policy_change import on_policy
+from runyard.coordinator.routing_file.reload import (
+    WITHOUT_FILE,
+    RoutingReload,
+    Version,
+    read_version,
+    warn_of,
+)
 from runyard.coordinator.rpc.agents import AgentService
 from runyard.coordinator.rpc.fleet import FleetService
 from runyard.coordinator.rpc.launch import LaunchService
 from runyard.coordinator.rpc.logs import LogRelay
 from runyard.coordinator.shell import Shell
 from runyard.coordinator.store.engine import StoreError
-from runyard.coordinator.store.store import Store
+from runyard.coordinator.store.store import Store, StoreFull
 from runyard.v1 import agent_pb2, agent_pb2_grpc, fleet_pb2, fleet_pb2_grpc, launch_pb2, launch_pb2_grpc
 
 log = structlog.get_logger("runyard.coordinator")
@@ -60,7 +69,9 @@ async def serve(settings: CoordinatorSettings) -> int:
 
     Raises:
         StoreError: The state directory cannot be used.
+        RoutingFileError: The routing file cannot be used.
     """
+    routing = read_version(settings.routing) if settings.routing else WITHOUT_FILE
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -71,6 +82,7 @@ async def serve(settings: CoordinatorSettings) -> int:
         server, status = assemble(shell)
         address = _listen(server, settings)
         shell.start()
+        await _route_by(routing, settings.routing, shell)
         await server.start()
         for service in ("", *SERVICES):
             await status.set(service, health_pb2.HealthCheckResponse.SERVING)
@@ -80,6 +92,18 @@ async def serve(settings: CoordinatorSettings) -> int:
         return 1 if failed else 0
     finally:
         store.close()
+
+
+async def _route_by(version: Version, file: Path | None, shell: Shell) -> None:
+    """Has waiting runs placed by the rules of today, and by those to come when the file changes."""
+    policy = version.routing.policy
+    warn_of(version.routing)
+    with contextlib.suppress(StoreFull):  # then they wait by the rules of yesterday
+        await shell.decide(lambda fleet, at: on_policy(fleet, at, policy))
+    if file is not None:
+        reload = RoutingReload(file, shell, version)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload.ask)
+        shell.attend(reload.follow)
 
 
 def assemble(shell: Shell) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:

@@ -81,7 +81,11 @@ class Shell:
     def start(self) -> None:
         """Begins to write and to look at deadlines."""
         for loop in (self._write_groups, self._watch_deadlines, self._tidy):
-            self._tasks.append(asyncio.create_task(self._guard(loop), name=loop.__name__))
+            self.attend(loop)
+
+    def attend(self, loop: Callable[[], Awaitable[None]]) -> None:
+        """Runs a loop for as long as the coordinator lives; if it fails, so does the coordinator."""
+        self._tasks.append(asyncio.create_task(self._guard(loop), name=loop.__name__))
 
     def say_goodbye(self) -> None:
         """Ends all sessions and watches; whoever is left should call again later."""
