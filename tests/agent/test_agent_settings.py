@@ -1,6 +1,5 @@
 """The agent's settings: from a file, the environment and the command line, and checked by key."""
 
-import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -36,6 +35,8 @@ def check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Check:
         "{python: /usr/bin/python3, interpreters: {shop.py: /opt/shop/bin/python}, working_directory: /srv}",
         "{environment: {A: b}, inherit_environment: [PATH, AWS_PROFILE], keep_logs: 0, keep_runs: 0}",
         "{coordinator: 'runyard.example:7171', insecure: true}",
+        "{resources: {cpu: 7.5, memory: 32Gi, gpu: 0, licenses: 3}, reserved: {cpu: 500m, memory: 2Gi}}",
+        "{taints: [gpu, batch=night]}",
     ],
 )
 def test_good_settings_are_fine(check: Check, content: str) -> None:
@@ -57,6 +58,14 @@ def test_good_settings_are_fine(check: Check, content: str) -> None:
         ("labels: {a/b/c: d}", "labels: key 'a/b/c'"),
         ("labels: {zone: a b}", "labels: value 'a b' of 'zone'"),
         ("coordinator: localhost", "coordinator: 'localhost' has no port; write host:port"),
+        ("resources: [cpu]", "resources: Input should be a valid dictionary"),
+        ("resources: {cpu: many}", "resources: cpu: 'many' is not an amount; write cores as 2 or 0.5"),
+        ("resources: {a b: 1}", "resources: resource 'a b': a name is letters"),
+        ("resources: {slots: 3}", "resources: slots have a setting of their own: write `slots: 4`"),
+        ("reserved: {memory: 1GB}", "reserved: memory: '1GB' is not an amount; write bytes, or a size"),
+        ("taints: gpu", "taints: Input should be a valid tuple"),
+        ("taints: [a b]", "taints: 'a b' must be `key` or `key=value`"),
+        ("taints: ['=a']", "taints: '=a' must be `key` or `key=value`"),
         ("keep_logs: -1", "keep_logs: Input should be greater than or equal to 0"),
         ("environment: {A: 1}", "environment.A: Input should be a valid string"),
         ("log_level: loud", "log_level: Input should be 'debug', 'info', 'warning' or 'error'"),
@@ -86,6 +95,9 @@ def test_command_line_wins_over_the_file(check: Check) -> None:
         (("--cluster", "a/b"), "cluster: 'a/b'"),
         (("--slots", "-2"), "slots: "),
         (("--label", "a b=c"), "labels: key 'a b'"),
+        (("--resource", "cpu=many"), "resources: cpu: 'many'"),
+        (("--resource", "cpu=1", "--resource", "a b=2"), "resources: resource 'a b'"),
+        (("--taint", "ok", "--taint", "a b"), "taints: 'a b'"),
         (("--coordinator", "nowhere"), "coordinator: 'nowhere'"),
     ):
         assert problem in check(content, *flags)[1]
@@ -109,6 +121,10 @@ def test_worker_inherits_nothing_by_default_that_names_a_secret() -> None:
     assert not [name for name in INHERITED if any(word in name for word in telling)]
 
 
-def test_node_is_named_after_its_host_and_has_a_slot_for_each_core() -> None:
-    settings = AgentSettings()
-    assert (settings.node_id, settings.slots) == (socket.gethostname(), os.cpu_count())
+def test_node_is_named_after_its_host() -> None:
+    assert AgentSettings().node_id == socket.gethostname()
+
+
+def test_amounts_are_read_into_whole_units() -> None:
+    settings = AgentSettings.model_validate({"resources": {"cpu": 7.5, "memory": "1Gi", "licenses": "3"}})
+    assert settings.resources == {"cpu": 7500, "memory": 1 << 30, "licenses": 3}

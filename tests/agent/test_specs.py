@@ -9,6 +9,7 @@ import pytest
 from runyard.agent import worker
 from runyard.agent.config import AgentSettings
 from runyard.agent.core.model import LaunchIdentity
+from runyard.agent.identities import recorded_identity
 from runyard.agent.records import SpecRecord
 from runyard.agent.specs import UnusableLaunch, spec_record
 from runyard.v1 import placement_pb2, run_pb2
@@ -116,12 +117,21 @@ def test_arguments_of_the_worker_travel_apart_from_command_and_environment() -> 
 
 
 def test_launch_can_be_told_again_from_the_record() -> None:
-    assert record(launch()).identity == {
-        "resume_number": 2,
-        "deployment": "shop",
-        "job": "orders",
-        "location": "shop.py",
-    }
+    requirements = placement_pb2.Requirements(
+        driver="process",
+        labels=["zone=a"],
+        resources={"cpu": 1500, "memory": 1 << 40},
+        preferences=[placement_pb2.Preference(label="spot", weight=2)],
+    )
+    identity = LaunchIdentity(2, "shop", "orders", "shop.py", requirements)
+    made = spec_record(AgentSettings(), identity, launch())
+    assert recorded_identity(SpecRecord.decode(made.encode()).identity) == identity
+
+
+@pytest.mark.parametrize("requirements", [{}, {"requirements": {"resources": {"cpu": "many"}, "new": 1}}])
+def test_record_of_another_version_is_told_again_as_far_as_it_can_be_read(requirements: Any) -> None:
+    identity = recorded_identity({"resume_number": 2, "job": "orders", **requirements})
+    assert identity == LaunchIdentity(2, "", "orders", "")
 
 
 @pytest.mark.parametrize(("asked", "expected"), [("", "process"), ("docker", "docker")])
