@@ -1,32 +1,15 @@
 """Which rule a run falls under."""
 
 import warnings
-from dataclasses import replace
 from fnmatch import fnmatchcase
 
 import pytest
-from coordinator.fleet_building import make_launch
+from coordinator.routing.launches import launch_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runyard.coordinator.core.model import Launch
 from runyard.coordinator.core.routing.matching import first_match, fits, overshadowing
 from runyard.coordinator.core.routing.rules import Match, Rule
-
-
-def launch_of(
-    job: str = "train_model",
-    location: str = "ml",
-    repository: str = "models",
-    deployment: str = "prod",
-    tags: dict[str, str] | None = None,
-) -> Launch:
-    launch = replace(
-        make_launch(deployment=deployment, location=location), job=job, repository=repository
-    ).without_secrets()
-    launch.spec.tags.update(tags or {})
-    return launch
-
 
 TRAINING = launch_of(tags={"team": "vision-2", "dagster/priority": "3", "empty": ""})
 

@@ -1,0 +1,33 @@
+"""Launches as routing rules look at them."""
+
+from dataclasses import replace
+
+from coordinator.fleet_building import RUN, make_launch
+
+from runyard.coordinator.core.asks.requirements import Layer, Wants
+from runyard.coordinator.core.model import Launch
+
+
+def launch_of(
+    job: str = "train_model",
+    location: str = "ml",
+    repository: str = "models",
+    deployment: str = "prod",
+    tags: dict[str, str] | None = None,
+    *,
+    run_id: str = RUN,
+    layers: dict[str, Wants] | None = None,
+) -> Launch:
+    """A launch.
+
+    Args:
+        layers: By source, from the lowest; by default the deployment says nothing.
+    """
+    launch = replace(
+        make_launch(run_id, deployment=deployment, location=location),
+        job=job,
+        repository=repository,
+        layers=tuple(Layer(source, wants) for source, wants in (layers or {"deployment": Wants()}).items()),
+    ).without_secrets()
+    launch.spec.tags.update(tags or {})
+    return launch

@@ -1,0 +1,164 @@
+"""What happens to runs when the operator decides anew."""
+
+from dataclasses import replace
+
+import pytest
+from coordinator.fleet_building import RUN, FleetTrial, make_hello, running
+from coordinator.routing.launches import launch_of
+
+from runyard.coordinator.core.asks.requirements import StopAfter, Wants
+from runyard.coordinator.core.asks.resources import Resources
+from runyard.coordinator.core.policy import (
+    WITHOUT_RULES,
+    Impossible,
+    PlacementPolicy,
+    QueuePolicy,
+    Quota,
+    Strategy,
+    Unmatched,
+)
+from runyard.coordinator.core.policy_change import changes, on_policy
+from runyard.coordinator.core.routing.rules import Match, Order, Rule, WeightedCluster
+
+TO_WEST = Rule("west", Match(), (WeightedCluster("west"),))
+NEEDS_A_RULE = PlacementPolicy(unmatched=Unmatched.QUEUE)
+
+
+def decide(trial: FleetTrial, policy: PlacementPolicy) -> int:
+    return trial.step(lambda fleet, at: on_policy(fleet, at, policy))
+
+
+@pytest.fixture
+def trial() -> FleetTrial:
+    """A node in the cluster `west`, and a run that waits for a rule."""
+    trial = FleetTrial()
+    trial.join(make_hello("w", cluster="west"))
+    decide(trial, NEEDS_A_RULE)
+    trial.launch(launch_of())
+    trial.asked.clear()
+    assert trial.phase() == "queued"
+    return trial
+
+
+def test_rule_that_comes_places_what_waited_for_it(trial: FleetTrial) -> None:
+    assert decide(trial, PlacementPolicy(rules=(TO_WEST,))) == 1
+    assert trial.node_of() == "w"
+    assert trial.run().launch.route.rule == "west"
+
+
+def test_requirements_of_a_new_rule_count_for_what_waits(trial: FleetTrial) -> None:
+    decide(trial, PlacementPolicy(rules=(replace(TO_WEST, wants=Wants(driver="vm")),)))
+    assert trial.phase() == "queued"
+    assert trial.run().launch.requirements.driver == "vm"
+    decide(trial, PlacementPolicy(rules=(TO_WEST,)))
+    assert trial.node_of() == "w"
+
+
+def test_run_with_a_node_keeps_what_it_was_placed_by(trial: FleetTrial) -> None:
+    decide(trial, PlacementPolicy(rules=(TO_WEST,)))
+    before = trial.run()
+    assert decide(trial, PlacementPolicy(rules=(replace(TO_WEST, wants=Wants(driver="vm")),))) == 0
+    assert trial.run() == before
+
+
+def test_run_that_could_not_be_launched_any_more_waits_with_the_reason(trial: FleetTrial) -> None:
+    decide(trial, PlacementPolicy(unmatched=Unmatched.FAIL))
+    assert trial.phase() == "queued"
+    assert "no routing rule matches job 'train_model'" in trial.run().launch.route.closed
+    decide(trial, WITHOUT_RULES)
+    assert trial.node_of() == "w"
+
+
+def test_rule_that_would_have_nodes_stop_runs_between_two_heartbeats_holds_them_back(
+    trial: FleetTrial,
+) -> None:
+    decide(trial, PlacementPolicy(rules=(replace(TO_WEST, wants=Wants(on_disconnect=StopAfter(0.5))),)))
+    assert trial.phase() == "queued"
+    assert "stop_after is 0.5 s" in trial.run().launch.route.closed
+
+
+def test_run_that_a_rule_closes_is_not_placed() -> None:
+    trial = FleetTrial()
+    trial.join(make_hello("w", cluster="west"))
+    decide(trial, NEEDS_A_RULE)
+    trial.launch(launch_of())
+    trial.tick(after=60.0)
+    assert trial.phase() == "queued"
+
+
+def test_only_runs_that_are_affected_are_written(trial: FleetTrial) -> None:
+    trial.launch(launch_of(job="other", run_id="run-2"))
+    trial.asked.clear()
+    narrow = replace(TO_WEST, match=Match(job=("other",)), clusters=(WeightedCluster("east"),))
+    assert decide(trial, replace(NEEDS_A_RULE, rules=(narrow,))) == 1
+    assert [type(phase).__name__ for phase in trial.asked.saved("run-2")] == ["Queued"]
+    assert trial.asked.saved(RUN) == []
+
+
+def test_running_run_is_left_in_peace(trial: FleetTrial) -> None:
+    decide(trial, WITHOUT_RULES)
+    session = trial.join(make_hello("w", cluster="west", attempts=[running()]))
+    assert trial.phase() == "running"
+    decide(trial, PlacementPolicy(unmatched=Unmatched.FAIL))
+    assert trial.phase() == "running"
+    trial.leave(session, "w")
+
+
+# In words
+
+GPU = Quota(most=Resources.of({"gpu": 2}))
+EAST = replace(TO_WEST, name="east")
+
+CHANGES = {
+    "nothing": (WITHOUT_RULES, PlacementPolicy(), []),
+    "a rule more": (WITHOUT_RULES, PlacementPolicy(rules=(EAST,)), ["rule east added"]),
+    "a rule less": (PlacementPolicy(rules=(EAST,)), WITHOUT_RULES, ["rule east removed"]),
+    "a rule otherwise": (
+        PlacementPolicy(rules=(EAST,)),
+        PlacementPolicy(rules=(replace(EAST, order=Order.SPREAD),)),
+        ["rule east changed"],
+    ),
+    "rules the other way round": (
+        PlacementPolicy(rules=(EAST, TO_WEST)),
+        PlacementPolicy(rules=(TO_WEST, EAST)),
+        ["rules in another order"],
+    ),
+    "a rule in front": (
+        PlacementPolicy(rules=(EAST,)),
+        PlacementPolicy(rules=(TO_WEST, EAST)),
+        ["rule west added"],
+    ),
+    "everything else": (
+        WITHOUT_RULES,
+        PlacementPolicy(
+            Wants(grace=1.0),
+            Strategy.SPREAD,
+            (),
+            "west",
+            Unmatched.FAIL,
+            Impossible.QUEUE,
+            QueuePolicy(limit=1),
+            {"ml": GPU},
+        ),
+        [
+            "defaults changed",
+            "placement changed",
+            "default_cluster changed",
+            "no_rule changed",
+            "no_node changed",
+            "queue changed",
+            "quota ml added",
+        ],
+    ),
+    "quotas": (
+        PlacementPolicy(quotas={"a": GPU, "b": GPU, "c": GPU}),
+        PlacementPolicy(quotas={"b": Quota(least=GPU.most), "c": GPU}),
+        ["quota a removed", "quota b changed"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CHANGES)
+def test_change_is_told_in_words(case: str) -> None:
+    before, after, words = CHANGES[case]
+    assert changes(before, after) == words

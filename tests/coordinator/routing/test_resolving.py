@@ -1,0 +1,167 @@
+"""What a run asks for and where it may go, by the operator's rules."""
+
+from dataclasses import replace
+
+import pytest
+from coordinator.routing.launches import launch_of
+
+from runyard.coordinator.core.asks.labels import label_is
+from runyard.coordinator.core.asks.requirements import StopAfter, Wants
+from runyard.coordinator.core.asks.resources import Resources
+from runyard.coordinator.core.errors import LaunchRefused
+from runyard.coordinator.core.model import Launch
+from runyard.coordinator.core.policy import WITHOUT_RULES, PlacementPolicy, QueuePolicy, Unmatched
+from runyard.coordinator.core.resolving import all_layers, resolved
+from runyard.coordinator.core.routing.rules import ANYWHERE, Match, Order, Route, Rule, WeightedCluster
+
+A100 = Wants(labels=(label_is("gpu", "a100"),), resources=Resources.of({"gpu": 1}))
+TWO = (WeightedCluster("gpu-a", 3), WeightedCluster("gpu-b"))
+TRAINING = Rule("training", Match(job=("train_*",)), TWO, Order.WEIGHTED, 60.0, A100)
+ELSEWHERE = Rule("reports", Match(job=("report_*",)), (WeightedCluster("rack9"),))
+LABELS_ONLY = replace(TRAINING, clusters=(), order=Order.FIRST_FIT, spill_after=0.0)
+
+BY_RULES = PlacementPolicy(rules=(ELSEWHERE, TRAINING))
+BY_DEFAULT = PlacementPolicy(rules=(ELSEWHERE,), default_cluster="rack1")
+
+
+def only(cluster: str, rule: str = "") -> Route:
+    return Route(rule, (WeightedCluster(cluster),))
+
+
+TO_C = {"deployment": Wants(), "tags": Wants(cluster="c")}
+TO_NODE = {"deployment": Wants(), "tags": Wants(node="node-7")}
+DEPLOYED_TO_D = {"deployment": Wants(cluster="d")}
+
+ROUTES: dict[str, tuple[PlacementPolicy, Launch, Route]] = {
+    "without rules a run may go anywhere": (WITHOUT_RULES, launch_of(), ANYWHERE),
+    "the rule that matches says where": (BY_RULES, launch_of(), Route("training", TWO, Order.WEIGHTED, 60.0)),
+    "no rule leaves the default cluster": (BY_DEFAULT, launch_of(), only("rack1")),
+    "a rule goes before the default cluster": (
+        BY_DEFAULT,
+        launch_of(job="report_sales"),
+        only("rack9", "reports"),
+    ),
+    "a rule without clusters leaves the default one": (
+        PlacementPolicy(rules=(LABELS_ONLY,), default_cluster="rack1"),
+        launch_of(),
+        only("rack1", "training"),
+    ),
+    "a rule without clusters lets the run go anywhere": (
+        PlacementPolicy(rules=(LABELS_ONLY,), unmatched=Unmatched.FAIL),
+        launch_of(),
+        Route("training"),
+    ),
+    "the run's own cluster goes before the rule": (BY_RULES, launch_of(layers=TO_C), only("c", "training")),
+    "the run's own cluster goes before the default": (BY_DEFAULT, launch_of(layers=TO_C), only("c")),
+    "the run's own cluster needs no rule": (
+        PlacementPolicy(unmatched=Unmatched.FAIL),
+        launch_of(layers=TO_C),
+        only("c"),
+    ),
+    "the run's own node may be in any cluster": (BY_RULES, launch_of(layers=TO_NODE), Route("training")),
+    "the deployment's cluster goes before the default": (
+        BY_DEFAULT,
+        launch_of(layers=DEPLOYED_TO_D),
+        only("d"),
+    ),
+    "a rule goes before the deployment's cluster": (
+        BY_RULES,
+        launch_of(layers=DEPLOYED_TO_D),
+        Route("training", TWO, Order.WEIGHTED, 60.0),
+    ),
+    "a rule without clusters leaves the deployment's": (
+        PlacementPolicy(rules=(LABELS_ONLY,)),
+        launch_of(layers=DEPLOYED_TO_D),
+        only("d", "training"),
+    ),
+    "no rule and a queue for such runs: it waits": (
+        PlacementPolicy(rules=(ELSEWHERE,), unmatched=Unmatched.QUEUE),
+        launch_of(),
+        Route(closed="no routing rule matches job 'train_model' of code location 'ml'; it waits for one"),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ROUTES)
+def test_route(case: str) -> None:
+    policy, launch, route = ROUTES[case]
+    assert resolved(launch, policy).route == route
+
+
+def test_run_that_no_rule_matches_is_refused_by_name_where_every_run_needs_one() -> None:
+    policy = PlacementPolicy(rules=(ELSEWHERE,), unmatched=Unmatched.FAIL)
+    with pytest.raises(LaunchRefused, match=r"job 'train_model' of code location 'ml'.*add a rule"):
+        resolved(launch_of(), policy)
+
+
+def test_deployment_is_overruled_on_the_cluster_in_its_requirements_too() -> None:
+    assert resolved(launch_of(layers=DEPLOYED_TO_D), BY_RULES).requirements.cluster == ""
+
+
+# Layers
+
+
+def test_layers_go_from_the_defaults_over_deployment_and_rule_to_what_the_run_says() -> None:
+    policy = replace(BY_RULES, defaults=Wants(grace=5.0))
+    said = {"deployment": Wants(grace=6.0), "code location ml": Wants(), "op train": Wants(), "tags": Wants()}
+    sources = [layer.source for layer in all_layers(launch_of(layers=said), policy)]
+    assert sources == [
+        "coordinator defaults",
+        "deployment",
+        "rule training",
+        "code location ml",
+        "op train",
+        "tags",
+    ]
+
+
+def test_run_that_no_rule_matches_has_no_layer_of_a_rule() -> None:
+    assert [layer.source for layer in all_layers(launch_of(), BY_DEFAULT)] == [
+        "coordinator defaults",
+        "deployment",
+    ]
+
+
+def test_later_layers_go_before_earlier_ones() -> None:
+    policy = PlacementPolicy(
+        defaults=Wants(grace=5.0, driver="exec", resources=Resources.of({"cpu": 1000, "memory": 1})),
+        rules=(replace(TRAINING, wants=Wants(grace=7.0, on_disconnect=StopAfter(90.0))),),
+    )
+    said = {"deployment": Wants(grace=6.0, resources=Resources.of({"memory": 2})), "tags": Wants(driver="vm")}
+    launch = resolved(launch_of(layers=said), policy)
+    assert launch.requirements.driver == "vm"
+    assert launch.requirements.resources == Resources.of({"cpu": 1000, "memory": 2, "slots": 1})
+    assert (launch.policies.grace, launch.policies.stop_after) == (7.0, 90.0)
+
+
+def test_what_was_launched_is_left_as_it_was_said() -> None:
+    launch = launch_of(layers={"deployment": Wants(grace=6.0), "tags": Wants(driver="vm")})
+    after = resolved(launch, BY_RULES)
+    assert after.layers == launch.layers
+    assert resolved(after, WITHOUT_RULES) == resolved(launch, WITHOUT_RULES)
+
+
+def test_launch_that_was_adopted_keeps_what_its_agent_said_of_it() -> None:
+    adopted = replace(launch_of(), layers=())
+    assert resolved(adopted, replace(BY_RULES, unmatched=Unmatched.FAIL)) == adopted
+
+
+# Shares
+
+BY_TEAM = PlacementPolicy(queue=QueuePolicy(share_by="team"))
+
+
+@pytest.mark.parametrize(
+    ("policy", "tags", "share"),
+    [
+        (WITHOUT_RULES, {"team": "vision"}, "ml"),
+        (BY_TEAM, {"team": "vision"}, "vision"),
+        (BY_TEAM, {"team": ""}, "ml"),
+        (BY_TEAM, {}, "ml"),
+    ],
+    ids=["by code location", "by tag", "by an empty tag", "by a tag that the run lacks"],
+)
+def test_share_is_the_tags_value_or_the_code_location(
+    policy: PlacementPolicy, tags: dict[str, str], share: str
+) -> None:
+    assert resolved(launch_of(tags=tags), policy).share == share
