@@ -16,7 +16,7 @@ import grpc
 from google.protobuf.duration_pb2 import Duration
 from waiting import await_until
 
-from runyard.v1 import agent_pb2, agent_pb2_grpc, run_pb2
+from runyard.v1 import agent_pb2, agent_pb2_grpc, placement_pb2, run_pb2
 
 BEAT = 0.1
 """Seconds between two heartbeats."""
@@ -56,6 +56,7 @@ class StubSession:
         attempt: int = 1,
         within: float = 10.0,
         after: int = 0,
+        requirements: placement_pb2.Requirements | None = None,
         **policies: float,
     ) -> None:
         """Offers an attempt whose worker is that program."""
@@ -63,6 +64,7 @@ class StubSession:
             run_id=run_id,
             kind=run_pb2.LAUNCH_KIND_EXECUTE,
             code_origin=run_pb2.CodeOrigin(executable=str(program)),
+            requirements=requirements,
             policies=run_pb2.Policies(**{name: seconds(value) for name, value in policies.items()}),
         )
         offer = agent_pb2.Assign(
