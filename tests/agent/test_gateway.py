@@ -72,16 +72,16 @@ class Gateway:
         runs = await asyncio.to_thread(lambda: list(self.client.list_runs(phases=LIVE)))
         return len(runs)
 
-    async def until_live(self, count: int) -> None:
-        """Returns as soon as the cluster works on so many runs."""
+    async def until_live(self, count: int) -> bool:
+        """True as soon as the cluster works on so many runs."""
 
         async def reached() -> bool | None:
             return await self.live() == count or None
 
-        assert await await_until(reached, f"{count} live runs")
+        return await await_until(reached, f"{count} live runs")
 
-    async def until_over(self, *numbers: int) -> None:
-        """Returns as soon as the runs have ended."""
+    async def until_over(self, *numbers: int) -> bool:
+        """True as soon as the runs have ended."""
         ids = {self.run_id(number) for number in numbers}
 
         async def reached() -> bool | None:
@@ -90,7 +90,7 @@ class Gateway:
             )
             return ids <= {run.run_id for run in over} or None
 
-        assert await await_until(reached, "the runs go on")
+        return await await_until(reached, "the runs go on")
 
     async def until_offered(self, slots: int) -> fleet_pb2.Node:
         """The node, as soon as it offers so much."""
@@ -141,7 +141,8 @@ async def gateway(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
             nodes = await asyncio.to_thread(client.list_nodes)
             return nodes[0] if nodes else None
 
-        assert await await_until(joined, "the gateway has not joined")
+        node: fleet_pb2.Node = await await_until(joined, "the gateway has not joined")
+        assert node.cluster == "farm"
         yield made
     working.cancel()
     with contextlib.suppress(asyncio.CancelledError):
