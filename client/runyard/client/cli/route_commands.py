@@ -9,13 +9,10 @@ from runyard.client.cli.exit_codes import UsageError
 from runyard.client.cli.explanation import print_explanation
 from runyard.client.cli.json_output import to_json
 from runyard.client.cli.options import AddressOption, InsecureOption, Output, OutputOption, Settings
+from runyard.client.cli.route_check import check_file
 
 app = typer.Typer(help="Say where runs go.", no_args_is_help=True, rich_markup_mode=None)
-
-
-@app.callback()
-def route() -> None:
-    """Keeps a command of its own although it is the only one."""
+app.command("check")(check_file)
 
 
 @app.command("explain")

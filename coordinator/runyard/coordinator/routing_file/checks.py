@@ -6,7 +6,7 @@ from runyard.coordinator.core.asks.amounts import show_amount
 from runyard.coordinator.core.policy import PlacementPolicy, Quota, Unmatched
 from runyard.coordinator.core.routing.matching import overshadowing
 from runyard.coordinator.core.routing.rules import Order
-from runyard.coordinator.routing_file.document import Document, Flaw
+from runyard.coordinator.routing_file.document import Document, Flaw, KeyPath
 from runyard.coordinator.routing_file.schema import RoutingPart, RulePart
 
 _AT_ONCE = (Order.LEAST_LOADED, Order.SPREAD)
@@ -64,3 +64,15 @@ def warnings(document: Document, part: RoutingPart, policy: PlacementPolicy) -> 
     for share, quota in policy.quotas.items():
         if quota == Quota():
             yield document.flaw(("quotas", share), "bounds nothing; give it least or most, or leave it out")
+
+
+def if_absent(document: Document, part: RoutingPart) -> dict[str, Flaw]:
+    """What to say of each cluster if no node is in it."""
+    named: dict[str, KeyPath] = {}
+    for place, rule in enumerate(part.rules):
+        for cluster in rule.clusters:
+            named.setdefault(cluster.name, ("rules", place, "clusters"))
+    if part.default_cluster:
+        named.setdefault(part.default_cluster, ("default_cluster",))
+    text = "no node is in cluster {}; check the name, or start an agent with it"
+    return {name: document.flaw(path, text.format(name)) for name, path in named.items()}

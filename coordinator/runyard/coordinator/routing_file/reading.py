@@ -1,6 +1,6 @@
 """From the file's text to the policy."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,10 +23,12 @@ class Routing:
 
     Attributes:
         warnings: What in it may be a slip.
+        if_absent: What to say of a cluster that it names and no node is in, by name of the cluster.
     """
 
     policy: PlacementPolicy
     warnings: tuple[Flaw, ...] = ()
+    if_absent: dict[str, Flaw] = field(default_factory=dict)
 
 
 def load_routing(file: Path) -> Routing:
@@ -65,7 +67,8 @@ def read_routing(data: bytes) -> Routing:
     policy = _policy(document, part)
     document.flaws.extend(checks.errors(document, part))
     document.require_no_flaws()
-    return Routing(policy, tuple(checks.warnings(document, part, policy)))
+    warnings = tuple(checks.warnings(document, part, policy))
+    return Routing(policy, warnings, checks.if_absent(document, part))
 
 
 def _policy(document: Document, part: RoutingPart) -> PlacementPolicy:
