@@ -9,7 +9,7 @@ import pytest
 from coordinator.fleet_building import make_hello
 from coordinator.serving import SOON, Serving, StubAgent, make_spec, refusal, run_id, serving
 
-from runyard.coordinator.rpc import requests
+from runyard.coordinator.rpc import snapshots
 from runyard.v1 import launch_pb2
 
 Status = grpc.StatusCode
@@ -92,7 +92,7 @@ async def test_damaged_snapshot_is_refused_by_field_and_not_kept(
 async def test_snapshot_that_is_too_large_says_how_large_it_may_be(
     coordinator: Serving, agent: StubAgent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(requests, "MAX_SNAPSHOT", 1_000)
+    monkeypatch.setattr(snapshots, "MAX_SNAPSHOT", 1_000)
     code, text = await refusal(launch(coordinator, given=snapshot(hashlib.shake_128(b"seed").digest(2_000))))
     assert code == Status.RESOURCE_EXHAUSTED
     assert "more than the 1000 allowed" in text
@@ -101,7 +101,7 @@ async def test_snapshot_that_is_too_large_says_how_large_it_may_be(
 async def test_snapshot_that_swells_beyond_measure_is_refused_before_it_does(
     coordinator: Serving, agent: StubAgent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(requests, "MAX_SNAPSHOT_PLAIN", 2**20)
+    monkeypatch.setattr(snapshots, "MAX_SNAPSHOT_PLAIN", 2**20)
     code, text = await refusal(launch(coordinator, given=snapshot(bytes(2**26))))
     assert code == Status.RESOURCE_EXHAUSTED
     assert "decompresses to more than" in text

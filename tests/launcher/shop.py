@@ -3,7 +3,7 @@
 import logging
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +22,12 @@ from runyard.launcher import RunyardRunLauncher
 
 LOCATION = "shop"
 IMAGE = "shop:1.2"
-CONTAINER_CONTEXT = {"runyard": {"labels": {"zone": "a"}}}
+CONTAINER_CONTEXT = {"runyard": {"prefer": "zone=a"}}
 
 CODE = """
 import dagster as dg
 
-@dg.op(tags={"runyard/labels": "disk=ssd"})
+@dg.op(tags={"runyard/prefer": "disk=ssd"})
 def greet():
     return "good morning"
 
@@ -81,21 +81,26 @@ class Shop:
 
     # Runs
 
-    def new_run(self, tags: Mapping[str, str] | None = None) -> DagsterRun:
+    def new_run(
+        self,
+        tags: Mapping[str, str] | None = None,
+        run_config: Mapping[str, Any] | None = None,
+        step_keys: Sequence[str] | None = None,
+    ) -> DagsterRun:
         """A run that nobody has launched yet."""
         location = self.workspace.get_code_location(LOCATION)
         repository = next(iter(location.get_repositories().values()))
         job = repository.get_full_job("open_shop")
-        plan = location.get_execution_plan(job, {}, None, None, self.instance)
+        plan = location.get_execution_plan(job, run_config or {}, step_keys, None, self.instance)
         return self.instance.create_run(
             job_name=job.name,
             run_id=None,
-            run_config={},
+            run_config=run_config or {},
             status=None,
             tags={**job.tags, **(tags or {})},
             root_run_id=None,
             parent_run_id=None,
-            step_keys_to_execute=None,
+            step_keys_to_execute=step_keys,
             execution_plan_snapshot=plan.execution_plan_snapshot,
             job_snapshot=job.job_snapshot,
             parent_job_snapshot=None,

@@ -14,8 +14,8 @@ from launcher.conftest import OpenShop
 from launcher.placing_coordinator import CLUSTER, NODE, PlacingCoordinator
 from launcher.shop import CONTAINER_CONTEXT, IMAGE, LOCATION, Shop
 
-from runyard.launcher.errors import InvalidLauncherConfig, InvalidRunTag, NotLaunched
-from runyard.v1 import run_pb2
+from runyard.launcher.errors import InvalidLauncherConfig, NotLaunched
+from runyard.v1 import placement_pb2, run_pb2
 
 FAILURE = DagsterRunStatus.FAILURE
 STARTING = DagsterRunStatus.STARTING
@@ -106,7 +106,7 @@ def test_a_retry_is_not_bound_to_the_node_of_the_run_before(
     coordinator.waits_because = "no node is ready"
     retry = shop.launch({**parent.tags, "runyard/outcome": "oom_killed"})
     spec = coordinator.launched(retry)
-    assert spec.requirements == run_pb2.Requirements(cluster="main")
+    assert spec.tags["runyard/cluster"] == "main"
     assert not spec.tags.keys() & {"runyard/placed_node", "runyard/placed_cluster", "runyard/outcome"}
     assert shop.run(retry).tags["runyard/placed_node"] == "not yet"
     assert shop.run(retry).tags["runyard/outcome"] == "not yet"
@@ -119,17 +119,22 @@ def test_settings_become_requirements_and_policies(
         {
             "deployment": "night",
             "cluster": "gpu",
-            "labels": {"zone": "a", "disk": "hdd"},
+            "labels": {"zone": "a|b", "disk": "hdd"},
             "grace_seconds": 0,
             "max_queue_seconds": 0.5,
             "start_timeout_seconds": 90,
+            "on_disconnect": "stop_after=5m",
         }
     )
     spec = coordinator.launched(shop.launch({"runyard/labels": "disk=ssd"}))
     assert spec.deployment == "night"
-    assert spec.requirements == run_pb2.Requirements(cluster="gpu", labels={"zone": "a", "disk": "ssd"})
+    assert spec.requirements == placement_pb2.Requirements(cluster="gpu", labels=["disk=hdd", "zone=a|b"])
+    assert spec.tags["runyard/labels"] == "disk=ssd"
     assert spec.policies == run_pb2.Policies(
-        max_queue_time=Duration(nanos=500_000_000), start_timeout=Duration(seconds=90), grace=Duration()
+        max_queue_time=Duration(nanos=500_000_000),
+        start_timeout=Duration(seconds=90),
+        grace=Duration(),
+        stop_after=Duration(seconds=300),
     )
 
 
@@ -137,16 +142,26 @@ def test_policies_that_nobody_set_are_absent(shop: Shop, coordinator: PlacingCoo
     assert coordinator.launched(shop.launch()).policies == run_pb2.Policies()
 
 
-def test_a_tag_that_makes_no_sense_fails_the_run_before_anything_is_sent(
+def test_a_launch_says_how_steps_run_and_which(shop: Shop, coordinator: PlacingCoordinator) -> None:
+    whole = coordinator.launched(shop.launch())
+    assert (whole.execution_config_json, list(whole.step_keys)) == ("", [])
+    execution = {"config": {"multiprocess": {"max_concurrent": 2}}}
+    run = shop.new_run(run_config={"execution": execution}, step_keys=["greet"])
+    shop.instance.launch_run(run.run_id, shop.workspace)
+    spec = coordinator.launched(run.run_id)
+    assert (json.loads(spec.execution_config_json), list(spec.step_keys)) == (execution, ["greet"])
+
+
+def test_a_tag_that_the_coordinator_cannot_understand_fails_the_run_with_its_words(
     shop: Shop, coordinator: PlacingCoordinator
 ) -> None:
+    words = "tag runyard/grace of the run: 'soon' is not a span of time; write seconds as 90"
+    coordinator.fail("LaunchRun", grpc.StatusCode.INVALID_ARGUMENT, words)
     run = shop.new_run({"runyard/grace": "soon"})
-    with pytest.raises(InvalidRunTag):
+    with pytest.raises(NotLaunched, match=words):
         shop.instance.launch_run(run.run_id, shop.workspace)
     assert shop.status(run.run_id) == FAILURE
-    message = "run tag runyard/grace: 'soon' is not a number of seconds. Write for example 30"
-    assert message in shop.messages(run.run_id)[0]
-    assert coordinator.calls == []
+    assert words in shop.messages(run.run_id)[0]
 
 
 def test_environment_variables_come_from_the_launching_process(
@@ -182,7 +197,7 @@ def test_a_resume_runs_resume_run_under_its_number(shop: Shop, coordinator: Plac
     assert spec.kind == run_pb2.LAUNCH_KIND_RESUME
     assert deserialize_value(spec.worker_args, ResumeRunArgs).instance_ref == shop.instance.get_ref()
     assert coordinator.runs[run_id].attempt == 1
-    assert spec.requirements == run_pb2.Requirements()
+    assert spec.requirements == placement_pb2.Requirements()
 
 
 def test_a_resume_without_a_number_is_the_first(shop: Shop, coordinator: PlacingCoordinator) -> None:

@@ -22,7 +22,7 @@ from waiting import wait_until
 import runyard.launcher
 from runyard.launcher import RunyardRunLauncher
 from runyard.launcher.errors import NotTerminated
-from runyard.v1 import run_pb2
+from runyard.v1 import placement_pb2, run_pb2
 
 STARTED = DagsterRunStatus.STARTED
 FAILURE = DagsterRunStatus.FAILURE
@@ -207,4 +207,6 @@ def test_secrets_stay_out_of_the_workers_arguments(
 
 def test_a_retry_is_not_sent_to_the_node_that_failed(shop: Shop, coordinator: PlacingCoordinator) -> None:
     parent = shop.run(shop.launch())
-    assert coordinator.launched(shop.launch(parent.tags)).requirements == run_pb2.Requirements()
+    retry = coordinator.launched(shop.launch(parent.tags))
+    assert retry.requirements == placement_pb2.Requirements()
+    assert not [tag for tag in retry.tags if tag.startswith("runyard/")]

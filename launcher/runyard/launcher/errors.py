@@ -11,15 +11,6 @@ class InvalidLauncherConfig(RunyardError):
         super().__init__(f"run_launcher.config.{field} {problem}. {remedy}")
 
 
-class InvalidRunTag(RunyardError):
-    """A tag of the run asks Runyard for something that cannot be understood."""
-
-    def __init__(self, tag: str, value: str, problem: str, remedy: str) -> None:
-        self.tag = tag
-        self.value = value
-        super().__init__(f"run tag {tag}: {value!r} {problem}. {remedy}")
-
-
 class NotLaunched(RunyardError):
     """The run was not launched; Dagster fails it with this message."""
 

@@ -10,12 +10,12 @@ from dagster._core.instance.ref import InstanceRef
 from dagster._core.origin import JobPythonOrigin
 from dagster._grpc.types import ExecuteRunArgs, ResumeRunArgs
 from dagster._serdes import serialize_value
+from google.protobuf.duration_pb2 import Duration
 
 from runyard.launcher.config import Settings
 from runyard.launcher.errors import NotLaunched
-from runyard.launcher.requirements import policies_of, requirements_of
 from runyard.launcher.tags import without_written
-from runyard.v1 import run_pb2
+from runyard.v1 import placement_pb2, run_pb2
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,6 @@ def launch_spec(
         environment: The workers' environment, as `resolve_environment` made it.
 
     Raises:
-        InvalidRunTag: A tag cannot be understood.
         NotLaunched: The run does not say where its code is.
     """
     origin = run.job_code_origin
@@ -66,11 +65,13 @@ def launch_spec(
         worker_args=_worker_args(run.run_id, origin, entry, instance_ref),
         code_origin=_code_origin(run, origin),
         tags=without_written(run.tags),
-        requirements=requirements_of(run.tags, settings),
-        policies=policies_of(run.tags, settings),
+        requirements=_requirements(settings),
+        policies=_policies(settings),
         environment={**environment, "DAGSTER_RUN_JOB_NAME": run.job_name},
         deployment=settings.deployment,
         job_snapshot_id=run.job_snapshot_id or "",
+        step_keys=run.step_keys_to_execute or (),
+        execution_config_json=_json(_execution_config(run)),
     )
 
 
@@ -118,5 +119,36 @@ def _working_directory(pointer: Any) -> str:
     return getattr(pointer, "working_directory", None) or ""
 
 
-def _json(context: Mapping[str, Any] | None) -> str:
-    return json.dumps(context, sort_keys=True) if context else ""
+def _execution_config(run: DagsterRun) -> Mapping[str, Any] | None:
+    config = run.run_config.get("execution")
+    return config if isinstance(config, Mapping) else None
+
+
+def _json(config: Mapping[str, Any] | None) -> str:
+    return json.dumps(config, sort_keys=True) if config else ""
+
+
+def _requirements(settings: Settings) -> placement_pb2.Requirements:
+    """What the settings ask for all runs. What the run's own tags mean, the coordinator knows."""
+    return placement_pb2.Requirements(
+        cluster=settings.cluster or "",
+        labels=[f"{key}={value}" for key, value in sorted(settings.labels.items())],
+    )
+
+
+def _policies(settings: Settings) -> run_pb2.Policies:
+    """The time limits of all runs. One that nobody set is absent; zero is a limit like any other."""
+    return run_pb2.Policies(
+        max_queue_time=_duration(settings.max_queue),
+        start_timeout=_duration(settings.start_timeout),
+        grace=_duration(settings.grace),
+        stop_after=_duration(settings.stop_after),
+    )
+
+
+def _duration(seconds: float | None) -> Duration | None:
+    if seconds is None:
+        return None
+    duration = Duration()
+    duration.FromNanoseconds(round(seconds * 1e9))
+    return duration

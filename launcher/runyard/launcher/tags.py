@@ -1,4 +1,4 @@
-"""The run tags that Runyard reads and those that it writes: never the same.
+"""The run tags that Runyard writes: never those that it reads, which only the coordinator understands.
 
 Dagster copies the tags of a run onto its retries. If the node that a run happened to get were written into
 the tag that asks for a node, every retry and every resume would be bound to the node that has just failed.
@@ -7,15 +7,7 @@ the tag that asks for a node, every retry and every resume would be bound to the
 from collections.abc import Mapping
 from typing import Final
 
-# Read: what the run asks for.
-CLUSTER: Final = "runyard/cluster"
-NODE: Final = "runyard/node"
-LABELS: Final = "runyard/labels"
-DRIVER: Final = "runyard/driver"
-GRACE: Final = "runyard/grace"
-ON_DISCONNECT: Final = "runyard/on_disconnect"
-
-# Written: for people who look at or filter runs. Nothing reads them back.
+# For people who look at or filter runs. Nothing reads them back.
 PLACED_CLUSTER: Final = "runyard/placed_cluster"
 PLACED_NODE: Final = "runyard/placed_node"
 OUTCOME: Final = "runyard/outcome"

@@ -9,7 +9,8 @@ from runyard.coordinator.core.model import Run
 from runyard.coordinator.rpc.errors import Context, NotFound, Unavailable, answering
 from runyard.coordinator.rpc.logs import LogRelay
 from runyard.coordinator.rpc.reports import ReportLine
-from runyard.coordinator.rpc.requests import check_run_id, check_snapshot, launch_of
+from runyard.coordinator.rpc.requests import check_run_id, check_spec, launch_of
+from runyard.coordinator.rpc.snapshots import Snapshots
 from runyard.coordinator.rpc.views import event_view, matches, run_view
 from runyard.coordinator.shell import Shell
 from runyard.v1 import launch_pb2, launch_pb2_grpc, run_pb2
@@ -25,38 +26,23 @@ class LaunchService(launch_pb2_grpc.LaunchServiceServicer):
         self._shell = shell
         self._logs = logs
         self._reports = ReportLine(shell)
+        self._snapshots = Snapshots(shell)
 
     async def LaunchRun(
         self, request: launch_pb2.LaunchRunRequest, context: Context
     ) -> launch_pb2.LaunchRunResponse:
         async with answering(context):
-            launch = launch_of(request.spec)
-            if not await self._hold_snapshot(request):
+            spec = request.spec
+            check_spec(spec)
+            if not await self._snapshots.hold(request):
                 return launch_pb2.LaunchRunResponse(snapshot_needed=True)
+            ops = await self._snapshots.ops_layer(
+                spec.job_snapshot_id, spec.step_keys, spec.execution_config_json
+            )
+            launch = launch_of(spec, ops)
             run = await self._shell.decide(lambda fleet, at: on_launch(fleet, at, launch))
             return launch_pb2.LaunchRunResponse(run=self._view(run))
         raise AssertionError("answering() ends the call")
-
-    async def _hold_snapshot(self, request: launch_pb2.LaunchRunRequest) -> bool:
-        """Sees to it that the launch's snapshot is stored; False if the caller must send it."""
-        snapshot_id = request.spec.job_snapshot_id
-        if not snapshot_id:
-            return True
-        if len(snapshot_id) > 64:
-            raise InvalidField("spec.job_snapshot_id", "is longer than 64 characters")
-        store = self._shell.store
-        if await self._shell.in_writer(lambda: store.has_snapshot(snapshot_id)):
-            return True
-        if not request.HasField("snapshot"):
-            return False
-        snapshot = request.snapshot
-
-        def keep() -> None:
-            check_snapshot(snapshot)
-            store.put_snapshot(snapshot_id, snapshot.sha256, snapshot.data)
-
-        await self._shell.in_writer(keep)
-        return True
 
     async def TerminateRun(
         self, request: launch_pb2.TerminateRunRequest, context: Context

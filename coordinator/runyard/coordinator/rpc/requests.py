@@ -2,26 +2,22 @@
 
 import hashlib
 import uuid
-import zlib
-
-from google.protobuf.duration_pb2 import Duration
+from collections.abc import Mapping
 
 from runyard.client.service.names import NAME
+from runyard.coordinator.core.asks.layers import DEFAULT_GRACE
 from runyard.coordinator.core.asks.requirements import Layer, Policies, Requirements
 from runyard.coordinator.core.errors import InvalidField
 from runyard.coordinator.core.model import Launch
-from runyard.coordinator.core.offers import offer_of, wants_of
+from runyard.coordinator.core.offers import offer_of
 from runyard.coordinator.rpc.errors import TooLarge
-from runyard.v1 import agent_pb2, launch_pb2, run_pb2
+from runyard.coordinator.rpc.layers import layers_of
+from runyard.v1 import agent_pb2, run_pb2
 
-DEFAULT_GRACE = 30.0
-"""Seconds between SIGTERM and SIGKILL where the launch names none; Kubernetes' own default."""
+PRIORITY = "dagster/priority"
 
-MAX_SNAPSHOT = 32 * 1024 * 1024
-"""Largest compressed job snapshot, in bytes. A job of two ops has 30 kB, uncompressed."""
-
-MAX_SNAPSHOT_PLAIN = 512 * 1024 * 1024
-"""Largest job snapshot after decompression, in bytes."""
+HIGHEST_PRIORITY = 1_000_000_000
+"""Priorities beyond it, or as far below zero, count as this."""
 
 MAX_SPEC = 8 * 1024 * 1024
 """Largest launch spec in bytes; it travels to the agent in one message."""
@@ -44,8 +40,8 @@ def check_run_id(text: str, field: str = "run_id") -> str:
     return text
 
 
-def launch_of(spec: run_pb2.LaunchSpec) -> Launch:
-    """A launch from its spec.
+def check_spec(spec: run_pb2.LaunchSpec) -> None:
+    """Checks all of a spec but what it asks for.
 
     Raises:
         InvalidField: A field is missing or malformed; the message names it.
@@ -67,6 +63,18 @@ def launch_of(spec: run_pb2.LaunchSpec) -> Launch:
     if not spec.deployment:
         raise InvalidField("spec.deployment", "is empty; name the Dagster deployment that launches")
     _check_environment(spec)
+
+
+def launch_of(spec: run_pb2.LaunchSpec, ops: Layer | None) -> Launch:
+    """A launch from its spec, without what follows from the routing rules.
+
+    Args:
+        spec: As `check_spec` accepted it.
+        ops: What the tags of its ops come to.
+
+    Raises:
+        InvalidField: What it asks for makes no sense; the message names the tag or the field.
+    """
     return Launch(
         run_id=spec.run_id,
         resume_number=spec.resume_number,
@@ -74,62 +82,28 @@ def launch_of(spec: run_pb2.LaunchSpec) -> Launch:
         job=spec.code_origin.job,
         location=spec.code_origin.location,
         requirements=Requirements(),
-        policies=_policies(spec.policies),
+        policies=Policies(DEFAULT_GRACE),
         digest=hashlib.sha256(spec.SerializeToString(deterministic=True)).hexdigest(),
         spec=spec,
         repository=spec.code_origin.repository,
-        layers=(Layer("deployment", wants_of(spec.requirements, "spec.requirements")),),
+        layers=layers_of(spec, ops),
+        priority=priority_of(spec.tags),
     )
+
+
+def priority_of(tags: Mapping[str, str]) -> int:
+    """The priority in Dagster's own tag; 0 where there is none or it is no number, as in Dagster's queue."""
+    try:
+        priority = int(tags.get(PRIORITY, "0"))
+    except ValueError:
+        return 0
+    return max(-HIGHEST_PRIORITY, min(priority, HIGHEST_PRIORITY))
 
 
 def _check_environment(spec: run_pb2.LaunchSpec) -> None:
     for name, value in spec.environment.items():
         if not name or "=" in name or "\0" in name + value:
             raise InvalidField("spec.environment", f"{name!r} is no name of an environment variable")
-
-
-def _policies(asked: run_pb2.Policies) -> Policies:
-    def seconds(field: str) -> float | None:
-        if not asked.HasField(field):  # type: ignore[arg-type]
-            return None
-        given: Duration = getattr(asked, field)
-        value = given.ToNanoseconds() / 1e9
-        if value < 0:
-            raise InvalidField(f"spec.policies.{field}", f"is {value:g} s; it cannot be negative")
-        return value
-
-    grace = seconds("grace")
-    return Policies(
-        grace=DEFAULT_GRACE if grace is None else grace,
-        max_queue_time=seconds("max_queue_time"),
-        start_timeout=seconds("start_timeout"),
-        stop_after=seconds("stop_after"),
-    )
-
-
-def check_snapshot(snapshot: launch_pb2.Snapshot) -> None:
-    """Checks that a snapshot arrived whole and is of bearable size.
-
-    Raises:
-        TooLarge: It exceeds `MAX_SNAPSHOT` or, decompressed, `MAX_SNAPSHOT_PLAIN`.
-        InvalidField: It is corrupt.
-    """
-    if len(snapshot.data) > MAX_SNAPSHOT:
-        raise TooLarge(f"snapshot.data has {len(snapshot.data)} bytes, more than the {MAX_SNAPSHOT} allowed")
-    inflater = zlib.decompressobj()
-    digest, size, rest = hashlib.sha256(), 0, snapshot.data
-    try:
-        while rest and not inflater.eof:
-            piece = inflater.decompress(rest, 1 << 20)
-            digest.update(piece)
-            size += len(piece)
-            if size > MAX_SNAPSHOT_PLAIN:
-                raise TooLarge(f"snapshot.data decompresses to more than {MAX_SNAPSHOT_PLAIN} bytes")
-            rest = inflater.unconsumed_tail
-    except zlib.error as error:
-        raise InvalidField("snapshot.data", f"is not zlib data ({error}); send it again") from error
-    if not inflater.eof or digest.hexdigest() != snapshot.sha256:
-        raise InvalidField("snapshot.sha256", "does not fit snapshot.data: it arrived damaged; send it again")
 
 
 def check_hello(hello: agent_pb2.Hello) -> None:

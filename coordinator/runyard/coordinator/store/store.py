@@ -90,6 +90,12 @@ class Store:
         with self._engine.connect() as connection:
             return connection.execute(query).first() is not None
 
+    def snapshot(self, snapshot_id: str) -> bytes | None:
+        """The data of a snapshot, or None if it is not held."""
+        query = select(snapshots.c.data).where(snapshots.c.snapshot_id == snapshot_id)
+        with self._engine.connect() as connection:
+            return connection.execute(query).scalar()
+
     def put_snapshot(self, snapshot_id: str, sha256: str, data: bytes) -> None:
         """Keeps a snapshot, unless it is held already.
 

@@ -1,0 +1,160 @@
+"""Job snapshots: asked for once, kept, and read for what their ops ask for."""
+
+import asyncio
+import hashlib
+import json
+import zlib
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from runyard.coordinator.core.asks.ops import ops_layer
+from runyard.coordinator.core.asks.requirements import Layer
+from runyard.coordinator.core.asks.snapshot import JobShape, job_shape
+from runyard.coordinator.core.asks.tags import PREFIX
+from runyard.coordinator.core.errors import InvalidField
+from runyard.coordinator.rpc.errors import NotFound, TooLarge
+from runyard.coordinator.shell import Shell
+from runyard.v1 import launch_pb2
+
+MAX_SNAPSHOT = 32 * 1024 * 1024
+"""Largest compressed job snapshot, in bytes. A job of two ops has 30 kB, uncompressed."""
+
+MAX_SNAPSHOT_PLAIN = 512 * 1024 * 1024
+"""Largest job snapshot after decompression, in bytes."""
+
+OPS_HELD = 200_000
+"""So many ops, of all snapshots read last, are held in memory."""
+
+_MENTIONED = f'"{PREFIX}'.encode()
+"""A snapshot without it has no tag of ours."""
+
+
+class Snapshots:
+    """The job snapshots that launches refer to."""
+
+    def __init__(self, shell: Shell) -> None:
+        self._shell = shell
+        self._shapes: OrderedDict[str, JobShape] = OrderedDict()
+        # A plain snapshot may have half a gigabyte: one at a time.
+        self._reading = asyncio.Lock()
+
+    async def hold(self, request: launch_pb2.LaunchRunRequest) -> bool:
+        """Sees to it that a launch's snapshot is stored; False if the caller must send it.
+
+        Raises:
+            InvalidField: The snapshot's ID is too long, or it arrived damaged.
+            TooLarge: It exceeds a limit.
+            StoreFull: The disk is full.
+        """
+        snapshot_id = request.spec.job_snapshot_id
+        if not snapshot_id:
+            return True
+        if len(snapshot_id) > 64:
+            raise InvalidField("spec.job_snapshot_id", "is longer than 64 characters")
+        store = self._shell.store
+        if await self._shell.in_writer(lambda: store.has_snapshot(snapshot_id)):
+            return True
+        if not request.HasField("snapshot"):
+            return False
+        snapshot = request.snapshot
+
+        def keep() -> None:
+            check_snapshot(snapshot)
+            store.put_snapshot(snapshot_id, snapshot.sha256, snapshot.data)
+
+        await self._shell.in_writer(keep)
+        return True
+
+    async def ops_layer(
+        self, snapshot_id: str, step_keys: Sequence[str], execution_config_json: str
+    ) -> Layer | None:
+        """What the ops of a launch ask for; None if nothing.
+
+        Args:
+            snapshot_id: Names the job snapshot. Empty: there is none.
+            step_keys: The steps that will run. Empty: all.
+            execution_config_json: The `execution` part of the run config, or empty.
+
+        Raises:
+            InvalidField: A tag of an op makes no sense, two ops contradict each other, or nobody can read the
+                snapshot.
+            NotFound: The snapshot is not held.
+        """
+        shape = await self._shape(snapshot_id) if snapshot_id else JobShape()
+        if not shape.ops:
+            return None
+
+        def join() -> Layer | None:
+            return ops_layer(shape, step_keys, _execution_config(execution_config_json))
+
+        return await asyncio.to_thread(join)
+
+    async def _shape(self, snapshot_id: str) -> JobShape:
+        if snapshot_id not in self._shapes:
+            async with self._reading:
+                if snapshot_id not in self._shapes:
+                    self._keep(snapshot_id, await self._load(snapshot_id))
+        self._shapes.move_to_end(snapshot_id)
+        return self._shapes[snapshot_id]
+
+    async def _load(self, snapshot_id: str) -> JobShape:
+        data = await self._shell.in_writer(lambda: self._shell.store.snapshot(snapshot_id))
+        if data is None:
+            raise NotFound(f"the coordinator does not hold the job snapshot {snapshot_id}")
+        # Neither on the event loop nor in the writer's thread: both have others waiting.
+        return await asyncio.to_thread(_read, snapshot_id, data)
+
+    def _keep(self, snapshot_id: str, shape: JobShape) -> None:
+        self._shapes[snapshot_id] = shape
+        held = sum(1 + len(shape.ops) for shape in self._shapes.values())
+        while held > OPS_HELD and len(self._shapes) > 1:
+            _, oldest = self._shapes.popitem(last=False)
+            held -= 1 + len(oldest.ops)
+
+
+def _read(snapshot_id: str, data: bytes) -> JobShape:
+    plain = zlib.decompress(data)
+    if _MENTIONED not in plain:
+        return JobShape()
+    try:
+        return job_shape(plain.decode())
+    except ValueError as error:
+        raise InvalidField(
+            "spec.job_snapshot_id", f"the tags of the ops in snapshot {snapshot_id} cannot be read: {error}"
+        ) from error
+
+
+def _execution_config(text: str) -> Mapping[str, Any]:
+    try:
+        config = json.loads(text) if text else {}
+    except (ValueError, RecursionError) as error:
+        raise InvalidField("spec.execution_config_json", f"is not JSON ({error})") from None
+    if not isinstance(config, Mapping):
+        raise InvalidField("spec.execution_config_json", "is no JSON object")
+    return config
+
+
+def check_snapshot(snapshot: launch_pb2.Snapshot) -> None:
+    """Checks that a snapshot arrived whole and is of bearable size.
+
+    Raises:
+        TooLarge: It exceeds `MAX_SNAPSHOT` or, decompressed, `MAX_SNAPSHOT_PLAIN`.
+        InvalidField: It is corrupt.
+    """
+    if len(snapshot.data) > MAX_SNAPSHOT:
+        raise TooLarge(f"snapshot.data has {len(snapshot.data)} bytes, more than the {MAX_SNAPSHOT} allowed")
+    inflater = zlib.decompressobj()
+    digest, size, rest = hashlib.sha256(), 0, snapshot.data
+    try:
+        while rest and not inflater.eof:
+            piece = inflater.decompress(rest, 1 << 20)
+            digest.update(piece)
+            size += len(piece)
+            if size > MAX_SNAPSHOT_PLAIN:
+                raise TooLarge(f"snapshot.data decompresses to more than {MAX_SNAPSHOT_PLAIN} bytes")
+            rest = inflater.unconsumed_tail
+    except zlib.error as error:
+        raise InvalidField("snapshot.data", f"is not zlib data ({error}); send it again") from error
+    if not inflater.eof or digest.hexdigest() != snapshot.sha256:
+        raise InvalidField("snapshot.sha256", "does not fit snapshot.data: it arrived damaged; send it again")
