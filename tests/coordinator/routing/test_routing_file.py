@@ -1,0 +1,297 @@
+"""The routing file: what it means, what is refused with line, key and remedy, and what is only doubted."""
+
+from pathlib import Path
+
+import pytest
+from coordinator.routing.files import EVERYTHING
+
+from runyard.coordinator.core.asks.labels import label_is
+from runyard.coordinator.core.asks.requirements import Wants
+from runyard.coordinator.core.asks.resources import Resources
+from runyard.coordinator.core.policy import (
+    WITHOUT_RULES,
+    Impossible,
+    PlacementPolicy,
+    QueuePolicy,
+    Quota,
+    Strategy,
+    Unmatched,
+)
+from runyard.coordinator.core.routing.rules import Match, Order, Rule, WeightedCluster
+from runyard.coordinator.routing_file.document import RoutingFileError
+from runyard.coordinator.routing_file.reading import LARGEST, Routing, load_routing, read_routing
+
+EXAMPLE = Path(__file__).parents[3] / "deploy" / "routing.yaml"
+
+GIB = 1024**3
+
+
+def read(text: str) -> Routing:
+    return read_routing(text.encode())
+
+
+def flaws(text: str) -> list[str]:
+    with pytest.raises(RoutingFileError) as refused:
+        read(text)
+    return str(refused.value).splitlines()
+
+
+def warned(text: str) -> list[str]:
+    return [str(flaw) for flaw in read(text).warnings]
+
+
+# What it means
+
+
+def test_every_key_arrives_in_the_policy() -> None:
+    gpu = Rule(
+        "gpu",
+        Match(
+            ("train_*",),
+            ("ml", "vision"),
+            ("*",),
+            ("prod",),
+            (("dagster/backfill", ("a", "b")), ("team", ("vision*",))),
+        ),
+        (WeightedCluster("gpu-a", 3), WeightedCluster("gpu-b", 1)),
+        Order.WEIGHTED,
+        120.0,
+        Wants(labels=(label_is("gpu", "a100"),)),
+    )
+    assert read(EVERYTHING).policy == PlacementPolicy(
+        defaults=Wants(resources=Resources.of({"cpu": 1000, "memory": GIB})),
+        strategy=Strategy.SPREAD,
+        rules=(gpu, Rule("rest", Match(), (WeightedCluster("rack1"), WeightedCluster("rack2")))),
+        default_cluster="rack1",
+        unmatched=Unmatched.QUEUE,
+        impossible=Impossible.QUEUE,
+        queue=QueuePolicy("dagster/tenant", 300.0, 100, 50, 30.0, 3600.0),
+        quotas={
+            "analytics": Quota(
+                least=Resources.of({"slots": 2}),
+                most=Resources.of({"slots": 10, "gpu": 2, "cpu": 1500, "memory": 64 * GIB}),
+            )
+        },
+    )
+
+
+def test_file_without_rules_is_as_good_as_none() -> None:
+    assert read("rules: []").policy == WITHOUT_RULES
+    assert read("{}").policy == WITHOUT_RULES
+
+
+def test_example_that_we_ship_has_no_flaw() -> None:
+    routing = load_routing(EXAMPLE)
+    assert routing.warnings == ()
+    assert [rule.name for rule in routing.policy.rules] == ["gpu", "canary", "backfills"]
+
+
+@pytest.mark.parametrize(
+    ("queue", "expected"),
+    [
+        ("share_by: code_location", QueuePolicy(share_by="")),
+        ("age_step: never", QueuePolicy(age_step=None)),
+        ("age_step: 90", QueuePolicy(age_step=90.0)),
+        ("reserve_after: 0", QueuePolicy(reserve_after=0.0)),
+    ],
+)
+def test_queue_may_be_ordered_otherwise(queue: str, expected: QueuePolicy) -> None:
+    assert read(f"queue: {{{queue}}}").policy.queue == expected
+
+
+def test_anchors_may_name_a_value_again() -> None:
+    policy = read("rules:\n- {name: a, clusters: &all [x, y]}\n- {name: b, clusters: *all}").policy
+    assert policy.rules[0].clusters == policy.rules[1].clusters
+
+
+def test_byte_order_mark_is_passed_over() -> None:
+    assert read_routing(b"\xef\xbb\xbfdefault_cluster: a").policy.default_cluster == "a"
+
+
+def test_clusters_that_may_be_absent_are_named_with_their_first_place() -> None:
+    said = {name: str(flaw) for name, flaw in read(EVERYTHING).if_absent.items()}
+    assert said.keys() == {"gpu-a", "gpu-b", "rack1", "rack2"}
+    assert said["gpu-b"].startswith("line 14, rules[0].clusters: no node is in cluster gpu-b;")
+    assert said["rack1"].startswith("line 19, rules[1].clusters: ")
+
+
+# What is refused
+
+
+def rule(text: str) -> str:
+    return f"rules:\n- name: a\n  {text}"
+
+
+REFUSED = {
+    "rulez: []": "line 1, rulez: there is no such key; did you mean rules?",
+    "x: 1": "line 1, x: there is no such key; known are defaults, placement, default_cluster,",
+    "placement: best": "line 1, placement: 'best' is none of binpack, spread",
+    "placement: [binpack]": "line 1, placement: ['binpack'] is none of binpack, spread",
+    "no_rule: drop": "line 1, no_rule: 'drop' is none of anywhere, queue, fail",
+    "no_node: anywhere": "line 1, no_node: 'anywhere' is none of fail, queue",
+    "default_cluster: 'a b'": "line 1, default_cluster: 'a b' must be letters, digits,",
+    "default_cluster: no": "line 1, default_cluster: False is not text; put it in quotes",
+    "default_cluster:": "line 1, default_cluster: None is not text",
+    "defaults: 3": "line 1, defaults: 3 is no mapping",
+    "defaults: {memroy: 1Gi}": "line 1, defaults.memroy: has the unknown key 'memroy'; did you mean memory?",
+    "defaults:\n  cpu: 1\n  memory: 1Xi": "line 3, defaults.memory: '1Xi' is not an amount of memory",
+    "defaults: {cluster: a}": "line 1, defaults.cluster: write default_cluster instead",
+    "defaults: {node: a}": "line 1, defaults.node: would send every run to one node",
+    "rules: {a: b}": "line 1, rules: {'a': 'b'} is no list; write its items below it, each after a dash",
+    "rules: [a]": "line 1, rules[0]: 'a' is no mapping",
+    "rules:\n- match: {}": "line 2, rules[0]: has no name; give one",
+    "rules:\n- {name: a}\n- {name: b}\n- name: a": "line 4, rules[2].name: 'a' is the name of rules[0] too",
+    "rules:\n- name: ''": "line 2, rules[0].name: '' must be letters",
+    "rules:\n- name: 7": "line 2, rules[0].name: 7 is not text; put it in quotes",
+    rule("mtach: {}"): "line 3, rules[0].mtach: there is no such key; did you mean match?",
+    rule("match: train"): "line 3, rules[0].match: 'train' is no mapping",
+    rule("match:\n    jobs: x"): "line 4, rules[0].match.jobs: there is no such key; did you mean job?",
+    rule("match: {job: ''}"): "line 3, rules[0].match.job: a pattern has 1 to 256 characters",
+    rule("match: {job: []}"): "line 3, rules[0].match.job: is an empty list; leave it out",
+    rule("match: {job: [a, 3]}"): "line 3, rules[0].match.job: 3 is not text; put it in quotes",
+    rule(f"match: {{job: {'a' * 257}}}"): "line 3, rules[0].match.job: a pattern has 1 to 256",
+    rule("match: {tags: [a]}"): "line 3, rules[0].match.tags: ['a'] is no mapping; write {team: 'data-*'}",
+    rule("match: {tags: {a: 2026-11-23}}"): (
+        "line 3, rules[0].match.tags.a: '2026-11-23' is neither text nor a number; put it in quotes"
+    ),
+    rule("match: {tags: {a: yes}}"): "line 3, rules[0].match.tags: True is not text; put it in quotes",
+    rule("match: {tags: {7: a}}"): "line 3, rules[0].match.tags: has a key that is not text",
+    rule("clusters: a"): "line 3, rules[0].clusters: 'a' is no list; write [gpu-a, gpu-b], or",
+    rule("clusters: []"): "line 3, rules[0].clusters: is empty; leave it out if any cluster will do",
+    rule("clusters: [a, b, a]"): "line 3, rules[0].clusters: names a cluster twice",
+    rule("clusters: [a/b]"): "line 3, rules[0].clusters: 'a/b' must be letters",
+    rule("clusters: {a: 0}"): "line 3, rules[0].clusters: the weight 0 is no whole number from 1 to 1000000",
+    rule("clusters: {a: 1.5}"): "line 3, rules[0].clusters: the weight 1.5 is no whole number",
+    rule("clusters: {a: 1000001}"): "line 3, rules[0].clusters: the weight 1000001 is no whole number",
+    rule(
+        "clusters: {a: 2}"
+    ): "line 3, rules[0].clusters: has weights, which count for policy: weighted alone",
+    rule("clusters: [a]\n  policy: fristfit"): (
+        "line 4, rules[0].policy: 'fristfit' is none of first_fit, least_loaded, weighted, spread"
+    ),
+    rule("policy: spread"): "line 3, rules[0].policy: chooses among clusters, and the rule has none",
+    rule(
+        "spill_after: 5s"
+    ): "line 3, rules[0].spill_after: goes from one cluster to the next, and the rule has",
+    rule("clusters: [a, b]\n  policy: spread\n  spill_after: 5s"): (
+        "line 5, rules[0].spill_after: spread compares all clusters at once; leave it out, or use"
+    ),
+    rule("clusters: [a, b]\n  policy: least_loaded\n  spill_after: 5s"): "spill_after: least_loaded compares",
+    rule(
+        "spill_after: soon"
+    ): "line 3, rules[0].spill_after: 'soon' is not a span of time; write seconds as 90",
+    rule("spill_after: -1"): "line 3, rules[0].spill_after: -1 is not between 0 and 3650 days",
+    rule("spill_after: .nan"): "line 3, rules[0].spill_after: nan is not between 0 and",
+    rule("spill_after: .inf"): "line 3, rules[0].spill_after: inf is not between 0 and",
+    rule("spill_after: 4000d"): "line 3, rules[0].spill_after: '4000d' is not between 0 and",
+    rule("spill_after: true"): "line 3, rules[0].spill_after: True is not a span of time",
+    rule("set: {cluster: a}"): "line 3, rules[0].set.cluster: write clusters instead, beside set",
+    rule("set: {labels: 'a b'}"): "line 3, rules[0].set.labels: ",
+    rule("set: {cpu: x}"): "line 3, rules[0].set.cpu: 'x' is not a number of cores",
+    rule("set: [cpu]"): "line 3, rules[0].set: ['cpu'] is no mapping; write {cpu: 2, memory: 4Gi}",
+    "queue: {limti: 3}": "line 1, queue.limti: there is no such key; did you mean limit?",
+    "queue: {limit: 0}": "line 1, queue.limit: 0 is less than 1",
+    "queue: {limit: many}": "line 1, queue.limit: 'many' is not a whole number",
+    "queue: {limit: 1.0}": "line 1, queue.limit: 1.0 is not a whole number",
+    "queue: {share_by: team}": "line 1, queue.share_by: 'team' is neither code_location nor a tag",
+    "queue: {share_by: {tag: ''}}": "line 1, queue.share_by: the name of a tag has 1 to 256",
+    "queue: {share_by: {tag: a, b: c}}": "line 1, queue.share_by: {'tag': 'a', 'b': 'c'} is neither",
+    "queue: {age_step: 0}": "line 1, queue.age_step: 0 must be more than nothing",
+    "queue: {reservation: 0s}": "line 1, queue.reservation: '0s' must be more than nothing",
+    "quotas: [a]": "line 1, quotas: ['a'] is no mapping",
+    "quotas: {a: {max: {}}}": "line 1, quotas.a.max: there is no such key; known are least, most",
+    "quotas: {a: {most: 3}}": "line 1, quotas.a.most: 3 is no mapping; write {slots: 10, memory: 64Gi}",
+    "quotas: {a: {most: {slots: x}}}": "line 1, quotas.a.most: slots: 'x' is not a whole number",
+    "quotas: {a: {most: {slots: 0}}}": "line 1, quotas.a.most: slots: 0 is no bound; leave it out",
+    "quotas: {a: {most: {'a b': 1}}}": "line 1, quotas.a.most: 'a b' must be letters",
+    "quotas:\n  a:\n    least: {gpu: 3}\n    most: {gpu: 2}": (
+        "line 3, quotas.a.least.gpu: 3 is more than most.gpu, 2"
+    ),
+    "": "holds nothing; write 'rules: []' if there are to be no rules",
+    "# only a comment": "holds nothing",
+    "3": "3 is no mapping",
+    "[]": "[] is no mapping",
+    "a: 1\na: 2": "line 2, a: is there twice; keep one",
+    rule("match: {}\n  match: {}"): "line 4, rules[0].match: is there twice; keep one",
+    "a: [": "line 1: is not valid YAML: ",
+    "a: b\n c: d": "line 2: is not valid YAML: mapping values are not allowed here",
+    "a: *b": "line 1: is not valid YAML: found undefined alias 'b'",
+    "a: 1\n---\nb: 1": "line 2: is not valid YAML: expected a single document",
+    "a: \x00": "is not valid YAML: unacceptable character",
+    "a: !!python/name:os.system x": "line 1, a: 'x' is neither text nor a number",
+    "a: !!int x": "line 1, a: 'x' is not what its tag says",
+    "a: !!bool x": "line 1, a: 'x' is not what its tag says",
+    "a: " + "9" * 5000: "is not what its tag says",
+    "? [a]\n: b": "line 1: has a key that is not text; put it in quotes",
+    "<<: {rules: []}": "line 1: merge keys (<<) are not understood",
+    "a: &a [*a]": "anchors make this far larger than any routing file",
+    "a: " + "[" * 10_000: "is not valid YAML: is nested deeper than 20 levels",
+    "rules:" + "\n- {name: a}" * 1001: "line 1, rules: has 1001 items; 1000 at most",
+}
+
+
+@pytest.mark.parametrize("text", REFUSED, ids=[text[:60] for text in REFUSED])
+def test_flaw_is_told_with_its_place_and_remedy(text: str) -> None:
+    assert any(REFUSED[text] in flaw for flaw in flaws(text)), flaws(text)
+
+
+def test_all_flaws_are_told_at_once() -> None:
+    text = "x: 1\nplacement: best\nqueue: {limit: 0}"
+    assert [flaw.partition(":")[0] for flaw in flaws(text)] == [
+        "line 2, placement",
+        "line 3, queue.limit",
+        "line 1, x",
+    ]
+
+
+def test_anchors_that_multiply_are_stopped_before_they_fill_the_memory() -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
+    assert "anchors make this far larger" in flaws("\n".join(lines))[0]
+
+
+def test_text_that_is_not_utf8_is_told_with_its_line() -> None:
+    with pytest.raises(RoutingFileError, match=r"^line 2: is not UTF-8; save it as that$"):
+        read_routing(b"placement: binpack\ndefault_cluster: \xff")
+
+
+def test_file_that_is_too_large_is_not_read_to_its_end(tmp_path: Path) -> None:
+    file = tmp_path / "routing.yaml"
+    with file.open("wb") as sink:
+        sink.truncate(LARGEST * 1000)
+    with pytest.raises(RoutingFileError, match=f"routing.yaml: has more than {LARGEST} bytes"):
+        load_routing(file)
+
+
+@pytest.mark.parametrize("name", ["none.yaml", "."])
+def test_file_that_cannot_be_read_is_named(tmp_path: Path, name: str) -> None:
+    with pytest.raises(
+        RoutingFileError, match=r"cannot be read \((No such file or|Is a) directory\)"
+    ) as refused:
+        load_routing(tmp_path / name)
+    assert str(refused.value).startswith(str(tmp_path / name))
+
+
+# What is only doubted
+
+DOUBTED = {
+    "rules: [{name: a}, {name: b, match: {job: x}}]": (
+        "line 1, rules[1]: no run reaches rule b: rule a before it takes them all; put b before a"
+    ),
+    rule(
+        "clusters: [a]\n  spill_after: 5s"
+    ): "line 4, rules[0].spill_after: there is no other cluster to go to",
+    "default_cluster: a\nno_rule: queue": "line 2, no_rule: has no effect, since every run",
+    "no_rule: fail": "line 1, no_rule: without any rule no run is placed",
+    "quotas: {a: {}}": "line 1, quotas.a: bounds nothing",
+}
+
+
+@pytest.mark.parametrize("text", DOUBTED)
+def test_doubt_is_told_and_the_file_is_used(text: str) -> None:
+    (doubt,) = warned(text)
+    assert doubt.startswith(DOUBTED[text])
+
+
+def test_sound_file_raises_no_doubt() -> None:
+    assert warned("rules: [{name: a, match: {job: x}}, {name: b}]\nquotas: {a: {most: {slots: 1}}}") == []
