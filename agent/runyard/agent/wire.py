@@ -21,12 +21,14 @@ from runyard.v1 import agent_pb2, fleet_pb2, placement_pb2, run_pb2
 
 def identity_of(spec: run_pb2.LaunchSpec) -> LaunchIdentity:
     """What of a launch is kept beside the attempt."""
+    requirements = placement_pb2.Requirements()
+    requirements.CopyFrom(spec.requirements)  # a part of a message would keep the whole of it in memory
     return LaunchIdentity(
         resume_number=spec.resume_number,
         deployment=spec.deployment,
         job=spec.code_origin.job,
         location=spec.code_origin.location,
-        requirements=spec.requirements,
+        requirements=requirements,
     )
 
 
