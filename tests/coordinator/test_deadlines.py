@@ -143,7 +143,9 @@ def test_run_that_no_node_could_take_in_time_has_timed_out(trial: FleetTrial) ->
     assert trial.phase() == "queued"
     trial.tick(after=1.0)
     assert trial.outcome().kind == TIMED_OUT
-    assert trial.outcome().message == "no node could take the run within 60 s (max_queue_time)"
+    assert trial.outcome().message == (
+        "no node could take the run within 60 s (max_queue_time); it was waiting: 1 node: 1 unreachable"
+    )
 
 
 def test_refusal_does_not_start_the_queue_time_anew() -> None:

@@ -53,7 +53,7 @@ def on_tick(fleet: Fleet, now: Instant) -> None:
     _end_drains(fleet, now)
     pending = [run for run in fleet.runs.values() if run.stop is None and type(run.phase) in _TIMED]
     for run in pending:
-        if late := _lateness(run, now):
+        if late := _lateness(fleet, run, now):
             end(fleet, now, run, StopRequest(late, run_pb2.OUTCOME_KIND_TIMED_OUT))
     place_waiting(fleet, now)
 
@@ -99,13 +99,14 @@ def _end_drains(fleet: Fleet, now: Instant) -> None:
                 pass
 
 
-def _lateness(run: Run, now: Instant) -> str | None:
+def _lateness(fleet: Fleet, run: Run, now: Instant) -> str | None:
     policies = run.launch.policies
     queued = now.monotonic - run.queued_since
     placed = now.monotonic - run.since
     match run.phase:
         case Queued() if policies.max_queue_time is not None and queued >= policies.max_queue_time:
-            return f"no node could take the run within {policies.max_queue_time:g} s (max_queue_time)"
+            limit = f"{policies.max_queue_time:g} s (max_queue_time)"
+            return f"no node could take the run within {limit}; it was {fleet.news(run)}"
         case Assigned() | Starting() if (
             policies.start_timeout is not None and placed >= policies.start_timeout
         ):
