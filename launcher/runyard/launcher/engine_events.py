@@ -34,9 +34,7 @@ def launched(run: run_pb2.Run) -> EngineEvent:
 def worker_started(run: run_pb2.Run) -> EngineEvent:
     """The worker process exists."""
     worker = f"Worker started on node {run.node} (pid {run.pid}, attempt {run.attempt})"
-    waited = _waited(run)
-    after = f" after {waited} in the queue" if waited else ""
-    return EngineEvent(f"{worker}{after}{_because(run)}", {**_place(run), **_placement(run)})
+    return EngineEvent(f"{worker}{_because(run)}", {**_place(run), **_placement(run)})
 
 
 def worker_ended(run: run_pb2.Run) -> EngineEvent:
