@@ -9,6 +9,7 @@ from runyard.coordinator.core.asks.resources import CPU, LARGEST_AMOUNT, MEMORY
 _BINARY: Final = {unit: 1 << 10 * power for power, unit in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi"), start=1)}
 _DECIMAL: Final = {unit: 1000**power for power, unit in enumerate(("k", "M", "G", "T", "P"), start=1)}
 _BYTES: Final = {"": 1, **_BINARY, **_DECIMAL, "K": 1000}
+_MEMORY: Final = {**_BYTES, **{f"{unit}B": size for unit, size in _BYTES.items()}}
 _CORES: Final = {"": 1000, "m": 1}
 
 _AMOUNT: Final = re.compile(r"(?P<number>[0-9]{1,20}(?:\.[0-9]{1,20})?)\s*(?P<unit>[A-Za-z]*)")
@@ -55,13 +56,7 @@ def _read(written: object, units: dict[str, int], what: str) -> int:
 
 
 def _read_memory(written: object) -> int:
-    # The B of MB and GiB says nothing that the rest does not.
-    plain = written.strip().removesuffix("B") if isinstance(written, str) else written
-    what = "an amount of memory; write for example 512M or 16Gi"
-    try:
-        amount = _read(plain, _BYTES, what)
-    except ValueError:
-        raise ValueError(f"{_quoted(written)} is not {what}") from None
+    amount = _read(written, _MEMORY, "an amount of memory; write for example 512M or 16Gi")
     if 0 < amount < _MEGABYTE:
         raise ValueError(f"{_quoted(written)} is less than a megabyte; write the unit, as in 512M or 16Gi")
     return amount
@@ -75,11 +70,11 @@ def _read_whole(written: object) -> int:
 
 
 def _show_bytes(amount: int) -> str:
-    for units in (_BINARY, _DECIMAL):
-        for unit, size in reversed(units.items()):
-            if amount and amount % size == 0:
-                return f"{amount // size}{unit}"
-    unit, size = next(((u, s) for u, s in reversed(_BINARY.items()) if amount >= s), ("", 1))
+    units = [*_BINARY.items(), *_DECIMAL.items()]
+    exact = [f"{amount // size}{unit}" for unit, size in units if amount and amount % size == 0]
+    if exact:
+        return min(exact, key=len)
+    unit, size = next(((unit, size) for unit, size in reversed(_BINARY.items()) if size <= amount), ("", 1))
     return f"{amount / size:.1f}{unit}" if unit else str(amount)
 
 

@@ -24,6 +24,8 @@ def heaviest_at_once(graph: Graph, weights: Mapping[str, int]) -> int:
         weights: By node, above zero. Nodes without a weight only pass on who waits for whom.
     """
     order = _sorted(graph)
+    if len(order) < len(graph):
+        return sum(weights.values())
     if len(weights) > MOST_EXACT:
         return _sum_over_chains(graph, order, weights)
     # Dilworth's theorem, with every node as often as it weighs: the heaviest antichain weighs as much as the
@@ -33,7 +35,7 @@ def heaviest_at_once(graph: Graph, weights: Mapping[str, int]) -> int:
 
 
 def _sorted(graph: Graph) -> list[str]:
-    """The nodes, each after those that it waits for."""
+    """The nodes, each after those that it waits for; without those that wait for themselves."""
     order: list[str] = []
     waits = {node: sum(source in graph for source in set(sources)) for node, sources in graph.items()}
     followers: dict[str, list[str]] = {}
@@ -48,7 +50,7 @@ def _sorted(graph: Graph) -> list[str]:
             waits[follower] -= 1
             if not waits[follower]:
                 ready.append(follower)
-    return [*order, *(node for node, count in waits.items() if count)]
+    return order
 
 
 def _sum_over_chains(graph: Graph, order: Sequence[str], weights: Mapping[str, int]) -> int:
@@ -73,7 +75,7 @@ def _waits_for(graph: Graph, order: Sequence[str], weights: Mapping[str, int]) -
         bits = 0
         for source in graph[node]:
             if source in graph:
-                bits |= before.get(source, 0)
+                bits |= before[source]
                 if source in position:
                     bits |= 1 << position[source]
         before[node] = bits

@@ -5,7 +5,7 @@ Every function takes whatever was written, and raises ValueError with what is wr
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from runyard.client.durations import DURATION_REMEDY, parse_duration
@@ -171,13 +171,17 @@ def _rule(part: object, remedy: str) -> LabelRule:
 
 def _label_among(key: object, values: object) -> LabelRule:
     several = values.split("|") if isinstance(values, str) else values
-    if not isinstance(several, list | tuple) or not all(isinstance(value, str) for value in several):
+    if not isinstance(several, list | tuple) or not _all_texts(several):
         raise ValueError(f"has under {quoted(key)} no text but {quoted(values)}; {_LABELS_REMEDY}")
     rule = label_is(str(key), *dict.fromkeys(value.strip() for value in several))
     # What reads back otherwise was no key, such as `zone!`.
     if _rule(str(rule), _LABELS_REMEDY) != rule:
         raise ValueError(f"has the key {quoted(key)}, which is no label; {_LABELS_REMEDY}")
     return rule
+
+
+def _all_texts(values: Sequence[object]) -> bool:
+    return bool(values) and all(isinstance(value, str) for value in values)
 
 
 def _wishes(part: object) -> Iterator[Preference]:

@@ -115,15 +115,17 @@ def _wants(
 
 
 def _unknown_key(where: str, key: object) -> InvalidField:
-    return InvalidField(where, f"has the unknown key {quoted(key)}; {_meant(str(key)[:80], SCHEMA)}")
+    return InvalidField(where, f"has the unknown key {quoted(key)}; {_meant(str(key)[:80], '', SCHEMA)}")
 
 
 def _unknown_tag(where: str, key: object) -> InvalidField:
-    known = [PREFIX + each for each in (CONFIG, *SCHEMA)]
-    tag = f"{PREFIX}{str(key)[:80]}"
-    return InvalidField(f"tag {tag} of {where}", f"is none that Runyard knows; {_meant(tag, known)}")
+    written = str(key)[:80]
+    meant = _meant(written, PREFIX, (CONFIG, *SCHEMA))
+    return InvalidField(f"tag {PREFIX}{written} of {where}", f"is none that Runyard knows; {meant}")
 
 
-def _meant(written: str, known: Iterable[str]) -> str:
-    near = get_close_matches(written, known, n=1, cutoff=0.75)
-    return f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+def _meant(written: str, prefix: str, known: Iterable[str]) -> str:
+    near = get_close_matches(written, known, n=1)
+    if near:
+        return f"did you mean {prefix}{near[0]}?"
+    return f"known are {', '.join(prefix + each for each in known)}"
