@@ -244,6 +244,12 @@ def test_all_flaws_are_told_at_once() -> None:
     ]
 
 
+def test_more_flaws_than_anybody_reads_are_counted() -> None:
+    told = flaws("".join(f"key{number}: 1\n" for number in range(60)))
+    assert len(told) == 51
+    assert told[-1] == "and 10 more"
+
+
 def test_anchors_that_multiply_are_stopped_before_they_fill_the_memory() -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]

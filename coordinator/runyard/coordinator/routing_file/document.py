@@ -15,6 +15,9 @@ DEEPEST: Final = 20
 MOST_VALUES: Final = 50_000
 """How many values there may be once anchors are followed."""
 
+MOST_TOLD: Final = 50
+"""How many flaws one message tells."""
+
 _SCALARS: Final = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null")}
 _MERGE: Final = "tag:yaml.org,2002:merge"
 
@@ -39,12 +42,15 @@ class Flaw:
 
 
 class RoutingFileError(Exception):
-    """The file cannot be used; the message has a line for each flaw."""
+    """The file cannot be used; the message has a line for each flaw, up to `MOST_TOLD`."""
 
     def __init__(self, flaws: Iterable[Flaw], file: str = "") -> None:
         self.flaws = tuple(flaws)
         prefix = f"{file}: " if file else ""
-        super().__init__("\n".join(f"{prefix}{flaw}" for flaw in self.flaws))
+        lines = [f"{prefix}{flaw}" for flaw in self.flaws[:MOST_TOLD]]
+        if more := len(self.flaws) - len(lines):
+            lines.append(f"{prefix}and {more} more")
+        super().__init__("\n".join(lines))
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """Which rule a run falls under."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import translate
 from functools import lru_cache
 from typing import Final
@@ -24,10 +24,7 @@ def fits(match: Match, launch: Launch) -> bool:
         and _any_fits(match.code_location, launch.location)
         and _any_fits(match.repository, launch.repository)
         and _any_fits(match.deployment, launch.deployment)
-        and all(
-            name in launch.spec.tags and _any_fits(globs, launch.spec.tags[name])
-            for name, globs in match.tags
-        )
+        and (not match.tags or _tags_fit(match, launch.spec.tags))
     )
 
 
@@ -45,14 +42,18 @@ def overshadowing(rules: Sequence[Rule]) -> list[tuple[int, int]]:
     return found
 
 
+def _tags_fit(match: Match, tags: Mapping[str, str]) -> bool:
+    return all(name in tags and _any_fits(globs, tags[name]) for name, globs in match.tags)
+
+
 def _any_fits(globs: Globs, text: str) -> bool:
-    return not globs or any(_pattern(glob).match(text) for glob in globs)
+    return not globs or _pattern(globs).match(text) is not None
 
 
 @lru_cache(maxsize=10_000)
-def _pattern(glob: str) -> re.Pattern[str]:
+def _pattern(globs: Globs) -> re.Pattern[str]:
     # Python's fnmatch remembers too few patterns for a long list of rules.
-    return re.compile(translate(glob))
+    return re.compile("|".join(map(translate, globs)))
 
 
 def _covers(wide: Match, narrow: Match) -> bool:
@@ -68,10 +69,13 @@ def _covers(wide: Match, narrow: Match) -> bool:
 
 def _all_within(narrow: Globs, wide: Globs) -> bool:
     """True if whatever fits the one surely fits the other."""
-    return not wide or all(any(_within(each, glob) for glob in wide) for each in narrow or ("*",))
+    return not wide or _takes_all(wide) or all(_within(glob, wide) for glob in narrow or ("*",))
 
 
-def _within(narrow: str, wide: str) -> bool:
-    if narrow == wide or not wide.strip("*"):
-        return True
-    return not _SPECIAL.search(narrow) and _pattern(wide).match(narrow) is not None
+@lru_cache(maxsize=10_000)
+def _takes_all(globs: Globs) -> bool:
+    return any(not glob.strip("*") for glob in globs)
+
+
+def _within(glob: str, wide: Globs) -> bool:
+    return glob in wide or (not _SPECIAL.search(glob) and _pattern(wide).match(glob) is not None)
