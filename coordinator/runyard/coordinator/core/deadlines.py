@@ -3,18 +3,12 @@
 from dataclasses import dataclass
 
 from runyard.coordinator.core.fleet import Fleet
-from runyard.coordinator.core.launching import end, place_waiting
+from runyard.coordinator.core.lateness import lateness
+from runyard.coordinator.core.launching import end
 from runyard.coordinator.core.leases import gone_after, hear, is_storm, silent
-from runyard.coordinator.core.model import (
-    Assigned,
-    Draining,
-    Finished,
-    Instant,
-    Queued,
-    Run,
-    Starting,
-    StopRequest,
-)
+from runyard.coordinator.core.model import Draining, Finished, Instant, StopRequest
+from runyard.coordinator.core.placing import place_waiting
+from runyard.coordinator.core.queue.reserving import expire, reserve
 from runyard.coordinator.core.reports import finish
 from runyard.v1 import run_pb2
 
@@ -39,9 +33,6 @@ class Retention:
 FREEZE = 5.0
 """Seconds between two ticks from which on it is the coordinator that was away, not the nodes."""
 
-_TIMED = (Queued, Assigned, Starting)
-"""The phases in which a run can be late."""
-
 
 def on_tick(fleet: Fleet, now: Instant) -> None:
     """Looks at every deadline. Called about once a second; a late call only delays a verdict."""
@@ -51,11 +42,13 @@ def on_tick(fleet: Fleet, now: Instant) -> None:
         fleet.hold_verdicts(now)
     _give_up_self_fenced(fleet, now)
     _end_drains(fleet, now)
-    pending = [run for run in fleet.runs.values() if run.stop is None and type(run.phase) in _TIMED]
-    for run in pending:
-        if late := _lateness(fleet, run, now):
-            end(fleet, now, run, StopRequest(late, run_pb2.OUTCOME_KIND_TIMED_OUT))
+    for run_id in fleet.deadlines.take_due(now.monotonic):
+        run = fleet.runs[run_id]
+        late = lateness(run, fleet.news(run))
+        end(fleet, now, run, StopRequest(late, run_pb2.OUTCOME_KIND_TIMED_OUT))
+    expire(fleet.queue, now.monotonic)
     place_waiting(fleet, now)
+    reserve(fleet.queue, fleet.index, now.monotonic)
 
 
 def _mistrust_own_absence(fleet: Fleet, now: Instant) -> None:
@@ -97,22 +90,6 @@ def _end_drains(fleet: Fleet, now: Instant) -> None:
                         end(fleet, now, run, StopRequest(reason, run_pb2.OUTCOME_KIND_STOPPED))
             case _:
                 pass
-
-
-def _lateness(fleet: Fleet, run: Run, now: Instant) -> str | None:
-    policies = run.launch.policies
-    queued = now.monotonic - run.queued_since
-    placed = now.monotonic - run.since
-    match run.phase:
-        case Queued() if policies.max_queue_time is not None and queued >= policies.max_queue_time:
-            limit = f"{policies.max_queue_time:g} s (max_queue_time)"
-            return f"no node could take the run within {limit}; it was {fleet.news(run)}"
-        case Assigned() | Starting() if (
-            policies.start_timeout is not None and placed >= policies.start_timeout
-        ):
-            return f"the worker did not start within {policies.start_timeout:g} s (start_timeout)"
-        case _:
-            return None
 
 
 def forget_old(fleet: Fleet, now: Instant, retention: Retention) -> None:

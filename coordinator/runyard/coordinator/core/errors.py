@@ -4,6 +4,7 @@
     ├── InvalidField         a field of the request cannot be right
     ├── LaunchConflict       the same launch key with another content
     ├── LaunchRefused        the launch cannot be taken now or ever
+    ├── QueueFull            as many runs wait as may
     ├── NodeRefused          the agent may not join
     │   └── NodeIdInUse      another agent holds the node ID
     ├── UnknownNode          the node never joined
@@ -35,6 +36,10 @@ class LaunchConflict(FleetError):
 
 class LaunchRefused(FleetError):
     """The launch cannot be taken as it is."""
+
+
+class QueueFull(FleetError):
+    """As many runs wait as may."""
 
 
 class NodeRefused(FleetError):

@@ -3,8 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from runyard.coordinator.core.asks.requirements import Requirements
-from runyard.coordinator.core.asks.resources import Resources
+from runyard.coordinator.core.asks.resources import NOTHING, Resources
 from runyard.coordinator.core.effects import (
     DropRun,
     Effect,
@@ -14,6 +13,7 @@ from runyard.coordinator.core.effects import (
     SaveTombstone,
     Send,
 )
+from runyard.coordinator.core.lateness import deadline
 from runyard.coordinator.core.leases import LeasePolicy
 from runyard.coordinator.core.model import (
     Finished,
@@ -26,8 +26,13 @@ from runyard.coordinator.core.model import (
     Suspect,
     Tombstone,
 )
-from runyard.coordinator.core.placement.filters import Candidate, explain, why_not_now
+from runyard.coordinator.core.placement.index import NodeIndex
+from runyard.coordinator.core.placement.reasons import count_reasons, in_words
 from runyard.coordinator.core.policy import WITHOUT_RULES, PlacementPolicy
+from runyard.coordinator.core.queue.lanes import Lane, State
+from runyard.coordinator.core.queue.reserving import recheck
+from runyard.coordinator.core.queue.run_queue import RunQueue
+from runyard.coordinator.core.timers import Timers
 from runyard.coordinator.core.transitions import advance
 from runyard.v1 import agent_pb2, run_pb2
 
@@ -37,6 +42,11 @@ class Fleet:
 
     The functions `on_...` of this package change it; after each of them the shell takes the effects with
     `take_effects` and carries them out in order.
+
+    Attributes:
+        index: The nodes, and what live runs have of them.
+        queue: The runs without a node, and what shares hold.
+        deadlines: When runs will be too late.
     """
 
     def __init__(
@@ -51,9 +61,11 @@ class Fleet:
         self.usage: dict[str, run_pb2.WorkerUsage] = {}
         self._verdicts_from = started.monotonic + leases.recovery
         self.last_tick = started.monotonic
-        self._waiting: dict[str, None] = {}
+        self.index = NodeIndex()
+        self.queue = RunQueue(self.index, policy)
+        self.deadlines: Timers[str] = Timers()
         self._live_by_node: dict[str, set[str]] = {}
-        self._explained: dict[tuple[Requirements, Queued], str] = {}
+        self._reasons: dict[Lane, tuple[object, str]] = {}
         self._effects: list[Effect] = []
 
     def restore(
@@ -61,16 +73,18 @@ class Fleet:
     ) -> None:
         """Takes up what the store holds. Nodes are silent until they say Hello, and none is presumed dead."""
         for node in nodes:
-            self.nodes[node.node_id] = replace(node, liveness=Suspect(self.started.monotonic))
+            self.put_node(replace(node, liveness=Suspect(self.started.monotonic)))
         self.restore_runs(runs, tombstones)
 
     def restore_runs(self, runs: Iterable[Run], tombstones: Mapping[str, Tombstone]) -> None:
         """Goes back to the runs as the store holds them, after a write that failed."""
         self.runs.clear()
         self.usage.clear()
-        self._waiting.clear()
+        self.index.forget_runs()
+        self.queue = RunQueue(self.index, self.policy)
+        self.deadlines.clear()
         self._live_by_node.clear()
-        self._explained.clear()
+        self._reasons.clear()
         for run in sorted(runs, key=lambda run: run.times.launched):
             self._index(run)
         self.tombstones = dict(tombstones)
@@ -100,8 +114,8 @@ class Fleet:
         return max(0.0, now.monotonic - max(heard, self._verdicts_from))
 
     def waiting(self) -> list[Run]:
-        """The runs without a node, in the order in which they are placed."""
-        return [self.runs[run_id] for run_id in self._waiting]
+        """The runs without a node, the oldest first."""
+        return [self.runs[run_id] for run_id in self.queue.run_ids()]
 
     def live_on(self, node_id: str) -> list[Run]:
         """The runs that may have a worker on the node."""
@@ -113,14 +127,7 @@ class Fleet:
 
     def allocated(self, node_id: str) -> Resources:
         """What live runs have reserved of the node."""
-        total = Resources()
-        for run in self.live_on(node_id):
-            total = total.plus(run.launch.requirements.resources)
-        return total
-
-    def candidates(self) -> list[Candidate]:
-        """Every node with its load."""
-        return [Candidate(node, self.slots_used(node.node_id)) for node in self.nodes.values()]
+        return Resources.of(self.index.taken(node_id))
 
     def unreachable(self, run: Run) -> bool:
         """True while the run's node is silent, so that nothing new is known of it."""
@@ -129,8 +136,8 @@ class Fleet:
     def news(self, run: Run) -> str:
         """The run's situation in one sentence."""
         match run.phase:
-            case Queued() as queued:
-                return f"waiting: {self._why_waiting(run.launch.requirements, queued)}"
+            case Queued():
+                return f"waiting: {self._why_waiting(self.queue.lane_of(run.run_id))}"
             case Finished(outcome=outcome):
                 return outcome.message
             case placed if self.unreachable(run):
@@ -140,12 +147,27 @@ class Fleet:
             case _:
                 return ""
 
-    def _why_waiting(self, wanted: Requirements, queued: Queued) -> str:
-        # Kept until something changes: else a page of a thousand runs looks at every node a thousand times.
-        if (wanted, queued) not in self._explained:
-            reasons = [why_not_now(wanted, queued, each) or "free" for each in self.candidates()]
-            self._explained[wanted, queued] = explain(reasons)
-        return self._explained[wanted, queued]
+    def _why_waiting(self, lane: Lane) -> str:
+        if lane.state is State.CLOSED:
+            return lane.shape.route.closed
+        if lane.state is State.CAPPED:
+            share = self.queue.shares[lane.shape.share]
+            return share.over_quota(lane.demand.ask.requirements.resources) or "its share holds enough"
+        # Kept until something changes: else a page of a thousand runs counts the nodes a thousand times.
+        stand = (self.index.version, self.queue.reservations.version, lane.opened)
+        if (known := self._reasons.get(lane)) is None or known[0] != stand:
+            known = self._reasons[lane] = (stand, in_words(self.why_not_now(lane)))
+        return known[1]
+
+    def why_not_now(self, lane: Lane) -> Mapping[str, int]:
+        """How many nodes the first run of a lane cannot have at this moment, by the reason."""
+        return count_reasons(
+            self.index,
+            lane.demand,
+            clusters=lane.open_clusters(),
+            refused=lane.shape.refused,
+            held=self.queue.reservations.kept_from(lane),
+        )
 
     def _is_ready(self, node_id: str) -> bool:
         node = self.nodes.get(node_id)
@@ -174,8 +196,9 @@ class Fleet:
 
     def put_node(self, node: Node) -> None:
         """Takes the node as it is now, without having it saved: liveness and load live in memory."""
-        self._explained.clear()
         self.nodes[node.node_id] = node
+        if self.index.put(node):
+            recheck(self.queue, self.index, node.node_id)
 
     def save_node(self, node: Node) -> None:
         """Takes the node as it is now and has it saved."""
@@ -183,9 +206,9 @@ class Fleet:
         self._effects.append(SaveNode(node))
 
     def take_policy(self, policy: PlacementPolicy) -> None:
-        """Places by another policy from now on."""
+        """Places by another policy from now on; nothing that was concluded by the old one holds any more."""
         self.policy = policy
-        self._explained.clear()
+        self.queue.take_policy(policy)
 
     def bury(self, run_id: str, tombstone: Tombstone) -> None:
         """Leaves a tombstone: this run must never start."""
@@ -204,26 +227,57 @@ class Fleet:
             self._effects.append(EndSession(node.node_id, node.liveness.session, reason))
 
     def _index(self, run: Run) -> None:
-        self._explained.clear()
         before = self.runs.get(run.run_id)
-        if before is not None and before.place is not None:
-            self._live_by_node.get(before.place.node, set()).discard(run.run_id)
         self.runs[run.run_id] = run
-        if isinstance(run.phase, Queued):
-            self._waiting.setdefault(run.run_id)
-        else:
-            self._waiting.pop(run.run_id, None)
-        if run.is_live and run.place is not None:
-            self._live_by_node.setdefault(run.place.node, set()).add(run.run_id)
+        if before is not None and isinstance(before.phase, Queued):
+            self._leave_queue(before, run)
+        if before is None or _holding(before) != _holding(run):
+            self._hold(before, run)
+        if isinstance(run.phase, Queued) and run.run_id not in self.queue:
+            self.queue.add(run)
         if not run.is_live:
             self.usage.pop(run.run_id, None)
+        if (late_at := deadline(run)) is None:
+            self.deadlines.cancel(run.run_id)
+        else:
+            self.deadlines.set(run.run_id, late_at)
+
+    def _leave_queue(self, before: Run, run: Run) -> None:
+        if (before.phase, before.launch) != (run.phase, run.launch):
+            self._reasons.pop(self.queue.lane_of(run.run_id), None)
+            self.queue.remove(run.run_id)
+
+    def _hold(self, before: Run | None, run: Run) -> None:
+        """Moves what a run has from where it was to where it is."""
+        if before is not None and before.is_live and before.place is not None:
+            self._live_by_node[before.place.node].discard(before.run_id)
+            self.index.release(before.place.node, before.launch.requirements.resources)
+            self.queue.give_back(before.launch.share, before.launch.requirements.resources)
+        if run.is_live and run.place is not None:
+            self._live_by_node.setdefault(run.place.node, set()).add(run.run_id)
+            self.index.allocate(run.place.node, run.launch.requirements.resources)
+            self.queue.hold(run.launch.share, run.launch.requirements.resources)
 
     def check_invariants(self) -> None:
         """Raises AssertionError if the indices do not agree with the runs. For tests."""
         queued = {run.run_id for run in self.runs.values() if isinstance(run.phase, Queued)}
-        assert queued == set(self._waiting), f"{queued} != {set(self._waiting)}"
+        assert queued == set(self.queue.run_ids()), f"{queued} != {self.queue.run_ids()}"
         live = {run.run_id: run.place.node for run in self.runs.values() if run.is_live and run.place}
         indexed = {run_id: node for node, ids in self._live_by_node.items() for run_id in ids}
         assert live == indexed, f"{live} != {indexed}"
         assert sum(map(len, self._live_by_node.values())) == len(live), "a run is live on two nodes"
         assert set(self.usage) <= set(live), "usage of a run that is not live"
+        for node_id in {*self.nodes, *live.values()}:
+            total = NOTHING
+            for run in self.live_on(node_id):
+                total = total.plus(run.launch.requirements.resources)
+            assert self.allocated(node_id) == total, f"{node_id}: {self.allocated(node_id)} != {total}"
+        assert [known.node for known in self.index.nodes()] == list(self.nodes.values())
+        self.index.check()
+
+
+def _holding(run: Run) -> tuple[object, ...] | None:
+    """What decides what the run holds, and where."""
+    if not run.is_live or run.place is None:
+        return None
+    return run.place.node, run.launch.share, run.launch.requirements.resources

@@ -3,15 +3,13 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
-from runyard.coordinator.core.commands import assign, stop
-from runyard.coordinator.core.errors import LaunchConflict, LaunchRefused
+from runyard.coordinator.core.commands import stop
+from runyard.coordinator.core.errors import LaunchConflict, LaunchRefused, QueueFull
 from runyard.coordinator.core.fleet import Fleet
 from runyard.coordinator.core.model import (
-    Assigned,
     Finished,
     Instant,
     Launch,
-    Place,
     Queued,
     Run,
     Stopping,
@@ -19,9 +17,24 @@ from runyard.coordinator.core.model import (
     Times,
     Tombstone,
 )
-from runyard.coordinator.core.placement.filters import choose, what_is_missing
+from runyard.coordinator.core.placement.filters import Ask
+from runyard.coordinator.core.placement.reasons import what_is_missing
+from runyard.coordinator.core.placing import place_waiting
+from runyard.coordinator.core.policy import Impossible
 from runyard.coordinator.core.resolving import resolved
 from runyard.v1 import run_pb2
+
+FAULTS_OF_NODES = frozenset(
+    {
+        run_pb2.OUTCOME_KIND_NODE_LOST,
+        run_pb2.OUTCOME_KIND_START_FAILED,
+        run_pb2.OUTCOME_KIND_EXIT_UNKNOWN,
+    }
+)
+"""Outcomes after which another node is the better choice for the next attempt."""
+
+MOST_AVOIDED = 16
+"""Nodes that a run avoids at most."""
 
 
 def on_launch(fleet: Fleet, now: Instant, launch: Launch) -> Run:
@@ -33,6 +46,7 @@ def on_launch(fleet: Fleet, now: Instant, launch: Launch) -> Run:
     Raises:
         LaunchConflict: The same key was launched with another content.
         LaunchRefused: An earlier attempt is live, the key is superseded, or no node could ever take the run.
+        QueueFull: As many runs wait as may.
     """
     known = fleet.runs.get(launch.run_id)
     if known is not None and known.launch.resume_number == launch.resume_number:
@@ -41,13 +55,11 @@ def on_launch(fleet: Fleet, now: Instant, launch: Launch) -> Run:
         _require_superseding(known, launch)
     launch = resolved(launch, fleet.policy)
     require_bearable(fleet, launch)
-    attempt = 0 if known is None else known.attempt + 1
-    times = Times(launched=now.wall)
-    run = Run(launch, attempt, Queued(), times, queued_since=now.monotonic, since=now.monotonic)
     buried = fleet.tombstones.get(launch.run_id) if known is None else None
-    if buried is None and (missing := what_is_missing(launch.requirements, fleet.nodes)):
-        raise LaunchRefused(missing)
-    run = fleet.put(run, "launched")
+    if buried is None:
+        _require_possible(fleet, launch)
+        _require_room(fleet, launch.share)
+    run = fleet.put(_queued(known, launch, now), "launched")
     if buried is not None:
         outcome = run_pb2.Outcome(
             kind=run_pb2.OUTCOME_KIND_STOPPED, message=f"stopped before launch: {buried.reason}"
@@ -55,6 +67,48 @@ def on_launch(fleet: Fleet, now: Instant, launch: Launch) -> Run:
         return fleet.move(run, Finished(outcome, None), now, outcome.message)
     place_waiting(fleet, now)
     return fleet.runs[launch.run_id]
+
+
+def _queued(known: Run | None, launch: Launch, now: Instant) -> Run:
+    return Run(
+        launch=launch,
+        attempt=0 if known is None else known.attempt + 1,
+        phase=Queued(),
+        times=Times(launched=now.wall),
+        queued_since=now.monotonic,
+        since=now.monotonic,
+        avoided=() if known is None else _avoided(known),
+    )
+
+
+def _avoided(known: Run) -> tuple[str, ...]:
+    """The nodes that failed earlier attempts, the latest last."""
+    if not isinstance(known.phase, Finished) or known.place is None:
+        return known.avoided
+    if known.phase.outcome.kind not in FAULTS_OF_NODES:
+        return known.avoided
+    others = [node_id for node_id in known.avoided if node_id != known.place.node]
+    return (*others, known.place.node)[-MOST_AVOIDED:]
+
+
+def _require_possible(fleet: Fleet, launch: Launch) -> None:
+    if fleet.policy.impossible is Impossible.QUEUE or launch.route.closed:
+        return
+    if missing := what_is_missing(fleet.index, Ask.of(launch)):
+        raise LaunchRefused(missing)
+
+
+def _require_room(fleet: Fleet, share: str) -> None:
+    limits = fleet.policy.queue
+    for whose, waiting, limit, name in (
+        ("runs", len(fleet.queue), limits.limit, "limit"),
+        (f"runs of {share}", fleet.queue.waiting_in(share), limits.limit_per_share, "limit_per_share"),
+    ):
+        if waiting >= limit:
+            raise QueueFull(
+                f"{waiting} {whose} are waiting, as many as the queue takes ({name} {limit}); "
+                f"launch again when some have been placed, or raise queue.{name} in the routing file"
+            )
 
 
 def require_bearable(fleet: Fleet, launch: Launch) -> None:
@@ -144,20 +198,3 @@ def unsettled(fleet: Fleet, deployment: str) -> list[Run]:
         for run in fleet.runs.values()
         if isinstance(run.phase, Finished) and not run.reported and run.launch.deployment == deployment
     ]
-
-
-def place_waiting(fleet: Fleet, now: Instant) -> None:
-    """Gives waiting runs to nodes, first come first served; a run that does not fit lets others pass."""
-    hopeless: set[tuple[object, ...]] = set()
-    for run in fleet.waiting():
-        assert isinstance(run.phase, Queued)
-        wanted = (run.launch.requirements, run.phase.refused_by)
-        if wanted in hopeless:
-            continue
-        node = choose(run.launch.requirements, run.phase, fleet.candidates())
-        if node is None:
-            hopeless.add(wanted)
-            continue
-        place = Place(node.node_id, node.cluster)
-        run = fleet.move(run, Assigned(place, run.phase.refused_by), now, f"assigned to {node.node_id}")
-        assign(fleet, run)

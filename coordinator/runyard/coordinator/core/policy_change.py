@@ -5,8 +5,9 @@ from dataclasses import replace
 
 from runyard.coordinator.core.errors import FleetError
 from runyard.coordinator.core.fleet import Fleet
-from runyard.coordinator.core.launching import place_waiting, require_bearable
+from runyard.coordinator.core.launching import require_bearable
 from runyard.coordinator.core.model import Instant, Launch, Run
+from runyard.coordinator.core.placing import place_waiting
 from runyard.coordinator.core.policy import PlacementPolicy
 from runyard.coordinator.core.resolving import resolved
 from runyard.coordinator.core.routing.rules import Route

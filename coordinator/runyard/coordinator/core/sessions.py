@@ -6,7 +6,6 @@ from dataclasses import replace
 from runyard.coordinator.core.commands import assign, duration, stop
 from runyard.coordinator.core.errors import NodeIdInUse, NodeRefused
 from runyard.coordinator.core.fleet import Fleet
-from runyard.coordinator.core.launching import place_waiting
 from runyard.coordinator.core.leases import hear, suspect
 from runyard.coordinator.core.model import (
     Assigned,
@@ -21,7 +20,8 @@ from runyard.coordinator.core.model import (
     Stopping,
 )
 from runyard.coordinator.core.offers import offer_of
-from runyard.coordinator.core.placement.filters import why_never
+from runyard.coordinator.core.placement.filters import Ask
+from runyard.coordinator.core.placing import place_waiting
 from runyard.coordinator.core.reports import apply_status, finish
 from runyard.v1 import agent_pb2, run_pb2
 
@@ -197,9 +197,8 @@ def on_rejection(
 
 def _place_elsewhere(fleet: Fleet, now: Instant, run: Run, refused_by: tuple[tuple[str, str], ...]) -> None:
     node_id, reason = refused_by[-1]
-    refusers = dict(refused_by)
-    others = [node for node in fleet.nodes.values() if node.node_id not in refusers]
-    if any(why_never(run.launch.requirements, node) is None for node in others):
+    demand = fleet.index.demand(Ask.of(run.launch))
+    if fleet.index.could_ever(demand, without=dict(refused_by)):
         fleet.move(run, Queued(refused_by), now, f"node {node_id} refused: {reason}")
         return
     reasons = "; ".join(f"{refuser}: {why}" for refuser, why in refused_by)

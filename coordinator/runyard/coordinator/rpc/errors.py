@@ -15,6 +15,7 @@ from runyard.coordinator.core.errors import (
     NodeIdInUse,
     NodeRefused,
     NodeStillSpeaks,
+    QueueFull,
     UnknownNode,
 )
 from runyard.coordinator.store.store import StoreFull
@@ -41,6 +42,7 @@ STATUS: dict[type[Exception], grpc.StatusCode] = {
     Unavailable: grpc.StatusCode.UNAVAILABLE,
     TooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
     LaunchConflict: grpc.StatusCode.ALREADY_EXISTS,
+    QueueFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
     LaunchRefused: grpc.StatusCode.FAILED_PRECONDITION,
     NodeIdInUse: grpc.StatusCode.ALREADY_EXISTS,
     NodeRefused: grpc.StatusCode.FAILED_PRECONDITION,

@@ -1,1 +1,1 @@
-"""Which node a run goes to: filters that say why not, scores that compare what is left, the index of nodes."""
+"""Which node a run goes to: filters say why not, scores compare what is left, the index finds it fast."""

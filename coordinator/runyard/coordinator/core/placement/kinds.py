@@ -1,0 +1,152 @@
+"""Nodes in groups: by what they offer, and among these by how much of it is free."""
+
+import heapq
+from collections.abc import Callable
+from typing import Final
+
+from runyard.coordinator.core.placement.filters import FREE, Ask, Site, why_never_there
+from runyard.coordinator.core.placement.scores import Amounts, Needs, fits, needs_there
+
+CellKey = tuple[str, Amounts, Amounts]
+
+
+class Cell:
+    """Nodes of one kind that nothing but their names tells apart.
+
+    Attributes:
+        reason: Why they take nothing at all, or `FREE`.
+        total: What each of them has of each resource of the kind.
+        free: What of it no run has; empty where nothing can be had.
+    """
+
+    def __init__(self, reason: str, total: Amounts, free: Amounts) -> None:
+        self.reason = reason
+        self.total = total
+        self.free = free
+        self.nodes: dict[str, None] = {}
+        self._heap: list[str] = []
+        self._in_heap: set[str] = set()
+
+    def add(self, node_id: str) -> None:
+        """Takes a node in."""
+        self.nodes[node_id] = None
+        if node_id not in self._in_heap:
+            self._in_heap.add(node_id)
+            heapq.heappush(self._heap, node_id)
+
+    def discard(self, node_id: str) -> None:
+        """Lets a node go."""
+        del self.nodes[node_id]
+
+    def first(self, suits: Callable[[str], bool]) -> str | None:
+        """The node with the smallest ID of those that suit."""
+        set_aside = []
+        found = None
+        while self._heap and found is None:
+            top = self._heap[0]
+            if top not in self.nodes:
+                self._in_heap.discard(heapq.heappop(self._heap))
+            elif suits(top):
+                found = top
+            else:
+                set_aside.append(heapq.heappop(self._heap))
+        for node_id in set_aside:
+            heapq.heappush(self._heap, node_id)
+        return found
+
+
+class Kind:
+    """All nodes of one site.
+
+    Attributes:
+        cells: Its nodes.
+        open: Those cells of which a node may take something.
+        totals: How many nodes have how much of each resource.
+    """
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.cells: dict[CellKey, Cell] = {}
+        self.open: dict[CellKey, Cell] = {}
+        self.totals: dict[Amounts, int] = {}
+
+    def enter(self, node_id: str, reason: str, total: Amounts, free: Amounts) -> Cell:
+        """Puts a node where it belongs."""
+        key = (reason, total, free if reason == FREE else ())
+        cell = self.cells.get(key)
+        if cell is None:
+            cell = self.cells[key] = Cell(*key)
+            if reason == FREE:
+                self.open[key] = cell
+        cell.add(node_id)
+        return cell
+
+    def leave(self, node_id: str, cell: Cell) -> None:
+        """Takes a node from where it is."""
+        cell.discard(node_id)
+        if not cell.nodes:
+            key = (cell.reason, cell.total, cell.free)
+            del self.cells[key]
+            self.open.pop(key, None)
+
+    def count(self, total: Amounts, change: int) -> None:
+        """Counts a node that came with so much, or left."""
+        self.totals[total] = self.totals.get(total, 0) + change
+        if not self.totals[total]:
+            del self.totals[total]
+
+
+NEVER_LOOKED_AT: Final = -1
+
+
+class Demand:
+    """What an ask comes to on each kind of node; found out once, and kept."""
+
+    def __init__(self, ask: Ask) -> None:
+        self.ask = ask
+        self._views: dict[Kind, Needs | str] = {}
+        self._suitable: dict[str, list[Kind]] = {}
+        self._all_suitable: list[Kind] = []
+        self._seen = NEVER_LOOKED_AT
+        self._generation = NEVER_LOOKED_AT
+
+    def view(self, kind: Kind) -> Needs | str:
+        """What the run takes of such a node; a text says why it could never have it."""
+        view = self._views.get(kind)
+        if view is None:
+            site = kind.site
+            view = why_never_there(self.ask, site) or needs_there(self.ask.requirements, site)
+            self._views[kind] = view
+        return view
+
+    def needs(self, kind: Kind) -> Needs | None:
+        """What the run takes of such a node, or None if it could never have it."""
+        view = self.view(kind)
+        return None if isinstance(view, str) else view
+
+    def suitable(self, kinds: list[Kind], generation: int, cluster: str | None) -> list[Kind]:
+        """The kinds that could take the run some day, in one cluster or in all.
+
+        Args:
+            kinds: All that there are; new ones come at the end.
+            generation: Changes when kinds are taken out.
+        """
+        if generation != self._generation:
+            self._views.clear()
+            self._suitable.clear()
+            self._all_suitable = []
+            self._seen, self._generation = 0, generation
+        while self._seen < len(kinds):
+            kind = kinds[self._seen]
+            self._seen += 1
+            if self.needs(kind) is not None:
+                self._all_suitable.append(kind)
+                self._suitable.setdefault(kind.site.cluster, []).append(kind)
+        return self._all_suitable if cluster is None else self._suitable.get(cluster, [])
+
+
+def lacks(kind: Kind, needs: Needs, amounts: Amounts) -> str | None:
+    """The first resource of which the amounts hold too little, or None."""
+    if fits(needs, amounts):
+        return None
+    return next(kind.site.offered[position] for position, amount in needs if amounts[position] < amount)

@@ -1,0 +1,261 @@
+"""The runs that wait for a node, by what they wait for."""
+
+import itertools
+from collections.abc import Iterator
+
+from runyard.coordinator.core.asks.resources import Resources
+from runyard.coordinator.core.model import Run
+from runyard.coordinator.core.placement.index import NodeIndex
+from runyard.coordinator.core.placement.kinds import Demand
+from runyard.coordinator.core.policy import PlacementPolicy
+from runyard.coordinator.core.queue.lanes import Lane, Shape, State, Ticket
+from runyard.coordinator.core.queue.reservations import Reservation, Reservations
+from runyard.coordinator.core.queue.shares import UNBOUNDED, Band, Share
+from runyard.coordinator.core.routing.order import next_opening
+from runyard.coordinator.core.timers import Timers
+
+
+class RunQueue:
+    """Runs in lanes of one shape, lanes in bands of one share and priority.
+
+    A lane whose first run found no node is blocked: it is tried again only on nodes that became freer since,
+    or when more of the fleet opens to it. So a run that joins a blocked lane costs no search.
+
+    Attributes:
+        restless: Bands with lanes that have to look at all nodes.
+        demands: How many lanes ask for the same.
+        hungry: Blocked lanes that have been without a node for so long that one should be reserved.
+    """
+
+    def __init__(self, index: NodeIndex, policy: PlacementPolicy) -> None:
+        self.policy = policy
+        self.shares: dict[str, Share] = {}
+        self.restless: dict[Band, None] = {}
+        self.demands: dict[Demand, int] = {}
+        self.reservations = Reservations()
+        self.hungry: dict[Lane, None] = {}
+        self._index = index
+        self._lanes: dict[Shape, Lane] = {}
+        self._lane_of: dict[str, Lane] = {}
+        self._eased: dict[Share, None] = {}
+        self._openings: Timers[Lane] = Timers()
+        self._patience: Timers[Lane] = Timers()
+        self._numbers = itertools.count()
+
+    def __len__(self) -> int:
+        return len(self._lane_of)
+
+    def __contains__(self, run_id: object) -> bool:
+        return run_id in self._lane_of
+
+    def lane_of(self, run_id: str) -> Lane:
+        """The lane of a waiting run."""
+        return self._lane_of[run_id]
+
+    def run_ids(self) -> list[str]:
+        """All waiting runs, the oldest first."""
+        return [ticket.run_id for ticket in sorted(self._tickets())]
+
+    def lanes(self) -> Iterator[Lane]:
+        """All lanes; none of them is empty."""
+        return iter(self._lanes.values())
+
+    def band_of(self, lane: Lane) -> Band:
+        """The band that the lane is in."""
+        return self.shares[lane.shape.share].bands[lane.shape.priority]
+
+    def bands(self) -> Iterator[Band]:
+        """All bands with lanes."""
+        return (band for share in self.shares.values() for band in share.bands.values() if len(band))
+
+    def waiting_in(self, share: str) -> int:
+        """How many runs of the share wait."""
+        return self.shares[share].waiting if share in self.shares else 0
+
+    # Runs come and go
+
+    def add(self, run: Run) -> None:
+        """Takes a run that waits from now on."""
+        shape = Shape.of(run)
+        lane = self._lanes.get(shape) or self._new_lane(shape)
+        share = self.shares[shape.share]
+        if not share.waiting:
+            self._rejoin(share)
+        share.waiting += 1
+        ticket = Ticket(run.queued_since, run.times.launched, next(self._numbers), run.run_id)
+        self._lane_of[run.run_id] = lane
+        lane.add(ticket)
+        if lane.head == ticket:
+            self.band_of(lane).file(lane)
+            if lane.state is not State.CLOSED:
+                self.set_state(lane, State.UNTRIED)
+
+    def remove(self, run_id: str) -> None:
+        """Lets a run go: it has a node, or is over."""
+        lane = self._lane_of.pop(run_id)
+        share = self.shares[lane.shape.share]
+        share.waiting -= 1
+        was_first = lane.head.run_id == run_id
+        lane.discard(run_id)
+        if not len(lane):
+            self._drop_lane(lane)
+            self._drop_share_if_idle(share)
+        elif was_first:
+            self.band_of(lane).file(lane)
+            if lane.state is State.BLOCKED and lane.shape.route.spill_after > 0:
+                # Fewer clusters are open to the next one, at other times.
+                self.set_state(lane, State.UNTRIED)
+
+    def hold(self, share: str, taken: Resources) -> None:
+        """Counts what a live run has."""
+        self._share(share).change(taken, 1)
+
+    def give_back(self, share: str, taken: Resources) -> None:
+        """Counts what a run had."""
+        holder = self._share(share)
+        holder.change(taken, -1)
+        if holder.capped:
+            self._eased[holder] = None
+        self._drop_share_if_idle(holder)
+
+    # What is known of lanes
+
+    def set_state(self, lane: Lane, state: State) -> None:
+        """Notes what is known of a lane."""
+        band = self.band_of(lane)
+        band.set_state(lane, state)
+        if band.untried:
+            self.restless[band] = None
+        else:
+            self.restless.pop(band, None)
+        if state is not State.BLOCKED:
+            self.hungry.pop(lane, None)
+        if state is State.CAPPED and (reservation := self.reservations.of(lane)):
+            self.end(reservation)
+
+    def block(self, lane: Lane, now: float) -> None:
+        """Notes that no node can take the first run of the lane."""
+        self.set_state(lane, State.BLOCKED)
+        since = lane.head.queued_since
+        opening = next_opening(lane.shape.route, now - since)
+        if opening is not None:
+            self._openings.set(lane, since + opening)
+        if lane not in self.hungry and self.reservations.of(lane) is None:
+            self._patience.set(lane, self._patient_until(lane))
+
+    def wake(self, now: float) -> None:
+        """Has those lanes look at all nodes to which more of the fleet has opened."""
+        for lane in self._openings.take_due(now):
+            if lane.state is State.BLOCKED:
+                self.set_state(lane, State.UNTRIED)
+        while self._eased:
+            share, _ = self._eased.popitem()
+            for lane in list(share.capped):
+                if share.over_quota(lane.shape.ask.requirements.resources) is None:
+                    self.set_state(lane, State.UNTRIED)
+
+    def wake_all(self) -> None:
+        """Has every lane look at all nodes, whatever was concluded before."""
+        for lane in self._lanes.values():
+            if lane.state is not State.CLOSED:
+                self.set_state(lane, State.UNTRIED)
+
+    def take_policy(self, policy: PlacementPolicy) -> None:
+        """Orders by another policy from now on; nothing that was concluded holds any more."""
+        self.policy = policy
+        for share in self.shares.values():
+            share.quota = policy.quotas.get(share.name, UNBOUNDED)
+        for reservation in self.reservations:
+            self.end(reservation)
+        self.hungry.clear()
+        self.wake_all()
+
+    def note_placed(self, lane: Lane, taken: Resources, now: float) -> None:
+        """Counts a placement against the lane's share."""
+        share = self.shares[lane.shape.share]
+        share.passed += self.part_of_fleet(taken)
+        share.bands[lane.shape.priority].served = now
+        lane.placed_at = now
+        lane.passed_over = ""
+        self.hungry.pop(lane, None)
+        if reservation := self.reservations.of(lane):
+            self.end(reservation)
+
+    # Reservations
+
+    def grow_hungry(self, now: float) -> None:
+        """Notes which lanes have been without a node for too long."""
+        for lane in self._patience.take_due(now):
+            if lane.state is not State.BLOCKED or self.reservations.of(lane):
+                continue
+            if (until := self._patient_until(lane)) > now:
+                self._patience.set(lane, until)
+            else:
+                self.hungry[lane] = None
+
+    def reserve(self, reservation: Reservation) -> None:
+        """Keeps a node for a lane."""
+        self.reservations.make(reservation)
+        self.hungry.pop(reservation.lane, None)
+
+    def be_patient(self, lane: Lane, until: float) -> None:
+        """Leaves a lane alone for a while."""
+        self.hungry.pop(lane, None)
+        self._patience.set(lane, until)
+
+    def end(self, reservation: Reservation) -> None:
+        """Opens a reserved node to all again; the lane may get another."""
+        self.reservations.end(reservation)
+        lane = reservation.lane
+        lane.passed_over = reservation.node_id
+        if len(lane) and lane.state is State.BLOCKED:
+            self.hungry[lane] = None
+        self._index.mark_freed(reservation.node_id)
+
+    # How it is kept
+
+    def _patient_until(self, lane: Lane) -> float:
+        return max(lane.head.queued_since, lane.placed_at) + self.policy.queue.reserve_after
+
+    def part_of_fleet(self, taken: Resources) -> float:
+        """How much of the fleet that is, in the resource of which it is most."""
+        total = self._index.total
+        return max((amount / total[name] for name, amount in taken if total.get(name)), default=0.0)
+
+    def _rejoin(self, share: Share) -> None:
+        """Neither debt nor credit of earlier days counts for a share that comes back."""
+        others = [each.passed for each in self.shares.values() if each.waiting]
+        share.passed = min(others, default=share.passed)
+
+    def _share(self, name: str) -> Share:
+        share = self.shares.get(name)
+        if share is None:
+            share = self.shares[name] = Share(name, self.policy.quotas.get(name, UNBOUNDED))
+        return share
+
+    def _drop_share_if_idle(self, share: Share) -> None:
+        if not share.waiting and not share.live:
+            self.shares.pop(share.name, None)
+            self._eased.pop(share, None)
+
+    def _new_lane(self, shape: Shape) -> Lane:
+        lane = self._lanes[shape] = Lane(shape, self._index.demand(shape.ask))
+        share = self._share(shape.share)
+        share.bands.setdefault(shape.priority, Band(share, shape.priority))
+        self.demands[lane.demand] = self.demands.get(lane.demand, 0) + 1
+        return lane
+
+    def _drop_lane(self, lane: Lane) -> None:
+        self.set_state(lane, State.CLOSED)
+        self.band_of(lane).unfile(lane)
+        del self._lanes[lane.shape]
+        self._openings.cancel(lane)
+        self._patience.cancel(lane)
+        if reservation := self.reservations.of(lane):
+            self.end(reservation)
+        self.demands[lane.demand] -= 1
+        if not self.demands[lane.demand]:
+            del self.demands[lane.demand]
+
+    def _tickets(self) -> Iterator[Ticket]:
+        return (ticket for lane in self._lanes.values() for ticket in lane.tickets())
