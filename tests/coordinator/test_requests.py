@@ -34,6 +34,12 @@ def limited(**policies: float) -> run_pb2.LaunchSpec:
     )
 
 
+def located(context_json: str) -> run_pb2.LaunchSpec:
+    spec = make_spec()
+    spec.code_origin.container_context_json = context_json
+    return spec
+
+
 LAUNCHES: dict[str, tuple[run_pb2.LaunchSpec, str]] = {
     "no run ID": (make_spec(""), "spec.run_id: is empty; give Dagster's run ID"),
     "a run ID that is none": (make_spec("../../etc"), "spec.run_id: '../../etc' is not a run ID"),
@@ -66,6 +72,38 @@ LAUNCHES: dict[str, tuple[run_pb2.LaunchSpec, str]] = {
     "a negative grace": (limited(grace=-1), "spec.policies.grace: is -1 s; it cannot be negative"),
     "a negative queue time": (limited(max_queue_time=-5), "spec.policies.max_queue_time: "),
     "a negative start timeout": (limited(start_timeout=-5), "spec.policies.start_timeout: "),
+    "a tag that makes no sense": (
+        make_spec(tags={"runyard/grace": "soon"}),
+        "tag runyard/grace of the run: 'soon' is not a span of time; write seconds as 90",
+    ),
+    "a tag that is misspelt": (
+        make_spec(tags={"runyard/memroy": "4Gi"}),
+        "tag runyard/memroy of the run: is none that Runyard knows; did you mean runyard/memory?",
+    ),
+    "a tag that contradicts itself": (
+        make_spec(tags={"runyard/labels": "zone=a,zone=b"}),
+        "tag runyard/labels of the run: has both zone=a and zone=b",
+    ),
+    "a code location that makes no sense": (
+        located('{"runyard": {"cpu": "many"}}'),
+        "cpu of container_context.runyard of code location shop.py: 'many' is not a number of cores",
+    ),
+    "a code location with an unknown key": (
+        located('{"runyard": {"label": "a"}}'),
+        "container_context.runyard of code location shop.py: has the unknown key 'label'; did you mean",
+    ),
+    "a code location without a dictionary": (
+        located('{"runyard": "gpu"}'),
+        "container_context.runyard of code location shop.py: is no dictionary; write for example",
+    ),
+    "a context that is not JSON": (
+        located("{"),
+        "spec.code_origin.container_context_json: is not JSON",
+    ),
+    "a context that is no object": (
+        located("[]"),
+        "spec.code_origin.container_context_json: is no JSON object",
+    ),
     "a snapshot ID that is too long": (changed(job_snapshot_id="x" * 65), "spec.job_snapshot_id: "),
 }
 

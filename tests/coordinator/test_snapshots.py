@@ -1,16 +1,23 @@
 """Job snapshots: sent once, checked, and kept."""
 
 import hashlib
+import json
 import zlib
 from pathlib import Path
+from typing import Any
 
+import dagster as dg
 import grpc
 import pytest
+from coordinator.asks.jobs import an_op, snapshot_of
 from coordinator.fleet_building import make_hello
 from coordinator.serving import SOON, Serving, StubAgent, make_spec, refusal, run_id, serving
 
+from runyard.coordinator.core.asks.snapshot import JobShape
 from runyard.coordinator.rpc import snapshots
-from runyard.v1 import launch_pb2
+from runyard.coordinator.rpc.errors import NotFound
+from runyard.coordinator.rpc.snapshots import Snapshots
+from runyard.v1 import launch_pb2, run_pb2
 
 Status = grpc.StatusCode
 PLAIN = b'{"job": "orders"}' * 1_000
@@ -112,3 +119,121 @@ async def test_launch_that_is_refused_may_still_have_left_its_snapshot(coordinat
     assert code == Status.FAILED_PRECONDITION  # no node has joined
     await coordinator.join()
     assert not (await launch(coordinator)).snapshot_needed
+
+
+# What their ops ask for
+
+
+def ops_snapshot(**tags: str) -> launch_pb2.Snapshot:
+    """Of a job with two ops side by side: `train` with these tags, and `score`."""
+    ops = [an_op("train", **tags), an_op("score", labels="zone=a|b", memory="2Gi")]
+    job = dg.GraphDefinition(name="orders", node_defs=ops).to_job(executor_def=dg.multiprocess_executor)
+    return snapshot(snapshot_of(job).encode())
+
+
+async def launch_ops(coordinator: Serving, given: launch_pb2.Snapshot, **fields: Any) -> run_pb2.Run:
+    spec = make_spec(job_snapshot_id="orders-1", **fields)
+    request = launch_pb2.LaunchRunRequest(spec=spec, snapshot=given)
+    return (await coordinator.launch.LaunchRun(request, timeout=SOON)).run
+
+
+@pytest.fixture
+async def roomy(coordinator: Serving) -> StubAgent:
+    """A node with much of everything."""
+    hello = make_hello(labels={"zone": "b"})
+    hello.offer.resources.update({"cpu": 64_000, "memory": 1 << 40})
+    return await coordinator.join(hello)
+
+
+async def test_a_run_asks_for_what_its_ops_take_together(coordinator: Serving, roomy: StubAgent) -> None:
+    run = await launch_ops(coordinator, ops_snapshot(memory="4Gi", labels="zone=b|c"))
+    assert dict(run.requirements.resources) == {"memory": 6 << 30, "slots": 1}
+    assert list(run.requirements.labels) == ["zone=b"]
+
+
+async def test_the_run_config_and_the_steps_decide_what_counts(
+    coordinator: Serving, roomy: StubAgent
+) -> None:
+    one = json.dumps({"config": {"max_concurrent": 1}})
+    run = await launch_ops(coordinator, ops_snapshot(memory="4Gi"), execution_config_json=one)
+    assert run.requirements.resources["memory"] == 4 << 30
+    again = make_spec(run_id(2), job_snapshot_id="orders-1", step_keys=["score"])
+    assert (await coordinator.launched(again)).requirements.resources["memory"] == 2 << 30
+
+
+async def test_run_tags_go_before_the_ops(coordinator: Serving, roomy: StubAgent) -> None:
+    run = await launch_ops(coordinator, ops_snapshot(cpu="1"), tags={"runyard/memory": "1Gi"})
+    assert dict(run.requirements.resources) == {"cpu": 1000, "memory": 1 << 30, "slots": 1}
+
+
+REFUSED = {
+    "a tag that makes no sense": (
+        {"memory": "much"},
+        "tag runyard/memory of op train: 'much' is not an amount of memory",
+    ),
+    "ops that contradict each other": (
+        {"labels": "zone=c"},
+        "tag runyard/labels: op score wants zone=a|b, but op train wants zone=c",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+async def test_launch_whose_ops_ask_for_nonsense_is_refused_by_tag_and_op(
+    coordinator: Serving, roomy: StubAgent, what: str
+) -> None:
+    tags, message = REFUSED[what]
+    code, text = await refusal(launch_ops(coordinator, ops_snapshot(**tags)))
+    assert (code, text[: len(message)]) == (Status.INVALID_ARGUMENT, message)
+
+
+@pytest.mark.parametrize("config", ["{", "[]", "7"])
+async def test_execution_config_that_is_none_is_refused_by_field(
+    coordinator: Serving, roomy: StubAgent, config: str
+) -> None:
+    code, text = await refusal(launch_ops(coordinator, ops_snapshot(cpu="1"), execution_config_json=config))
+    assert code == Status.INVALID_ARGUMENT
+    assert text.startswith("spec.execution_config_json: is no")
+
+
+async def test_snapshot_with_tags_that_nobody_can_read_is_refused_and_says_why(
+    coordinator: Serving, roomy: StubAgent
+) -> None:
+    code, text = await refusal(launch_ops(coordinator, snapshot(b'{"runyard/memory": "4Gi"')))
+    assert code == Status.INVALID_ARGUMENT
+    assert text.startswith("spec.job_snapshot_id: the tags of the ops in snapshot orders-1 cannot be read: ")
+
+
+async def test_a_snapshot_is_read_once_for_many_launches(
+    coordinator: Serving, roomy: StubAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await launch_ops(coordinator, ops_snapshot(memory="4Gi"))
+    monkeypatch.setattr(snapshots, "job_shape", None)
+    again = make_spec(run_id(2), job_snapshot_id="orders-1")
+    assert (await coordinator.launched(again)).requirements.resources["memory"] == 6 << 30
+
+
+async def test_what_was_read_longest_ago_is_forgotten_and_read_again(
+    coordinator: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshots, "OPS_HELD", 6)  # two snapshots of two ops
+    read: list[str] = []
+    reader = snapshots._read
+
+    def reading(snapshot_id: str, data: bytes) -> JobShape:
+        read.append(snapshot_id)
+        return reader(snapshot_id, data)
+
+    monkeypatch.setattr(snapshots, "_read", reading)
+    held = Snapshots(coordinator.shell)
+    for name in ("a", "b", "c"):
+        spec = make_spec(job_snapshot_id=name)
+        assert await held.hold(launch_pb2.LaunchRunRequest(spec=spec, snapshot=ops_snapshot(cpu="1")))
+    for name in ("a", "b", "a", "c", "a", "b"):
+        assert await held.ops_layer(name, (), "")
+    assert read == ["a", "b", "c", "b"]
+
+
+async def test_a_snapshot_that_is_not_held_is_not_found(coordinator: Serving) -> None:
+    with pytest.raises(NotFound, match="does not hold the job snapshot orders-1"):
+        await Snapshots(coordinator.shell).ops_layer("orders-1", (), "")

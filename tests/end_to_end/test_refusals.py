@@ -27,9 +27,9 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         yield stage
 
 
-def refused(stage: Stage, **tags: str) -> str:
+def refused(stage: Stage, job: str = "succeed", **tags: str) -> str:
     """Launches a run that must not be launched; returns what Dagster shows."""
-    run = stage.create("succeed", **tags)
+    run = stage.create(job, **tags)
     with pytest.raises(Exception, match=r".+"):
         stage.site.submit(run)
     assert stage.site.status(run.run_id) == FAILURE
@@ -47,6 +47,23 @@ def test_labels_that_no_node_carries_fail_the_run_and_are_named(stage: Stage) ->
     message = refused(stage, labels='{"zone": "moon"}')
     assert "zone" in message
     assert "moon" in message
+
+
+def test_a_tag_that_makes_no_sense_fails_the_run_with_the_remedy(stage: Stage) -> None:
+    message = refused(stage, memory="plenty")
+    assert "tag runyard/memory of the run: 'plenty' is not an amount of memory" in message
+    assert "write for example 512M or 16Gi" in message
+
+
+def test_a_misspelt_tag_fails_the_run_with_what_may_have_been_meant(stage: Stage) -> None:
+    message = refused(stage, memroy="4Gi")
+    assert "tag runyard/memroy of the run" in message
+    assert "did you mean runyard/memory?" in message
+
+
+def test_ops_that_contradict_each_other_fail_the_run_and_are_named(stage: Stage) -> None:
+    message = refused(stage, job="disagree")
+    assert "tag runyard/labels: op go_to_zone_a wants zone=a, but op go_to_zone_b wants zone=b" in message
 
 
 def test_two_launches_of_one_run_by_two_processes_make_one_worker(stage: Stage) -> None:

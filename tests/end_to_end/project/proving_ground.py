@@ -74,6 +74,23 @@ def succeed() -> None:
     pass_through()
 
 
+@dg.op(tags={"runyard/labels": "zone=a"})
+def go_to_zone_a(context: dg.OpExecutionContext) -> None:
+    enter(context)
+
+
+@dg.op(tags={"runyard/labels": "zone=b"})
+def go_to_zone_b(context: dg.OpExecutionContext) -> None:
+    enter(context)
+
+
+@dg.job
+def disagree() -> None:
+    """No node can take it: its ops contradict each other."""
+    go_to_zone_a()
+    go_to_zone_b()
+
+
 @dg.job
 def fail() -> None:
     """Fails in user code."""
@@ -98,4 +115,6 @@ def wait_in_child() -> None:
     wait_for_release()
 
 
-defs = dg.Definitions(jobs=[succeed, fail, wait, resist, wait_in_child], executor=dg.in_process_executor)
+defs = dg.Definitions(
+    jobs=[succeed, disagree, fail, wait, resist, wait_in_child], executor=dg.in_process_executor
+)
