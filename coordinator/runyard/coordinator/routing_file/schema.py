@@ -2,7 +2,6 @@
 
 import difflib
 import enum
-import math
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Final, TypeVar
 
@@ -103,10 +102,13 @@ def _weight(value: object) -> int:
 def _seconds(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ValueError(f"{_shown(value)} is not a span of time; {DURATION_REMEDY}")
-    seconds = parse_duration(value) if isinstance(value, str) else float(min(value, LONGEST * 2))
-    if not 0 <= seconds <= LONGEST or math.isnan(seconds):
+    try:
+        seconds = parse_duration(value) if isinstance(value, str) else value
+    except ValueError:
+        raise ValueError(f"{_shown(value)} is not a span of time; {DURATION_REMEDY}") from None
+    if not 0 <= seconds <= LONGEST:  # which nan is not either
         raise ValueError(f"{_shown(value)} is not between 0 and {LONGEST / 86_400:.0f} days")
-    return seconds
+    return float(seconds)
 
 
 def _some_seconds(value: object) -> float:
