@@ -1,0 +1,1 @@
+"""Where runs go: tables of cases, each a sentence."""

@@ -1,0 +1,166 @@
+"""Which node a run goes to: labels, amounts, taints, wishes, and nodes that take nothing."""
+
+from coordinator.cases.building import SIZES, ZONES, Asked, Case, NodeOffer, asked, labelled, node
+
+MIXED = (node("plain", cpu=8), node("gpu", cpu=8, gpu=2))
+
+LABELS = [
+    Case("of several values any will do", asked(labels="zone=b|c"), ZONES, goes="b"),
+    Case("a value can be ruled out", asked(labels="zone!=a"), ZONES, goes="b"),
+    Case("a label can be ruled out", asked(labels="!spot"), (labelled("a", spot="1"), node("b")), goes="b"),
+    Case(
+        "a label can be asked for whatever its value",
+        asked(labels="fast"),
+        (node("a"), labelled("b", fast="")),
+        goes="b",
+    ),
+    Case(
+        "labels that are numbers can be compared",
+        asked(labels="cores>=16,cores<=64"),
+        (labelled("a", cores="8"), labelled("b", cores="32"), labelled("c", cores="128")),
+        goes="b",
+    ),
+    Case(
+        "labels that no node has are told with counts",
+        asked(labels="zone=c"),
+        ZONES,
+        refused="2 label zone=c",
+    ),
+    Case("one node can be named", asked(node="b"), (node("a"), node("b")), goes="b"),
+    Case("a node that never joined is told with those that did", asked(node="z"), refused="known nodes: a"),
+    Case(
+        "a cluster without nodes is told with those that have", asked(cluster="z"), refused="clusters: main"
+    ),
+    Case(
+        "a run with a container goes to a node that can start one",
+        asked(driver="docker", image="shop:1"),
+        (node("a"), NodeOffer("b", drivers=("process", "docker"))),
+        goes="b",
+    ),
+    Case("a driver that no node has is refused", asked(driver="docker"), refused="without driver docker"),
+]
+
+AMOUNTS = [
+    Case("a run that needs much goes where much is", asked(memory="64Gi"), SIZES, goes="large"),
+    Case("what no node has even when empty is refused", asked(memory="1Ti"), SIZES, refused="memory"),
+    Case(
+        "what others hold is waited for",
+        asked(memory="6Gi"),
+        (node("a", memory="8Gi"),),
+        busy=[asked(memory="4Gi")],
+        waits="1 node: 1 memory",
+    ),
+    Case(
+        "what is left is enough",
+        asked(memory="4Gi"),
+        (node("a", memory="8Gi"),),
+        busy=[asked(memory="4Gi")],
+        goes="a",
+    ),
+    Case(
+        "half a core is enough for half a core",
+        asked(cpu="500m"),
+        (node("a", cpu=1),),
+        busy=[asked(cpu="0.5")],
+        goes="a",
+    ),
+    Case(
+        "every run takes a slot, whatever else it asks for",
+        fleet=(node("a", slots=1),),
+        busy=[Asked()],
+        waits="1 node: 1 full",
+    ),
+    Case("a run that needs a GPU goes to one", asked(gpu="1"), MIXED, goes="gpu"),
+    Case("a run that needs none stays away from the GPU", asked(cpu="1"), MIXED, goes="plain"),
+    Case(
+        "a run that needs none takes the GPU's node when the others are full",
+        asked(cpu="1"),
+        MIXED,
+        busy=[asked(cpu="8")],
+        goes="gpu",
+    ),
+    Case("a GPU that no node has is refused", asked(gpu="1"), refused="offers no gpu"),
+    Case("GPUs that are taken are waited for", asked(gpu="2"), MIXED, busy=[asked(gpu="1")], waits="1 gpu"),
+    Case(
+        "what an operator has named can be asked for",
+        asked(resources='{"licenses": 1}'),
+        (node("a"), node("b", licenses=3)),
+        goes="b",
+    ),
+    Case(
+        "the last licence is waited for",
+        asked(resources='{"licenses": 1}'),
+        (node("a", licenses=1),),
+        busy=[asked(resources='{"licenses": 1}')],
+        waits="1 licenses",
+    ),
+    Case(
+        "a gateway takes what its cluster has room for",
+        asked(memory="32Gi"),
+        (NodeOffer("gw", slots=100, amounts={"memory": "1Ti"}, largest_run={"memory": "64Gi"}),),
+        goes="gw",
+    ),
+    Case(
+        "a gateway takes no run that no single machine behind it could hold",
+        asked(memory="96Gi"),
+        (NodeOffer("gw", slots=100, amounts={"memory": "1Ti"}, largest_run={"memory": "64Gi"}),),
+        refused="takes no run of so much memory",
+    ),
+]
+
+SPOT = NodeOffer("spot", taints=("spot",))
+TEAM_X = NodeOffer("x", taints=("team=x",))
+
+CHOICES = [
+    Case("a taint keeps runs away", fleet=(SPOT, node("z")), goes="z"),
+    Case("a run that tolerates a taint may go there", asked(tolerations="spot"), (SPOT,), goes="spot"),
+    Case("a taint with a value is tolerated by its key", asked(tolerations="team"), (TEAM_X,), goes="x"),
+    Case("a taint with a value is tolerated by both", asked(tolerations="team=x"), (TEAM_X,), goes="x"),
+    Case("another value is not tolerated", asked(tolerations="team=y"), (TEAM_X,), refused="taint team=x"),
+    Case("a star tolerates everything", asked(tolerations="*"), (TEAM_X,), goes="x"),
+    Case("a wish decides between nodes that will do", asked(prefer="zone=b"), ZONES, goes="b"),
+    Case(
+        "the heavier of two wishes decides",
+        asked(prefer='{"zone=a": 1, "zone=b": 5}'),
+        ZONES,
+        goes="b",
+    ),
+    Case("a wish that nobody fulfils keeps no run waiting", asked(prefer="zone=c"), (node("a"),), goes="a"),
+    Case(
+        "a wish does not wait for a full node",
+        asked(prefer="zone=a"),
+        (NodeOffer("a", slots=1, labels={"zone": "a"}), labelled("b", zone="b")),
+        busy=[asked(labels="zone=a")],
+        goes="b",
+    ),
+    Case(
+        "nodes fill up one after the other",
+        fleet=(node("a"), node("b")),
+        busy=[asked(node="b")],
+        goes="b",
+    ),
+    Case(
+        "nodes fill up evenly where the operator wants it",
+        rules="placement: spread",
+        fleet=(node("a"), node("b")),
+        busy=[asked(node="a")],
+        goes="b",
+    ),
+    Case("a node that drains takes nothing", fleet=(NodeOffer("a", state="draining"),), waits="1 draining"),
+    Case(
+        "a node that is cordoned takes nothing", fleet=(NodeOffer("a", state="cordoned"), node("b")), goes="b"
+    ),
+    Case("a node that is silent takes nothing", fleet=(NodeOffer("a", state="silent"),), waits="1 suspect"),
+    Case(
+        "every node is counted once, by the first reason against it",
+        asked(labels="zone=a", memory="6Gi"),
+        (
+            NodeOffer("a", amounts={"memory": "8Gi"}, labels={"zone": "a"}),
+            NodeOffer("b", amounts={"memory": "8Gi"}, labels={"zone": "a"}, state="draining"),
+            NodeOffer("c", amounts={"memory": "8Gi"}, labels={"zone": "b"}),
+            NodeOffer("d", amounts={"memory": "8Gi"}, labels={"zone": "b"}),
+        ),
+        busy=[asked(labels="zone=a", memory="6Gi")],
+        waits="4 nodes: 2 label zone=a, 1 draining, 1 memory",
+    ),
+]

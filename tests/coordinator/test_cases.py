@@ -1,0 +1,74 @@
+"""Where runs go, case by case: what is asked, by whom, of which fleet, and what becomes of it.
+
+Each case is a sentence. Its job is a real Dagster job whose snapshot the coordinator reads; its rules are the
+text of a routing file; its nodes have joined the real core. The tables are in `cases`.
+"""
+
+import pytest
+from coordinator.cases.asking import LAYERS, MISTAKES, OPS
+from coordinator.cases.building import PLAIN, Case, Yard, asked, node
+from coordinator.cases.nodes import AMOUNTS, CHOICES, LABELS
+from coordinator.cases.routing import QUOTAS, ROUTES, TURNS, Turn
+
+from runyard.coordinator.core.errors import FleetError
+
+
+CASES = (*LAYERS, *OPS, *MISTAKES, *LABELS, *AMOUNTS, *CHOICES, *ROUTES, *QUOTAS)
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case.says for case in CASES])
+def test_a_run_goes_where_the_sentence_says(case: Case) -> None:
+    assert [bool(end) for end in (case.goes, case.waits, case.refused)].count(True) == 1
+    yard = Yard(case.fleet, case.rules)
+    for earlier in case.busy:
+        yard.launch(earlier)
+    if case.refused:
+        with pytest.raises(FleetError) as refusal:
+            yard.launch(case.run)
+        assert case.refused in str(refusal.value)
+        return
+    run_id = yard.launch(case.run)
+    yard.wait(case.after)
+    assert yard.node_of(run_id) == case.goes, yard.news(run_id)
+    assert case.waits in yard.news(run_id)
+
+
+@pytest.mark.parametrize("turn", TURNS, ids=[turn.says for turn in TURNS])
+def test_a_slot_goes_round_as_the_sentence_says(turn: Turn) -> None:
+    yard = Yard([node("a", slots=1)], turn.rules)
+    running = yard.launch(turn.holding)
+    waiting = {}
+    for name, run in turn.queue.items():
+        waiting[yard.launch(run)] = name
+        yard.wait(10)
+    yard.wait(turn.after - 10)
+    order = []
+    while waiting:
+        yard.end(running)
+        (running,) = (run_id for run_id in waiting if yard.node_of(run_id))
+        order.append(waiting.pop(running))
+        yard.wait(10)
+    assert " ".join(order) == turn.order
+
+
+def test_a_large_run_that_has_waited_is_not_passed_by_small_ones_for_ever() -> None:
+    small = asked(cpu="1")
+    yard = Yard([node("a", cpu=2)])
+    running = [yard.launch(small), yard.launch(small)]
+    large = yard.launch(asked(cpu="2"))
+    yard.end(running.pop())
+    running.append(yard.launch(small))
+    assert yard.node_of(running[-1]) == "a", "for a while they pass"
+    yard.wait(90)
+    yard.end(running.pop())
+    late = yard.launch(small)
+    assert yard.news(late) == "waiting: 1 node: 1 held for a larger run"
+    yard.end(running.pop())
+    assert yard.node_of(large) == "a"
+    assert not yard.node_of(late)
+
+
+def test_there_are_enough_sentences_and_none_is_said_twice() -> None:
+    sentences = [each.says for each in (*CASES, *TURNS)]
+    assert len(set(sentences)) == len(sentences) >= 60
+    assert PLAIN.name == "orders", "the rules of the cases name it"
