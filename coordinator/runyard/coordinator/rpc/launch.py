@@ -4,9 +4,11 @@ from collections.abc import AsyncIterator
 
 from runyard.coordinator.clock import now
 from runyard.coordinator.core.errors import InvalidField
+from runyard.coordinator.core.explaining import explain_launch, explain_run
 from runyard.coordinator.core.launching import on_launch, on_terminate
 from runyard.coordinator.core.model import Run
 from runyard.coordinator.rpc.errors import Context, NotFound, Unavailable, answering
+from runyard.coordinator.rpc.imagined import imagined_launch
 from runyard.coordinator.rpc.logs import LogRelay
 from runyard.coordinator.rpc.reports import ReportLine
 from runyard.coordinator.rpc.requests import check_run_id, check_spec, launch_of
@@ -67,12 +69,22 @@ class LaunchService(launch_pb2_grpc.LaunchServiceServicer):
     async def ExplainRun(
         self, request: launch_pb2.ExplainRunRequest, context: Context
     ) -> launch_pb2.ExplainRunResponse:
-        raise NotImplementedError
+        async with answering(context):
+            run_id = check_run_id(request.run_id)
+            await self._shell.decided()
+            explanation = explain_run(self._shell.fleet, now(), self._find(run_id))
+            return launch_pb2.ExplainRunResponse(explanation=explanation)
+        raise AssertionError("answering() ends the call")
 
     async def ExplainLaunch(
         self, request: launch_pb2.ExplainLaunchRequest, context: Context
     ) -> launch_pb2.ExplainLaunchResponse:
-        raise NotImplementedError
+        async with answering(context):
+            launch = await imagined_launch(request, self._snapshots, self._shell.fleet.runs.values())
+            await self._shell.decided()
+            explanation = explain_launch(self._shell.fleet, now(), launch)
+            return launch_pb2.ExplainLaunchResponse(explanation=explanation)
+        raise AssertionError("answering() ends the call")
 
     async def ListRuns(
         self, request: launch_pb2.ListRunsRequest, context: Context
