@@ -28,6 +28,7 @@ from runyard.coordinator.core.model import (
     Run,
     Tombstone,
 )
+from runyard.coordinator.core.policy import WITHOUT_RULES, PlacementPolicy
 from runyard.coordinator.core.sessions import on_disconnect, on_heartbeat, on_hello, on_rejection, on_status
 from runyard.v1 import agent_pb2, fleet_pb2, placement_pb2, run_pb2
 
@@ -279,13 +280,13 @@ def _name(effect: Effect) -> str:
 class FleetTrial:
     """A fleet with its clock. Every step checks the invariants, and puts on disk what is to be saved."""
 
-    def __init__(self, leases: LeasePolicy | None = None) -> None:
+    def __init__(self, leases: LeasePolicy | None = None, policy: PlacementPolicy = WITHOUT_RULES) -> None:
         self.clock = START
         self.disk = Disk()
         self.asked = Recorder()
         self._leases = leases or LeasePolicy()
         self._sessions = 0
-        self.fleet = Fleet(self._leases, self.now)
+        self.fleet = Fleet(self._leases, self.now, policy)
 
     @property
     def now(self) -> Instant:
@@ -307,7 +308,7 @@ class FleetTrial:
 
     def restart(self) -> None:
         """Ends the coordinator and starts another with what is on disk."""
-        self.fleet = Fleet(self._leases, self.now)
+        self.fleet = Fleet(self._leases, self.now, self.fleet.policy)
         runs = [replace(run, queued_since=self.clock, since=self.clock) for run in self.disk.runs.values()]
         self.fleet.restore(runs, self.disk.nodes.values(), self.disk.tombstones)
         self.fleet.check_invariants()

@@ -6,6 +6,7 @@ from coordinator.fleet_building import FleetTrial, make_hello, make_launch
 from runyard.coordinator.core.asks.labels import label_is
 from runyard.coordinator.core.asks.requirements import Requirements
 from runyard.coordinator.core.errors import LaunchRefused
+from runyard.coordinator.core.policy import PlacementPolicy, Strategy
 from runyard.v1 import agent_pb2
 
 GPU = (label_is("gpu", "a100"),)
@@ -18,13 +19,22 @@ def fleet_of(*hellos: agent_pb2.Hello) -> FleetTrial:
     return trial
 
 
-def test_least_loaded_node_comes_first_relative_to_its_slots() -> None:
-    trial = fleet_of(make_hello("big", slots=4), make_hello("small", slots=2))
+@pytest.mark.parametrize(
+    ("strategy", "order"),
+    [
+        (Strategy.BINPACK, ["small", "small", "big", "big", "big", "big"]),
+        (Strategy.SPREAD, ["big", "big", "small", "big", "big", "small"]),
+    ],
+)
+def test_nodes_fill_up_one_after_the_other_or_evenly(strategy: Strategy, order: list[str]) -> None:
+    trial = FleetTrial(policy=PlacementPolicy(strategy=strategy))
+    trial.join(make_hello("big", slots=4))
+    trial.join(make_hello("small", slots=2))
     placed = []
     for number in range(6):
         trial.launch(make_launch(f"run-{number}"))
         placed.append(trial.node_of(f"run-{number}"))
-    assert placed == ["big", "small", "big", "big", "small", "big"]
+    assert placed == order
 
 
 def test_tie_goes_to_the_smaller_name_whoever_joined_first() -> None:
@@ -47,9 +57,9 @@ def test_tie_goes_to_the_smaller_name_whoever_joined_first() -> None:
 )
 def test_run_goes_to_the_node_that_offers_what_it_asks_for(requirements: Requirements, expected: str) -> None:
     trial = fleet_of(
-        make_hello("any", cluster="west", slots=8),
-        make_hello("docker", cluster="west", slots=1, drivers=["docker"]),
-        make_hello("gpu", cluster="east", slots=1, labels={"gpu": "a100", "zone": "1"}),
+        make_hello("any", cluster="west", slots=1),
+        make_hello("docker", cluster="west", slots=8, drivers=["docker"]),
+        make_hello("gpu", cluster="east", slots=8, labels={"gpu": "a100", "zone": "1"}),
     )
     trial.launch(make_launch(requirements=requirements))
     assert trial.node_of() == expected
@@ -62,14 +72,14 @@ def test_run_goes_to_the_node_that_offers_what_it_asks_for(requirements: Require
         (Requirements(node="nobody"), "no node is named 'nobody'; known nodes: a, b, c"),
         (
             Requirements(labels=(label_is("zone", "9"),)),
-            r"no node matches \(3 nodes: 3 without label zone=9\)",
+            r"no node matches \(3 nodes: 3 label zone=9\)",
         ),
         (Requirements(driver="slurm"), r"no node matches \(3 nodes: 3 without driver slurm\)"),
         (
             Requirements(cluster="west", labels=GPU),
-            r"no node matches \(3 nodes: 2 without label gpu=a100, 1 in another cluster\)",
+            r"no node matches \(3 nodes: 2 label gpu=a100, 1 in another cluster\)",
         ),
-        (Requirements(node="c"), r"no node matches \(3 nodes: 2 another node, 1 without slots\)"),
+        (Requirements(node="c"), r"no node matches \(3 nodes: 2 another node, 1 offers no slots\)"),
     ],
     ids=["cluster", "node", "label", "driver", "a mixture", "no slots"],
 )
@@ -120,7 +130,7 @@ def test_news_of_a_waiting_run_follow_what_happens() -> None:
         "waiting: 1 node: 1 full",
         "waiting: 1 node: 1 suspect",
         "waiting: 1 node: 1 unreachable",
-        "waiting: 2 nodes: 1 unreachable, 1 without slots",
+        "waiting: 2 nodes: 1 offers no slots, 1 unreachable",
     ]
 
 

@@ -136,8 +136,10 @@ class Fleet:
     def news(self, run: Run) -> str:
         """The run's situation in one sentence."""
         match run.phase:
-            case Queued():
+            case Queued() if run.run_id in self.queue:
                 return f"waiting: {self._why_waiting(self.queue.lane_of(run.run_id))}"
+            case Queued():
+                return ""  # it is shown as it was, and has left the queue since
             case Finished(outcome=outcome):
                 return outcome.message
             case placed if self.unreachable(run):

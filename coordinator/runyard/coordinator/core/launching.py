@@ -57,9 +57,8 @@ def on_launch(fleet: Fleet, now: Instant, launch: Launch) -> Run:
     require_bearable(fleet, launch)
     buried = fleet.tombstones.get(launch.run_id) if known is None else None
     if buried is None:
-        _require_possible(fleet, launch)
-        _require_room(fleet, launch.share)
-    run = fleet.put(_queued(known, launch, now), "launched")
+        require_acceptable(fleet, launch)
+    run = fleet.put(queued_run(known, launch, now), "launched")
     if buried is not None:
         outcome = run_pb2.Outcome(
             kind=run_pb2.OUTCOME_KIND_STOPPED, message=f"stopped before launch: {buried.reason}"
@@ -69,7 +68,8 @@ def on_launch(fleet: Fleet, now: Instant, launch: Launch) -> Run:
     return fleet.runs[launch.run_id]
 
 
-def _queued(known: Run | None, launch: Launch, now: Instant) -> Run:
+def queued_run(known: Run | None, launch: Launch, now: Instant) -> Run:
+    """The run as it enters the queue; `known` is what was known of it before."""
     return Run(
         launch=launch,
         attempt=0 if known is None else known.attempt + 1,
@@ -89,6 +89,12 @@ def _avoided(known: Run) -> tuple[str, ...]:
         return known.avoided
     others = [node_id for node_id in known.avoided if node_id != known.place.node]
     return (*others, known.place.node)[-MOST_AVOIDED:]
+
+
+def require_acceptable(fleet: Fleet, launch: Launch) -> None:
+    """Raises `LaunchRefused` if no node could ever take the run, `QueueFull` if as many runs wait as may."""
+    _require_possible(fleet, launch)
+    _require_room(fleet, launch.share)
 
 
 def _require_possible(fleet: Fleet, launch: Launch) -> None:

@@ -2,7 +2,7 @@
 
 from runyard.coordinator.core.commands import assign
 from runyard.coordinator.core.fleet import Fleet
-from runyard.coordinator.core.model import Assigned, Instant, Place, Queued, Run
+from runyard.coordinator.core.model import Assigned, Instant, Place, Queued
 from runyard.coordinator.core.placement.scores import Seeker
 from runyard.coordinator.core.placement.search import Choice, Quest, search, search_among
 from runyard.coordinator.core.placement.wording import because
@@ -64,9 +64,5 @@ def _give(fleet: Fleet, now: Instant, lane: Lane, choice: Choice) -> None:
     assert isinstance(run.phase, Queued)
     place = Place(choice.node_id, choice.cluster, because(lane, choice, fleet.policy.strategy, now.monotonic))
     fleet.queue.note_placed(lane, lane.demand.ask.requirements.resources, now.monotonic)
-    run = fleet.move(run, Assigned(place, run.phase.refused_by), now, _event(run, place))
+    run = fleet.move(run, Assigned(place, run.phase.refused_by), now, f"assigned to {place.node}")
     assign(fleet, run)
-
-
-def _event(run: Run, place: Place) -> str:
-    return f"assigned to {place.node}: {place.because}" if place.because else f"assigned to {place.node}"

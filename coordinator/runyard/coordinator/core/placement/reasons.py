@@ -15,6 +15,7 @@ from runyard.coordinator.core.placement.filters import (
 )
 from runyard.coordinator.core.placement.index import NodeIndex, Placeable
 from runyard.coordinator.core.placement.kinds import Cell, Demand, Kind, lacks
+from runyard.coordinator.core.placement.scores import Amounts
 
 NAMED = 10
 """How many nodes or clusters a message names; gRPC cuts off errors that name a whole fleet."""
@@ -54,16 +55,15 @@ def count_reasons(
 
 def reason_in(demand: Demand, kind: Kind, cell: Cell, clusters: Collection[str] | None) -> str:
     """The first reason against the nodes of a cell, or `free`."""
-    view = demand.view(kind)
-    if isinstance(view, str):
-        return view
-    if lacking := lacks(kind, view, cell.total):
-        return f"too small in {lacking}"
+    if never := _why_never(demand, kind, cell.total):
+        return never
     if clusters is not None and kind.site.cluster not in clusters:
         return NOT_OPEN_YET
     if cell.reason != FREE:
         return cell.reason
-    lacking = lacks(kind, view, cell.free)
+    needs = demand.needs(kind)
+    assert needs is not None
+    lacking = lacks(kind, needs, cell.free)
     return FULL if lacking == SLOTS else lacking or FREE
 
 
@@ -76,9 +76,7 @@ def _reason(
 ) -> str:
     node_id = known.node.node_id
     reason = reason_in(demand, known.kind, known.cell, clusters)
-    view = demand.view(known.kind)
-    lasting = isinstance(view, str) or lacks(known.kind, view, known.total)
-    if lasting or reason == NOT_OPEN_YET:
+    if reason == NOT_OPEN_YET or _why_never(demand, known.kind, known.total):
         return reason
     if node_id in refused:
         return REFUSED_IT
@@ -111,24 +109,32 @@ def what_is_missing(index: NodeIndex, ask: Ask) -> str | None:
     demand = index.demand(ask)
     if index.could_ever(demand):
         return None
-    return f"no node matches ({in_words(_lasting_reasons(index, demand))})"
+    return f"no node matches ({in_words(lasting_reasons(index, demand))})"
 
 
-def _lasting_reasons(index: NodeIndex, demand: Demand) -> Counter[str]:
+def lasting_reasons(index: NodeIndex, demand: Demand) -> Counter[str]:
+    """Counts the nodes that could never take the run by the first reason against each."""
     counts: Counter[str] = Counter()
-    named = demand.ask.requirements.node
-    for kind in index.kinds():
-        view = demand.view(kind)
-        for total, count in kind.totals.items():
-            reason = view if isinstance(view, str) else f"too small in {lacks(kind, view, total)}"
-            counts[reason] += count
-    if not named:
-        return counts
-    known = index.node(named)
-    assert known is not None
-    view = demand.view(known.kind)
-    reason = view if isinstance(view, str) else f"too small in {lacks(known.kind, view, known.total)}"
-    return +Counter({ANOTHER_NODE: len(index) - 1, reason: 1})
+    if named := demand.ask.requirements.node:
+        counts[ANOTHER_NODE] = len(index)
+        if known := index.node(named):
+            counts[ANOTHER_NODE] -= 1
+            counts[_why_never(demand, known.kind, known.total)] += 1
+    else:
+        for kind in index.kinds():
+            for total, count in kind.totals.items():
+                counts[_why_never(demand, kind, total)] += count
+    del counts[""]
+    return +counts
+
+
+def _why_never(demand: Demand, kind: Kind, total: Amounts) -> str:
+    """The first lasting reason against nodes that have so much, or nothing."""
+    view = demand.view(kind)
+    if isinstance(view, str):
+        return view
+    lacking = lacks(kind, view, total)
+    return f"too small in {lacking}" if lacking else ""
 
 
 def _a_few(names: Iterable[str]) -> str:

@@ -16,6 +16,7 @@ class _Account:
 
     share: Share
     passed: float
+    part_held: float
     held: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -35,13 +36,15 @@ class _Line:
     @property
     def rank(self) -> Rank:
         ticket, _ = self.tickets[-1]
-        return Rank(self.account.is_content, -self.raised, self.account.passed, ticket)
+        account = self.account
+        return Rank(account.is_content, -self.raised, account.passed, account.part_held, ticket)
 
 
 def in_order(queue: RunQueue, now: float) -> Iterator[str]:
     """The IDs of all waiting runs, the next one first."""
     accounts = {
-        share.name: _Account(share, share.passed, dict(share.held)) for share in queue.shares.values()
+        share.name: _Account(share, share.passed, queue.part_of_fleet(share.held.items()), dict(share.held))
+        for share in queue.shares.values()
     }
     lines = [_line(queue, band, accounts[band.share.name], now) for band in queue.bands()]
     heap = [(line.rank, number, line) for number, line in enumerate(lines)]
@@ -57,6 +60,7 @@ def in_order(queue: RunQueue, now: float) -> Iterator[str]:
         line.account.passed += queue.part_of_fleet(taken)
         for name, amount in taken:
             line.account.held[name] = line.account.held.get(name, 0) + amount
+        line.account.part_held = queue.part_of_fleet(line.account.held.items())
         line.raised = line.priority
         if line.tickets:
             heapq.heappush(heap, (line.rank, number, line))

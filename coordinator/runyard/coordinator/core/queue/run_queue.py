@@ -1,7 +1,7 @@
 """The runs that wait for a node, by what they wait for."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from runyard.coordinator.core.asks.resources import Resources
 from runyard.coordinator.core.model import Run
@@ -38,6 +38,7 @@ class RunQueue:
         self._lanes: dict[Shape, Lane] = {}
         self._lane_of: dict[str, Lane] = {}
         self._eased: dict[Share, None] = {}
+        self._passed = 0.0  # how much the share that was served last had been given before
         self._openings: Timers[Lane] = Timers()
         self._patience: Timers[Lane] = Timers()
         self._numbers = itertools.count()
@@ -71,6 +72,11 @@ class RunQueue:
     def waiting_in(self, share: str) -> int:
         """How many runs of the share wait."""
         return self.shares[share].waiting if share in self.shares else 0
+
+    def part_of_fleet(self, amounts: Iterable[tuple[str, int]]) -> float:
+        """How much of the fleet that is, in the resource of which it is most."""
+        total = self._index.total
+        return max((amount / total[name] for name, amount in amounts if total.get(name)), default=0.0)
 
     # Runs come and go
 
@@ -173,7 +179,9 @@ class RunQueue:
     def note_placed(self, lane: Lane, taken: Resources, now: float) -> None:
         """Counts a placement against the lane's share."""
         share = self.shares[lane.shape.share]
-        share.passed += self.part_of_fleet(taken)
+        self._passed = share.passed
+        share.last_cost = self.part_of_fleet(taken)
+        share.passed += share.last_cost
         share.bands[lane.shape.priority].served = now
         lane.placed_at = now
         lane.passed_over = ""
@@ -217,15 +225,15 @@ class RunQueue:
     def _patient_until(self, lane: Lane) -> float:
         return max(lane.head.queued_since, lane.placed_at) + self.policy.queue.reserve_after
 
-    def part_of_fleet(self, taken: Resources) -> float:
-        """How much of the fleet that is, in the resource of which it is most."""
-        total = self._index.total
-        return max((amount / total[name] for name, amount in taken if total.get(name)), default=0.0)
-
     def _rejoin(self, share: Share) -> None:
-        """Neither debt nor credit of earlier days counts for a share that comes back."""
-        others = [each.passed for each in self.shares.values() if each.waiting]
-        share.passed = min(others, default=share.passed)
+        """Has a share that comes back start beside the others.
+
+        What it did not use meanwhile is no credit; of what it was given, only its last run counts against it.
+        """
+        others = (each.passed for each in self.shares.values() if each.waiting)
+        start = min(others, default=self._passed)
+        start = min(start, self._passed)
+        share.passed = start + min(max(share.passed - start, 0.0), share.last_cost)
 
     def _share(self, name: str) -> Share:
         share = self.shares.get(name)

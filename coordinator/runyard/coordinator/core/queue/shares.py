@@ -16,6 +16,7 @@ class Share:
     Attributes:
         quota: What it is promised, and what it may have at most.
         passed: How much it was given, counted in parts of the fleet; who was given least comes next.
+        last_cost: How much of that its last placement was.
         held: What its live runs have.
         waiting: How many of its runs wait.
         capped: Lanes that wait for the share to hold less.
@@ -25,6 +26,7 @@ class Share:
         self.name = name
         self.quota = quota
         self.passed = 0.0
+        self.last_cost = 0.0
         self.held: dict[str, int] = {}
         self.live = 0
         self.waiting = 0

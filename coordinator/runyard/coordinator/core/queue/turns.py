@@ -20,19 +20,23 @@ class Rank(NamedTuple):
     Attributes:
         content: The share has what it is promised.
         priority: Higher ones first, so negated.
-        passed: How much the share was given.
+        passed: How much the share was given, and `held`, how much it has now, in parts of the fleet.
     """
 
     content: bool
     priority: int
     passed: float
+    held: float
     ticket: Ticket
 
 
 def rank(queue: RunQueue, band: Band, lane: Lane, now: float) -> Rank:
     """The rank of the first run of a lane."""
     priority = band.priority_now(now, queue.policy.queue.age_step)
-    return Rank(not band.share.is_needy, -priority, band.share.passed, lane.head)
+    share = band.share
+    return Rank(
+        not share.is_needy, -priority, share.passed, queue.part_of_fleet(share.held.items()), lane.head
+    )
 
 
 class Turns:
