@@ -12,7 +12,6 @@ from coordinator.cases.routing import QUOTAS, ROUTES, TURNS, Turn
 
 from runyard.coordinator.core.errors import FleetError
 
-
 CASES = (*LAYERS, *OPS, *MISTAKES, *LABELS, *AMOUNTS, *CHOICES, *ROUTES, *QUOTAS)
 
 
@@ -69,6 +68,6 @@ def test_a_large_run_that_has_waited_is_not_passed_by_small_ones_for_ever() -> N
 
 
 def test_there_are_enough_sentences_and_none_is_said_twice() -> None:
-    sentences = [each.says for each in (*CASES, *TURNS)]
+    sentences = [*(case.says for case in CASES), *(turn.says for turn in TURNS)]
     assert len(set(sentences)) == len(sentences) >= 60
     assert PLAIN.name == "orders", "the rules of the cases name it"

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from runyard.coordinator.core.asks.layers import origins
+from runyard.coordinator.core.asks.layers import DEFAULT_DRIVER, origins
 from runyard.coordinator.core.asks.requirements import Layer, Requirements, Wants
 from runyard.coordinator.core.asks.resources import SLOTS, Resources
 from runyard.coordinator.core.errors import FleetError, LaunchRefused, QueueFull
@@ -149,7 +149,7 @@ def _wants(requirements: Requirements) -> Wants:
         cluster=requirements.cluster or None,
         node=requirements.node or None,
         labels=requirements.labels,
-        driver=requirements.driver,
+        driver=requirements.driver if requirements.driver != DEFAULT_DRIVER else None,
         resources=Resources.of({name: much for name, much in requirements.resources if name != SLOTS}),
         tolerations=requirements.tolerations,
         preferences=requirements.preferences,
