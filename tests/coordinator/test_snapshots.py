@@ -209,7 +209,10 @@ async def test_a_snapshot_is_read_once_for_many_launches(
 ) -> None:
     await launch_ops(coordinator, ops_snapshot(memory="4Gi"))
     monkeypatch.setattr(snapshots, "job_shape", None)
-    again = make_spec(run_id(2), job_snapshot_id="orders-1")
+    score = make_spec(run_id(2), job_snapshot_id="orders-1", step_keys=["score"])
+    assert (await coordinator.launched(score)).requirements.resources["memory"] == 2 << 30
+    monkeypatch.setattr(snapshots, "ops_layer", None)
+    again = make_spec(run_id(3), job_snapshot_id="orders-1")
     assert (await coordinator.launched(again)).requirements.resources["memory"] == 6 << 30
 
 
@@ -230,7 +233,7 @@ async def test_what_was_read_longest_ago_is_forgotten_and_read_again(
         spec = make_spec(job_snapshot_id=name)
         assert await held.hold(launch_pb2.LaunchRunRequest(spec=spec, snapshot=ops_snapshot(cpu="1")))
     for name in ("a", "b", "a", "c", "a", "b"):
-        assert await held.ops_layer(name, (), "")
+        assert await held.ops_layer(name, ["train"], "")
     assert read == ["a", "b", "c", "b"]
 
 

@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import json
 import zlib
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from runyard.coordinator.core.asks.requirements import Layer
 from runyard.coordinator.core.asks.snapshot import JobShape, job_shape
 from runyard.coordinator.core.asks.tags import PREFIX
 from runyard.coordinator.core.errors import InvalidField
+from runyard.coordinator.recent import Recent
 from runyard.coordinator.rpc.errors import NotFound, TooLarge
 from runyard.coordinator.shell import Shell
 from runyard.v1 import launch_pb2
@@ -26,6 +26,12 @@ MAX_SNAPSHOT_PLAIN = 512 * 1024 * 1024
 OPS_HELD = 200_000
 """So many ops, of all snapshots read last, are held in memory."""
 
+LAYERS_HELD = 1_000
+"""So many launches, by snapshot and execution config, are remembered for what their ops ask for."""
+
+LONGEST_HELD = 4_096
+"""Execution configs of more characters are not remembered."""
+
 _MENTIONED = f'"{PREFIX}'.encode()
 """A snapshot without it has no tag of ours."""
 
@@ -35,7 +41,8 @@ class Snapshots:
 
     def __init__(self, shell: Shell) -> None:
         self._shell = shell
-        self._shapes: OrderedDict[str, JobShape] = OrderedDict()
+        self._shapes: Recent[str, JobShape] = Recent(OPS_HELD, lambda shape: 1 + len(shape.ops))
+        self._layers: Recent[tuple[str, str], Layer | None] = Recent(LAYERS_HELD)
         # A plain snapshot may have half a gigabyte: one at a time.
         self._reading = asyncio.Lock()
 
@@ -81,21 +88,23 @@ class Snapshots:
                 snapshot.
             NotFound: The snapshot is not held.
         """
-        shape = await self._shape(snapshot_id) if snapshot_id else JobShape()
-        if not shape.ops:
+        if not snapshot_id:
             return None
-
-        def join() -> Layer | None:
-            return ops_layer(shape, step_keys, _execution_config(execution_config_json))
-
-        return await asyncio.to_thread(join)
+        # Single steps hardly come twice.
+        key = None if step_keys else (snapshot_id, execution_config_json)
+        if key is not None and key in self._layers:
+            return self._layers[key]
+        shape = await self._shape(snapshot_id)
+        layer = await asyncio.to_thread(_join, shape, step_keys, execution_config_json)
+        if key is not None and key not in self._layers and len(execution_config_json) <= LONGEST_HELD:
+            self._layers.keep(key, layer)
+        return layer
 
     async def _shape(self, snapshot_id: str) -> JobShape:
         if snapshot_id not in self._shapes:
             async with self._reading:
                 if snapshot_id not in self._shapes:
-                    self._keep(snapshot_id, await self._load(snapshot_id))
-        self._shapes.move_to_end(snapshot_id)
+                    return self._shapes.keep(snapshot_id, await self._load(snapshot_id))
         return self._shapes[snapshot_id]
 
     async def _load(self, snapshot_id: str) -> JobShape:
@@ -104,13 +113,6 @@ class Snapshots:
             raise NotFound(f"the coordinator does not hold the job snapshot {snapshot_id}")
         # Neither on the event loop nor in the writer's thread: both have others waiting.
         return await asyncio.to_thread(_read, snapshot_id, data)
-
-    def _keep(self, snapshot_id: str, shape: JobShape) -> None:
-        self._shapes[snapshot_id] = shape
-        held = sum(1 + len(shape.ops) for shape in self._shapes.values())
-        while held > OPS_HELD and len(self._shapes) > 1:
-            _, oldest = self._shapes.popitem(last=False)
-            held -= 1 + len(oldest.ops)
 
 
 def _read(snapshot_id: str, data: bytes) -> JobShape:
@@ -123,6 +125,12 @@ def _read(snapshot_id: str, data: bytes) -> JobShape:
         raise InvalidField(
             "spec.job_snapshot_id", f"the tags of the ops in snapshot {snapshot_id} cannot be read: {error}"
         ) from error
+
+
+def _join(shape: JobShape, step_keys: Sequence[str], execution_config_json: str) -> Layer | None:
+    if not shape.ops:
+        return None
+    return ops_layer(shape, step_keys, _execution_config(execution_config_json))
 
 
 def _execution_config(text: str) -> Mapping[str, Any]:
