@@ -9,14 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import dagster as dg
+from coordinator.asks.jobs import shape_of
 from coordinator.fleet_building import FleetTrial, finished, make_hello, running
 from dagster._core.definitions.node_definition import NodeDefinition
-from dagster._core.snap import JobSnap
-from dagster._serdes import serialize_value
 
 from runyard.client.service.quantities import parse_quantity
 from runyard.coordinator.core.asks.ops import ops_layer
-from runyard.coordinator.core.asks.snapshot import job_shape
 from runyard.coordinator.core.model import Launch, Run
 from runyard.coordinator.core.operations import on_cordon, on_drain
 from runyard.coordinator.core.policy_change import on_policy
@@ -52,11 +50,6 @@ def job(*ops: NodeDefinition, executor: dg.ExecutorDefinition = dg.in_process_ex
 
 PLAIN = job(op("greet"))
 """Asks for nothing."""
-
-
-def snapshot_of(definition: dg.JobDefinition) -> str:
-    """The job's snapshot as Dagster hands it to a run launcher."""
-    return serialize_value(JobSnap.from_job_def(definition))
 
 
 # Nodes
@@ -161,8 +154,7 @@ class Asked:
         """
         spec = self.spec(run_id)
         check_spec(spec)
-        shape = job_shape(snapshot_of(self.job))
-        return launch_of(spec, ops_layer(shape, self.steps, self.execution))
+        return launch_of(spec, ops_layer(shape_of(self.job), self.steps, self.execution))
 
 
 def asked(job_or_tags: dg.JobDefinition | None = None, /, **asks: str) -> Asked:
