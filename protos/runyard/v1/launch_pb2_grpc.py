@@ -125,8 +125,9 @@ class LaunchServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ExplainLaunch(self, request, context):
-        """Called by people: where a launch would go now. Changes nothing. INVALID_ARGUMENT and FAILED_PRECONDITION as in
-        LaunchRun.
+        """Called by people: where a launch would go now. Changes nothing. That it would be refused is an answer; tags that
+        cannot be understood are INVALID_ARGUMENT. What deployment and code location ask for, and the snapshot of a job if none
+        is named, are those of their latest launches.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -278,8 +278,9 @@ class LaunchServiceStub(typing.Generic[_LaunchServiceLaunchRunType, _LaunchServi
     """Why the run is where it is, or what it waits for. NOT_FOUND as in GetRun."""
 
     ExplainLaunch: _LaunchServiceExplainLaunchType
-    """Called by people: where a launch would go now. Changes nothing. INVALID_ARGUMENT and FAILED_PRECONDITION as in
-    LaunchRun.
+    """Called by people: where a launch would go now. Changes nothing. That it would be refused is an answer; tags that
+    cannot be understood are INVALID_ARGUMENT. What deployment and code location ask for, and the snapshot of a job if none
+    is named, are those of their latest launches.
     """
 
     ListRuns: _LaunchServiceListRunsType
@@ -394,8 +395,9 @@ class LaunchServiceServicer(metaclass=abc.ABCMeta):
         request: runyard.v1.launch_pb2.ExplainLaunchRequest,
         context: _ServicerContext,
     ) -> typing.Union[runyard.v1.launch_pb2.ExplainLaunchResponse, collections.abc.Awaitable[runyard.v1.launch_pb2.ExplainLaunchResponse]]:
-        """Called by people: where a launch would go now. Changes nothing. INVALID_ARGUMENT and FAILED_PRECONDITION as in
-        LaunchRun.
+        """Called by people: where a launch would go now. Changes nothing. That it would be refused is an answer; tags that
+        cannot be understood are INVALID_ARGUMENT. What deployment and code location ask for, and the snapshot of a job if none
+        is named, are those of their latest launches.
         """
 
     @abc.abstractmethod
