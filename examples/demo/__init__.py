@@ -1,1 +1,1 @@
-"""Runs real Dagster jobs on two small clusters of this machine, and kills a worker to see what happens."""
+"""Runs real Dagster jobs on two small clusters of this machine, by rules and by tags, and kills a worker."""

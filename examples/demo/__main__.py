@@ -8,7 +8,11 @@ from typing import NoReturn
 from examples.deployment.deployment import open_deployment
 from rich.console import Console
 
-from .plan import NODES, PLANS
+from runyard.client import Client
+from runyard.client.cli.explanation import print_explanation
+from runyard.v1 import placement_pb2
+
+from .plan import BY_OP_TAGS, NODES, PLANS, ROUTING
 from .progress import final_table, make_console, progress_on
 from .runs import Death, DemoRuns
 
@@ -40,10 +44,10 @@ def main() -> int:
 
 def _run(console: Console) -> None:
     console.print("Starting a coordinator, and a Dagster instance with its code server ...")
-    with open_deployment() as deployment:
-        for node, cluster in NODES.items():
-            console.print(f"Starting the agent of node {node} in cluster {cluster} ...")
-            deployment.yard.start_agent(node, cluster)
+    with open_deployment(routing=ROUTING) as deployment:
+        for node in NODES:
+            console.print(f"Starting the agent of node {node.name} in cluster {node.cluster} ...")
+            deployment.yard.start_agent(node.name, node.cluster, slots=node.slots, labels=node.labels)
         console.print(f"Submitting {len(PLANS)} runs to Dagster's queue, and starting its daemon ...")
         deployment.site.start_daemon()
         runs = DemoRuns(deployment.yard, deployment.site)
@@ -53,9 +57,24 @@ def _run(console: Console) -> None:
         console.print(final_table(standings, runs.seconds_to_start()))
         for death in runs.deaths():
             console.print(_in_words(death), highlight=False, soft_wrap=True)
+        _explain(console, runs, deployment.yard.client)
         wrong = [standing.plan.title for standing in standings if not standing.is_as_planned]
         if wrong:
             raise NotAsPlanned(", ".join(wrong))
+
+
+def _explain(console: Console, runs: DemoRuns, client: Client) -> None:
+    """Shows `runyard run explain`, of a run while it waited and of one that its op tags have placed."""
+    if runs.wait is not None:
+        run_id, told = runs.wait
+        _print_explanation(console, run_id, "while it waited", told)
+    run_id = runs.of(BY_OP_TAGS)
+    _print_explanation(console, run_id, "an asset run without tags", client.explain_run(run_id))
+
+
+def _print_explanation(console: Console, run_id: str, which: str, told: placement_pb2.Explanation) -> None:
+    console.print(f"\n[bold]$ runyard run explain {run_id[:8]}[/]  [dim]# {which}[/]", highlight=False)
+    print_explanation(told, console)
 
 
 def _in_words(death: Death) -> str:

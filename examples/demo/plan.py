@@ -1,7 +1,8 @@
-"""What the demo runs, and how each run must end."""
+"""What the demo runs, where, and how each run must end."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from dagster import DagsterRunStatus
@@ -10,13 +11,27 @@ from examples.deployment.dagster_site import ASSET_JOB
 MAIN, ANNEX = "main", "annex"
 """The two clusters."""
 
-NODES = {"till": MAIN, "attic": ANNEX}
-"""The nodes, each with its cluster."""
+ROUTING = Path(__file__).parent / "routing.yaml"
+"""Which runs go where."""
+
+
+@dataclass(frozen=True)
+class NodePlan:
+    """One node: what its agent offers."""
+
+    name: str
+    cluster: str
+    slots: int
+    labels: tuple[str, ...] = ()
+
+
+NODES = (NodePlan("till", MAIN, slots=2), NodePlan("attic", ANNEX, slots=8, labels=("disk=ssd",)))
+"""Two runs fill the main cluster."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One run of the demo."""
+    """One run of the demo. `cluster` is where it must have been; empty: anywhere."""
 
     title: str
     job: str
@@ -24,6 +39,7 @@ class Plan:
     tags: Mapping[str, str] = field(default_factory=dict)
     run_config: Mapping[str, Any] = field(default_factory=dict)
     assets: tuple[str, ...] = ()
+    cluster: str = ""
 
 
 def slow_stocktake(seconds: float) -> dict[str, Any]:
@@ -32,18 +48,29 @@ def slow_stocktake(seconds: float) -> dict[str, Any]:
     return {"ops": {step: {"config": {"seconds": seconds}} for step in steps}}
 
 
-VICTIM = Plan("killed", "keep_open", DagsterRunStatus.FAILURE, tags={"runyard/cluster": MAIN})
-"""Its worker is killed as soon as it serves."""
+VICTIM = Plan("killed", "keep_open", DagsterRunStatus.FAILURE, tags={"runyard/cluster": MAIN}, cluster=MAIN)
+"""Its worker is killed once it serves and `SPILLING` has found its place."""
 
-TERMINATED = Plan("terminated", "keep_open", DagsterRunStatus.CANCELED)
-"""Dagster terminates it as soon as it serves."""
+TERMINATED = Plan(
+    "terminated", "keep_open", DagsterRunStatus.CANCELED, tags={"runyard/cluster": MAIN}, cluster=MAIN
+)
+"""As `VICTIM`, but Dagster terminates it. Both together fill the main cluster."""
+
+SPILLING = Plan(
+    "spilling", "stocktake", DagsterRunStatus.SUCCESS, run_config=slow_stocktake(0.3), cluster=ANNEX
+)
+"""The rule for counting sends it to the full main cluster first."""
+
+BY_OP_TAGS = Plan("by op tags", ASSET_JOB, DagsterRunStatus.SUCCESS, assets=("forecast",), cluster=ANNEX)
+"""Carries no tags of its own: the op tags of its asset ask for a fast disk."""
 
 PLANS = (
     VICTIM,
     TERMINATED,
+    SPILLING,
+    BY_OP_TAGS,
     Plan("nothing", "noop", DagsterRunStatus.SUCCESS),
-    Plan("in process", "stocktake", DagsterRunStatus.SUCCESS, run_config=slow_stocktake(0.3)),
-    Plan(f"for {ANNEX}", "stocktake", DagsterRunStatus.SUCCESS, tags={"runyard/cluster": ANNEX}),
+    Plan(f"for {ANNEX}", "stocktake", DagsterRunStatus.SUCCESS, {"runyard/cluster": ANNEX}, cluster=ANNEX),
     Plan("parallel", "parallel_stocktake", DagsterRunStatus.SUCCESS),
     Plan("failing", "pay", DagsterRunStatus.FAILURE),
     Plan("assets", ASSET_JOB, DagsterRunStatus.SUCCESS, assets=("orders", "revenue", "report")),

@@ -41,7 +41,8 @@ class Standing:
 
     @property
     def is_as_planned(self) -> bool:
-        return self.status == self.plan.expected
+        """It ended as it should have, and where it should have."""
+        return self.status == self.plan.expected and self.plan.cluster in ("", self.cluster)
 
 
 class Progress(Protocol):
@@ -113,7 +114,7 @@ def final_table(standings: Sequence[Standing], seconds_to_start: Mapping[str, fl
         seconds = seconds_to_start.get(run.run_id)
         table.add_row(
             *(run.run_id[:8], run.plan.title, run.cluster, run.node, run.attempt, run.outcome),
-            _coloured(run.status) + ("" if run.is_as_planned else f" instead of {run.plan.expected.value}"),
+            _coloured(run.status) + ("" if run.is_as_planned else f" instead of {_planned(run.plan)}"),
             "-" if seconds is None else f"{seconds:.2f} s",
         )
     return table
@@ -125,6 +126,10 @@ def _table(*headers: str) -> Table:
     for header in headers:
         table.add_column(header, no_wrap=True)
     return table
+
+
+def _planned(plan: Plan) -> str:
+    return f"{plan.expected.value} in {plan.cluster}" if plan.cluster else plan.expected.value
 
 
 def _coloured(status: DagsterRunStatus) -> str:

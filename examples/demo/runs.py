@@ -1,4 +1,4 @@
-"""The runs of the demo: submitted through Dagster, watched in both systems, one killed and one terminated."""
+"""The runs of the demo: submitted through Dagster, watched in both systems; some are meddled with."""
 
 import os
 import signal
@@ -10,9 +10,9 @@ from dagster import DagsterEventType, DagsterRunStatus, EventLogEntry
 from examples.deployment.dagster_site import DagsterSite
 from examples.deployment.yard import Yard
 
-from runyard.v1 import run_pb2
+from runyard.v1 import placement_pb2, run_pb2
 
-from .plan import TERMINATED, VICTIM, Plan
+from .plan import SPILLING, TERMINATED, VICTIM, Plan
 from .progress import Progress, Standing
 
 POLL = 0.2
@@ -35,7 +35,11 @@ class Death:
 
 
 class DemoRuns:
-    """The runs on a deployment, and what is done to them."""
+    """The runs on a deployment, and what is done to them.
+
+    Attributes:
+        wait: The ID of the run that had to wait for its second cluster, and what it was told meanwhile.
+    """
 
     def __init__(self, yard: Yard, site: DagsterSite) -> None:
         self._yard = yard
@@ -43,6 +47,7 @@ class DemoRuns:
         self._plans: dict[str, Plan] = {}
         self._killed_at: dict[str, float] = {}
         self._terminated: set[str] = set()
+        self.wait: tuple[str, placement_pb2.Explanation] | None = None
 
     def submit(self, plans: Sequence[Plan]) -> None:
         """Submits runs to Dagster's queue; its daemon launches them."""
@@ -66,9 +71,9 @@ class DemoRuns:
                 return standings
             if time.monotonic() > deadline:
                 raise TimeoutError(f"some runs are not over after {PATIENCE:g} s")
-            for standing in standings:
-                if standing.status == DagsterRunStatus.STARTED:
-                    self._meddle(standing)
+            self._explain_wait(standings)
+            if any(standing.plan is SPILLING and standing.node for standing in standings):
+                self._make_room(standings)
             time.sleep(POLL)
 
     def _standings(self) -> list[Standing]:
@@ -90,14 +95,28 @@ class DemoRuns:
             status=self._site.status(run_id),
         )
 
-    def _meddle(self, standing: Standing) -> None:
-        run_id = standing.run_id
-        if standing.plan is VICTIM and run_id not in self._killed_at:
-            self._killed_at[run_id] = time.time()
-            os.kill(self._yard.run(run_id).pid, signal.SIGKILL)
-        if standing.plan is TERMINATED and run_id not in self._terminated:
-            self._terminated.add(run_id)
-            self._site.instance.run_coordinator.cancel_run(run_id)
+    def _explain_wait(self, standings: Sequence[Standing]) -> None:
+        """Asks once, while there is something to wait for."""
+        for standing in standings:
+            if standing.plan is SPILLING and standing.phase == "QUEUED" and self.wait is None:
+                self.wait = standing.run_id, self._yard.client.explain_run(standing.run_id)
+
+    def _make_room(self, standings: Sequence[Standing]) -> None:
+        """Ends the runs that would go on for ever, each in its way."""
+        for standing in standings:
+            run_id, plan = standing.run_id, standing.plan
+            if standing.status != DagsterRunStatus.STARTED:
+                continue
+            if plan is VICTIM and run_id not in self._killed_at:
+                self._killed_at[run_id] = time.time()
+                os.kill(self._yard.run(run_id).pid, signal.SIGKILL)
+            if plan is TERMINATED and run_id not in self._terminated:
+                self._terminated.add(run_id)
+                self._site.instance.run_coordinator.cancel_run(run_id)
+
+    def of(self, plan: Plan) -> str:
+        """The ID of the run of a plan."""
+        return next(run_id for run_id, each in self._plans.items() if each is plan)
 
     def deaths(self) -> list[Death]:
         """What Dagster learnt of the workers that were killed."""

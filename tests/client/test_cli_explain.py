@@ -38,6 +38,7 @@ WAITING = placement_pb2.Explanation(
 
 PLACEABLE = placement_pb2.Explanation(
     verdict="would go to n1 in cluster main",
+    filters=[placement_pb2.FilterCount(reason="full", nodes=1)],
     nodes=[
         placement_pb2.NodeScore(
             node="n1", cluster="main", total=1.25, marks={"packing": 0.75, "wishes": 0.5}
@@ -68,7 +69,6 @@ def test_a_waiting_run_is_explained_with_the_verdict_first(runyard: Command) -> 
         "waits for  a node with 16Gi of free memory",
         "queue      place 2 of 5, in the share of shop.py",
         "priority   1, 3 for having waited",
-        "kept out   12 nodes: 8 label zone=a, 3 memory, 1 draining",
         "rule       nightly",
         "",
         "ASKS FOR  VALUE   FROM          INSTEAD OF",
@@ -107,7 +107,8 @@ def test_an_imagined_launch_shows_the_best_nodes_with_their_marks(
     assert lines(explained) == [
         "Would go to n1 in cluster main",
         "",
-        "rule  none matched",
+        "kept out  1 node: 1 full",
+        "rule      none matched",
         "",
         "BEST NODES  CLUSTER  TOTAL  PACKING  WISHES",
         "n1          main     1.25   0.75     0.50",

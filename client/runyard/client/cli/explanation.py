@@ -47,7 +47,8 @@ def _summary(explanation: placement_pb2.Explanation) -> Iterator[tuple[str, str]
     yield "waits for", explanation.waits_for
     yield "queue", _queue(explanation)
     yield "priority", _priority(explanation)
-    yield "kept out", filters_line(explanation.filters)
+    kept_out = filters_line(explanation.filters)
+    yield "kept out", "" if kept_out in explanation.verdict else kept_out
     yield "rule", explanation.rule or "none matched"
 
 
