@@ -28,7 +28,7 @@ def explain_launch(
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Tag of the run. May be repeated.")
     ] = None,
     snapshot: Annotated[
-        str, typer.Option(metavar="ID", help="Job snapshot that the coordinator holds; its op tags count.")
+        str, typer.Option(metavar="ID", help="Job snapshot whose op tags count; default: the job's latest.")
     ] = "",
     output: OutputOption = None,
     address: AddressOption = None,
