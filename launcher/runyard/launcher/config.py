@@ -52,7 +52,7 @@ SCHEMA: Final[dict[str, Field]] = {
     "labels": Field(
         {str: _TEXT},
         default_value={},
-        description="Labels that every run's node must carry. The tag runyard/labels adds to them.",
+        description="Labels that every run's node must carry; what a run says of one goes before it.",
     ),
     "env_vars": Field(
         Array(_TEXT),
