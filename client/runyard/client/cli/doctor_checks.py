@@ -87,7 +87,9 @@ def _examine_fleet(client: Client) -> Iterator[Finding]:
     waiting = list(client.list_runs(phases=[run_pb2.PHASE_QUEUED], limit=1000))
     if waiting:
         yield warning(
-            "queue", f"{len(waiting)} runs wait for a node", "`runyard run list --phase queued` says why"
+            "queue",
+            f"{len(waiting)} runs wait for a node",
+            "`runyard run list --phase queued` says why, and `runyard run explain RUN` says more",
         )
 
 
