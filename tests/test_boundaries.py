@@ -13,7 +13,11 @@ ROOTS = ("protos", "coordinator", "agent", "client", "launcher")
 
 SHARED = ("runyard.v1", "runyard.client.address", "runyard.client.channel", "runyard.client.errors")
 # How names and times are spelt: pure, so that the cores may use it too.
-PURE = ("runyard.client.service.names", "runyard.client.durations")
+PURE = (
+    "runyard.client.service.names",
+    "runyard.client.service.quantities",
+    "runyard.client.durations",
+)
 SERVICE = (*SHARED, *PURE, "runyard.client.service")
 
 MAY_IMPORT = {

@@ -136,7 +136,7 @@ class AgentSettings(ServiceSettings):
             return value
         if "slots" in value:
             raise ValueError("slots have a setting of their own: write `slots: 4` beside this one")
-        return {str(name): parse_quantity(str(name), amount) for name, amount in value.items()}
+        return {str(name): _amount(str(name), amount) for name, amount in value.items()}
 
     @field_validator("taints")
     @classmethod
@@ -150,3 +150,10 @@ class AgentSettings(ServiceSettings):
     def require_safe(self) -> None:
         """Raises `InsecureAddress` if the coordinator is elsewhere and the user has not consented."""
         require_local_unless_insecure(self.coordinator, self.insecure, "dial")
+
+
+def _amount(name: str, written: object) -> int:
+    try:
+        return parse_quantity(name, written)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None

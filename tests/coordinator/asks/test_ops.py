@@ -7,6 +7,7 @@ import dagster as dg
 import pytest
 from coordinator.asks.jobs import amounts_of, an_op, implicit_job, shape_of, wants_of
 
+from runyard.client.service.quantities import LARGEST
 from runyard.coordinator.core.asks.ops import ops_layer
 from runyard.coordinator.core.asks.requirements import Keep, StopAfter
 from runyard.coordinator.core.errors import InvalidField
@@ -147,8 +148,8 @@ def test_zero_takes_away_what_the_layers_below_ask_for() -> None:
 
 
 def test_a_sum_that_no_computer_could_hold_is_as_much_as_there_can_be() -> None:
-    job = side_by_side(*(an_op(f"op{number}", memory="900Pi") for number in range(5)))
-    assert amounts_of(job) == {"memory": 1 << 60}
+    job = side_by_side(*(an_op(f"op{number}", memory="900Ti") for number in range(5)))
+    assert amounts_of(job) == {"memory": LARGEST}
 
 
 # Which ops

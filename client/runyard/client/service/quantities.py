@@ -6,85 +6,106 @@ from typing import Final
 
 from runyard.client.service.names import NAME
 
-LARGEST: Final = 10**15
+LARGEST: Final = 1 << 50
 """The most of anything, in its whole units: the sum over 10,000 nodes still fits the protocol's uint64."""
 
-_NUMBER: Final = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>[A-Za-z]*)", re.ASCII)
-_CPU_UNITS: Final = {"": Decimal(1000), "m": Decimal(1)}
-_BINARY: Final = ("Ki", "Mi", "Gi", "Ti", "Pi")
-_SIZE_UNITS: Final = {
-    "": Decimal(1),
-    **{unit: Decimal(1024**power) for power, unit in enumerate(_BINARY, 1)},
-    **{unit: Decimal(1000**power) for power, unit in enumerate(("k", "M", "G", "T", "P"), 1)},
-}
-_COUNT_UNITS: Final = {"": Decimal(1)}
+_BINARY: Final = {unit: 1 << 10 * power for power, unit in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi"), start=1)}
+_DECIMAL: Final = {unit: 1000**power for power, unit in enumerate(("k", "M", "G", "T", "P"), start=1)}
+_BYTES: Final = {"": 1, **_BINARY, **_DECIMAL, "K": 1000}
+_MEMORY: Final = {**_BYTES, **{f"{unit}B": size for unit, size in _BYTES.items()}}
+_CORES: Final = {"": 1000, "m": 1}
+_COUNT: Final = {"": 1}
+
+_AMOUNT: Final = re.compile(r"(?P<number>[0-9]{1,20}(?:\.[0-9]{1,20})?)\s*(?P<unit>[A-Za-z]*)")
+
+_MEGABYTE: Final = 1_000_000
+
+_SHORT: Final = len("1536Mi")
+"""Memory that can be written exactly in so many letters is; what takes more is rounded to four digits."""
 
 
-def parse_quantity(name: str, value: object) -> int:
-    """Reads one amount.
+def parse_quantity(name: str, written: object) -> int:
+    """Reads an amount.
 
     Args:
-        name: Of the resource. `cpu` is in cores (`2`, `0.5`, `500m`); `memory` in bytes, or with a unit
-            (`16Gi`, `1.5G`); `gpu`, `slots` and every other name in whole numbers.
-        value: A number, or a text as above.
+        name: Of what. `cpu` is in cores (`2`, `0.5`, `500m`); `memory` in bytes or with a unit (`16Gi`,
+            `1.5G`); `gpu`, `slots` and every other name in whole numbers.
+        written: A number or a text.
 
     Returns:
-        Whole units: thousandths of a core, bytes, devices, runs. Parts of a unit count as a whole one.
+        Thousandths of a core, bytes, or whole units. What is finer than these is rounded up.
 
     Raises:
-        ValueError: The name or the amount cannot be used; the message names the resource and what to write.
+        ValueError: The name or the amount cannot be used; the message says what is wrong and what to write.
     """
     if not NAME.fullmatch(name):
-        raise ValueError(f"resource {name!r}: a name is letters, digits, '.', '_' and '-', 128 at most")
-    units, remedy = _units_of(name)
-    written = _NUMBER.fullmatch(_text(value))
-    if written is None or written["unit"] not in units:
-        raise ValueError(f"{name}: {value!r} is not an amount; {remedy}")
-    amount = Decimal(written["number"]) * units[written["unit"]]
-    if units is _COUNT_UNITS and amount % 1:
-        raise ValueError(f"{name}: {value!r} is not a whole number; {remedy}")
-    if amount > LARGEST:
-        raise ValueError(
-            f"{name}: {value!r} is more than can be counted; {show_quantity(name, LARGEST)} at most"
-        )
-    return int(amount.to_integral_value(ROUND_CEILING))
+        raise ValueError(f"the name {name[:80]!r} is not letters, digits, '.', '_' and '-', 128 at most")
+    match name:
+        case "cpu":
+            return _whole(_read(written, _CORES, "a number of cores; write for example 2, 0.5 or 500m"))
+        case "memory":
+            return _read_memory(written)
+        case _:
+            return _read_whole(written)
 
 
 def show_quantity(name: str, amount: int) -> str:
-    """The amount in a short form for people: `1.5`, `16Gi`, `3`. Memory is rounded to four digits.
+    """Shows an amount as people write it: `2` or `0.5` for cores, `16Gi` or `31.26Gi` for memory, `3`.
 
     Args:
-        name: Of the resource.
+        name: Of what.
         amount: In whole units, as `parse_quantity` gives it.
     """
     match name:
         case "cpu":
-            return f"{Decimal(amount) / 1000:f}"
+            return f"{amount / 1000:.15g}"
         case "memory":
-            return _size(amount)
+            return _show_bytes(amount)
         case _:
             return str(amount)
 
 
-def _units_of(name: str) -> tuple[dict[str, Decimal], str]:
-    match name:
-        case "cpu":
-            return _CPU_UNITS, "write cores as 2 or 0.5, or thousandths as 500m"
-        case "memory":
-            return _SIZE_UNITS, "write bytes, or a size such as 512Mi, 16Gi or 1.5G"
-        case _:
-            return _COUNT_UNITS, "write a whole number such as 2"
+def _read(written: object, units: dict[str, int], what: str) -> Decimal:
+    if isinstance(written, bool) or not isinstance(written, int | float | str):
+        raise ValueError(f"{_quoted(written)} is not {what}")
+    text = f"{Decimal(str(written)):f}" if isinstance(written, float) else str(written).strip()
+    parts = _AMOUNT.fullmatch(text)
+    if parts is None or parts["unit"] not in units:
+        raise ValueError(f"{_quoted(written)} is not {what}")
+    amount = Decimal(parts["number"]) * units[parts["unit"]]
+    if amount > LARGEST:
+        raise ValueError(f"{_quoted(written)} is more than there can be")
+    return amount
 
 
-def _text(value: object) -> str:
-    if isinstance(value, bool):  # which Python takes for a number
-        return ""
-    if isinstance(value, float):
-        return f"{Decimal(str(value)):f}"
-    return str(value).strip() if isinstance(value, int | str) else ""
+def _read_memory(written: object) -> int:
+    amount = _read(written, _MEMORY, "an amount of memory; write for example 512M or 16Gi")
+    if 0 < amount < _MEGABYTE:
+        raise ValueError(f"{_quoted(written)} is less than a megabyte; write the unit, as in 512M or 16Gi")
+    return _whole(amount)
 
 
-def _size(amount: int) -> str:
-    power = min((amount.bit_length() - 1) // 10, len(_BINARY)) if amount else 0
-    unit = _BINARY[power - 1] if power else ""
-    return f"{float(f'{amount / 1024**power:.4g}'):g}{unit}"
+def _read_whole(written: object) -> int:
+    what = "a whole number; write for example 1"
+    amount = _read(written, _COUNT, what)
+    if amount % 1:
+        raise ValueError(f"{_quoted(written)} is not {what}")
+    return int(amount)
+
+
+def _whole(amount: Decimal) -> int:
+    return int(amount.to_integral_value(ROUND_CEILING))
+
+
+def _show_bytes(amount: int) -> str:
+    units = [*_BINARY.items(), *_DECIMAL.items()]
+    exact = [f"{amount // size}{unit}" for unit, size in units if amount and amount % size == 0]
+    shortest = min(exact, key=len, default=str(amount))
+    if len(shortest) <= _SHORT:
+        return shortest
+    unit, size = next((unit, size) for unit, size in reversed(_BINARY.items()) if size <= amount)
+    return f"{float(f'{amount / size:.4g}'):g}{unit}"
+
+
+def _quoted(written: object) -> str:
+    return repr(written)[:80]

@@ -3,12 +3,14 @@
 from collections.abc import Iterable, Mapping
 
 from runyard.client.service.names import LABEL_KEY, LABEL_VALUE, NAME
+from runyard.client.service.quantities import LARGEST
 from runyard.coordinator.core.asks.labels import FORMS, LabelRule, parse_label_rule
 from runyard.coordinator.core.asks.requirements import Preference, Requirements, Wants
-from runyard.coordinator.core.asks.resources import LARGEST_AMOUNT, ONE_SLOT, Resources
+from runyard.coordinator.core.asks.resources import ONE_SLOT, Resources
 from runyard.coordinator.core.errors import InvalidField
 from runyard.coordinator.core.model import Offer
 from runyard.v1 import placement_pb2
+
 
 def offer_of(told: placement_pb2.Offer) -> Offer:
     """What a node says that it offers.
@@ -120,7 +122,7 @@ def resources_of(field: str, amounts: Mapping[str, int]) -> Resources:
     for name, amount in amounts.items():
         if not NAME.fullmatch(name):
             raise InvalidField(field, f"name {name[:80]!r} may hold only letters, digits, '.', '_' and '-'")
-        if amount > LARGEST_AMOUNT:
+        if amount > LARGEST:
             raise InvalidField(field, f"{amount} of {name} is more than there can be")
     return Resources.of(amounts)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from runyard.coordinator.core.asks.amounts import show_amount
+from runyard.client.service.quantities import show_quantity
 from runyard.coordinator.core.policy import PlacementPolicy, Quota, Unmatched
 from runyard.coordinator.core.routing.matching import overshadowing
 from runyard.coordinator.core.routing.rules import Order
@@ -27,8 +27,8 @@ def errors(document: Document, part: RoutingPart) -> Iterator[Flaw]:
     for share, quota in part.quotas.items():
         for name, least in quota.least:
             if least > quota.most[name] and name in dict(quota.most):
-                most = show_amount(name, quota.most[name])
-                text = f"{show_amount(name, least)} is more than most.{name}, {most}"
+                most = show_quantity(name, quota.most[name])
+                text = f"{show_quantity(name, least)} is more than most.{name}, {most}"
                 yield document.flaw(("quotas", share, "least", name), text)
 
 

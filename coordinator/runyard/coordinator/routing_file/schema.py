@@ -10,7 +10,7 @@ from pydantic_core import ErrorDetails
 
 from runyard.client.durations import DURATION_REMEDY, parse_duration
 from runyard.client.service.names import LABEL_KEY, NAME
-from runyard.coordinator.core.asks.amounts import parse_amount
+from runyard.client.service.quantities import parse_quantity
 from runyard.coordinator.core.asks.resources import NOTHING, Resources
 from runyard.coordinator.core.policy import Impossible, QueuePolicy, Strategy, Unmatched
 from runyard.coordinator.core.routing.rules import Globs, Order, WeightedCluster
@@ -144,7 +144,7 @@ def _amount(name: str, written: object) -> int:
     if not LABEL_KEY.fullmatch(name):
         raise ValueError(f"{_shown(name)} must be letters, digits, '.', '_', '-' and at most one '/'")
     try:
-        return parse_amount(name, written)
+        return parse_quantity(name, written)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from runyard.client.durations import DURATION_REMEDY, parse_duration
 from runyard.client.service.names import LABEL_VALUE, NAME
-from runyard.coordinator.core.asks.amounts import parse_amount
+from runyard.client.service.quantities import parse_quantity
 from runyard.coordinator.core.asks.label_sets import Contradiction, joined
 from runyard.coordinator.core.asks.labels import FORMS, LabelRule, label_is, parse_label_rule
 from runyard.coordinator.core.asks.requirements import Keep, OnDisconnect, Preference, StopAfter
@@ -74,7 +74,7 @@ def read_tolerations(written: object) -> tuple[str, ...]:
 
 def read_amount(name: str, written: object) -> Resources:
     """So much of one resource; zero takes away what others ask for."""
-    return Resources.stated({name: parse_amount(name, written)})
+    return Resources.stated({name: parse_quantity(name, written)})
 
 
 def read_countables(written: object) -> Resources:
@@ -91,7 +91,7 @@ def read_countables(written: object) -> Resources:
         if name in (CPU, MEMORY, GPU):
             raise ValueError(f"names {name}, which is a field of its own; write it beside resources")
         try:
-            amounts[name] = parse_amount(name, amount)
+            amounts[name] = parse_quantity(name, amount)
         except ValueError as error:
             raise ValueError(f"has under {name} something wrong: {error}") from None
     return Resources.stated(amounts)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from runyard.coordinator.core.asks.amounts import show_amount
+from runyard.client.service.quantities import show_quantity
 from runyard.coordinator.core.asks.labels import LabelRule
 from runyard.coordinator.core.asks.requirements import (
     NO_WANTS,
@@ -129,7 +129,7 @@ def _fields(wants: Wants) -> Iterator[tuple[str, str]]:
     for key in dict.fromkeys(rule.key for rule in wants.labels):
         yield f"labels.{key}", ",".join(str(rule) for rule in wants.labels if rule.key == key)
     for name, amount in wants.resources:
-        yield f"resources.{name}", show_amount(name, amount)
+        yield f"resources.{name}", show_quantity(name, amount)
     if wants.tolerations:
         yield "tolerations", ",".join(wants.tolerations)
     if wants.preferences:

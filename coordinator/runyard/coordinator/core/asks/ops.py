@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
+from runyard.client.service.quantities import LARGEST
 from runyard.coordinator.core.asks.antichain import heaviest_at_once
 from runyard.coordinator.core.asks.label_sets import Contradiction, joined
 from runyard.coordinator.core.asks.labels import LabelRule
@@ -20,7 +21,7 @@ from runyard.coordinator.core.asks.requirements import (
     StopAfter,
     Wants,
 )
-from runyard.coordinator.core.asks.resources import LARGEST_AMOUNT, Resources
+from runyard.coordinator.core.asks.resources import Resources
 from runyard.coordinator.core.asks.snapshot import JobShape, Op, Steps, Tagged
 from runyard.coordinator.core.asks.tags import PREFIX, wants_of_tags
 from runyard.coordinator.core.errors import InvalidField
@@ -166,7 +167,7 @@ def _at_once(
     together = heaviest_at_once(waits_for, {op.handle: amount * copies[op.handle] for op, amount in takers})
     if limit is not None:
         together = min(together, _largest(limit, [(amount, copies[op.handle]) for op, amount in takers]))
-    return min(together, LARGEST_AMOUNT)
+    return min(together, LARGEST)
 
 
 def _largest(count: int, amounts: Sequence[tuple[int, int]]) -> int:

@@ -17,10 +17,6 @@ GPU: Final = "gpu"
 """Whole devices."""
 
 
-LARGEST_AMOUNT: Final = 1 << 60
-"""Of anything; what SQLite and 64-bit sums still hold with ease."""
-
-
 @dataclass(frozen=True)
 class Resources:
     """Amounts by name, each above zero; ordered by name, so that equal amounts are equal.

@@ -2,7 +2,7 @@
 
 import bisect
 
-from runyard.coordinator.core.asks.amounts import show_amount
+from runyard.client.service.quantities import show_quantity
 from runyard.coordinator.core.asks.resources import Resources
 from runyard.coordinator.core.policy import Quota
 from runyard.coordinator.core.queue.lanes import Lane, State, Ticket
@@ -42,12 +42,11 @@ class Share:
         """Why it may not have so much more, or None if it may."""
         for name, most in self.quota.most:
             held, asked = self.held.get(name, 0), more[name]
+            bound = f"{show_quantity(name, most)} {name}"
             if asked > most:
-                return (
-                    f"quota of {self.name}: at most {show_amount(name, most)} {name}, less than the run takes"
-                )
+                return f"quota of {self.name}: at most {bound}, less than the run takes"
             if asked and held + asked > most:
-                return f"quota of {self.name}: {show_amount(name, held)} of {show_amount(name, most)} {name}"
+                return f"quota of {self.name}: {show_quantity(name, held)} of {bound}"
         return None
 
     def change(self, taken: Resources, sign: int) -> None:
