@@ -58,7 +58,7 @@ def show_quantity(name: str, amount: int) -> str:
     """
     match name:
         case "cpu":
-            return f"{amount / 1000:.15g}"
+            return f"{Decimal(amount) / 1000:f}"
         case "memory":
             return _show_bytes(amount)
         case _:
