@@ -235,7 +235,7 @@ def test_flipped_bytes_are_noticed_before_anything_is_believed(state: Path) -> N
         ("phase", "'sleeping'"),
         ("phase_data", "'{\"place\": '"),
         ("phase_data", "'{}'"),
-        ("requirements", "'{\"label\": 1}'"),
+        ("requirements", "'{\"labels\": 1}'"),
         ("policies", "'[]'"),
         ("spec", "x'ffff'"),
         ("outcome", "x'ffff'"),

@@ -7,8 +7,11 @@ from pydantic import Field, field_validator
 from runyard.client.address import DEFAULT_ADDRESS, parse_address, require_local_unless_insecure
 from runyard.client.errors import InvalidAddress
 from runyard.client.service.command import ServiceSettings
+from runyard.client.service.settings import SettingsError
 from runyard.coordinator.core.deadlines import Retention
 from runyard.coordinator.core.leases import LeasePolicy
+from runyard.coordinator.routing_file.document import RoutingFileError
+from runyard.coordinator.routing_file.reading import load_routing
 
 _LEASES = LeasePolicy()
 _RETENTION = Retention()
@@ -55,6 +58,14 @@ class CoordinatorSettings(ServiceSettings):
     def require_safe(self) -> None:
         """Raises `InsecureAddress` if the address leaves this machine without the user's consent."""
         require_local_unless_insecure(self.listen, self.insecure, "listen on")
+
+    def check_files(self) -> None:
+        """Raises `SettingsError` if the routing file cannot be used."""
+        if self.routing is not None:
+            try:
+                load_routing(self.routing)
+            except RoutingFileError as error:
+                raise SettingsError(str(error)) from error
 
     def lease_policy(self) -> LeasePolicy:
         """The rhythm of heartbeats."""

@@ -86,6 +86,16 @@ def test_run_that_a_rule_closes_is_not_placed() -> None:
     assert trial.phase() == "queued"
 
 
+def test_run_that_its_node_refuses_waits_by_the_rules_of_the_moment(trial: FleetTrial) -> None:
+    session = trial.join(make_hello("w", cluster="west"))
+    decide(trial, PlacementPolicy(rules=(TO_WEST,)))
+    trial.join(make_hello("e", cluster="east"))
+    decide(trial, PlacementPolicy(rules=(Rule("east", Match(), (WeightedCluster("east"),)),)))
+    trial.reject(session, node_id="w")
+    assert trial.node_of() == "e"
+    assert trial.run().launch.route.rule == "east"
+
+
 def test_only_runs_that_are_affected_are_written(trial: FleetTrial) -> None:
     trial.launch(launch_of(job="other", run_id="run-2"))
     trial.asked.clear()

@@ -61,6 +61,20 @@ def test_file_that_cannot_be_used_refuses_the_start_and_says_why(yard: Yard, fil
     assert not (yard.folder / "coordinator").exists()
 
 
+@pytest.mark.parametrize(
+    ("text", "code", "says"),
+    [("no_rule: drop\n", 2, "line 1, no_rule: 'drop'"), (NEEDS_RULE, 0, "the settings are fine")],
+    ids=["bad", "good"],
+)
+def test_check_of_the_settings_reads_the_file_too(
+    yard: Yard, file: Path, text: str, code: int, says: str
+) -> None:
+    file.write_text(text)
+    coordinator = yard.coordinator("--routing", str(file), "--check")
+    assert coordinator.exit_code() == code
+    assert says in coordinator.output()
+
+
 def test_file_that_is_not_there_refuses_the_start(yard: Yard) -> None:
     coordinator = yard.coordinator(settings={"routing": str(yard.folder / "none.yaml")})
     assert coordinator.exit_code() == 2

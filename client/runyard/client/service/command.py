@@ -24,6 +24,13 @@ class ServiceSettings(Settings):
         """Raises `InsecureAddress` if an address leaves this machine without the user's consent."""
         raise NotImplementedError
 
+    def check_files(self) -> None:
+        """Looks at the files that the settings name, for `--check`.
+
+        Raises:
+            SettingsError: One of them cannot be used.
+        """
+
 
 S = TypeVar("S", bound=ServiceSettings)
 
@@ -70,6 +77,8 @@ def run_service(
     try:
         settings = load_settings(kind, file=given.config, prefix=f"RUNYARD_{role.upper()}", flags=flags)
         settings.require_safe()
+        if given.check:
+            settings.check_files()
     except (SettingsError, InsecureAddress) as error:
         print(f"runyard {role}: {error}", file=sys.stderr)
         return 2

@@ -24,7 +24,7 @@ def on_policy(fleet: Fleet, now: Instant, policy: PlacementPolicy) -> int:
     fleet.take_policy(policy)
     changed = 0
     for run in fleet.waiting():
-        launch = _launch_now(fleet, run)
+        launch = launch_now(fleet, run)
         if _decided(launch) != _decided(run.launch):
             fleet.put(replace(run, launch=launch), "the routing rules have changed")
             changed += 1
@@ -32,7 +32,8 @@ def on_policy(fleet: Fleet, now: Instant, policy: PlacementPolicy) -> int:
     return changed
 
 
-def _launch_now(fleet: Fleet, run: Run) -> Launch:
+def launch_now(fleet: Fleet, run: Run) -> Launch:
+    """The run's launch by the policy of the moment; where that allows none, with a route that is closed."""
     try:
         launch = resolved(run.launch, fleet.policy)
         require_bearable(fleet, launch)

@@ -22,6 +22,7 @@ from runyard.coordinator.core.model import (
 from runyard.coordinator.core.offers import offer_of
 from runyard.coordinator.core.placement.filters import Ask
 from runyard.coordinator.core.placing import place_waiting
+from runyard.coordinator.core.policy_change import launch_now
 from runyard.coordinator.core.reports import apply_status, finish
 from runyard.v1 import agent_pb2, run_pb2
 
@@ -196,6 +197,8 @@ def on_rejection(
 
 
 def _place_elsewhere(fleet: Fleet, now: Instant, run: Run, refused_by: tuple[tuple[str, str], ...]) -> None:
+    # The rules may have changed since it was assigned.
+    run = replace(run, launch=launch_now(fleet, run))
     node_id, reason = refused_by[-1]
     demand = fleet.index.demand(Ask.of(run.launch))
     if fleet.index.could_ever(demand, without=dict(refused_by)):
