@@ -27,7 +27,7 @@ from rich.table import Table
 
 from runyard.client import AsyncClient
 from runyard.client.channel import CHANNEL_OPTIONS
-from runyard.v1 import agent_pb2, agent_pb2_grpc, run_pb2
+from runyard.v1 import agent_pb2, agent_pb2_grpc, placement_pb2, run_pb2
 
 AGENTS = 500
 PAUSE = 1.0
@@ -78,8 +78,7 @@ def _hello(number: int) -> agent_pb2.Hello:
         boot_id="bench",
         protocol_min=1,
         protocol_max=1,
-        drivers=["process"],
-        slots=1_000,
+        offer=placement_pb2.Offer(drivers=["process"], resources={"slots": 1_000}),
     )
 
 
