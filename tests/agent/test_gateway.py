@@ -21,7 +21,7 @@ from runyard.agent.racing import until_first_ends
 from runyard.agent.rundir import RunDirectories
 from runyard.agent.session import Identity, stay_in_session
 from runyard.agent.shell import Shell
-from runyard.client import Client
+from runyard.client import Client, LaunchRefused
 from runyard.v1 import fleet_pb2, placement_pb2, run_pb2
 
 CAPACITY = Capacity({"slots": 100, "cpu": 400_000}, largest_run={"cpu": 16_000})
@@ -157,6 +157,19 @@ async def test_a_gateway_joins_with_the_capacity_of_its_cluster(gateway: Gateway
     assert dict(offer.resources) == {"slots": 100, "cpu": 400_000}
     assert dict(offer.largest_run) == {"cpu": 16_000}
     assert list(offer.drivers) == ["fake"]
+
+
+async def test_a_run_that_no_machine_behind_the_gateway_could_hold_is_refused(gateway: Gateway) -> None:
+    with pytest.raises(LaunchRefused, match=r"1 node: 1 takes no run of so much cpu"):
+        await gateway.launch(0, cpu=17_000)
+
+
+async def test_runs_wait_for_a_cluster_that_was_scaled_to_nothing(gateway: Gateway) -> None:
+    gateway.cluster.now = Capacity({}, CAPACITY.largest_run)
+    await gateway.until_offered(slots=0)
+    assert (await gateway.launch(0)).phase == run_pb2.PHASE_QUEUED
+    gateway.cluster.now = CAPACITY
+    await gateway.until_live(1)
 
 
 async def test_runs_fill_a_cluster_and_follow_it_as_it_shrinks_and_grows(gateway: Gateway) -> None:

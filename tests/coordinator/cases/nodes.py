@@ -106,6 +106,12 @@ AMOUNTS = [
         (NodeOffer("gw", slots=100, amounts={"memory": "1Ti"}, largest_run={"memory": "64Gi"}),),
         refused="takes no run of so much memory",
     ),
+    Case(
+        "a gateway whose cluster has shrunk to nothing may grow again",
+        asked(memory="32Gi"),
+        (NodeOffer("gw", slots=0, largest_run={"memory": "64Gi"}),),
+        waits="1 node: 1 offers no memory",
+    ),
 ]
 
 SPOT = NodeOffer("spot", taints=("spot",))

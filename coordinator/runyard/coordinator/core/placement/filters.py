@@ -60,6 +60,7 @@ class Site:
     taints: tuple[str, ...]
     offered: tuple[str, ...]
     largest_run: Resources
+    gateway: bool
 
     @classmethod
     def of(cls, node: Node) -> Self:
@@ -72,6 +73,7 @@ class Site:
             offer.taints,
             tuple(name for name, _ in offer.resources),
             offer.largest_run,
+            offer.gateway,
         )
 
     @cached_property
@@ -145,6 +147,12 @@ def why_never_there(ask: Ask, site: Site) -> str | None:
         if reason := refuse(ask, site):
             return reason
     return None
+
+
+def may_grow_for(ask: Ask, site: Site) -> bool:
+    """True for a gateway that only lacks resources now: its cluster may grow, even from nothing."""
+    others = (refuse for refuse in LASTING if refuse is not offers_none)
+    return site.gateway and not any(refuse(ask, site) for refuse in others)
 
 
 def too_small(wanted: Requirements, total: Mapping[str, int]) -> str | None:

@@ -6,7 +6,7 @@ from typing import Final
 
 from runyard.coordinator.core.asks.resources import SLOTS, Resources
 from runyard.coordinator.core.model import Node
-from runyard.coordinator.core.placement.filters import FREE, FULL, Ask, Site, out_of_service
+from runyard.coordinator.core.placement.filters import FREE, FULL, Ask, Site, may_grow_for, out_of_service
 from runyard.coordinator.core.placement.kinds import Cell, Demand, Kind
 from runyard.coordinator.core.placement.scores import Amounts, Needs, fits
 from runyard.coordinator.core.routing.order import ClusterLoad
@@ -178,17 +178,15 @@ class NodeIndex:
         """True if some node, other than those, could take the run when it is empty."""
         if named := demand.ask.requirements.node:
             known = self._nodes.get(named)
-            needs = demand.needs(known.kind) if known else None
-            return (
-                known is not None and named not in without and needs is not None and fits(needs, known.total)
-            )
+            return known is not None and named not in without and _could_ever(demand, known)
         for kind in self.suitable(demand):
             needs = demand.needs(kind)
             assert needs is not None
             for total, count in kind.totals.items():
                 if fits(needs, total) and count > self._count(kind, total, without):
                     return True
-        return False
+        growing = (kind for kind in self.kinds() if may_grow_for(demand.ask, kind.site))
+        return any(not cell.nodes.keys() <= set(without) for kind in growing for cell in kind.cells.values())
 
     def _count(self, kind: Kind, total: Amounts, node_ids: Collection[str]) -> int:
         known = [self._nodes[node_id] for node_id in node_ids if node_id in self._nodes]
@@ -287,6 +285,12 @@ class NodeIndex:
             assert (tally.nodes, tally.live_runs) == (again_tally.nodes, again_tally.live_runs), name
             assert _without_zeros(tally.total) == _without_zeros(again_tally.total), name
             assert _without_zeros(tally.free) == _without_zeros(again_tally.free), name
+
+
+def _could_ever(demand: Demand, known: Placeable) -> bool:
+    needs = demand.needs(known.kind)
+    enough = needs is not None and fits(needs, known.total)
+    return enough or may_grow_for(demand.ask, known.kind.site)
 
 
 def _is_same(known: Placeable, node: Node) -> bool:
