@@ -1,0 +1,327 @@
+"""What it costs to find a node: the coordinator's index beside a plain scan, on small fleets and large ones.
+
+    make bench NAME=placement
+    make bench NAME=placement BENCH_ARGS='--nodes 1000 --waiting 2000'
+
+The core alone, without disk and network. On each fleet, of eight sorts of nodes half of whose slots are
+taken, runs wait that fit nowhere; then runs that fit are launched, and for each a plain scan puts the same
+filters and scores to every node. Both must name the same node, as long as the index takes no sample.
+"""
+
+import argparse
+import itertools
+import json
+import statistics
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from rich.console import Console
+from rich.table import Table
+
+from runyard.coordinator.core.asks.labels import LabelRule, label_is
+from runyard.coordinator.core.asks.requirements import Layer, Policies, Requirements, Wants
+from runyard.coordinator.core.asks.resources import ONE_SLOT, Resources
+from runyard.coordinator.core.fleet import Fleet
+from runyard.coordinator.core.launching import on_launch
+from runyard.coordinator.core.leases import LeasePolicy
+from runyard.coordinator.core.model import Instant, Launch, Run
+from runyard.coordinator.core.placement.filters import (
+    LASTING,
+    MOMENTARY,
+    Ask,
+    Site,
+    View,
+)
+from runyard.coordinator.core.placement.scores import Option, Seeker, needs_there, worth, worth_of_site
+from runyard.coordinator.core.placement.search import COMPARED
+from runyard.coordinator.core.policy import Strategy
+from runyard.coordinator.core.sessions import on_heartbeat, on_hello, on_status
+from runyard.v1 import agent_pb2, placement_pb2, run_pb2
+
+SIZES = (100, 1_000, 10_000)
+WAITING = 10_000
+SLOTS = 8
+ZONES = ("a", "b", "c", "d")
+GIB = 1 << 30
+
+TRIES = 200
+"""Of each measurement of the index; the scan of a large fleet is measured fewer times."""
+
+START = 1_000.0
+
+
+@dataclass
+class Yard:
+    """A fleet, and a clock that goes on by itself."""
+
+    fleet: Fleet
+    seconds: float = START
+
+    def now(self) -> Instant:
+        """A millisecond later each time."""
+        self.seconds += 0.001
+        return Instant(self.seconds, self.seconds)
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Medians on one fleet, in microseconds.
+
+    Attributes:
+        place: A launch that finds a node, while others wait.
+        scan: The choice of its node by asking every node.
+        blocked: A launch that finds none, and waits behind others like it.
+        end: The end of a run that frees a node, and the next run's placement there.
+        heartbeat: One that says nothing new.
+    """
+
+    nodes: int
+    waiting: int
+    place: float
+    scan: float
+    blocked: float
+    end: float
+    heartbeat: float
+
+    @property
+    def speedup(self) -> float:
+        """How much dearer the scan is."""
+        return self.scan / self.place
+
+
+def main() -> None:
+    """Measures, and prints a table and one line of JSON."""
+    options = _options()
+    measured = [measure(nodes, options.waiting) for nodes in options.nodes or SIZES]
+    _print_table(measured)
+    figures: dict[str, object] = {}
+    for costs in measured:
+        for name in ("place", "scan", "blocked", "end", "heartbeat"):
+            figures[f"{name}_us_at_{costs.nodes}_nodes"] = round(getattr(costs, name), 1)
+        figures[f"speedup_at_{costs.nodes}_nodes"] = round(costs.speedup, 1)
+    print(json.dumps(figures))
+
+
+def measure(nodes: int, waiting: int) -> Costs:
+    """Builds a fleet of so many nodes with so many runs that wait, and measures on it."""
+    yard = _yard(nodes)
+    names = (str(uuid.UUID(int=number)) for number in itertools.count())
+    _fill_half(yard, names)
+    for number in range(waiting):
+        _launch(yard, next(names), _too_large(number))
+    assert len(yard.fleet.queue) == waiting, "some run found a node though it should wait"
+
+    place, scan = _placements(yard, names)
+    blocked = [
+        _timed(partial(_launch, yard, run_id, _too_large(number)))
+        for number, run_id in enumerate(itertools.islice(names, TRIES))
+    ]
+    heartbeat = [_timed(partial(_beat, yard, number % nodes)) for number in range(TRIES)]
+    end = _ends(yard, names)
+    medians = map(statistics.median, (place, scan, blocked, end, heartbeat))
+    return Costs(nodes, waiting, *medians)
+
+
+def _placements(yard: Yard, names: Iterator[str]) -> tuple[list[float], list[float]]:
+    """Places runs in both ways, one after the other, and ends each before the next."""
+    place, scan = [], []
+    views = _views(yard.fleet)
+    for number in range(max(5, min(TRIES, 200_000 // len(views)))):
+        run_id, wanted = next(names), _fitting(number)
+        found: list[str | None] = []
+        scan.append(_timed(lambda: found.append(scan_all(views, run_id, wanted))))  # noqa: B023
+        place.append(_timed(partial(_launch, yard, run_id, wanted)))
+        run = yard.fleet.runs[run_id]
+        assert run.place is not None, "a run that fits was not placed"
+        assert len(views) > COMPARED or found == [run.place.node], "index and scan disagree"
+        _end(yard, run)
+    return place, scan
+
+
+def scan_all(views: Sequence[tuple[Site, View]], run_id: str, wanted: Requirements) -> str | None:
+    """The plain way: every filter and every score, asked of every node."""
+    ask = Ask(wanted)
+    seeker = Seeker(run_id, wanted, "shop.py")
+    rated = []
+    for site, view in views:
+        if any(refuse(ask, site) for refuse in LASTING):
+            continue
+        if any(doubt(wanted, view) for doubt in MOMENTARY):
+            continue
+        resources = view.node.offer.resources
+        option = Option(
+            node_id=view.node.node_id,
+            site=site,
+            total=tuple(amount for _, amount in resources),
+            free=tuple(view.free[name] for name, _ in resources),
+            needs=needs_there(wanted, site),
+        )
+        rated.append((-worth(seeker, option, Strategy.BINPACK, worth_of_site(seeker, site)), option.node_id))
+    return min(rated)[1] if rated else None
+
+
+def _yard(nodes: int) -> Yard:
+    yard = Yard(Fleet(LeasePolicy(), Instant(START, START)))
+    for number in range(nodes):
+        hello = _hello(number)
+        on_hello(yard.fleet, yard.now(), number + 1, hello)
+        yard.fleet.take_effects()
+    return yard
+
+
+def _hello(number: int) -> agent_pb2.Hello:
+    resources = {"slots": SLOTS, "cpu": 16_000, "memory": 64 * GIB}
+    if number % 2:
+        resources["gpu"] = 4
+    return agent_pb2.Hello(
+        node_id=f"node-{number}",
+        cluster=f"cluster-{number % 2}",
+        installation_id=f"installation-{number}",
+        instance_id="bench",
+        boot_id="bench",
+        protocol_min=1,
+        protocol_max=1,
+        offer=placement_pb2.Offer(
+            labels={"zone": ZONES[number // 2 % len(ZONES)]}, drivers=["process"], resources=resources
+        ),
+    )
+
+
+def _fill_half(yard: Yard, names: Iterator[str]) -> None:
+    """Gives every node runs for half of its slots, of different sizes, so that nodes differ."""
+    for number, node_id in enumerate(list(yard.fleet.nodes)):
+        for place in range(SLOTS // 2):
+            cores = 1 + (number * 7 + place * 3) % 3
+            _launch(yard, next(names), _wanting(node=node_id, cpu=cores * 1000, memory=cores * 4 * GIB))
+
+
+def _too_large(number: int) -> Requirements:
+    """One of fifty sorts of runs for which there is no room: no node has so much left."""
+    return _wanting(_zone(number), cpu=15_500 + number % 50, memory=60 * GIB)
+
+
+def _fitting(number: int) -> Requirements:
+    """One of some sorts of runs for which there is room on many nodes."""
+    return _wanting(_zone(number), cpu=1000 + 100 * (number % 5), memory=2 * GIB)
+
+
+def _zone(number: int) -> LabelRule:
+    return label_is("zone", ZONES[number % len(ZONES)])
+
+
+def _wanting(*labels: LabelRule, node: str = "", **amounts: int) -> Requirements:
+    return Requirements(node=node, labels=labels, resources=ONE_SLOT.plus(Resources.of(amounts)))
+
+
+def _launch(yard: Yard, run_id: str, wanted: Requirements) -> None:
+    wants = Wants(node=wanted.node or None, labels=wanted.labels, resources=wanted.resources)
+    launch = Launch(
+        run_id=run_id,
+        resume_number=0,
+        deployment="bench",
+        job="orders",
+        location="shop.py",
+        requirements=wanted,
+        policies=Policies(grace=30.0),
+        digest=run_id,
+        spec=run_pb2.LaunchSpec(run_id=run_id),
+        layers=(Layer("run tags", wants),),
+        share="shop.py",
+    )
+    on_launch(yard.fleet, yard.now(), launch)
+    yard.fleet.take_effects()
+
+
+def _views(fleet: Fleet) -> list[tuple[Site, View]]:
+    """All that a scan needs of each node, made beforehand: only the questions are to be measured."""
+    views = []
+    for node in fleet.nodes.values():
+        taken = fleet.index.taken(node.node_id)
+        free = {name: amount - taken.get(name, 0) for name, amount in node.offer.resources}
+        views.append((Site.of(node), View(node, free)))
+    return views
+
+
+def _ends(yard: Yard, names: Iterator[str]) -> list[float]:
+    """Ends runs that fill a node each, while others wait that fit there as soon as it is empty."""
+    fleet = yard.fleet
+    costs = []
+    for node_id in list(fleet.nodes)[:TRIES]:
+        live = fleet.live_on(node_id)
+        for run in live[:-1]:
+            _end(yard, run)
+        waiting = len(fleet.queue)
+        last = live[-1]
+        costs.append(_timed(partial(_end, yard, last)))
+        assert len(fleet.queue) == waiting - 1, "the end of a run did not place another"
+        _launch(yard, next(names), _too_large(len(costs)))
+    return costs
+
+
+def _end(yard: Yard, run: Run) -> None:
+    assert run.place is not None
+    status = agent_pb2.AttemptStatus(
+        run_id=run.run_id,
+        attempt=run.attempt,
+        phase=run_pb2.PHASE_FINISHED,
+        outcome=run_pb2.Outcome(kind=run_pb2.OUTCOME_KIND_SUCCEEDED),
+    )
+    session = int(run.place.node.removeprefix("node-")) + 1
+    on_status(yard.fleet, yard.now(), run.place.node, session, status)
+    yard.fleet.take_effects()
+
+
+def _beat(yard: Yard, number: int) -> None:
+    beat = agent_pb2.Heartbeat(sequence=1)
+    on_heartbeat(yard.fleet, yard.now(), f"node-{number}", number + 1, beat)
+    yard.fleet.take_effects()
+
+
+def _timed(work: Callable[[], object]) -> float:
+    """Microseconds that it took."""
+    begun = time.perf_counter()
+    work()
+    return (time.perf_counter() - begun) * 1e6
+
+
+def _print_table(measured: Sequence[Costs]) -> None:
+    table = Table(title="Cost in microseconds, medians", title_justify="left")
+    for column in (
+        "nodes",
+        "waiting",
+        "placement",
+        "plain scan",
+        "ratio",
+        "blocked",
+        "end + next",
+        "heartbeat",
+    ):
+        table.add_column(column, justify="right")
+    for costs in measured:
+        table.add_row(
+            f"{costs.nodes:,}",
+            f"{costs.waiting:,}",
+            f"{costs.place:,.0f}",
+            f"{costs.scan:,.0f}",
+            f"{costs.speedup:,.1f}",
+            f"{costs.blocked:,.0f}",
+            f"{costs.end:,.0f}",
+            f"{costs.heartbeat:,.0f}",
+        )
+    Console(width=110).print(table)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument(
+        "--nodes", type=int, action="append", metavar="N", help="size of a fleet; may be repeated"
+    )
+    parser.add_argument("--waiting", type=int, default=WAITING, metavar="N", help="runs that wait")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
