@@ -1,0 +1,49 @@
+"""What `ps` and /proc show of a process: a fork shows that of its parent until it is written over.
+
+Others find the processes of an attempt by the variables that they were started with, so a fork has to carry
+them where the kernel looks: in the memory at the top of the stack. Standard library only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+from collections.abc import Iterable, Mapping, Sequence
+
+ROOM_NAME = "RUNYARD_WARM_ROOM"
+"""A variable that only takes up room in the environment, for what forks are to show."""
+
+ROOM_BYTES = 6000
+"""Above the longest path, with the names of the variables: PATH_MAX is 4096 bytes."""
+
+
+def show(argv: Sequence[str], environment: Mapping[str, str], first: Iterable[str]) -> None:
+    """Has /proc show this process as if it had been executed like this, as far as there is room.
+
+    Args:
+        argv: The command.
+        environment: All variables.
+        first: Names of those that must be seen.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        command, variables = _regions()
+        names = [*first, *(name for name in environment if name not in first)]
+        _fill(command, [argument.encode() for argument in argv])
+        _fill(variables, [f"{name}={environment[name]}".encode() for name in names])
+
+
+def _regions() -> tuple[range, range]:
+    with open("/proc/self/stat", "rb") as file:
+        line = file.read()
+    # Counted from the third field: arg_start, arg_end, env_start and env_end are fields 48 to 51 (proc(5)).
+    fields = [int(field) for field in line[line.rindex(b")") + 2 :].split()[45:49]]
+    return range(fields[0], fields[1]), range(fields[2], fields[3])
+
+
+def _fill(region: range, entries: list[bytes]) -> None:
+    content = b""
+    for entry in entries:
+        if len(content) + len(entry) < len(region):
+            content += entry + b"\0"
+    if len(region):
+        ctypes.memmove(region.start, content.ljust(len(region), b"\0"), len(region))
