@@ -30,7 +30,7 @@ def preload(plan: WarmPlan) -> None:
 def _import(module: str) -> None:
     try:
         importlib.import_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise NotPreloaded(f"cannot import {module}: {type(error).__name__}: {error}") from error
 
 
@@ -45,7 +45,7 @@ def _load_code_location(plan: WarmPlan) -> None:
         try:
             _load_secrets(plan)
             recon_job_from_origin(deserialize_value(plan.job_origin, JobPythonOrigin)).get_definition()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             message = f"cannot load the code location {plan.location}: {type(error).__name__}: {error}"
             raise NotPreloaded(message) from error
     if reads.found:

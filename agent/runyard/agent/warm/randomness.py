@@ -38,11 +38,14 @@ class Generators:
             else:
                 noted._unseeded.discard(self)
 
+        seed_the_global = random.seed
         random.Random.seed = seed  # type: ignore[method-assign]
+        random.seed = the_global.seed
         try:
             yield
         finally:
             random.Random.seed = _SEED  # type: ignore[method-assign]
+            random.seed = seed_the_global
             if self._global_state is not None:
                 self._global_state = the_global.getstate()
 
