@@ -91,7 +91,8 @@ async def test_forks_draw_different_random_numbers_unless_the_code_gave_a_seed(b
     script = (
         "import dice, json, os, random, secrets, tempfile, uuid\n"
         "print(json.dumps([random.random(), dice.own.random(), dice.unseeded_later.random(),"
-        " secrets.token_hex(), str(uuid.uuid4()), str(uuid.uuid1()), tempfile.mktemp(), dice.seeded.random()]))"
+        " secrets.token_hex(), str(uuid.uuid4()), str(uuid.uuid1()), tempfile.mktemp(),"
+        " dice.seeded.random()]))"
     )
     plan = bench.plan(script, "dice", "uuid", "tempfile")
     await bench.open(plan)

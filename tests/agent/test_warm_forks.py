@@ -17,7 +17,7 @@ from runyard.agent.records import StopRequest
 from runyard.agent.rundir import RunDirectories
 
 SELF_PORTRAIT = """
-import json, os, re, signal, sys, __main__
+import json, os, re, signal, subprocess, sys, __main__
 import multiprocessing.spawn
 descriptors = {int(name): os.readlink(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd")
                if os.path.exists(f"/proc/self/fd/{name}")}
@@ -32,6 +32,8 @@ print(json.dumps({
     "handlers": {n: repr(signal.getsignal(n)).split(" at ")[0] for n in signal.valid_signals()},
     "leader": os.getsid(0) == os.getpid() == os.getpgid(0),
     "ours": [m for m in sys.modules if "runyard" in m],
+    "handed on": sorted(line for line in subprocess.check_output(["env"], text=True).split("\\n")
+                        if not line.startswith("RUNYARD_")),
     "umask": os.umask(0o22), "threads": len(os.listdir("/proc/self/task")),
     "name": open("/proc/self/comm").read(), "command": open("/proc/self/cmdline").read().rstrip("\\0"),
     "bytecode": sys.dont_write_bytecode, "orphan_of": os.getppid() > 1,
@@ -85,8 +87,8 @@ async def test_everybody_finds_the_processes_of_a_fork_by_their_mark(bench: Warm
     for pid in (worker.pid, child):
         assert procfs.variable_of(pid, "RUNYARD_RUN_DIRECTORY") == str(directory.path)
         assert procfs.variable_of(pid, "RUNYARD_ATTEMPT") == directory.mark
-    shown = Path(f"/proc/{worker.pid}/cmdline").read_text().rstrip("\0").split("\0")
-    assert shown == [plan.python, plan.script]
+    with open(f"/proc/{worker.pid}/cmdline") as shown:  # noqa: ASYNC230
+        assert shown.read().rstrip("\0").split("\0") == [plan.python, plan.script]
     os.kill(worker.pid, signal.SIGKILL)
     await bench.ended(directory)
     assert not is_alive(child)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-from collections.abc import Iterable, Mapping, Sequence
+import os
+import time
+from collections.abc import Mapping, Sequence
 
 ROOM_NAME = "RUNYARD_WARM_ROOM"
 """A variable that only takes up room in the environment, for what forks are to show."""
@@ -17,19 +19,26 @@ ROOM_BYTES = 6000
 """Above the longest path, with the names of the variables: PATH_MAX is 4096 bytes."""
 
 
-def show(argv: Sequence[str], environment: Mapping[str, str], first: Iterable[str]) -> None:
-    """Has /proc show this process as if it had been executed like this, as far as there is room.
+def show_command(argv: Sequence[str]) -> None:
+    """Has /proc show this process as if it had been executed with this command, as far as there is room."""
+    with contextlib.suppress(OSError, ValueError):
+        _fill(_regions()[0], [argument.encode() for argument in argv])
+
+
+def take_environment(environment: Mapping[str, str], first: Sequence[str]) -> None:
+    """Gives this process another environment, and has /proc show it, as far as there is room.
 
     Args:
-        argv: The command.
         environment: All variables.
         first: Names of those that must be seen.
     """
+    # The C library's list points into the memory that is written over, until each variable was set anew.
+    os.environ.clear()
+    os.environ.update(environment)
+    time.tzset()
+    names = [*first, *(name for name in environment if name not in first)]
     with contextlib.suppress(OSError, ValueError):
-        command, variables = _regions()
-        names = [*first, *(name for name in environment if name not in first)]
-        _fill(command, [argument.encode() for argument in argv])
-        _fill(variables, [f"{name}={environment[name]}".encode() for name in names])
+        _fill(_regions()[1], [f"{name}={environment[name]}".encode() for name in names])
 
 
 def _regions() -> tuple[range, range]:

@@ -43,7 +43,7 @@ def _load_code_location(plan: WarmPlan) -> None:
     reads = _Reads()
     with reads:
         try:
-            _load_secrets(plan)
+            _load_variables(plan)
             recon_job_from_origin(deserialize_value(plan.job_origin, JobPythonOrigin)).get_definition()
         except (Exception, SystemExit) as error:
             message = f"cannot load the code location {plan.location}: {type(error).__name__}: {error}"
@@ -55,7 +55,11 @@ def _load_code_location(plan: WarmPlan) -> None:
         )
 
 
-def _load_secrets(plan: WarmPlan) -> None:
+def _load_variables(plan: WarmPlan) -> None:
+    """Adds to the environment what `dagster api` does before the user's code is imported."""
+    from dagster._core.secrets.env_file import get_env_var_dict
+
+    os.environ.update(get_env_var_dict(os.getcwd()))
     if not plan.secrets_loader:
         return
     from dagster._serdes import ConfigurableClassData, deserialize_value

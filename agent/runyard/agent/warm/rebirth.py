@@ -7,7 +7,6 @@ import importlib
 import os
 import signal
 import sys
-import time
 import traceback
 from collections.abc import Mapping
 from types import CodeType, ModuleType
@@ -55,13 +54,14 @@ class Rebirth:
         _run(self._code, spec.argv[1])
 
     def _become(self, spec: SpecRecord, environment: Mapping[str, str]) -> None:
-        _take_environment({**environment, **self._set}, self._unset)
+        imported = {name: value for name, value in environment.items() if name not in self._unset}
+        commandline.take_environment({**imported, **self._set}, (MARK_NAME, DIRECTORY_NAME))
         self._restore_handlers()
         self._generators.part_from_siblings()
         importlib.invalidate_caches()  # directories may have changed since they were looked into
         sys.argv = spec.argv[1:]
         sys.orig_argv = list(spec.argv)
-        commandline.show(spec.argv, environment, (MARK_NAME, DIRECTORY_NAME))
+        commandline.show_command(spec.argv)
         procfs.rename_process(os.path.basename(spec.argv[0]))
         self._close_what_is_not_the_workers(environment)
         if self._collects:
@@ -81,14 +81,6 @@ class Rebirth:
 def _compile(script: str) -> CodeType:
     with open(script, "rb") as file:
         return compile(file.read(), script, "exec")
-
-
-def _take_environment(environment: Mapping[str, str], without: frozenset[str] | set[str]) -> None:
-    wanted = {name: value for name, value in environment.items() if name not in without}
-    for name in os.environ.keys() - wanted.keys():
-        del os.environ[name]
-    os.environ.update({name: value for name, value in wanted.items() if os.environ.get(name) != value})
-    time.tzset()
 
 
 def _run(code: CodeType, script: str) -> NoReturn:

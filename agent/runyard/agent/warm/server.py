@@ -151,7 +151,7 @@ def _settle(plan: WarmPlan) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     procfs.rename_process("runyard-warm")
-    commandline.show(["runyard-warm", plan.name, plan.location], plan.env, ())
+    commandline.show_command(["runyard-warm", plan.name, plan.location])
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.flush()
