@@ -34,6 +34,7 @@ STANDARD_LIBRARY_ONLY = (
     "warm.preload",
     "warm.randomness",
     "warm.rebirth",
+    "warm.rehearsal",
     "warm.server",
     "forkserver",
     "shim",
@@ -90,7 +91,10 @@ def test_what_runs_beside_workers_needs_only_the_standard_library(module: str) -
     siblings = tuple(f"runyard.agent.{name}" for name in STANDARD_LIBRARY_ONLY)
     for name in imports(ROOT / "agent" / "runyard" / "agent" / f"{module.replace('.', '/')}.py"):
         top = name.partition(".")[0]
-        runs_dagster = module in ("worker", "warm.preload") and top == "dagster"
+        runs_dagster = module in ("worker", "warm.preload", "warm.rehearsal") and top in (
+            "dagster",
+            "alembic",
+        )
         assert top in sys.stdlib_module_names or runs_dagster or is_within(name, siblings), name
 
 

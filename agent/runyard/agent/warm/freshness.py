@@ -37,7 +37,7 @@ class Witness:
     @contextmanager
     def noting(self) -> Iterator[None]:
         """Notes for as long as this lasts."""
-        self._began = time.time()
+        self._began = self._began or time.time()
         self._is_noting = True
         try:
             yield

@@ -4,38 +4,52 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
+import traceback
 from typing import Any
 
 from runyard.agent.warm.plan import PER_RUN, WarmPlan
+from runyard.agent.warm.rehearsal import read_migrations_once, rehearse
 
 
 class NotPreloaded(Exception):
     """Something could not be imported, or must not be; the message says what and why."""
 
 
-def preload(plan: WarmPlan) -> None:
-    """Imports what the plan names, and loads its code location if it names one.
+def import_modules(plan: WarmPlan) -> None:
+    """Imports what the plan names.
 
     Raises:
         NotPreloaded: The server is of no use; runs start cold, and show the same error if it is one.
     """
     for module in plan.modules:
-        _import(module)
+        try:
+            importlib.import_module(module)
+        except (Exception, SystemExit) as error:
+            raise NotPreloaded(f"cannot import {module}: {type(error).__name__}: {error}") from error
     # Each start forgets where modules were looked for, which needs this one.
     importlib.import_module("importlib.metadata")
-    if plan.job_origin:
-        _load_code_location(plan)
 
 
-def _import(module: str) -> None:
+def rehearse_run() -> None:
+    """Executes a run of no consequence, if Dagster was imported. A rehearsal that fails costs only time."""
+    if "dagster._cli.api" not in sys.modules:
+        return
     try:
-        importlib.import_module(module)
-    except (Exception, SystemExit) as error:
-        raise NotPreloaded(f"cannot import {module}: {type(error).__name__}: {error}") from error
+        read_migrations_once()
+        rehearse()
+    except Exception:
+        traceback.print_exc()
 
 
-def _load_code_location(plan: WarmPlan) -> None:
-    """Does what a run does to load its job: Dagster keeps the definition, and the fork finds it there."""
+def load_code_location(plan: WarmPlan) -> None:
+    """Does what a run does to load its job: Dagster keeps the definition, and the fork finds it there.
+
+    Raises:
+        NotPreloaded: As for `import_modules`.
+    """
+    if not plan.job_origin:
+        return
     from dagster._core.origin import JobPythonOrigin
     from dagster._serdes import deserialize_value
     from dagster._utils.hosted_user_process import recon_job_from_origin

@@ -33,7 +33,7 @@ from runyard.agent.records import UnreadableRecord
 from runyard.agent.warm import commandline, fitness
 from runyard.agent.warm.freshness import Memory, Witness
 from runyard.agent.warm.plan import WarmPlan
-from runyard.agent.warm.preload import NotPreloaded, preload
+from runyard.agent.warm.preload import NotPreloaded, import_modules, load_code_location, rehearse_run
 from runyard.agent.warm.randomness import Generators
 from runyard.agent.warm.rebirth import Rebirth
 
@@ -125,8 +125,12 @@ def _make(plan: WarmPlan, requests: socket.socket, hints: socket.socket) -> tupl
     began = time.monotonic()
     own = {requests.fileno(), hints.fileno()}
     witness, generators = Witness(), Generators()
-    with witness.noting(), generators.noted():
-        preload(plan)
+    with generators.noted():
+        with witness.noting():
+            import_modules(plan)
+        rehearse_run()
+        with witness.noting():
+            load_code_location(plan)
     if reason := fitness.obstacle(own):
         raise NotPreloaded(reason)
     rebirth = Rebirth(plan, generators, frozenset(fitness.open_descriptors() - own))
