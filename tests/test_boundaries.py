@@ -36,6 +36,7 @@ STANDARD_LIBRARY_ONLY = (
     "warm.rebirth",
     "warm.rehearsal",
     "warm.server",
+    "warm.steps",
     "forkserver",
     "shim",
     "contact",

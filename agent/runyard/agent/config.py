@@ -43,6 +43,9 @@ class WarmSettings(BaseModel):
     locations: dict[str, WarmMode] = Field(default_factory=dict)
     """By code location: its own mode."""
 
+    steps: bool = True
+    """Whether the multiprocess executor's steps start from the run's process, where that is safe."""
+
     max_servers: int = Field(default=4, ge=1, le=100)
     """How many environments may have an interpreter ready at once; each takes about 100 MB and up."""
 

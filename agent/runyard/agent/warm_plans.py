@@ -17,12 +17,13 @@ _FILE_LOADERS = ("EnvFileLoader", "PerProjectEnvFileLoader")
 """Secrets loaders that read files, whose changes are seen. What others give may change at any moment."""
 
 
-def plan_of(spec: SpecRecord, mode: WarmMode) -> WarmPlan | None:
+def plan_of(spec: SpecRecord, mode: WarmMode, forks_steps: bool) -> WarmPlan | None:
     """The plan for a run; None if it cannot be a fork, or is not to be.
 
     Args:
         spec: Of a run whose worker is Runyard's script.
         mode: What may be imported ahead. User code is not, if its variables come from elsewhere than files.
+        forks_steps: Whether the processes of steps are forks too, where that is safe.
     """
     if mode == "off" or len(spec.argv) < 2 or spec.argv[1] != worker_script.__file__:
         return None
@@ -42,6 +43,7 @@ def plan_of(spec: SpecRecord, mode: WarmMode) -> WarmPlan | None:
         modules=(*_ALWAYS, *sorted(set(_modules(instance)))),
         job_origin=json.dumps(origin) if is_for_location else "",
         secrets_loader=json.dumps(secrets_loader) if is_for_location and secrets_loader else "",
+        forks_steps=forks_steps,
         location=str(spec.identity.get("location", "")) if is_for_location else "",
     )
 

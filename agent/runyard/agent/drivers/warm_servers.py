@@ -134,7 +134,9 @@ class WarmServers:
         self._ready_next()
 
     def _plan(self, spec: SpecRecord) -> WarmPlan | None:
-        return plan_of(spec, self._settings.mode_of(str(spec.identity.get("location", ""))))
+        return plan_of(
+            spec, self._settings.mode_of(str(spec.identity.get("location", ""))), self._settings.steps
+        )
 
     def _carry_out(self, effects: list[WarmEffect]) -> None:
         for effect in effects:

@@ -7,6 +7,9 @@
     freshness    finds out that what was imported has changed since
     randomness   keeps forks from drawing the same numbers
     rebirth      turns a fork into what a new interpreter would be
+    rehearsal    has a run of no consequence make what is made once
+    commandline  has /proc show a fork as what it has become
+    steps        forks the processes of Dagster's steps
     server       answers the fork server
 
 All of it but `plan` runs only there. Standard library only, any Python from 3.10 on, and no package of ours

@@ -29,6 +29,8 @@ class WarmPlan(Record):
     """Of a job whose code location is loaded too, as Dagster serialises it; empty: no user code is."""
     secrets_loader: str = ""
     """Of what puts variables into the environment before user code is loaded; serialised likewise."""
+    forks_steps: bool = False
+    """Whether the processes of Dagster's steps are forks too, where that is safe."""
     location: str = ""
     """Name of the code location, for people and for the secrets loader."""
 

@@ -20,6 +20,7 @@ from runyard.agent.warm import commandline
 from runyard.agent.warm.fitness import open_descriptors
 from runyard.agent.warm.plan import WarmPlan
 from runyard.agent.warm.randomness import Generators
+from runyard.agent.warm.steps import fork_steps
 
 
 class Rebirth:
@@ -40,6 +41,7 @@ class Rebirth:
         self._unset = plan.env.keys() - os.environ.keys()
         self._handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
         self._collects = gc.isenabled()
+        self._forks_steps = plan.forks_steps
 
     def __call__(self, spec: SpecRecord, environment: Mapping[str, str]) -> None:
         """Goes on as the program of the spec, unless that is another one than the plan's."""
@@ -56,8 +58,7 @@ class Rebirth:
     def _become(self, spec: SpecRecord, environment: Mapping[str, str]) -> None:
         imported = {name: value for name, value in environment.items() if name not in self._unset}
         commandline.take_environment({**imported, **self._set}, (MARK_NAME, DIRECTORY_NAME))
-        self._restore_handlers()
-        self._generators.part_from_siblings()
+        self._part_from_siblings()
         importlib.invalidate_caches()  # directories may have changed since they were looked into
         sys.argv = spec.argv[1:]
         sys.orig_argv = list(spec.argv)
@@ -66,8 +67,11 @@ class Rebirth:
         self._close_what_is_not_the_workers(environment)
         if self._collects:
             gc.enable()
+        if self._forks_steps:
+            fork_steps(self._part_from_siblings)
 
-    def _restore_handlers(self) -> None:
+    def _part_from_siblings(self) -> None:
+        self._generators.part_from_siblings()
         for number, handler in self._handlers.items():
             if handler is not None and signal.getsignal(number) != handler:
                 signal.signal(number, handler)

@@ -1,7 +1,7 @@
-"""Executes a run of no consequence before any is forked: what Dagster and its libraries make once is made then.
+"""Executes a run of no consequence before any is forked: what Dagster makes once is made then.
 
-It uses the code path of a real run, with a Dagster instance of its own in a temporary directory, which is gone
-afterwards. No storage of the user's, no network and no user code takes part.
+It uses the code path of a real run, with a Dagster instance of its own in a temporary directory, which is
+gone afterwards. No storage of the user's, no network and no user code takes part.
 """
 
 from __future__ import annotations
