@@ -46,6 +46,10 @@ def fail() -> None:
     raise RuntimeError("no luck")
 
 @dg.op
+def tell() -> None:
+    print("edition", beside.EDITION)
+
+@dg.op
 def linger() -> None:
     open(os.environ["FLAG"], "w").close()
     time.sleep(60)
@@ -86,7 +90,7 @@ def job(name, op, executor=in_process):
 
 defs = dg.Definitions(
     jobs=[
-        job("good", look), job("bad", fail), job("long", linger), job("leaves", leave),
+        job("good", look), job("bad", fail), job("long", linger), job("tells", tell), job("leaves", leave),
         job("threaded", leave_a_thread), job("pools", use_pools),
         job("good_spawned", look, spawned), job("good_forkserver", look, forkserver),
         job("bad_spawned", fail, spawned),
@@ -127,6 +131,7 @@ class Case:
 
 CASES = {
     "good": Case(),
+    "tells": Case("tells"),
     "fails": Case("bad"),
     "fails and shows": Case("bad", flagged=True),
     "leaves": Case("leaves"),
@@ -160,7 +165,7 @@ class Project:
             "secrets: {custom: {module: dagster._core.secrets.env_file, class: EnvFileLoader, config: {}}}\n"
         )
         (self.code / "pipelines.py").write_text(CODE)
-        (self.code / "beside.py").write_text("def double(number): return 2 * number")
+        (self.code / "beside.py").write_text("EDITION = ''\ndef double(number): return 2 * number")
         (self.code / ".env").write_text("SECRET='from .env'\n")
         self.flag = folder / "flag"
         self.instance = DagsterInstance.from_config(str(self.home))
@@ -213,14 +218,14 @@ class Project:
         blurred = _blurred(run, directory, self.home.parent)
         entries = self.instance.all_logs(run.run_id)
         events = [f"{entry.dagster_event_type} {entry.step_key} {entry.user_message}" for entry in entries]
+        # Dagster repeats these on the worker's own output, as far as it gets before the worker ends.
         logs = sorted((self.home / "storage" / run.run_id).glob("compute_logs/*.out"))
-        captured = "".join(log.read_text() for log in logs)
         return History(
             ended.code,
             ended.signal,
             now.status.value,
             tuple(blurred(event) for event in events),
-            blurred(directory.stdout.read_text() + captured),
+            blurred("".join(log.read_text() for log in logs)),
         )
 
 

@@ -65,6 +65,7 @@ def test_the_cases_go_the_ways_that_they_are_meant_to_go(cold: Histories) -> Non
     found = {name: (history.code, history.signal, history.status) for name, history in cold.items()}
     assert found == {
         "good": (0, None, "SUCCESS"),
+        "tells": (0, None, "SUCCESS"),
         "fails": (0, None, "FAILURE"),
         "fails and shows": (1, None, "FAILURE"),
         "leaves": (3, None, "STARTED"),

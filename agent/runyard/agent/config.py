@@ -65,6 +65,17 @@ class WarmSettings(BaseModel):
     """For how long an environment is remembered on disk after its last run, to be readied when the agent
     starts. What is remembered holds the workers' variables. 0: nothing is."""
 
+    @field_validator("mode", mode="before")
+    @classmethod
+    def _mode(cls, value: object) -> object:
+        # YAML reads `off` as a truth value.
+        return "off" if value is False else value
+
+    @field_validator("locations", mode="before")
+    @classmethod
+    def _modes(cls, value: object) -> object:
+        return {name: cls._mode(mode) for name, mode in value.items()} if isinstance(value, dict) else value
+
     def mode_of(self, location: str) -> WarmMode:
         """What is imported ahead for runs of a code location."""
         return self.locations.get(location, self.mode)
