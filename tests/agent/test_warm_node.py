@@ -160,7 +160,8 @@ async def test_only_so_many_workers_start_up_at_once(directories: RunDirectories
     def running() -> dict[AttemptKey, int]:
         return {key: phase.pid for key, phase in told if isinstance(phase, Running)}
 
-    first, second = await await_until(lambda: len(running()) == 2 and list(running()), lambda: told)
+    await await_until(lambda: len(running()) == 2, lambda: told)
+    first, second = running()
     (tmp_path / second.run_id).touch()
     await await_until(lambda: len(running()) == 3, lambda: told)
     waiting, stopped = [key for key in keys if key not in running()]
@@ -195,6 +196,7 @@ def test_plans_are_made_for_runyards_own_worker_with_its_arguments_only() -> Non
     assert plan_of(SpecRecord(["/bin/sh"], {}, worker_args=arguments), "framework", True) is None
     assert plan_of(SpecRecord(ours, {}, worker_args="no JSON"), "framework", True) is None
     assert plan_of(SpecRecord(ours, {}, worker_args="[]"), "framework", True) is None
+    assert plan_of(SpecRecord(ours, {}, worker_args="{}"), "framework", True) is None
     assert plan_of(SpecRecord(ours, {}, worker_args=arguments), "off", True) is None
     plan = plan_of(SpecRecord(ours, {}, worker_args=arguments), "location", True)
     assert plan is not None

@@ -34,7 +34,9 @@ def plan_of(spec: SpecRecord, mode: WarmMode, forks_steps: bool) -> WarmPlan | N
         secrets_loader = instance.get("secrets_loader_data")
     except (ValueError, AttributeError):
         return None
-    is_for_location = mode == "location" and origin is not None and _reads_files(secrets_loader)
+    if origin is None:
+        return None  # whatever this is, it is no run of Dagster's
+    is_for_location = mode == "location" and _reads_files(secrets_loader)
     return WarmPlan(
         python=spec.argv[0],
         script=spec.argv[1],
