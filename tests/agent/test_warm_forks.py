@@ -193,7 +193,7 @@ async def test_forks_leave_no_zombies_no_descriptors_and_no_growth(bench: WarmBe
     before = _possessions(server)
     assert bench.link.pid is not None
     parent_before = _possessions(bench.link.pid)
-    for _ in range(50):
+    for _ in range(int(os.environ.get("RUNYARD_TEST_FORKS", "50"))):
         await bench.output(plan)
 
     def as_before() -> bool:
