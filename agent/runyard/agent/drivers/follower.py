@@ -101,7 +101,6 @@ class Follower:
     def on_running(self) -> None:
         """The shim says that the worker's program has begun."""
         self._has_begun = True
-        self._shims.begun(self._directory)
         self._news.set()
 
     async def run(self) -> None:
@@ -280,6 +279,8 @@ class Follower:
     def _enter(self, phase: AttemptPhase) -> None:
         if phase != self._phase:
             self._phase = phase
+            if not isinstance(phase, Starting):
+                self._shims.begun(self._directory)
             self._on_phase(phase)
 
     def _watch(self, process: ProcessIdentity) -> bool:

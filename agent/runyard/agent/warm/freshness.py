@@ -49,7 +49,8 @@ class Witness:
             return
         if event == "open":
             path, _, flags = arguments
-            if isinstance(path, (str, bytes)) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) == 0:
+            writes = isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+            if isinstance(path, (str, bytes)) and not writes:
                 self._files.add(os.path.abspath(os.fsdecode(path)))
         elif event in ("os.listdir", "os.scandir"):
             path = arguments[0]
