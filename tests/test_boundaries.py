@@ -31,6 +31,18 @@ MAY_IMPORT = {
 EXCEPTIONS = {("doctor_dagster.py", "runyard.launcher.launcher.RunyardRunLauncher")}
 
 STANDARD_LIBRARY_ONLY = (
+    "warmchildren",
+    "warm.boot",
+    "warm.commandline",
+    "warm.fitness",
+    "warm.freshness",
+    "warm.plan",
+    "warm.preload",
+    "warm.randomness",
+    "warm.rebirth",
+    "warm.rehearsal",
+    "warm.server",
+    "warm.steps",
     "forkserver",
     "shim",
     "contact",
@@ -84,9 +96,12 @@ def test_the_core_knows_neither_clock_nor_network_nor_disk(part: str) -> None:
 @pytest.mark.parametrize("module", STANDARD_LIBRARY_ONLY)
 def test_what_runs_beside_workers_needs_only_the_standard_library(module: str) -> None:
     siblings = tuple(f"runyard.agent.{name}" for name in STANDARD_LIBRARY_ONLY)
-    for name in imports(ROOT / "agent" / "runyard" / "agent" / f"{module}.py"):
+    for name in imports(ROOT / "agent" / "runyard" / "agent" / f"{module.replace('.', '/')}.py"):
         top = name.partition(".")[0]
-        runs_dagster = module == "worker" and top == "dagster"
+        runs_dagster = module in ("worker", "warm.preload", "warm.rehearsal") and top in (
+            "dagster",
+            "alembic",
+        )
         assert top in sys.stdlib_module_names or runs_dagster or is_within(name, siblings), name
 
 

@@ -13,8 +13,9 @@ from agent import hosted_driver
 from waiting import await_until, wait_until
 
 from runyard.agent import procfs
+from runyard.agent.config import WarmSettings
 from runyard.agent.core.model import AttemptKey, AttemptPhase, Finished, Outcome, Running
-from runyard.agent.drivers.process import ProcessDriver
+from runyard.agent.drivers.process import COLD, ProcessDriver
 from runyard.agent.records import SpecRecord, WorkerRecord
 from runyard.agent.rundir import RunDirectories, RunDirectory
 
@@ -56,10 +57,10 @@ class Gate:
 class Node:
     """A process driver over some run directories, and all that it told."""
 
-    def __init__(self, directories: RunDirectories) -> None:
+    def __init__(self, directories: RunDirectories, warm: WarmSettings = COLD) -> None:
         self.directories = directories
         self.told: list[tuple[AttemptKey, AttemptPhase]] = []
-        self.driver = ProcessDriver(directories, lambda key, phase: self.told.append((key, phase)))
+        self.driver = ProcessDriver(directories, lambda key, phase: self.told.append((key, phase)), warm)
 
     def phases(self, key: AttemptKey = KEY) -> list[AttemptPhase]:
         """What the driver told of an attempt so far."""

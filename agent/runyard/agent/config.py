@@ -4,8 +4,10 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from runyard.agent.core.warmth import Limits
+from runyard.agent.warm_plans import WarmMode
 from runyard.client.address import DEFAULT_ADDRESS, parse_address, require_local_unless_insecure
 from runyard.client.errors import InvalidAddress
 from runyard.client.service.command import ServiceSettings
@@ -29,6 +31,59 @@ INHERITED = (
     "VIRTUAL_ENV",
 )
 """Of the agent's own environment, what workers get unless the settings say otherwise."""
+
+
+class WarmSettings(BaseModel):
+    """How runs are started from interpreters that have imported everything; times are in seconds."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    mode: WarmMode = "framework"
+    """What is imported ahead: nothing (`off`), Dagster (`framework`), or the user's code too (`location`)."""
+
+    locations: dict[str, WarmMode] = Field(default_factory=dict)
+    """By code location: its own mode."""
+
+    steps: bool = True
+    """Whether the multiprocess executor's steps start from the run's process, where that is safe."""
+
+    max_servers: int = Field(default=4, ge=1, le=100)
+    """How many environments may have an interpreter ready at once; each takes about 100 MB and up."""
+
+    max_runs: int = Field(default=1_000, ge=1)
+    """After how many runs an interpreter is replaced."""
+
+    max_age: float = Field(default=6 * 3600.0, gt=0)
+    """After how long an interpreter is replaced."""
+
+    max_rss: int = Field(default=2 << 30, ge=64 << 20)
+    """At how many bytes of resident memory an interpreter is replaced."""
+
+    min_available: float = Field(default=0.1, ge=0, le=0.9)
+    """Share of the machine's memory; with less available, interpreters are given up, unused ones first."""
+
+    remember: float = Field(default=7 * 86400.0, ge=0)
+    """For how long an environment is remembered on disk after its last run, to be readied when the agent
+    starts. What is remembered holds the workers' variables. 0: nothing is."""
+
+    @field_validator("mode", mode="before")
+    @classmethod
+    def _mode(cls, value: object) -> object:
+        # YAML reads `off` as a truth value.
+        return "off" if value is False else value
+
+    @field_validator("locations", mode="before")
+    @classmethod
+    def _modes(cls, value: object) -> object:
+        return {name: cls._mode(mode) for name, mode in value.items()} if isinstance(value, dict) else value
+
+    def mode_of(self, location: str) -> WarmMode:
+        """What is imported ahead for runs of a code location."""
+        return self.locations.get(location, self.mode)
+
+    def limits(self) -> Limits:
+        """What the core has to know."""
+        return Limits(self.max_servers, self.max_age, self.max_runs, self.max_rss, self.min_available)
 
 
 class AgentSettings(ServiceSettings):
@@ -75,6 +130,12 @@ class AgentSettings(ServiceSettings):
 
     inherit_environment: tuple[str, ...] = INHERITED
     """Names of variables of the agent's own environment that workers get."""
+
+    warm: WarmSettings = Field(default_factory=WarmSettings)
+    """How runs are started from interpreters that have imported everything."""
+
+    max_concurrent_starts: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=1_000)
+    """How many workers may be starting up at once; others wait their turn. The number of cores by default."""
 
     keep_logs: float = Field(default=7 * 86400.0, ge=0)
     """For how long run directories are kept after the coordinator has the outcome."""

@@ -4,11 +4,20 @@
 Each datagram is one JSON object:
 
     {"start": path}                                      to the server: fork a shim for this run directory
+    {"start": path, "warm": name}                        to the server: have that warm server fork it
+    {"open": name, "home": path}                         to the server: start a warm server
+    {"close": name}                                      to the server: let it end
     {"shim": path, "pid": n, "start_time": ticks}        from the server: the shim lives
     {"shim": path, "error": text}                        from the server: no shim could be forked
     {"running": path}                                    from the shim: the worker's program has begun
+    {"warm": name, "ready": facts}                       from the server: the warm server will fork
+    {"warm": name, "unusable": reason}                   from the server: it will not, and ends
+    {"warm": name, "refused": path, "reason": text}      from the server: the shim was forked cold instead
+    {"warm": name, "gone": how}                          from the server: its process has ended
 
 These are hints that save waiting; the truth is in the run directories, so a lost datagram does no harm.
+A warm server forks shims of its own, so that their workers have imported everything; for all else they are
+like those that are forked here. Whichever fork comes second finds the run directory locked, or `starting`.
 When the agent goes, the server takes no more requests and stays until its last child is gone: it is the
 parent of the shims and, should a shim be killed, of its worker, whose fence it then enforces and whose exit
 it writes down. Standard library only.
@@ -23,24 +32,25 @@ import signal
 import socket
 import sys
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from resource import struct_rusage
 from typing import Any, NoReturn
 
-from runyard.agent import procfs, shim
+from runyard.agent import procfs, shim, warmchildren
 from runyard.agent.contact import Fence
 from runyard.agent.endings import complain, ended, kill_all, killed_before_it_began, remaining_processes
 from runyard.agent.procfs import ProcessIdentity
 from runyard.agent.records import ExitRecord, StopRequest, UnreadableRecord
 from runyard.agent.rundir import RunDirectory, RunDirectoryError
+from runyard.agent.warmchildren import WarmChild
 
 MAX_DATAGRAM_BYTES = 16384
 """Larger than any path (PATH_MAX is 4096 bytes) after JSON has escaped it."""
 
 _RETRY_SECONDS = 0.2
 _KEPT_STRAYS = 1024
-_PROTECTED_OOM_SCORE = "-900"  # as slurmstepd and containerd's shims have it
 
 
 @dataclass(frozen=True)
@@ -116,6 +126,8 @@ class ForkServer:
         self._agent: socket.socket | None = agent
         self._selector = selectors.DefaultSelector()
         self._shims: dict[int, RunDirectory] = {}
+        self._warm: dict[int, WarmChild] = {}
+        self._warm_shims: set[int] = set()
         self._orphans: dict[int, _Orphan] = {}
         self._strays: dict[int, _End] = {}
         self._clearings: list[_Clearing] = []
@@ -129,20 +141,30 @@ class ForkServer:
         os.set_blocking(wake_in, False)
         signal.set_wakeup_fd(wake_in, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)  # a handler is needed for the wake-up
-        self._selector.register(wake_out, selectors.EVENT_READ)
-        self._selector.register(self._agent, selectors.EVENT_READ)
-        while self._agent or self._has_children or self._clearings:
+        self._call_when_readable(wake_out, lambda: self._on_signal(wake_out))
+        self._call_when_readable(self._agent, self._on_request)
+        while self._agent or self._has_children or self._warm_shims or self._clearings:
             for key, _ in self._selector.select(self._next_look()):
-                if key.fd == wake_out:
-                    with contextlib.suppress(BlockingIOError):
-                        os.read(wake_out, 4096)
-                else:
-                    self._on_request()
+                key.data()
             self._reap()
             self._clearings = [each for each in self._clearings if not each.is_done()]
 
+    def _call_when_readable(self, file: int | socket.socket, call: Callable[[], None]) -> None:
+        self._selector.register(file, selectors.EVENT_READ, call)
+
+    def _on_signal(self, wake_out: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(wake_out, 4096)
+
     def _next_look(self) -> float | None:
         looks = [look for orphan in self._orphans.values() if (look := orphan.look()) is not None]
+        for server in self._warm.values():
+            left = server.seconds_left()
+            if left is not None and left <= 0:
+                server.kill()
+                looks.append(_RETRY_SECONDS)
+            elif left is not None:
+                looks.append(left)
         return min([_RETRY_SECONDS, *looks] if self._clearings else looks, default=None)
 
     def _on_request(self) -> None:
@@ -151,12 +173,27 @@ class ForkServer:
             datagram = self._agent.recv(MAX_DATAGRAM_BYTES)
         except OSError:
             datagram = b""
-        if datagram:
-            self._start_shim(Path(json.loads(datagram)["start"]))
-        else:
-            self._selector.unregister(self._agent)
-            self._agent.close()
-            self._agent = None
+        if not datagram:
+            self._on_agent_gone()
+            return
+        match json.loads(datagram):
+            case {"start": path, "warm": name}:
+                self._start_warm_shim(path, name)
+            case {"start": path}:
+                self._start_shim(Path(path))
+            case {"open": name, "home": home}:
+                self._open_warm_server(name, Path(home))
+            case {"close": name}:
+                for server in self._warm_servers(name):
+                    server.let_go()
+
+    def _on_agent_gone(self) -> None:
+        assert self._agent is not None
+        self._selector.unregister(self._agent)
+        self._agent.close()
+        self._agent = None
+        for server in self._warm.values():
+            server.let_go()
 
     def _start_shim(self, path: Path) -> None:
         try:
@@ -172,11 +209,81 @@ class ForkServer:
         assert shim_process  # a child stays in /proc until it is waited for
         self._tell_agent({"shim": str(path), "pid": pid, "start_time": shim_process.start_time})
 
+    def _warm_servers(self, name: str) -> list[WarmChild]:
+        return [server for server in self._warm.values() if server.name == name]
+
+    def _open_warm_server(self, name: str, home: Path) -> None:
+        assert self._agent is not None
+        try:
+            server = warmchildren.start(name, home, hints=self._agent)
+        except (OSError, UnreadableRecord) as error:
+            self._tell_agent({"warm": name, "unusable": f"cannot be started: {error}"})
+            self._tell_agent({"warm": name, "gone": "it never was"})
+            return
+        self._warm[server.pid] = server
+        self._has_children = True
+        self._call_when_readable(server.socket, lambda: self._on_warm_message(server))
+
+    def _start_warm_shim(self, path: str, name: str) -> None:
+        if not any(server.ask(path) for server in self._warm_servers(name)):
+            self._start_cold_instead(path, name, "the warm server is gone")
+
+    def _start_cold_instead(self, path: str, name: str, reason: str) -> None:
+        self._tell_agent({"warm": name, "refused": path, "reason": reason})
+        self._start_shim(Path(path))
+
+    def _on_warm_message(self, server: WarmChild) -> None:
+        message = server.hear()
+        if message is None:
+            self._selector.unregister(server.socket)  # its end as a child is still to come
+        else:
+            self._act_on(message, server)
+
+    def _act_on(self, message: dict[str, Any], server: WarmChild) -> None:
+        match message:
+            case {"shim": path, "pid": pid}:
+                self._on_warm_shim(path, pid)
+            case {"shim": path, "error": reason}:
+                self._start_cold_instead(path, server.name, reason)
+            case {"refused": path, "reason": reason}:
+                self._start_cold_instead(path, server.name, reason)
+            case _:
+                self._tell_agent({"warm": server.name, **message})
+
+    def _on_warm_shim(self, path: str, pid: int) -> None:
+        """Watches a shim as if it were a child: it becomes one when its warm server ends."""
+        process = procfs.identify(pid)
+        pidfd = None if process is None else procfs.open_pidfd(process)
+        self._tell_agent({"shim": path, "pid": pid, "start_time": process.start_time if process else 0})
+        if pidfd is None:
+            self._on_shim_end(RunDirectory(Path(path)))
+            return
+        self._warm_shims.add(pidfd)
+        self._call_when_readable(pidfd, lambda: self._on_warm_shim_end(pidfd, RunDirectory(Path(path))))
+
+    def _on_warm_shim_end(self, pidfd: int, directory: RunDirectory) -> None:
+        self._selector.unregister(pidfd)
+        os.close(pidfd)
+        self._warm_shims.discard(pidfd)
+        self._on_shim_end(directory)
+
+    def _on_warm_server_end(self, server: WarmChild, status: int) -> None:
+        while (message := server.hear()) is not None:
+            self._act_on(message, server)
+        with contextlib.suppress(KeyError):
+            self._selector.unregister(server.socket)
+        server.socket.close()
+        for path in server.asked:
+            self._start_cold_instead(path, server.name, "the warm server died")
+        self._tell_agent({"warm": server.name, "gone": ended(status, None, None).message})
+
     def _become_shim(self, path: Path) -> NoReturn:
         code = os.EX_SOFTWARE
         try:
             signal.set_wakeup_fd(-1)
             self._selector.close()
+            for server in self._warm.values():
+                server.socket.close()
             code = shim.run(path, on_running=lambda: self._say_running(path))
         except BaseException:
             with contextlib.suppress(OSError):
@@ -210,6 +317,8 @@ class ForkServer:
     def _on_child_end(self, pid: int, end: _End) -> None:
         if pid in self._shims:
             self._on_shim_end(self._shims.pop(pid))
+        elif pid in self._warm:
+            self._on_warm_server_end(self._warm.pop(pid), end.status)
         elif pid in self._orphans:
             orphan = self._orphans.pop(pid)
             self._conclude(orphan.directory, end, orphan.stop)
@@ -243,11 +352,6 @@ class ForkServer:
         self._clearings.append(_Clearing(directory, verdict))
 
 
-def _protect_from_oom_killer() -> None:
-    with contextlib.suppress(OSError):  # only the privileged may
-        Path("/proc/self/oom_score_adj").write_text(_PROTECTED_OOM_SCORE)
-
-
 def main() -> None:
     """Serves the agent at the other end of the socket whose descriptor is the first argument."""
     agent = socket.socket(fileno=int(sys.argv[1]))
@@ -256,7 +360,7 @@ def main() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
     procfs.become_subreaper()
     procfs.rename_process("runyard-forks")
-    _protect_from_oom_killer()
+    shim.protect_from_oom_killer()
     gc.freeze()  # keeps the collector from touching, and so copying, what the shims share
     ForkServer(agent).serve()
 

@@ -4,11 +4,16 @@ Newer agents read what older shims wrote, and within one version the reverse hol
 ignored, missing fields take their defaults, and a higher version is refused. Standard library only.
 """
 
+from __future__ import annotations
+
 import json
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
 from runyard.agent.procfs import ProcessIdentity
+
+if TYPE_CHECKING:
+    from typing import Self  # from Python 3.11 on, and warm servers may run older ones
 
 FORMAT_VERSION = 1
 

@@ -5,6 +5,7 @@ Agent, fork server and shim speak to each other through these files, so any of t
     spec          what to start; written by the agent, before anything else
     starting      the attempt is never started again; by the shim, before it makes the worker
     worker        which process is the worker; by the shim, before the worker's program begins
+    ready         the worker has its arguments, and all imports of its framework; by the worker, for people
     stop          a request to end the worker; by the agent
     exit          how it ended; by the shim, or by whoever outlives it
     lock          locked for as long as the shim lives: a proof that PID reuse cannot forge
@@ -174,6 +175,11 @@ class RunDirectory:
     def is_starting(self) -> bool:
         """True once a shim has set out to make the worker: no other ever may."""
         return (self.path / "starting").exists()
+
+    @property
+    def is_ready(self) -> bool:
+        """True once the worker has its arguments and has imported its framework."""
+        return (self.path / "ready").exists()
 
     @property
     def acknowledged_at(self) -> float | None:

@@ -50,7 +50,9 @@ async def _work(settings: AgentSettings, identity: Identity, asked: asyncio.Even
         )
     drivers: dict[str, Driver] = {}
     shell = Shell(settings, RunDirectories(settings.state_directory), drivers)
-    drivers["process"] = ProcessDriver(shell.directories, shell.on_change)
+    drivers["process"] = ProcessDriver(
+        shell.directories, shell.on_change, settings.warm, settings.max_concurrent_starts
+    )
     offering = Offering(settings, drivers)
     try:
         await shell.open()

@@ -1,11 +1,14 @@
 """The shim: one small process per attempt, which starts the worker, watches it and writes down how it ended.
 
 It needs nobody: with the agent and the fork server dead it still obeys stop requests, enforces the grace
-period, ends what the worker left behind and records the exit. It is forked by the fork server, has a session
-of its own, and holds the lock of the run directory for as long as it lives.
+period, ends what the worker left behind and records the exit. It is forked by the fork server, or by a warm
+server, has a session of its own, and holds the lock of the run directory for as long as it lives.
 
 The worker is forked first and then waits at a gate until `worker` is on disk. So a worker whose program has
-begun is always on record, and an attempt without that record has provably run nothing. Standard library only.
+begun is always on record, and an attempt without that record has provably run nothing. Beyond the gate the
+program is executed; the fork of a warm server rather goes on as the program, if it can.
+
+Standard library only, for any Python from 3.10 on: a warm server runs this in the interpreter of its workers.
 """
 
 import contextlib
@@ -14,7 +17,7 @@ import gc
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -41,18 +44,30 @@ ARGS_FD_NAME = "RUNYARD_ARGS_FD"
 EXIT_NOT_MINE = os.EX_TEMPFAIL
 """Exit code of a shim that found the attempt in other hands, or over."""
 
+GoOn = Callable[[SpecRecord, Mapping[str, str]], None]
+"""Turns a fork into the worker's program without executing it; returns if that is not possible.
+
+Called with the spec and the whole environment. The process has its session, directory and standard streams.
+"""
+
 _WATCHED_SIGNALS = {signal.SIGCHLD, signal.SIGTERM}
 _GATE_OPEN, _GATE_SHUT, _GATEKEEPER_DEAD = b"1", b"0", b""
 _SWEEP_PAUSES_SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _WRITE_PAUSES_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+_PROTECTED_OOM_SCORE = "-900"  # as slurmstepd and containerd's shims have it
 
 
-def run(path: Path, on_running: Callable[[], None]) -> int:
+def impossible(spec: SpecRecord, environment: Mapping[str, str]) -> None:
+    """The `GoOn` of a fork that has nothing imported: its worker is executed."""
+
+
+def run(path: Path, on_running: Callable[[], None], go_on: GoOn = impossible) -> int:
     """Sees one attempt through, from its spec to its exit. Called in a fresh fork, which then exits.
 
     Args:
         path: The run directory.
         on_running: Called once when the worker's program has begun.
+        go_on: Tried in the worker before its program is executed.
 
     Returns:
         The exit code of the shim. The outcome of the attempt is on disk.
@@ -62,16 +77,31 @@ def run(path: Path, on_running: Callable[[], None]) -> int:
     os.setsid()
     procfs.become_subreaper()
     procfs.rename_process("runyard-shim")
+    protect_from_oom_killer()
     gc.disable()
     directory = RunDirectory(path)
     lock = directory.try_lock()
     if lock is None or directory.is_starting or directory.read_exit() is not None:
         return EXIT_NOT_MINE
-    _write_exit_whatever_it_takes(directory, _attempt(directory, on_running))
+    _write_exit_whatever_it_takes(directory, _attempt(directory, on_running, go_on))
     return os.EX_OK
 
 
-def _attempt(directory: RunDirectory, on_running: Callable[[], None]) -> ExitRecord:
+def protect_from_oom_killer() -> None:
+    """Has the kernel end others first when memory runs out, if this user may ask for that."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(_PROTECTED_OOM_SCORE)
+
+
+def restore_oom_score() -> None:
+    """Undoes `protect_from_oom_killer` in a fork that is to be as mortal as any process."""
+    path = Path("/proc/self/oom_score_adj")
+    with contextlib.suppress(OSError):
+        if int(path.read_text()) < 0:
+            path.write_text("0")
+
+
+def _attempt(directory: RunDirectory, on_running: Callable[[], None], go_on: GoOn) -> ExitRecord:
     stop = directory.read_stop()
     if stop is not None:
         return stopped_before_start(stop)
@@ -85,7 +115,7 @@ def _attempt(directory: RunDirectory, on_running: Callable[[], None]) -> ExitRec
         fence = Fence.of(directory, spec)
         if fence is not None and fence.seconds_left() <= 0:
             return stopped_before_start(fence.stop())
-        worker_pid = _start_worker(directory, spec, executable)
+        worker_pid = _start_worker(directory, spec, executable, go_on)
     except StartFailure as failure:
         return never_started("start_failed", str(failure))
     except (RunDirectoryError, UnreadableRecord, OSError) as error:
@@ -154,12 +184,12 @@ def _check_executable(path: str, shown: str) -> None:
         raise StartFailure(f"executable {shown} is not executable by the agent's user")
 
 
-def _start_worker(directory: RunDirectory, spec: SpecRecord, executable: str) -> int:
+def _start_worker(directory: RunDirectory, spec: SpecRecord, executable: str, go_on: GoOn) -> int:
     """Forks the worker, puts it on record, and only then lets its program begin."""
     channels = _open_channels(directory, spec)
     pid = os.fork()
     if pid == 0:
-        _become_worker(directory, spec, executable, channels)
+        _become_worker(directory, spec, executable, channels, go_on)
     channels.close_workers_ends()
     try:
         directory.write_worker(_worker_record(pid))
@@ -252,7 +282,7 @@ def _in_memory(text: str) -> int:
 
 
 def _become_worker(
-    directory: RunDirectory, spec: SpecRecord, executable: str, channels: _Channels
+    directory: RunDirectory, spec: SpecRecord, executable: str, channels: _Channels, go_on: GoOn
 ) -> NoReturn:
     """In the fork: waits at the gate, then turns into the worker's program."""
     try:
@@ -264,12 +294,13 @@ def _become_worker(
         if channels.arguments is not None:
             os.set_inheritable(channels.arguments, True)
             environment[ARGS_FD_NAME] = str(channels.arguments)
-        _restore_signals()
-        _restore_oom_score()
+        restore_signals()
+        restore_oom_score()
         word = os.read(channels.gate_out, 1)
         if word == _GATE_OPEN:
             if spec.cwd:
                 os.chdir(spec.cwd)
+            go_on(spec, environment)
             os.execve(executable, spec.argv, environment)
         elif word == _GATEKEEPER_DEAD:
             directory.write_exit(killed_before_it_began())
@@ -279,20 +310,13 @@ def _become_worker(
         os._exit(127)
 
 
-def _restore_signals() -> None:
+def restore_signals() -> None:
+    """Gives a fork the signals that a program expects to find: nothing ignored, nothing blocked."""
     # Python ignores some signals, and `nohup` others; ignoring survives exec.
     for number in signal.valid_signals():
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-
-
-def _restore_oom_score() -> None:
-    # What protects the fork server and its shims from the kernel's OOM killer must not protect the worker.
-    path = Path("/proc/self/oom_score_adj")
-    with contextlib.suppress(OSError):
-        if int(path.read_text()) < 0:
-            path.write_text("0")
 
 
 class _Watch:

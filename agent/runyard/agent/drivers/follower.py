@@ -18,8 +18,9 @@ import structlog
 from runyard.agent import procfs
 from runyard.agent.contact import Fence
 from runyard.agent.core.model import AttemptPhase, Finished, Running, Starting, Stopping
-from runyard.agent.drivers.forks import ForkServerLink, NoShim
+from runyard.agent.drivers.forks import NoShim
 from runyard.agent.drivers.outcomes import key_of, outcome_of, unreadable
+from runyard.agent.drivers.shims import NotYet, Shims
 from runyard.agent.drivers.survey import (
     Ended,
     NeverRan,
@@ -57,6 +58,9 @@ _RETRY_SECONDS = (0.1, 5.0)
 _SHIMS_TRIED = 3
 """How many shims may die before they have done anything, until the attempt is given up."""
 
+_STUCK_SECONDS = 20.0
+"""How long a shim may live without having noted `starting`, which takes it milliseconds."""
+
 log = structlog.get_logger("runyard.agent.drivers")
 
 
@@ -65,15 +69,15 @@ class Follower:
 
     Args:
         directory: The attempt.
-        forks: Where shims come from.
+        shims: Where they come from.
         on_phase: Called for each phase that the attempt enters.
     """
 
     def __init__(
-        self, directory: RunDirectory, forks: ForkServerLink, on_phase: Callable[[AttemptPhase], None]
+        self, directory: RunDirectory, shims: Shims, on_phase: Callable[[AttemptPhase], None]
     ) -> None:
         self._directory = directory
-        self._forks = forks
+        self._shims = shims
         self._on_phase = on_phase
         self._log = log.bind(attempt=str(key_of(directory)))
         self._news = asyncio.Event()
@@ -81,6 +85,7 @@ class Follower:
         self._watched: dict[ProcessIdentity, int] = {}
         self._shim: ProcessIdentity | None = None
         self._shims_tried = 0
+        self._shim_since = 0.0
         self._has_begun = False
         self._signalled: tuple[ProcessIdentity, StopRequest] | None = None
         self._kill_at = 0.0
@@ -112,6 +117,7 @@ class Follower:
                     await self._wait(pause * random.uniform(0.5, 1.0))
                     pause = min(pause * 2, longest)
         finally:
+            self._shims.over(self._directory)
             for pidfd in list(self._watched.values()):
                 self._unwatch(pidfd)
 
@@ -157,13 +163,20 @@ class Follower:
     async def _start(self) -> None:
         self._enter(Starting())
         if self._shim is not None and self._watch(self._shim):
+            if time.monotonic() > self._shim_since + _STUCK_SECONDS:
+                procfs.send_signal(self._shim, signal.SIGKILL)
             await self._wait(_UNSURE_SECONDS)
             return
         if self._shims_tried == _SHIMS_TRIED:
             message = f"{_SHIMS_TRIED} shims in a row died before they could start the worker"
             await self._end_before_start(never_started("start_failed", message))
             return
-        self._shim = await self._forks.start_shim(self._directory.path)
+        shim = await self._shims.start(self._directory, self.wake, may_be_warm=self._shims_tried == 0)
+        if isinstance(shim, NotYet):
+            await self._wait(shim.seconds)
+            return
+        self._shim = shim
+        self._shim_since = time.monotonic()
         self._shims_tried += 1
         if self._watch(self._shim):
             await self._wait(_UNSURE_SECONDS)
@@ -266,6 +279,8 @@ class Follower:
     def _enter(self, phase: AttemptPhase) -> None:
         if phase != self._phase:
             self._phase = phase
+            if not isinstance(phase, Starting):
+                self._shims.begun(self._directory)
             self._on_phase(phase)
 
     def _watch(self, process: ProcessIdentity) -> bool:

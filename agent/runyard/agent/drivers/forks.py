@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -29,6 +30,10 @@ _STEADY_SECONDS = 60.0
 log = structlog.get_logger("runyard.agent.drivers")
 
 
+OnWarm = Callable[[dict[str, Any] | None], None]
+"""Called with each message about a warm server; with None when all of them are gone at once."""
+
+
 class NoShim(Exception):
     """The fork server died, or could not fork. The run directory tells whether a shim was made."""
 
@@ -39,11 +44,15 @@ class ForkServerLink:
     Args:
         log_path: File to which the fork server and its shims write what goes wrong.
         on_running: Called with the path of a run directory when its worker's program has begun.
+        on_warm: Called with what `runyard.agent.forkserver` says of warm servers.
     """
 
-    def __init__(self, log_path: Path, on_running: Callable[[Path], None]) -> None:
+    def __init__(
+        self, log_path: Path, on_running: Callable[[Path], None], on_warm: OnWarm = lambda message: None
+    ) -> None:
         self._log_path = log_path
         self._on_running = on_running
+        self._on_warm = on_warm
         self._server: _Server | None = None
         self._opening = asyncio.Lock()
         self._pause = _RESTART_PAUSE_SECONDS[0]
@@ -64,11 +73,15 @@ class ForkServerLink:
             if self._server is not None:
                 return
             await asyncio.sleep(max(0.0, self._not_before - time.monotonic()) * random.uniform(0.5, 1.0))
-            self._server = _Server(self._log_path, self._on_running, self._on_death)
+            self._server = _Server(self._log_path, self._on_running, self._on_warm, self._on_death)
             log.debug("fork_server_started", pid=self._server.process.pid)
 
-    async def start_shim(self, path: Path) -> ProcessIdentity:
+    async def start_shim(self, path: Path, warm: str | None = None) -> ProcessIdentity:
         """Has a shim forked for a run directory. Safe to repeat: only one shim will ever start the worker.
+
+        Args:
+            path: The run directory.
+            warm: Name of the warm server that is to do it; without that one it is done all the same.
 
         Raises:
             NoShim: No shim, or none that is known of.
@@ -76,9 +89,25 @@ class ForkServerLink:
         try:
             await self.open()
             assert self._server is not None
-            return await asyncio.wait_for(self._server.request_shim(path), REPLY_SECONDS)
+            return await asyncio.wait_for(self._server.request_shim(path, warm), REPLY_SECONDS)
         except OSError as error:
             raise NoShim(f"the fork server cannot be reached: {error}") from error
+
+    async def open_warm(self, name: str, home: Path) -> None:
+        """Has a warm server started for the plan in its home; `on_warm` tells what becomes of it.
+
+        Raises:
+            OSError: The fork server cannot be reached.
+        """
+        await self.open()
+        assert self._server is not None
+        self._server.send({"open": name, "home": str(home)})
+
+    def close_warm(self, name: str) -> None:
+        """Lets a warm server go, if it is there."""
+        if self._server is not None:
+            with contextlib.suppress(OSError):
+                self._server.send({"close": name})
 
     def close(self) -> None:
         """Leaves the fork server, which stays until its last child is gone."""
@@ -93,15 +122,21 @@ class ForkServerLink:
         self._pause = first if was_steady else min(self._pause * 2, longest)
         self._not_before = time.monotonic() + self._pause
         self._server = None
+        self._on_warm(None)
 
 
 class _Server:
     """One fork server process."""
 
     def __init__(
-        self, log_path: Path, on_running: Callable[[Path], None], on_death: Callable[["_Server"], None]
+        self,
+        log_path: Path,
+        on_running: Callable[[Path], None],
+        on_warm: OnWarm,
+        on_death: Callable[["_Server"], None],
     ) -> None:
         self._on_running = on_running
+        self._on_warm = on_warm
         self._on_death = on_death
         self._replies: dict[str, asyncio.Future[ProcessIdentity]] = {}
         self.started_at = time.monotonic()
@@ -125,9 +160,13 @@ class _Server:
         loop.add_reader(self._socket.fileno(), self._on_datagram)
         loop.add_reader(self._pidfd, self._on_exit)
 
-    def request_shim(self, path: Path) -> asyncio.Future[ProcessIdentity]:
+    def send(self, message: dict[str, Any]) -> None:
+        """Sends a request that has no reply."""
+        self._socket.send(json.dumps(message).encode())
+
+    def request_shim(self, path: Path, warm: str | None) -> asyncio.Future[ProcessIdentity]:
         """Sends the request; the future gives the shim or raises `NoShim`."""
-        self._socket.send(json.dumps({"start": str(path)}).encode())
+        self.send({"start": str(path)} if warm is None else {"start": str(path), "warm": warm})
         reply = asyncio.get_running_loop().create_future()
         self._replies[str(path)] = reply
         return reply
@@ -155,6 +194,9 @@ class _Server:
             asyncio.get_running_loop().remove_reader(self._socket.fileno())
             return
         message = json.loads(datagram)
+        if "warm" in message:
+            self._on_warm(message)
+            return
         if "running" in message:
             self._on_running(Path(message["running"]))
             return

@@ -8,14 +8,20 @@ from pathlib import Path
 import structlog
 
 from runyard.agent import worker as worker_script
+from runyard.agent.config import WarmSettings
 from runyard.agent.core.model import Accepted, AttemptKey, AttemptPhase, Finished, HeldAttempt
 from runyard.agent.drivers.base import DriverError, OnChange, UnknownAttempt
 from runyard.agent.drivers.follower import Follower
 from runyard.agent.drivers.forks import ForkServerLink
 from runyard.agent.drivers.outcomes import held_attempt, key_of
+from runyard.agent.drivers.shims import Shims
+from runyard.agent.drivers.warm_servers import WarmServers
 from runyard.agent.facts import UsageSampler, UsageTarget, WorkerUsage
 from runyard.agent.records import Cause, StopRequest, UnreadableRecord
 from runyard.agent.rundir import RunDirectories, RunDirectory
+
+COLD = WarmSettings(mode="off")
+"""Nothing is imported ahead of runs."""
 
 log = structlog.get_logger("runyard.agent.drivers")
 
@@ -37,14 +43,28 @@ class ProcessDriver:
     Args:
         directories: The attempts on this disk.
         on_change: Called for every phase that an attempt enters.
+        warm: What is imported ahead of runs.
+        max_concurrent_starts: How many workers may be starting up at once.
+
+    Attributes:
+        warm_servers: What runs are forks of.
     """
 
     name = "process"
 
-    def __init__(self, directories: RunDirectories, on_change: OnChange) -> None:
+    def __init__(
+        self,
+        directories: RunDirectories,
+        on_change: OnChange,
+        warm: WarmSettings = COLD,
+        max_concurrent_starts: int = 1_000,
+    ) -> None:
         self._directories = directories
         self._on_change = on_change
-        self._forks = ForkServerLink(directories.state / "forkserver.log", self._on_running)
+        log_path = directories.state / "forkserver.log"
+        self._forks = ForkServerLink(log_path, self._on_running, lambda news: self.warm_servers.on_news(news))
+        self.warm_servers = WarmServers(warm, directories.state, self._forks)
+        self._shims = Shims(self._forks, self.warm_servers, max_concurrent_starts)
         self._followers: dict[AttemptKey, Follower] = {}
         self._tasks: dict[AttemptKey, asyncio.Task[None]] = {}
         self._sampler = UsageSampler()
@@ -60,6 +80,7 @@ class ProcessDriver:
             await self._forks.open()
         except OSError as error:
             raise DriverError(f"cannot start the fork server: {error}") from error
+        self.warm_servers.open()
 
     async def recover(self) -> list[HeldAttempt]:
         """Takes up what is on disk. See `Driver.recover`."""
@@ -99,6 +120,8 @@ class ProcessDriver:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._shims.close()
+        await self.warm_servers.close()
         self._forks.close()
 
     def _recoverable(self) -> list[RunDirectory]:
@@ -128,7 +151,7 @@ class ProcessDriver:
         def on_phase(phase: AttemptPhase) -> None:
             self._on_change(key, phase)
 
-        follower = Follower(directory, self._forks, on_phase)
+        follower = Follower(directory, self._shims, on_phase)
         task = asyncio.create_task(follower.run(), name=f"follow {key}")
         self._followers[key] = follower
         self._tasks[key] = task

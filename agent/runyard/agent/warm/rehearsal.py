@@ -1,0 +1,122 @@
+"""Executes a run of no consequence before any is forked: what Dagster makes once is made then.
+
+It uses the code path of a real run, with a Dagster instance of its own in a temporary directory, which is
+gone afterwards. No storage of the user's, no network and no user code takes part.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+_SETTINGS = """
+telemetry: {enabled: false}
+compute_logs: {module: dagster._core.storage.noop_compute_log_manager, class: NoOpComputeLogManager}
+"""
+
+_JOB = """
+import dagster
+
+@dagster.op
+def step() -> None: ...
+
+@dagster.job(executor_def=dagster.in_process_executor)
+def job() -> None:
+    step()
+"""
+
+
+def rehearse() -> None:
+    """Executes a run with one step. What it leaves in this process is as if it had not been."""
+    with tempfile.TemporaryDirectory(prefix="runyard-rehearsal-") as folder, _nothing_left(), _unheard():
+        arguments = _arguments(folder)
+        with contextlib.suppress(SystemExit):
+            _execute(arguments)
+
+
+def read_migrations_once() -> None:
+    """Has Alembic remember the migrations of Dagster's own that it has read, for this process and its forks.
+
+    Dagster asks for the newest one for each SQLite database that a run opens, and Alembic executes all of its
+    90 files every time, which takes most of the time from a fork to the start of its run.
+    """
+    from alembic.script import ScriptDirectory
+
+    read: Any = ScriptDirectory.from_config.__func__  # type: ignore[attr-defined]
+    known: dict[tuple[Any, ...], Any] = {}
+
+    def from_config(cls: Any, config: Any) -> Any:
+        location = config.get_main_option("script_location") or ""
+        if not location.startswith("dagster"):
+            return read(cls, config)
+        key = (cls, config.config_file_name, location)
+        if key not in known:
+            known[key] = read(cls, config)
+        return known[key]
+
+    setattr(ScriptDirectory, "from_config", classmethod(from_config))  # noqa: B010
+
+
+def _arguments(home: str) -> str:
+    from dagster import DagsterInstance, DagsterRunStatus
+    from dagster._core.code_pointer import FileCodePointer
+    from dagster._core.definitions.reconstruct import ReconstructableRepository
+    from dagster._grpc.types import ExecuteRunArgs
+    from dagster._serdes import serialize_value
+
+    script = os.path.join(home, "runyard_rehearsal.py")
+    for name, content in ((script, _JOB), (os.path.join(home, "dagster.yaml"), _SETTINGS)):
+        with open(name, "w") as file:
+            file.write(content)
+    recon_job = ReconstructableRepository(FileCodePointer(script, "job", home)).get_reconstructable_job("job")
+    with DagsterInstance.from_config(home) as instance:
+        run = instance.create_run_for_job(
+            recon_job.get_definition(),
+            status=DagsterRunStatus.STARTING,
+            job_code_origin=recon_job.get_python_origin(),
+        )
+        args = ExecuteRunArgs(recon_job.get_python_origin(), run.run_id, instance.get_ref())
+        return serialize_value(args)
+
+
+def _execute(arguments: str) -> None:
+    from dagster._cli import ENV_PREFIX, cli
+
+    cli(args=["api", "execute_run", arguments], prog_name="dagster", auto_envvar_prefix=ENV_PREFIX)
+
+
+@contextlib.contextmanager
+def _nothing_left() -> Iterator[None]:
+    environment = dict(os.environ)
+    handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    modules = set(sys.modules)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(environment)
+        for number, handler in handlers.items():
+            if handler is not None and signal.getsignal(number) != handler:
+                signal.signal(number, handler)
+        for name in sys.modules.keys() - modules:
+            if name.startswith("runyard_"):
+                del sys.modules[name]
+
+
+@contextlib.contextmanager
+def _unheard() -> Iterator[None]:
+    """Keeps the rehearsal's log out of everybody's sight."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(disabled)
