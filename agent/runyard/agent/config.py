@@ -1,6 +1,7 @@
 """The agent's settings."""
 
 import socket
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -134,7 +135,7 @@ class AgentSettings(ServiceSettings):
     warm: WarmSettings = Field(default_factory=WarmSettings)
     """How runs are started from interpreters that have imported everything."""
 
-    max_concurrent_starts: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=1_000)
+    max_concurrent_starts: int = Field(default_factory=lambda: len(os.sched_getaffinity(0)), ge=1, le=1_000)
     """How many workers may be starting up at once; others wait their turn. The number of cores by default."""
 
     keep_logs: float = Field(default=7 * 86400.0, ge=0)
