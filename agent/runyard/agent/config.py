@@ -1,7 +1,7 @@
 """The agent's settings."""
 
-import socket
 import os
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 
