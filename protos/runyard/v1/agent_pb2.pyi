@@ -72,6 +72,7 @@ class SessionResponse(google.protobuf.message.Message):
     REPORT_ACK_FIELD_NUMBER: builtins.int
     SEND_LOGS_FIELD_NUMBER: builtins.int
     GOODBYE_FIELD_NUMBER: builtins.int
+    REFRESH_WARM_SERVERS_FIELD_NUMBER: builtins.int
     @property
     def welcome(self) -> Global___Welcome: ...
     @property
@@ -86,6 +87,8 @@ class SessionResponse(google.protobuf.message.Message):
     def send_logs(self) -> Global___SendLogs: ...
     @property
     def goodbye(self) -> Global___CoordinatorGoodbye: ...
+    @property
+    def refresh_warm_servers(self) -> Global___RefreshWarmServers: ...
     def __init__(
         self,
         *,
@@ -96,10 +99,11 @@ class SessionResponse(google.protobuf.message.Message):
         report_ack: Global___ReportAck | None = ...,
         send_logs: Global___SendLogs | None = ...,
         goodbye: Global___CoordinatorGoodbye | None = ...,
+        refresh_warm_servers: Global___RefreshWarmServers | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["assign", b"assign", "goodbye", b"goodbye", "heartbeat_ack", b"heartbeat_ack", "message", b"message", "report_ack", b"report_ack", "send_logs", b"send_logs", "stop", b"stop", "welcome", b"welcome"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["assign", b"assign", "goodbye", b"goodbye", "heartbeat_ack", b"heartbeat_ack", "message", b"message", "report_ack", b"report_ack", "send_logs", b"send_logs", "stop", b"stop", "welcome", b"welcome"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["welcome", "heartbeat_ack", "assign", "stop", "report_ack", "send_logs", "goodbye"] | None: ...
+    def HasField(self, field_name: typing.Literal["assign", b"assign", "goodbye", b"goodbye", "heartbeat_ack", b"heartbeat_ack", "message", b"message", "refresh_warm_servers", b"refresh_warm_servers", "report_ack", b"report_ack", "send_logs", b"send_logs", "stop", b"stop", "welcome", b"welcome"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["assign", b"assign", "goodbye", b"goodbye", "heartbeat_ack", b"heartbeat_ack", "message", b"message", "refresh_warm_servers", b"refresh_warm_servers", "report_ack", b"report_ack", "send_logs", b"send_logs", "stop", b"stop", "welcome", b"welcome"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["welcome", "heartbeat_ack", "assign", "stop", "report_ack", "send_logs", "goodbye", "refresh_warm_servers"] | None: ...
 
 Global___SessionResponse: typing_extensions.TypeAlias = SessionResponse
 
@@ -120,6 +124,7 @@ class Hello(google.protobuf.message.Message):
     FACTS_FIELD_NUMBER: builtins.int
     ATTEMPTS_FIELD_NUMBER: builtins.int
     LAST_EPOCH_FIELD_NUMBER: builtins.int
+    WARM_SERVERS_FIELD_NUMBER: builtins.int
     node_id: builtins.str
     cluster: builtins.str
     installation_id: builtins.str
@@ -141,6 +146,10 @@ class Hello(google.protobuf.message.Message):
     def attempts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___AttemptStatus]:
         """Every attempt on the agent's disk whose end was not acknowledged yet."""
 
+    @property
+    def warm_servers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[runyard.v1.fleet_pb2.WarmServer]:
+        """As in Heartbeat."""
+
     def __init__(
         self,
         *,
@@ -155,9 +164,10 @@ class Hello(google.protobuf.message.Message):
         facts: runyard.v1.fleet_pb2.NodeFacts | None = ...,
         attempts: collections.abc.Iterable[Global___AttemptStatus] | None = ...,
         last_epoch: builtins.int = ...,
+        warm_servers: collections.abc.Iterable[runyard.v1.fleet_pb2.WarmServer] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["facts", b"facts", "offer", b"offer"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempts", b"attempts", "boot_id", b"boot_id", "cluster", b"cluster", "facts", b"facts", "installation_id", b"installation_id", "instance_id", b"instance_id", "last_epoch", b"last_epoch", "node_id", b"node_id", "offer", b"offer", "protocol_max", b"protocol_max", "protocol_min", b"protocol_min"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempts", b"attempts", "boot_id", b"boot_id", "cluster", b"cluster", "facts", b"facts", "installation_id", b"installation_id", "instance_id", b"instance_id", "last_epoch", b"last_epoch", "node_id", b"node_id", "offer", b"offer", "protocol_max", b"protocol_max", "protocol_min", b"protocol_min", "warm_servers", b"warm_servers"]) -> None: ...
 
 Global___Hello: typing_extensions.TypeAlias = Hello
 
@@ -203,6 +213,7 @@ class Heartbeat(google.protobuf.message.Message):
     LOAD_FIELD_NUMBER: builtins.int
     ATTEMPTS_FIELD_NUMBER: builtins.int
     OFFER_FIELD_NUMBER: builtins.int
+    WARM_SERVERS_FIELD_NUMBER: builtins.int
     sequence: builtins.int
     """Counts up within the session; the ack repeats it."""
     @property
@@ -215,6 +226,10 @@ class Heartbeat(google.protobuf.message.Message):
     def offer(self) -> runyard.v1.placement_pb2.Offer:
         """Set when the offer is another than the one sent last: a gateway's cluster grows and shrinks."""
 
+    @property
+    def warm_servers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[runyard.v1.fleet_pb2.WarmServer]:
+        """The full set each time, the most recently used first; at most 64."""
+
     def __init__(
         self,
         *,
@@ -222,9 +237,10 @@ class Heartbeat(google.protobuf.message.Message):
         load: runyard.v1.fleet_pb2.NodeLoad | None = ...,
         attempts: collections.abc.Iterable[Global___AttemptStatus] | None = ...,
         offer: runyard.v1.placement_pb2.Offer | None = ...,
+        warm_servers: collections.abc.Iterable[runyard.v1.fleet_pb2.WarmServer] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["load", b"load", "offer", b"offer"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempts", b"attempts", "load", b"load", "offer", b"offer", "sequence", b"sequence"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempts", b"attempts", "load", b"load", "offer", b"offer", "sequence", b"sequence", "warm_servers", b"warm_servers"]) -> None: ...
 
 Global___Heartbeat: typing_extensions.TypeAlias = Heartbeat
 
@@ -479,6 +495,26 @@ class SendLogs(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "follow", b"follow", "limit", b"limit", "offset", b"offset", "run_id", b"run_id", "stream", b"stream", "transfer_id", b"transfer_id"]) -> None: ...
 
 Global___SendLogs: typing_extensions.TypeAlias = SendLogs
+
+@typing.final
+class RefreshWarmServers(google.protobuf.message.Message):
+    """Tells the agent to have warm servers made anew, because an operator asked for it. Sent once: one that is lost has no
+    effect, and a repeat has them made once more. Runs that were forked before go on.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Empty: all that are not RESTING. A name that the agent does not know means none."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name"]) -> None: ...
+
+Global___RefreshWarmServers: typing_extensions.TypeAlias = RefreshWarmServers
 
 @typing.final
 class PushLogsRequest(google.protobuf.message.Message):

@@ -56,6 +56,58 @@ says so.
 """
 Global___NodeState: typing_extensions.TypeAlias = NodeState
 
+class _WarmServerState:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _WarmServerStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_WarmServerState.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    WARM_SERVER_STATE_UNSPECIFIED: _WarmServerState.ValueType  # 0
+    WARM_SERVER_STATE_PRELOADING: _WarmServerState.ValueType  # 1
+    """It imports what its runs will need."""
+    WARM_SERVER_STATE_READY: _WarmServerState.ValueType  # 2
+    """Runs are forks of it."""
+    WARM_SERVER_STATE_UNUSABLE: _WarmServerState.ValueType  # 3
+    """It cannot be forked; its runs start cold, and it is tried again later."""
+    WARM_SERVER_STATE_RESTING: _WarmServerState.ValueType  # 4
+    """It has no process, for want of runs or of room."""
+
+class WarmServerState(_WarmServerState, metaclass=_WarmServerStateEnumTypeWrapper):
+    """What a warm server can do for a run at the moment."""
+
+WARM_SERVER_STATE_UNSPECIFIED: WarmServerState.ValueType  # 0
+WARM_SERVER_STATE_PRELOADING: WarmServerState.ValueType  # 1
+"""It imports what its runs will need."""
+WARM_SERVER_STATE_READY: WarmServerState.ValueType  # 2
+"""Runs are forks of it."""
+WARM_SERVER_STATE_UNUSABLE: WarmServerState.ValueType  # 3
+"""It cannot be forked; its runs start cold, and it is tried again later."""
+WARM_SERVER_STATE_RESTING: WarmServerState.ValueType  # 4
+"""It has no process, for want of runs or of room."""
+Global___WarmServerState: typing_extensions.TypeAlias = WarmServerState
+
+class _WarmMode:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _WarmModeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_WarmMode.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    WARM_MODE_UNSPECIFIED: _WarmMode.ValueType  # 0
+    WARM_MODE_FRAMEWORK: _WarmMode.ValueType  # 1
+    """Dagster, and the storage of its instance."""
+    WARM_MODE_LOCATION: _WarmMode.ValueType  # 2
+    """The code location too."""
+
+class WarmMode(_WarmMode, metaclass=_WarmModeEnumTypeWrapper):
+    """What a warm server imports ahead of its runs."""
+
+WARM_MODE_UNSPECIFIED: WarmMode.ValueType  # 0
+WARM_MODE_FRAMEWORK: WarmMode.ValueType  # 1
+"""Dagster, and the storage of its instance."""
+WARM_MODE_LOCATION: WarmMode.ValueType  # 2
+"""The code location too."""
+Global___WarmMode: typing_extensions.TypeAlias = WarmMode
+
 @typing.final
 class NodeFacts(google.protobuf.message.Message):
     """What an agent says of its machine."""
@@ -115,6 +167,91 @@ class NodeLoad(google.protobuf.message.Message):
 Global___NodeLoad: typing_extensions.TypeAlias = NodeLoad
 
 @typing.final
+class WarmServer(google.protobuf.message.Message):
+    """One environment of runs on a node, and the process from which they are forked. Told by agents."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    STATE_FOR_FIELD_NUMBER: builtins.int
+    CODE_LOCATIONS_FIELD_NUMBER: builtins.int
+    MODE_FIELD_NUMBER: builtins.int
+    PYTHON_FIELD_NUMBER: builtins.int
+    WORKING_DIRECTORY_FIELD_NUMBER: builtins.int
+    PID_FIELD_NUMBER: builtins.int
+    RSS_BYTES_FIELD_NUMBER: builtins.int
+    PRELOAD_FIELD_NUMBER: builtins.int
+    MODULES_FIELD_NUMBER: builtins.int
+    WATCHED_FILES_FIELD_NUMBER: builtins.int
+    FORKS_FIELD_NUMBER: builtins.int
+    ALL_FORKS_FIELD_NUMBER: builtins.int
+    COLD_STARTS_FIELD_NUMBER: builtins.int
+    LAST_COLD_REASON_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Differs between any two environments: interpreter, working directory, variables, and what is imported."""
+    state: Global___WarmServerState.ValueType
+    mode: Global___WarmMode.ValueType
+    python: builtins.str
+    """Path of the interpreter."""
+    working_directory: builtins.str
+    pid: builtins.int
+    """Of the process, while READY; so are the next five."""
+    rss_bytes: builtins.int
+    modules: builtins.int
+    """How many modules were imported, and how many files are looked at for changes before each fork."""
+    watched_files: builtins.int
+    forks: builtins.int
+    """Runs that are forks of the present process."""
+    all_forks: builtins.int
+    """Runs that were forks of any process of this server."""
+    cold_starts: builtins.int
+    """Runs that started cold all the same, and why the last one did."""
+    last_cold_reason: builtins.str
+    reason: builtins.str
+    """Why it is UNUSABLE or RESTING."""
+    @property
+    def state_for(self) -> google.protobuf.duration_pb2.Duration:
+        """For how long it has been in that state."""
+
+    @property
+    def code_locations(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Those whose runs it was asked for, the last one first; in mode LOCATION the one that is imported. A node with a
+        READY server is preferred for runs of these.
+        """
+
+    @property
+    def preload(self) -> google.protobuf.duration_pb2.Duration:
+        """How long the imports took."""
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        state: Global___WarmServerState.ValueType = ...,
+        state_for: google.protobuf.duration_pb2.Duration | None = ...,
+        code_locations: collections.abc.Iterable[builtins.str] | None = ...,
+        mode: Global___WarmMode.ValueType = ...,
+        python: builtins.str = ...,
+        working_directory: builtins.str = ...,
+        pid: builtins.int = ...,
+        rss_bytes: builtins.int = ...,
+        preload: google.protobuf.duration_pb2.Duration | None = ...,
+        modules: builtins.int = ...,
+        watched_files: builtins.int = ...,
+        forks: builtins.int = ...,
+        all_forks: builtins.int = ...,
+        cold_starts: builtins.int = ...,
+        last_cold_reason: builtins.str = ...,
+        reason: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["preload", b"preload", "state_for", b"state_for"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["all_forks", b"all_forks", "code_locations", b"code_locations", "cold_starts", b"cold_starts", "forks", b"forks", "last_cold_reason", b"last_cold_reason", "mode", b"mode", "modules", b"modules", "name", b"name", "pid", b"pid", "preload", b"preload", "python", b"python", "reason", b"reason", "rss_bytes", b"rss_bytes", "state", b"state", "state_for", b"state_for", "watched_files", b"watched_files", "working_directory", b"working_directory"]) -> None: ...
+
+Global___WarmServer: typing_extensions.TypeAlias = WarmServer
+
+@typing.final
 class Node(google.protobuf.message.Message):
     """One node as the coordinator sees it."""
 
@@ -148,6 +285,7 @@ class Node(google.protobuf.message.Message):
     LAST_HEARD_AT_FIELD_NUMBER: builtins.int
     CORDONED_FIELD_NUMBER: builtins.int
     DRAINING_FIELD_NUMBER: builtins.int
+    WARM_SERVERS_FIELD_NUMBER: builtins.int
     node_id: builtins.str
     cluster: builtins.str
     state: Global___NodeState.ValueType
@@ -170,6 +308,10 @@ class Node(google.protobuf.message.Message):
     def load(self) -> Global___NodeLoad: ...
     @property
     def last_heard_at(self) -> google.protobuf.timestamp_pb2.Timestamp: ...
+    @property
+    def warm_servers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___WarmServer]:
+        """As the agent told last, the most recently used first."""
+
     def __init__(
         self,
         *,
@@ -185,9 +327,10 @@ class Node(google.protobuf.message.Message):
         last_heard_at: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         cordoned: builtins.bool = ...,
         draining: builtins.bool = ...,
+        warm_servers: collections.abc.Iterable[Global___WarmServer] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["facts", b"facts", "last_heard_at", b"last_heard_at", "load", b"load", "offer", b"offer"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["allocated", b"allocated", "boot_id", b"boot_id", "cluster", b"cluster", "cordoned", b"cordoned", "draining", b"draining", "epoch", b"epoch", "facts", b"facts", "last_heard_at", b"last_heard_at", "load", b"load", "node_id", b"node_id", "offer", b"offer", "state", b"state"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["allocated", b"allocated", "boot_id", b"boot_id", "cluster", b"cluster", "cordoned", b"cordoned", "draining", b"draining", "epoch", b"epoch", "facts", b"facts", "last_heard_at", b"last_heard_at", "load", b"load", "node_id", b"node_id", "offer", b"offer", "state", b"state", "warm_servers", b"warm_servers"]) -> None: ...
 
 Global___Node: typing_extensions.TypeAlias = Node
 
@@ -516,3 +659,42 @@ class FenceNodeResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["node", b"node", "runs_ended", b"runs_ended"]) -> None: ...
 
 Global___FenceNodeResponse: typing_extensions.TypeAlias = FenceNodeResponse
+
+@typing.final
+class RefreshWarmServersRequest(google.protobuf.message.Message):
+    """See FleetService.RefreshWarmServers."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    node_id: builtins.str
+    name: builtins.str
+    """Empty: all that are not RESTING."""
+    def __init__(
+        self,
+        *,
+        node_id: builtins.str = ...,
+        name: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name", "node_id", b"node_id"]) -> None: ...
+
+Global___RefreshWarmServersRequest: typing_extensions.TypeAlias = RefreshWarmServersRequest
+
+@typing.final
+class RefreshWarmServersResponse(google.protobuf.message.Message):
+    """See FleetService.RefreshWarmServers."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SERVERS_FIELD_NUMBER: builtins.int
+    servers: builtins.int
+    """How many servers the node was asked to make anew."""
+    def __init__(
+        self,
+        *,
+        servers: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["servers", b"servers"]) -> None: ...
+
+Global___RefreshWarmServersResponse: typing_extensions.TypeAlias = RefreshWarmServersResponse

@@ -70,6 +70,11 @@ class FleetServiceStub(object):
                 request_serializer=runyard_dot_v1_dot_fleet__pb2.FenceNodeRequest.SerializeToString,
                 response_deserializer=runyard_dot_v1_dot_fleet__pb2.FenceNodeResponse.FromString,
                 _registered_method=True)
+        self.RefreshWarmServers = channel.unary_unary(
+                '/runyard.v1.FleetService/RefreshWarmServers',
+                request_serializer=runyard_dot_v1_dot_fleet__pb2.RefreshWarmServersRequest.SerializeToString,
+                response_deserializer=runyard_dot_v1_dot_fleet__pb2.RefreshWarmServersResponse.FromString,
+                _registered_method=True)
 
 
 class FleetServiceServicer(object):
@@ -127,6 +132,15 @@ class FleetServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RefreshWarmServers(self, request, context):
+        """Called by operators: has warm servers of a node made anew, such as after a change that nothing else notices. Returns
+        when the node was asked; later heartbeats tell what became of it. A repeat has them made once more. NOT_FOUND if the
+        node never joined or has no server of that name, FAILED_PRECONDITION while it is not in session.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FleetServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -164,6 +178,11 @@ def add_FleetServiceServicer_to_server(servicer, server):
                     servicer.FenceNode,
                     request_deserializer=runyard_dot_v1_dot_fleet__pb2.FenceNodeRequest.FromString,
                     response_serializer=runyard_dot_v1_dot_fleet__pb2.FenceNodeResponse.SerializeToString,
+            ),
+            'RefreshWarmServers': grpc.unary_unary_rpc_method_handler(
+                    servicer.RefreshWarmServers,
+                    request_deserializer=runyard_dot_v1_dot_fleet__pb2.RefreshWarmServersRequest.FromString,
+                    response_serializer=runyard_dot_v1_dot_fleet__pb2.RefreshWarmServersResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -356,6 +375,33 @@ class FleetService(object):
             '/runyard.v1.FleetService/FenceNode',
             runyard_dot_v1_dot_fleet__pb2.FenceNodeRequest.SerializeToString,
             runyard_dot_v1_dot_fleet__pb2.FenceNodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RefreshWarmServers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runyard.v1.FleetService/RefreshWarmServers',
+            runyard_dot_v1_dot_fleet__pb2.RefreshWarmServersRequest.SerializeToString,
+            runyard_dot_v1_dot_fleet__pb2.RefreshWarmServersResponse.FromString,
             options,
             channel_credentials,
             insecure,

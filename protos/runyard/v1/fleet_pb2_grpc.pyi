@@ -137,7 +137,23 @@ _FleetServiceFenceNodeType = typing_extensions.TypeVar(
     ],
 )
 
-class FleetServiceStub(typing.Generic[_FleetServiceListNodesType, _FleetServiceGetNodeType, _FleetServiceListClustersType, _FleetServiceCordonNodeType, _FleetServiceUncordonNodeType, _FleetServiceDrainNodeType, _FleetServiceFenceNodeType]):
+_FleetServiceRefreshWarmServersType = typing_extensions.TypeVar(
+    '_FleetServiceRefreshWarmServersType',
+    grpc.UnaryUnaryMultiCallable[
+        runyard.v1.fleet_pb2.RefreshWarmServersRequest,
+        runyard.v1.fleet_pb2.RefreshWarmServersResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        runyard.v1.fleet_pb2.RefreshWarmServersRequest,
+        runyard.v1.fleet_pb2.RefreshWarmServersResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        runyard.v1.fleet_pb2.RefreshWarmServersRequest,
+        runyard.v1.fleet_pb2.RefreshWarmServersResponse,
+    ],
+)
+
+class FleetServiceStub(typing.Generic[_FleetServiceListNodesType, _FleetServiceGetNodeType, _FleetServiceListClustersType, _FleetServiceCordonNodeType, _FleetServiceUncordonNodeType, _FleetServiceDrainNodeType, _FleetServiceFenceNodeType, _FleetServiceRefreshWarmServersType]):
     """Called by the command line and by dashboards."""
 
     @typing.overload
@@ -169,6 +185,10 @@ class FleetServiceStub(typing.Generic[_FleetServiceListNodesType, _FleetServiceG
         grpc.UnaryUnaryMultiCallable[
             runyard.v1.fleet_pb2.FenceNodeRequest,
             runyard.v1.fleet_pb2.FenceNodeResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            runyard.v1.fleet_pb2.RefreshWarmServersRequest,
+            runyard.v1.fleet_pb2.RefreshWarmServersResponse,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -202,6 +222,10 @@ class FleetServiceStub(typing.Generic[_FleetServiceListNodesType, _FleetServiceG
             runyard.v1.fleet_pb2.FenceNodeRequest,
             runyard.v1.fleet_pb2.FenceNodeResponse,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            runyard.v1.fleet_pb2.RefreshWarmServersRequest,
+            runyard.v1.fleet_pb2.RefreshWarmServersResponse,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     ListNodes: _FleetServiceListNodesType
@@ -227,6 +251,12 @@ class FleetServiceStub(typing.Generic[_FleetServiceListNodesType, _FleetServiceG
     FenceNode: _FleetServiceFenceNodeType
     """Called by operators who have made sure that the node and all its workers are off: ends its runs as NODE_LOST.
     FAILED_PRECONDITION while the node is in session.
+    """
+
+    RefreshWarmServers: _FleetServiceRefreshWarmServersType
+    """Called by operators: has warm servers of a node made anew, such as after a change that nothing else notices. Returns
+    when the node was asked; later heartbeats tell what became of it. A repeat has them made once more. NOT_FOUND if the
+    node never joined or has no server of that name, FAILED_PRECONDITION while it is not in session.
     """
 
 FleetServiceAsyncStub: typing_extensions.TypeAlias = FleetServiceStub[
@@ -257,6 +287,10 @@ FleetServiceAsyncStub: typing_extensions.TypeAlias = FleetServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         runyard.v1.fleet_pb2.FenceNodeRequest,
         runyard.v1.fleet_pb2.FenceNodeResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        runyard.v1.fleet_pb2.RefreshWarmServersRequest,
+        runyard.v1.fleet_pb2.RefreshWarmServersResponse,
     ],
 ]
 
@@ -321,6 +355,17 @@ class FleetServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[runyard.v1.fleet_pb2.FenceNodeResponse, collections.abc.Awaitable[runyard.v1.fleet_pb2.FenceNodeResponse]]:
         """Called by operators who have made sure that the node and all its workers are off: ends its runs as NODE_LOST.
         FAILED_PRECONDITION while the node is in session.
+        """
+
+    @abc.abstractmethod
+    def RefreshWarmServers(
+        self,
+        request: runyard.v1.fleet_pb2.RefreshWarmServersRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[runyard.v1.fleet_pb2.RefreshWarmServersResponse, collections.abc.Awaitable[runyard.v1.fleet_pb2.RefreshWarmServersResponse]]:
+        """Called by operators: has warm servers of a node made anew, such as after a change that nothing else notices. Returns
+        when the node was asked; later heartbeats tell what became of it. A repeat has them made once more. NOT_FOUND if the
+        node never joined or has no server of that name, FAILED_PRECONDITION while it is not in session.
         """
 
 def add_FleetServiceServicer_to_server(servicer: FleetServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
