@@ -147,11 +147,12 @@ class PlacementMachine(RuleBasedStateMachine):
 
     # Clients and operators
 
-    @rule(all_asked=st.lists(asked, min_size=1, max_size=5))
-    def launch(self, all_asked: list[Asked]) -> None:
+    @rule(all_asked=st.lists(asked, min_size=1, max_size=5), beats=st.sampled_from([0, 1, 2]))
+    def launch(self, all_asked: list[Asked], beats: int) -> None:
         for wanted, location, priority in all_asked:
             self.launched += 1
             self.launch_one(f"run-{self.launched}", 0, wanted, location, priority)
+        self.wait(beats)
 
     @rule(pick=picks, all_asked=asked)
     def resume(self, pick: int, all_asked: Asked) -> None:
@@ -216,12 +217,13 @@ class PlacementMachine(RuleBasedStateMachine):
                 self.join(node_id, node.cluster, offer_view(node.offer), reboots=False)
                 self.trial.step(lambda fleet, at: on_uncordon(fleet, at, node_id))  # noqa: B023
 
-    @rule(all_picks=st.lists(picks, min_size=1, max_size=4))
-    def finish(self, all_picks: list[int]) -> None:
+    @rule(all_picks=st.lists(picks, min_size=1, max_size=4), beats=st.sampled_from([0, 0, 1]))
+    def finish(self, all_picks: list[int], beats: int) -> None:
         for pick in all_picks:
             if (run := self.live(pick)) and run.place is not None:
                 told = finished(run.run_id, run.attempt)
                 self.trial.report(self.sessions.get(run.place.node, 0), told, run.place.node)
+        self.wait(beats)
 
     @rule(pick=picks)
     def refuse(self, pick: int) -> None:
@@ -237,8 +239,16 @@ class PlacementMachine(RuleBasedStateMachine):
 
     # Time
 
-    @rule(beats=st.sampled_from([1, 1, 2, 3, 10]), silent=st.sampled_from([None, None, None, *NODES]))
-    def time_passes(self, beats: int, silent: str | None) -> None:
+    @rule(beats=st.sampled_from([1, 2, 3]))
+    def time_passes(self, beats: int) -> None:
+        self.wait(beats)
+
+    @rule(silent=node_ids)
+    def a_node_is_silent(self, silent: str) -> None:
+        self.wait(6, silent)
+
+    def wait(self, beats: int, silent: str = "") -> None:
+        """Lets time pass, and nodes beat."""
         for _ in range(beats):
             for node_id, session in self.sessions.items():
                 told = [running(run.run_id, run.attempt) for run in self.trial.fleet.live_on(node_id)]
