@@ -17,7 +17,9 @@ from runyard.agent.drivers.process import ProcessDriver, worker_command
 from runyard.agent.records import SpecRecord
 from runyard.agent.rundir import RunDirectories
 from runyard.agent.warm_plans import plan_of
+from runyard.agent.wire import warm_server_of
 from runyard.client.service.settings import SettingsError, load_settings
+from runyard.v1 import fleet_pb2
 
 GOOD = CASES["good"]
 
@@ -54,9 +56,16 @@ async def test_runs_after_the_first_are_forks_and_people_see_how_many(node: Node
     for _ in range(2):
         await project.play(node, GOOD)
     server = await ready(node)
-    assert (server["forks"], server["cold_starts"], server["code_location"]) == (2, 1, "shop")
+    assert (server["forks"], server["cold_starts"], server["code_locations"]) == (2, 1, ["shop"])
     assert isinstance(server["rss_bytes"], int)
     assert server["rss_bytes"] > 50 << 20
+    told = warm_server_of(server)
+    assert (told.state, told.mode) == (fleet_pb2.WARM_SERVER_STATE_READY, fleet_pb2.WARM_MODE_LOCATION)
+    assert told.preload.ToTimedelta().total_seconds() > 0.1
+    node.driver.warm_servers.refresh()
+    assert warm_server_of(node.driver.warm_servers.snapshot()[0]).state == (
+        fleet_pb2.WARM_SERVER_STATE_PRELOADING
+    )
 
 
 async def test_every_edit_between_two_runs_is_in_the_second(node: Node, project: Project) -> None:
@@ -78,7 +87,7 @@ async def test_the_server_of_a_remembered_environment_is_ready_before_its_first_
     later = Node(node.directories, WarmSettings(mode="location"))
     await later.driver.open()
     try:
-        await ready(later)
+        assert (await ready(later))["code_locations"] == ["shop"]
         await project.play(later, GOOD)
         assert (await ready(later))["cold_starts"] == 0
     finally:

@@ -109,6 +109,15 @@ def test_an_operator_has_a_server_tried_again_at_once() -> None:
     ]
 
 
+def test_a_refresh_of_all_servers_wakes_none_that_rests_unless_it_is_named() -> None:
+    servers = warmth(max_servers=1)
+    ready(servers, "a")
+    ready(servers, "b", now=100.0)
+    assert isinstance(phase(servers, "a"), Resting)
+    assert servers.on_refresh(200.0, None) == [Close("b-1"), Open("b", "b-2")]
+    assert opened(servers.on_refresh(200.0, "a")) == "a-2"
+
+
 def test_the_least_recently_used_server_makes_room_unless_all_are_busy() -> None:
     servers = warmth(max_servers=2)
     ready(servers, "a", now=0.0)

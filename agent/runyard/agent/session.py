@@ -144,6 +144,7 @@ class Session:
             facts=facts_of(node_facts()),
             attempts=attempts,
             last_epoch=self._identity.installation.last_epoch,
+            warm_servers=self._shell.warm_servers(),
         )
 
     async def _welcome(self, call: "_Call") -> agent_pb2.Welcome:
@@ -224,6 +225,8 @@ class Session:
                 await self._shell.command(lambda: holdings.on_acknowledged(key))
             case "send_logs":
                 transfers.begin(response.send_logs)
+            case "refresh_warm_servers":
+                self._shell.refresh_warm_servers(response.refresh_warm_servers.name)
             case "goodbye":
                 goodbye = response.goodbye
                 pause = random.uniform(0, _seconds(goodbye.redial_within))
@@ -241,7 +244,11 @@ class Session:
             self._sent.note(sequence)
             news = self._sent_offer.to_tell(sequence, self._offering.current)
             beat = agent_pb2.Heartbeat(
-                sequence=sequence, load=load, attempts=attempts, offer=offer_of(news) if news else None
+                sequence=sequence,
+                load=load,
+                attempts=attempts,
+                offer=offer_of(news) if news else None,
+                warm_servers=self._shell.warm_servers(),
             )
             self.put(agent_pb2.SessionRequest(heartbeat=beat))
             await asyncio.sleep(interval * random.uniform(0.9, 1.1))

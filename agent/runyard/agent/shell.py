@@ -20,7 +20,7 @@ from runyard.agent.core.model import (
     OutcomeKind,
 )
 from runyard.agent.core.reconcile import Holdings
-from runyard.agent.drivers.base import Driver, DriverError
+from runyard.agent.drivers.base import Driver, DriverError, WarmDriver
 from runyard.agent.drivers.outcomes import held_attempt
 from runyard.agent.endings import never_started
 from runyard.agent.facts import WorkerUsage
@@ -29,9 +29,9 @@ from runyard.agent.procfs import boottime
 from runyard.agent.records import SpecRecord, UnreadableRecord
 from runyard.agent.rundir import AttemptExists, RunDirectories, RunDirectoryError
 from runyard.agent.specs import UnusableLaunch, spec_record
-from runyard.agent.wire import identity_of, rejection_of, status_of
+from runyard.agent.wire import identity_of, rejection_of, status_of, warm_server_of
 from runyard.client.service.failpoints import failpoint
-from runyard.v1 import agent_pb2, run_pb2
+from runyard.v1 import agent_pb2, fleet_pb2, run_pb2
 
 COMMANDS_WAITING = 1_000
 """Commands of the coordinator that may wait for the disk before the session is read no further."""
@@ -41,6 +41,9 @@ RETRY_STOP = 5.0
 
 SHUTDOWN_GRACE_SHARE = 0.8
 """Of the budget for a shutdown, what workers get at most between SIGTERM and SIGKILL."""
+
+WARM_SERVERS_TOLD = 64
+"""Warm servers that are told of at most, as the protocol says."""
 
 TIDY = 60.0
 """Seconds between two clean-ups of old run directories."""
@@ -192,6 +195,19 @@ class Shell:
     def statuses(self, usages: Mapping[AttemptKey, WorkerUsage]) -> list[agent_pb2.AttemptStatus]:
         """The full set of attempts as they are at this moment."""
         return [status_of(held, usages.get(held.key)) for held in self.holdings.all()]
+
+    def warm_servers(self) -> list[fleet_pb2.WarmServer]:
+        """What runs can be forks of at this moment."""
+        servers = [each for driver in self._warm_drivers() for each in driver.warm_servers.snapshot()]
+        return [warm_server_of(each) for each in servers[:WARM_SERVERS_TOLD]]
+
+    def refresh_warm_servers(self, name: str) -> None:
+        """Has a warm server made anew; an empty name means all that are not resting."""
+        for driver in self._warm_drivers():
+            driver.warm_servers.refresh(name or None)
+
+    def _warm_drivers(self) -> list[WarmDriver]:
+        return [driver for driver in self.drivers.values() if isinstance(driver, WarmDriver)]
 
     async def _carry_out(self, effects: list[Effect]) -> None:
         for effect in effects:

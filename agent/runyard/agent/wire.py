@@ -1,6 +1,10 @@
 """The agent's own words as the protocol writes them."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
+from typing import Any
+
+from google.protobuf.duration_pb2 import Duration
 
 from runyard.agent.core.model import (
     Accepted,
@@ -102,6 +106,25 @@ def offer_of(offer: Offer) -> placement_pb2.Offer:
 def load_of(load: NodeLoad) -> fleet_pb2.NodeLoad:
     """How busy the machine is."""
     return fleet_pb2.NodeLoad(**asdict(load))
+
+
+def warm_server_of(described: Mapping[str, Any]) -> fleet_pb2.WarmServer:
+    """A warm server; see `drivers.base.WarmKeeper.snapshot`."""
+    fields = dict(described)
+    state, mode = fields.pop("state").upper(), fields.pop("mode").upper()
+    return fleet_pb2.WarmServer(
+        state=fleet_pb2.WarmServerState.Value(f"WARM_SERVER_STATE_{state}"),
+        mode=fleet_pb2.WarmMode.Value(f"WARM_MODE_{mode or 'UNSPECIFIED'}"),
+        state_for=_duration(fields.pop("state_seconds")),
+        preload=_duration(fields.pop("preload_seconds")) if "preload_seconds" in fields else None,
+        **fields,
+    )
+
+
+def _duration(seconds: float) -> Duration:
+    message = Duration()
+    message.FromNanoseconds(round(seconds * 1e9))
+    return message
 
 
 def usage_of(usage: WorkerUsage) -> run_pb2.WorkerUsage:

@@ -174,7 +174,7 @@ class Warmth:
         return self._open(now, server) if isinstance(server.phase, Resting) else []
 
     def on_refresh(self, now: float, name: str | None) -> list[WarmEffect]:
-        """An operator wants a server made anew, or all: whatever it is, and however often it failed."""
+        """An operator wants a server made anew, or all that are not resting, however often they failed."""
         effects: list[WarmEffect] = []
         for server in self._chosen(name):
             effects += self._replace(now, replace(server, failures=0))
@@ -287,8 +287,10 @@ class Warmth:
         return next((each for each in self._alive() if each.process == process), None)
 
     def _chosen(self, name: str | None) -> Iterable[WarmServer]:
-        servers = list(self._servers.values())
-        return servers if name is None else [server for server in servers if server.name == name]
+        if name is not None:
+            return [self._servers[name]] if name in self._servers else []
+        # Those that rest would push out others.
+        return [server for server in self._servers.values() if not isinstance(server.phase, Resting)]
 
     def _put(self, server: WarmServer) -> None:
         self._servers[server.name] = server

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from runyard.agent.core.model import AttemptKey, AttemptPhase, HeldAttempt
 from runyard.agent.facts import WorkerUsage
@@ -101,6 +101,28 @@ class ClusterDriver(Driver, Protocol):
         Raises:
             DriverError: The cluster does not tell; what it told last stays true.
         """
+        ...
+
+
+class WarmKeeper(Protocol):
+    """Processes of which workers can be forks."""
+
+    def snapshot(self) -> list[dict[str, Any]]:
+        """Every one as plain data, the most recently used first; see `wire.warm_server_of`."""
+        ...
+
+    def refresh(self, name: str | None = None) -> None:
+        """Has one of them made anew, or all that are not resting. An unknown name means none."""
+        ...
+
+
+@runtime_checkable
+class WarmDriver(Driver, Protocol):
+    """A driver whose workers may be forks of processes that have imported things ahead."""
+
+    @property
+    def warm_servers(self) -> WarmKeeper:
+        """What runs are forks of."""
         ...
 
 

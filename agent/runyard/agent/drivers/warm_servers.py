@@ -6,9 +6,11 @@ and closed by the fork server, and remembers on disk which environments there we
 
 import asyncio
 import contextlib
+import json
 import os
 import shutil
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +48,23 @@ _NOTE_SECONDS = 60.0
 
 _LOG_TAIL_BYTES = 400
 
+_LOCATIONS = 16
+"""Code locations that are remembered of a server that several share."""
+
 log = structlog.get_logger("runyard.agent.warm")
+
+
+@dataclass(frozen=True)
+class _Environment:
+    """What people are shown of a plan."""
+
+    mode: str
+    python: str
+    cwd: str
+
+    @classmethod
+    def of(cls, plan: WarmPlan) -> "_Environment":
+        return cls("location" if plan.job_origin else "framework", plan.python, plan.cwd)
 
 
 class WarmServers:
@@ -65,6 +83,8 @@ class WarmServers:
         self._warmth = Warmth(settings.limits())
         self._ahead: list[str] = []
         self._noted: dict[str, float] = {}
+        self._environments: dict[str, _Environment] = {}
+        self._locations: dict[str, tuple[str, ...]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._ticking: asyncio.Task[None] | None = None
 
@@ -91,8 +111,11 @@ class WarmServers:
         except UnreadableRecord as error:
             return Cold(str(error))
         plan = None if spec is None else self._plan(spec)
-        if plan is None:
+        if spec is None or plan is None:
             return Cold("no server is made for such runs")
+        self._environments[plan.name] = _Environment.of(plan)
+        if location := str(spec.identity.get("location", "")):
+            self._serve(plan.name, location)
         await asyncio.to_thread(self._note, plan.name, plan)
         choice, effects = self._warmth.on_start(time.monotonic(), plan.name)
         self._carry_out(effects)
@@ -101,13 +124,14 @@ class WarmServers:
         return choice
 
     def refresh(self, name: str | None = None) -> None:
-        """Has a server made anew, or all of them."""
+        """Has a server made anew, or all that are not resting."""
+        log.info("warm_servers_refreshed", server=name or "all")
         self._carry_out(self._warmth.on_refresh(time.monotonic(), name))
 
     def snapshot(self) -> list[dict[str, Any]]:
         """Every server as plain data: for people, and for whoever places runs."""
         now = time.monotonic()
-        return [_described(server, self._read_plan(server.name), now) for server in self._warmth.all()]
+        return [self._described(server, now) for server in self._warmth.all()]
 
     def on_news(self, message: dict[str, Any] | None) -> None:
         """Takes what the fork server says of a warm server; None: that all are gone."""
@@ -137,6 +161,14 @@ class WarmServers:
         return plan_of(
             spec, self._settings.mode_of(str(spec.identity.get("location", ""))), self._settings.steps
         )
+
+    def _serve(self, name: str, location: str) -> None:
+        """Notes whose runs the server is for."""
+        known = self._locations_of(name)
+        if location not in known:
+            self._noted.pop(name, None)  # has it written down
+        others = (each for each in known if each != location)
+        self._locations[name] = (location, *others)[:_LOCATIONS]
 
     def _carry_out(self, effects: list[WarmEffect]) -> None:
         for effect in effects:
@@ -187,6 +219,7 @@ class WarmServers:
         aside.touch(mode=0o600)
         aside.write_bytes(plan.encode())
         os.rename(aside, home / "plan")
+        (home / "locations").write_text(json.dumps(self._locations.get(name, ())))
 
     def _remembered(self) -> list[str]:
         """The names of plans on disk, those used last first; what is older than it may be is deleted."""
@@ -200,11 +233,51 @@ class WarmServers:
                 shutil.rmtree(home, ignore_errors=True)
         return sorted((name for name, at in used.items() if at >= oldest), key=lambda name: -used[name])
 
-    def _read_plan(self, name: str) -> WarmPlan | None:
-        try:
-            return WarmPlan.decode((self._homes / name / "plan").read_bytes())
-        except (OSError, UnreadableRecord):
-            return None
+    def _environment_of(self, name: str) -> _Environment:
+        if name not in self._environments:
+            try:
+                plan = WarmPlan.decode((self._homes / name / "plan").read_bytes())
+            except (OSError, UnreadableRecord):
+                return _Environment("", "", "")
+            self._environments[name] = _Environment.of(plan)
+        return self._environments[name]
+
+    def _locations_of(self, name: str) -> tuple[str, ...]:
+        """Code locations whose runs the server was asked for, the last one first; also by earlier agents."""
+        if name not in self._locations:
+            try:
+                self._locations[name] = tuple(json.loads((self._homes / name / "locations").read_bytes()))
+            except (OSError, ValueError):
+                self._locations[name] = ()
+        return self._locations[name]
+
+    def _described(self, server: WarmServer, now: float) -> dict[str, Any]:
+        phase = server.phase
+        environment = self._environment_of(server.name)
+        known: dict[str, Any] = {
+            "name": server.name,
+            "state": type(phase).__name__.lower(),
+            "state_seconds": now - phase.since,
+            "code_locations": list(self._locations_of(server.name)),
+            "mode": environment.mode,
+            "python": environment.python,
+            "working_directory": environment.cwd,
+            "all_forks": server.all_forks,
+            "cold_starts": server.cold_starts,
+            "last_cold_reason": server.last_cold_reason,
+        }
+        if isinstance(phase, Ready):
+            known |= {
+                "pid": phase.pid,
+                "forks": server.forks,
+                "rss_bytes": _rss_bytes(server),
+                "preload_seconds": phase.preload_seconds,
+                "modules": phase.modules,
+                "watched_files": phase.watched_files,
+            }
+        elif not isinstance(phase, Preloading):
+            known["reason"] = phase.reason
+        return known
 
     def _last_words(self, process: str, how: str) -> str:
         words = read_tail(self._homes / process.rpartition("-")[0] / "log", _LOG_TAIL_BYTES).strip()
@@ -215,30 +288,3 @@ def _rss_bytes(server: WarmServer) -> int:
     assert isinstance(server.phase, Ready)
     stat = procfs.read_stat(server.phase.pid)
     return stat.rss_bytes if stat else 0
-
-
-def _described(server: WarmServer, plan: WarmPlan | None, now: float) -> dict[str, Any]:
-    phase = server.phase
-    known: dict[str, Any] = {
-        "name": server.name,
-        "state": type(phase).__name__.lower(),
-        "state_seconds": now - phase.since,
-        "python": plan.python if plan else "",
-        "working_directory": plan.cwd if plan else "",
-        "code_location": plan.location if plan else "",
-        "forks": server.forks,
-        "all_forks": server.all_forks,
-        "cold_starts": server.cold_starts,
-        "last_cold_reason": server.last_cold_reason,
-    }
-    if isinstance(phase, Ready):
-        known |= {
-            "pid": phase.pid,
-            "rss_bytes": _rss_bytes(server),
-            "preload_seconds": phase.preload_seconds,
-            "modules": phase.modules,
-            "watched_files": phase.watched_files,
-        }
-    elif not isinstance(phase, Preloading):
-        known["reason"] = phase.reason
-    return known
