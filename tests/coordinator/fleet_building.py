@@ -198,6 +198,15 @@ def as_assigned(spec: run_pb2.LaunchSpec) -> run_pb2.LaunchSpec:
     return resolved
 
 
+def warm_server(
+    *locations: str,
+    name: str = "server-1",
+    state: fleet_pb2.WarmServerState.ValueType = fleet_pb2.WARM_SERVER_STATE_READY,
+) -> fleet_pb2.WarmServer:
+    """A warm server for the runs of these code locations."""
+    return fleet_pb2.WarmServer(name=name, state=state, code_locations=locations)
+
+
 class Recorder:
     """What the core asked for and no test has looked at yet."""
 
@@ -347,6 +356,11 @@ class FleetTrial:
     def beat(self, session: int, *attempts: agent_pb2.AttemptStatus, node_id: str = NODE) -> None:
         """The agent sends a heartbeat with these attempts."""
         beat = agent_pb2.Heartbeat(sequence=7, attempts=attempts)
+        self.step(lambda fleet, at: on_heartbeat(fleet, at, node_id, session, beat))
+
+    def warm_up(self, session: int, *servers: fleet_pb2.WarmServer, node_id: str = NODE) -> None:
+        """The agent sends a heartbeat with these warm servers, and without attempts."""
+        beat = agent_pb2.Heartbeat(sequence=7, warm_servers=servers)
         self.step(lambda fleet, at: on_heartbeat(fleet, at, node_id, session, beat))
 
     def report(self, session: int, told: agent_pb2.AttemptStatus, node_id: str = NODE) -> None:

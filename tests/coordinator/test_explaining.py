@@ -2,7 +2,7 @@
 
 import pytest
 from coordinator.cases.building import PLAIN, ZONES, Asked, Yard, asked, job, labelled, node, op, tags
-from coordinator.fleet_building import make_hello, running
+from coordinator.fleet_building import make_hello, running, warm_server
 
 from runyard.coordinator.core.errors import InvalidField
 from runyard.coordinator.core.explaining import explain_launch, explain_run
@@ -182,6 +182,20 @@ def test_an_imagined_launch_says_where_it_would_go_and_changes_nothing() -> None
     assert not explanation.waits_for
     assert yard.launch(asked(labels="zone=b", prefer="zone=a"))
     assert prospect(yard, Asked(PLAIN)).nodes[0].node == "b"
+
+
+def test_nodes_that_are_warm_for_the_run_come_first_with_their_mark() -> None:
+    yard = Yard([node("a"), node("b"), node("c", slots=2)])
+    yard.trial.warm_up(2, warm_server("shop"), node_id="b")
+    explanation = prospect(yard, Asked())
+    assert [(each.node, each.marks["warm"]) for each in explanation.nodes] == [
+        ("b", 1.0),
+        ("c", 0.0),
+        ("a", 0.0),
+    ]
+    run_id = yard.launch(Asked())
+    because = "best of 3 free nodes by bin-packing; warm for shop"
+    assert told(yard, run_id).verdict == f"run {run_id} was given to node b of cluster main: {because}"
 
 
 def test_an_imagined_launch_goes_where_a_real_one_then_goes() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import grpc
 import pytest
-from coordinator.fleet_building import finished, make_hello, running
+from coordinator.fleet_building import finished, make_hello, running, warm_server
 from coordinator.serving import SOON, Serving, StubAgent, make_spec, refusal, run_id
 from waiting import await_until
 
@@ -198,6 +198,29 @@ async def test_node_is_shown_with_what_it_offers_and_how_busy_it_is(coordinator:
     assert (node.epoch, node.boot_id) == (1, "boot-1")
     assert (node.facts.hostname, node.load.cpu_fraction) == ("node-a.example", 0.25)
     assert node.HasField("last_heard_at")
+
+
+async def test_warm_servers_of_a_node_are_shown_and_made_anew(coordinator: Serving) -> None:
+    agent = await coordinator.join()
+    told = [warm_server("shop.py", name="one"), warm_server("bakery.py", name="two")]
+    await agent.send(heartbeat=agent_pb2.Heartbeat(sequence=1, warm_servers=told))
+    await agent.expect("heartbeat_ack")
+    request = fleet_pb2.GetNodeRequest(node_id="node-a")
+    node = (await coordinator.fleet.GetNode(request, timeout=SOON)).node
+    assert list(node.warm_servers) == told
+
+    ask = fleet_pb2.RefreshWarmServersRequest(node_id="node-a")
+    assert (await coordinator.fleet.RefreshWarmServers(ask, timeout=SOON)).servers == 2
+    assert (await agent.expect("refresh_warm_servers")).name == ""
+    code, text = await refusal(
+        coordinator.fleet.RefreshWarmServers(
+            fleet_pb2.RefreshWarmServersRequest(node_id="node-a", name="three"), timeout=SOON
+        )
+    )
+    assert (code, text) == (
+        grpc.StatusCode.NOT_FOUND,
+        "node node-a has no warm server 'three'; it has one, two",
+    )
 
 
 async def test_node_that_never_joined_is_NOT_FOUND(coordinator: Serving) -> None:

@@ -1,14 +1,24 @@
-"""What operators ask of nodes: cordon, drain, uncordon and fence."""
+"""What operators ask of nodes: cordon, drain, uncordon, fence, and to make warm servers anew."""
 
 from collections.abc import Callable
 
 import pytest
-from coordinator.fleet_building import NODE, RUN, FleetTrial, finished, make_hello, make_launch, running
+from coordinator.fleet_building import (
+    NODE,
+    RUN,
+    FleetTrial,
+    finished,
+    make_hello,
+    make_launch,
+    running,
+    warm_server,
+)
 
-from runyard.coordinator.core.errors import NodeStillSpeaks, UnknownNode
+from runyard.coordinator.core.errors import NodeIsSilent, NodeStillSpeaks, UnknownNode, UnknownWarmServer
 from runyard.coordinator.core.model import Cordoned, Draining, Lost, Open
 from runyard.coordinator.core.operations import on_cordon, on_drain, on_fence, on_uncordon
-from runyard.v1 import run_pb2
+from runyard.coordinator.core.warmth import on_refresh_warm_servers
+from runyard.v1 import agent_pb2, fleet_pb2, run_pb2
 
 
 @pytest.fixture
@@ -100,3 +110,37 @@ def test_node_that_never_joined_is_not_known(trial: FleetTrial, verb: Callable[.
     with pytest.raises(UnknownNode, match="'elsewhere' has ever joined"):
         trial.step(lambda fleet, at: verb(fleet, at, "elsewhere"))
     assert trial.fleet.nodes[NODE].service == Open()
+
+
+def refresh(trial: FleetTrial, name: str = "", node_id: str = NODE) -> int:
+    return trial.step(lambda fleet, _: on_refresh_warm_servers(fleet, node_id, name))
+
+
+def test_a_refresh_asks_the_node_for_all_servers_that_do_not_rest_or_for_one(trial: FleetTrial) -> None:
+    resting = warm_server("old.py", name="old", state=fleet_pb2.WARM_SERVER_STATE_RESTING)
+    unusable = warm_server("odd.py", name="odd", state=fleet_pb2.WARM_SERVER_STATE_UNUSABLE)
+    trial.warm_up(1, warm_server("shop.py", name="new"), unusable, resting)
+    trial.asked.clear()
+    assert (refresh(trial), refresh(trial, "old")) == (2, 1)
+    assert [message for _, message in trial.asked.messages()] == [
+        agent_pb2.SessionResponse(refresh_warm_servers=agent_pb2.RefreshWarmServers()),
+        agent_pb2.SessionResponse(refresh_warm_servers=agent_pb2.RefreshWarmServers(name="old")),
+    ]
+    trial.asked.assert_nothing_else()
+
+
+def test_a_refresh_of_a_node_without_warm_servers_is_no_mistake(trial: FleetTrial) -> None:
+    assert refresh(trial) == 0
+
+
+def test_a_refresh_that_cannot_be_carried_out_says_why(trial: FleetTrial) -> None:
+    with pytest.raises(UnknownNode, match="no node 'nobody' has ever joined"):
+        refresh(trial, node_id="nobody")
+    with pytest.raises(UnknownWarmServer, match=f"node {NODE} has no warm server 'x'; it has none at all"):
+        refresh(trial, "x")
+    trial.warm_up(1, warm_server("shop.py", name="one"), warm_server("bakery.py", name="two"))
+    with pytest.raises(UnknownWarmServer, match="it has one, two"):
+        refresh(trial, "x")
+    trial.leave(1)
+    with pytest.raises(NodeIsSilent, match="is not in session"):
+        refresh(trial)

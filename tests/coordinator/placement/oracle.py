@@ -111,6 +111,7 @@ def best_node(views: list[View], ask: Ask, seeker: Seeker, strategy: Strategy) -
                 total=tuple(amount for _, amount in node.offer.resources),
                 free=tuple(each.free[name] for name, _ in node.offer.resources),
                 needs=needs_there(ask.requirements, site),
+                warm=seeker.location in node.warm_for,
             )
             rated.append((-worth(seeker, option, strategy, worth_of_site(seeker, site)), node.node_id))
     return min(rated)[1] if rated else None

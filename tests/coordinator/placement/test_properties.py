@@ -2,7 +2,14 @@
 
 from contextlib import suppress
 
-from coordinator.fleet_building import FleetTrial, finished, make_hello, make_launch, running
+from coordinator.fleet_building import (
+    FleetTrial,
+    finished,
+    make_hello,
+    make_launch,
+    running,
+    warm_server,
+)
 from coordinator.placement import oracle
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -193,6 +200,11 @@ class PlacementMachine(RuleBasedStateMachine):
         beat = agent_pb2.Heartbeat(sequence=8, offer=offer)
         session = self.sessions.get(node_id, 0)
         self.trial.step(lambda fleet, at: on_heartbeat(fleet, at, node_id, session, beat))
+
+    @rule(node_id=node_ids, locations=st.lists(st.sampled_from(SHARES), max_size=2))
+    def warm_up(self, node_id: str, locations: list[str]) -> None:
+        servers = [warm_server(location) for location in locations]
+        self.trial.warm_up(self.sessions.get(node_id, 0), *servers, node_id=node_id)
 
     @rule(node_id=node_ids, what=st.sampled_from(["leave", "say goodbye", "cordon", "drain", "fence"]))
     def take_out_of_service(self, node_id: str, what: str) -> None:

@@ -8,6 +8,8 @@
     ├── NodeRefused          the agent may not join
     │   └── NodeIdInUse      another agent holds the node ID
     ├── UnknownNode          the node never joined
+    ├── UnknownWarmServer    the node has no such warm server
+    ├── NodeIsSilent         the node is not in session, so it cannot be asked for anything
     └── NodeStillSpeaks      the node is not off, whatever the operator says
 
 Each carries one sentence for the caller that says what is wrong and what to do.
@@ -52,6 +54,14 @@ class NodeIdInUse(NodeRefused):
 
 class UnknownNode(FleetError):
     """The node never joined."""
+
+
+class UnknownWarmServer(FleetError):
+    """The node has no such warm server."""
+
+
+class NodeIsSilent(FleetError):
+    """The node is not in session."""
 
 
 class NodeStillSpeaks(FleetError):

@@ -286,6 +286,8 @@ class Node:
         confirmed_epoch: The latest epoch that is on the agent's disk; a heartbeat of that session proves it.
         service: What the operator wants of the node.
         heartbeat: Sequence of the last heartbeat in the present session.
+        warm_servers: What runs could be forks of there, when the node was last heard of.
+        warm_for: The code locations for whose runs one of these is ready.
     """
 
     node_id: str
@@ -301,6 +303,8 @@ class Node:
     service: Service = field(default_factory=Open)
     heartbeat: int = 0
     load: fleet_pb2.NodeLoad = field(default_factory=fleet_pb2.NodeLoad)
+    warm_servers: tuple[fleet_pb2.WarmServer, ...] = ()
+    warm_for: frozenset[str] = frozenset()
 
     @property
     def is_ready(self) -> bool:

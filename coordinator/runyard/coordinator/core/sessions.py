@@ -24,6 +24,7 @@ from runyard.coordinator.core.placement.filters import Ask
 from runyard.coordinator.core.placing import place_waiting
 from runyard.coordinator.core.policy_change import launch_now
 from runyard.coordinator.core.reports import apply_status, finish
+from runyard.coordinator.core.warmth import with_warmth
 from runyard.v1 import agent_pb2, run_pb2
 
 PROTOCOL = 1
@@ -50,7 +51,7 @@ def on_hello(fleet: Fleet, now: Instant, session: int, hello: agent_pb2.Hello) -
     _require_welcome(fleet, before, hello)
     if before is not None:
         fleet.end_session(before, "superseded by a new session of the same agent")
-    node = _node(fleet, before, hello, now, session)
+    node = with_warmth(_node(fleet, before, hello, now, session), hello.warm_servers)
     fleet.save_node(node)
     welcome = agent_pb2.Welcome(
         node_epoch=node.epoch,
@@ -135,6 +136,7 @@ def on_heartbeat(
     if node is None:
         return
     node = replace(hear(node, now), load=heartbeat.load, heartbeat=heartbeat.sequence)
+    node = with_warmth(node, heartbeat.warm_servers)
     # The agent writes the epoch to its disk before its first heartbeat. The next Hello saves it here.
     node = replace(node, confirmed_epoch=node.epoch)
     if heartbeat.HasField("offer"):

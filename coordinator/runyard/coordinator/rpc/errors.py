@@ -13,10 +13,12 @@ from runyard.coordinator.core.errors import (
     LaunchConflict,
     LaunchRefused,
     NodeIdInUse,
+    NodeIsSilent,
     NodeRefused,
     NodeStillSpeaks,
     QueueFull,
     UnknownNode,
+    UnknownWarmServer,
 )
 from runyard.coordinator.store.store import StoreFull
 from runyard.coordinator.watchers import ShuttingDown, TooSlow
@@ -47,6 +49,8 @@ STATUS: dict[type[Exception], grpc.StatusCode] = {
     NodeIdInUse: grpc.StatusCode.ALREADY_EXISTS,
     NodeRefused: grpc.StatusCode.FAILED_PRECONDITION,
     UnknownNode: grpc.StatusCode.NOT_FOUND,
+    UnknownWarmServer: grpc.StatusCode.NOT_FOUND,
+    NodeIsSilent: grpc.StatusCode.FAILED_PRECONDITION,
     NodeStillSpeaks: grpc.StatusCode.FAILED_PRECONDITION,
     FleetError: grpc.StatusCode.FAILED_PRECONDITION,
     StoreFull: grpc.StatusCode.RESOURCE_EXHAUSTED,

@@ -2,6 +2,7 @@
 
 from runyard.coordinator.core.errors import InvalidField
 from runyard.coordinator.core.operations import on_cordon, on_drain, on_fence, on_uncordon
+from runyard.coordinator.core.warmth import on_refresh_warm_servers
 from runyard.coordinator.rpc.errors import Context, NotFound, answering
 from runyard.coordinator.rpc.views import cluster_views, node_view
 from runyard.coordinator.shell import Shell
@@ -75,6 +76,16 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
                 lambda fleet, at: on_fence(fleet, at, request.node_id, request.reason)
             )
             return fleet_pb2.FenceNodeResponse(node=self._view(request.node_id), runs_ended=ended)
+        raise AssertionError("answering() ends the call")
+
+    async def RefreshWarmServers(
+        self, request: fleet_pb2.RefreshWarmServersRequest, context: Context
+    ) -> fleet_pb2.RefreshWarmServersResponse:
+        async with answering(context):
+            asked = await self._shell.decide(
+                lambda fleet, _: on_refresh_warm_servers(fleet, request.node_id, request.name)
+            )
+            return fleet_pb2.RefreshWarmServersResponse(servers=asked)
         raise AssertionError("answering() ends the call")
 
     def _view(self, node_id: str) -> fleet_pb2.Node:

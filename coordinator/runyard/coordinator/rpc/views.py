@@ -102,6 +102,7 @@ def node_view(fleet: Fleet, node: Node) -> fleet_pb2.Node:
         last_heard_at=_timestamp(node.last_heard_wall),
         cordoned=not isinstance(node.service, Open),
         draining=isinstance(node.service, Draining),
+        warm_servers=node.warm_servers,
     )
 
 

@@ -195,9 +195,11 @@ def _best_nodes(fleet: Fleet, lane: Lane, seeker: Seeker, excluded: set[str]) ->
     for kind, cell in _best_cells(fleet, lane, seeker, clusters):
         needs = needs_there(seeker.requirements, kind.site)
         of_site = worth_of_site(seeker, kind.site)
-        suitable = (each for each in cell.nodes if each not in excluded)
-        for node_id in heapq.nsmallest(BEST, suitable, key=lambda each: (each in seeker.avoided, each)):
-            option = Option(node_id, kind.site, cell.total, cell.free, needs)
+        warm = cell.warm[seeker.location].nodes if seeker.location in cell.warm else {}
+        suitable = [(each in seeker.avoided, each not in warm, each) for each in cell.nodes]
+        eligible = (each for each in suitable if each[2] not in excluded)
+        for _, is_cold, node_id in heapq.nsmallest(BEST, eligible):
+            option = Option(node_id, kind.site, cell.total, cell.free, needs, not is_cold)
             total = worth(seeker, option, strategy, of_site)
             rated.append(RatedNode(node_id, kind.site.cluster, total, marks(seeker, option, strategy)))
     return heapq.nsmallest(
@@ -215,7 +217,8 @@ def _best_cells(fleet: Fleet, lane: Lane, seeker: Seeker, clusters: list[str]) -
         needs, of_site = needs_there(seeker.requirements, kind.site), worth_of_site(seeker, kind.site)
         for cell in kind.open.values():
             if fits(needs, cell.free) and (not named or named in cell.nodes):
-                option = Option("", kind.site, cell.total, cell.free, needs)
+                is_warm = seeker.location in cell.warm
+                option = Option("", kind.site, cell.total, cell.free, needs, is_warm)
                 total = worth(seeker, option, fleet.policy.strategy, of_site)
                 found.append((_place(kind.site.cluster, clusters), -total, len(found), kind, cell))
     spoilt = len(seeker.avoided) + len(lane.shape.refused)

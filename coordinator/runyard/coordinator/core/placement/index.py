@@ -76,7 +76,7 @@ class NodeIndex:
         """
         known = self._nodes.get(node.node_id)
         if known is not None and _is_same(known, node):
-            known.node = node
+            self._take_warmth(known, node)
             return False
         if known is not None:
             self._take_out(known)
@@ -86,6 +86,14 @@ class NodeIndex:
         self._put_in(node, kind, total)
         self._freed[node.node_id] = None
         return True
+
+    def _take_warmth(self, known: Placeable, node: Node) -> None:
+        """Takes what the node is warm for now. It was as free for every run before, so nobody is woken."""
+        before, now = known.node.warm_for, node.warm_for
+        if before != now:
+            known.cell.cool_down(node.node_id, before - now)
+            known.cell.warm_up(node.node_id, now - before)
+        known.node = node
 
     def allocate(self, node_id: str, taken: Resources) -> None:
         """Reserves what a live run takes, also if the node does not have so much."""
@@ -174,6 +182,20 @@ class NodeIndex:
         needs = demand.needs(known.kind)
         return needs if needs is not None and fits(needs, known.free) else None
 
+    def takers(self, demands: Iterable[Demand], node_id: str) -> list[Demand]:
+        """Those demands that the node can meet now, but for refusals and reservations."""
+        known = self._nodes.get(node_id)
+        if known is None or known.cell.reason != FREE:
+            return []
+        kind, free = known.kind, known.free
+        return [
+            demand
+            for demand in demands
+            if (needs := demand.needs(kind)) is not None
+            and fits(needs, free)
+            and demand.ask.requirements.node in ("", node_id)
+        ]
+
     def could_ever(self, demand: Demand, without: Collection[str] = ()) -> bool:
         """True if some node, other than those, could take the run when it is empty."""
         if named := demand.ask.requirements.node:
@@ -204,7 +226,7 @@ class NodeIndex:
         free = tuple(
             amount - taken.get(name, 0) for name, amount in zip(kind.site.offered, total, strict=True)
         )
-        cell = kind.enter(node_id, _reason(node, kind, free), total, free)
+        cell = kind.enter(node_id, _reason(node, kind, free), total, free, node.warm_for)
         kind.count(total, 1)
         known = self._nodes[node_id] = Placeable(node, kind, total, free, cell)
         tally = self._clusters.setdefault(node.cluster, ClusterTally())
@@ -215,7 +237,7 @@ class NodeIndex:
 
     def _take_out(self, known: Placeable) -> None:
         node_id = known.node.node_id
-        known.kind.leave(node_id, known.cell)
+        known.kind.leave(node_id, known.cell, known.node.warm_for)
         known.kind.count(known.total, -1)
         tally = self._clusters[known.node.cluster]
         tally.live_runs -= self._live_runs.get(node_id, 0)
@@ -244,9 +266,10 @@ class NodeIndex:
         if known.cell.reason in (FREE, FULL):
             _add(tally.free, offered, change, 1)
         known.free = tuple(free + more for free, more in zip(known.free, change, strict=True))
-        known.kind.leave(node_id, known.cell)
+        warm_for = known.node.warm_for
+        known.kind.leave(node_id, known.cell, warm_for)
         reason = _reason(known.node, known.kind, known.free)
-        known.cell = known.kind.enter(node_id, reason, known.total, known.free)
+        known.cell = known.kind.enter(node_id, reason, known.total, known.free, warm_for)
 
     def _new_kind(self, site: Site) -> Kind:
         empty = sum(not kind.cells for kind in self._in_order) if self._may_tidy() else 0
@@ -316,8 +339,12 @@ def _add(sums: dict[str, int], names: tuple[str, ...], amounts: Amounts, sign: i
 
 
 def _contents(kind: Kind) -> object:
-    cells = {key: set(cell.nodes) for key, cell in kind.cells.items()}
+    cells = {key: (set(cell.nodes), _warm_nodes(cell)) for key, cell in kind.cells.items()}
     return cells, set(kind.open), dict(kind.totals)
+
+
+def _warm_nodes(cell: Cell) -> dict[str, set[str]]:
+    return {location: set(lot.nodes) for location, lot in cell.warm.items()}
 
 
 def _without_zeros(sums: Mapping[str, int]) -> dict[str, int]:

@@ -1,7 +1,7 @@
 """Nodes in groups: by what they offer, and among these by how much of it is free."""
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from runyard.coordinator.core.placement.filters import FREE, Ask, Site, why_never_there
@@ -10,19 +10,14 @@ from runyard.coordinator.core.placement.scores import Amounts, Needs, fits, need
 CellKey = tuple[str, Amounts, Amounts]
 
 
-class Cell:
-    """Nodes of one kind that nothing but their names tells apart.
+class Lot:
+    """Node IDs, of which the smallest is found at once.
 
     Attributes:
-        reason: Why they take nothing at all, or `FREE`.
-        total: What each of them has of each resource of the kind.
-        free: What of it no run has; empty where nothing can be had.
+        nodes: Those that are in it.
     """
 
-    def __init__(self, reason: str, total: Amounts, free: Amounts) -> None:
-        self.reason = reason
-        self.total = total
-        self.free = free
+    def __init__(self) -> None:
         self.nodes: dict[str, None] = {}
         self._heap: list[str] = []
         self._in_heap: set[str] = set()
@@ -55,6 +50,40 @@ class Cell:
         return found
 
 
+class Cell(Lot):
+    """Nodes of one kind that nothing but their names and what they are warm for tells apart.
+
+    Attributes:
+        reason: Why they take nothing at all, or `FREE`.
+        total: What each of them has of each resource of the kind.
+        free: What of it no run has; empty where nothing can be had.
+        warm: Those that are warm, by code location.
+    """
+
+    def __init__(self, reason: str, total: Amounts, free: Amounts) -> None:
+        super().__init__()
+        self.reason = reason
+        self.total = total
+        self.free = free
+        self.warm: dict[str, Lot] = {}
+
+    def warm_up(self, node_id: str, locations: Iterable[str]) -> None:
+        """Takes a node that is in the cell as warm for these."""
+        for location in locations:
+            lot = self.warm.get(location)
+            if lot is None:
+                lot = self.warm[location] = Lot()
+            lot.add(node_id)
+
+    def cool_down(self, node_id: str, locations: Iterable[str]) -> None:
+        """Takes a node as no longer warm for these."""
+        for location in locations:
+            lot = self.warm[location]
+            lot.discard(node_id)
+            if not lot.nodes:
+                del self.warm[location]
+
+
 class Kind:
     """All nodes of one site.
 
@@ -70,7 +99,9 @@ class Kind:
         self.open: dict[CellKey, Cell] = {}
         self.totals: dict[Amounts, int] = {}
 
-    def enter(self, node_id: str, reason: str, total: Amounts, free: Amounts) -> Cell:
+    def enter(
+        self, node_id: str, reason: str, total: Amounts, free: Amounts, warm_for: Iterable[str]
+    ) -> Cell:
         """Puts a node where it belongs."""
         key = (reason, total, free if reason == FREE else ())
         cell = self.cells.get(key)
@@ -79,10 +110,12 @@ class Kind:
             if reason == FREE:
                 self.open[key] = cell
         cell.add(node_id)
+        cell.warm_up(node_id, warm_for)
         return cell
 
-    def leave(self, node_id: str, cell: Cell) -> None:
+    def leave(self, node_id: str, cell: Cell, warm_for: Iterable[str]) -> None:
         """Takes a node from where it is."""
+        cell.cool_down(node_id, warm_for)
         cell.discard(node_id)
         if not cell.nodes:
             key = (cell.reason, cell.total, cell.free)

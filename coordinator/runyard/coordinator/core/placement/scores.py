@@ -9,9 +9,6 @@ from runyard.coordinator.core.asks.resources import CPU, MEMORY, SLOTS
 from runyard.coordinator.core.placement.filters import Site
 from runyard.coordinator.core.policy import Strategy
 
-WARM_LABEL: Final = "runyard.warm/"
-"""With the name of a code location behind it: the label of nodes that hold its environment ready."""
-
 ORDINARY: Final = frozenset({SLOTS, CPU, MEMORY})
 """What every node has. Everything else is scarce, and kept for runs that ask for it."""
 
@@ -38,13 +35,18 @@ class Seeker:
 
 @dataclass(frozen=True)
 class Option:
-    """A node that can take the run."""
+    """A node that can take the run.
+
+    Attributes:
+        warm: Whether the run's code location has a process there that its runs can be forks of.
+    """
 
     node_id: str
     site: Site
     total: Amounts
     free: Amounts
     needs: Needs
+    warm: bool = False
 
 
 def needs_there(wanted: Requirements, site: Site) -> Needs:
@@ -72,11 +74,6 @@ def preferences(seeker: Seeker, site: Site) -> float:
     return sum(wish.weight for wish in wishes if wish.label.holds(site.label_values)) / total
 
 
-def warm(seeker: Seeker, site: Site) -> float:
-    """The environment of the run's code location is there."""
-    return 1.0 if f"{WARM_LABEL}{seeker.location}" in site.label_values else 0.0
-
-
 def spares(seeker: Seeker, site: Site) -> float:
     """Nothing scarce is there that the run has no use for."""
     asked = seeker.requirements.resources
@@ -99,6 +96,11 @@ def spread(_: Seeker, option: Option) -> float:
 def clean(seeker: Seeker, option: Option) -> float:
     """The node has not failed an earlier attempt of the run."""
     return 0.0 if option.node_id in seeker.avoided else 1.0
+
+
+def warm(_: Seeker, option: Option) -> float:
+    """The run need not import what others have imported before it."""
+    return 1.0 if option.warm else 0.0
 
 
 def use_after(total: Amounts, free: Amounts, needs: Needs) -> float:
@@ -130,13 +132,15 @@ class NodeScore:
 
 SITE_SCORES: Final = (
     SiteScore("preferences", 4.0, preferences),
-    SiteScore("warm", 3.0, warm),
     SiteScore("spares", 2.0, spares),
 )
 
+CLEAN: Final = NodeScore("clean", 16.0, clean)
+WARM: Final = NodeScore("warm", 3.0, warm)
+
 NODE_SCORES: Final = {
-    Strategy.BINPACK: (NodeScore("clean", 16.0, clean), NodeScore("binpack", 1.0, packed)),
-    Strategy.SPREAD: (NodeScore("clean", 16.0, clean), NodeScore("spread", 1.0, spread)),
+    Strategy.BINPACK: (CLEAN, WARM, NodeScore("binpack", 1.0, packed)),
+    Strategy.SPREAD: (CLEAN, WARM, NodeScore("spread", 1.0, spread)),
 }
 """The weights are such that a mark says nothing where a heavier one has spoken clearly."""
 

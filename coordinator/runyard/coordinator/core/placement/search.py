@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from runyard.coordinator.core.placement.index import NodeIndex
-from runyard.coordinator.core.placement.kinds import Cell, Demand, Kind
+from runyard.coordinator.core.placement.kinds import Cell, Demand, Kind, Lot
 from runyard.coordinator.core.placement.scores import (
+    WARM,
     Option,
     Seeker,
     best,
@@ -43,11 +44,16 @@ class Choice:
 
     Attributes:
         among: How many nodes of its cluster were found free for the run.
+        warm_for: The code location, if the node was chosen because it is warm for that; else empty.
     """
 
     node_id: str
     cluster: str
     among: int
+    warm_for: str = ""
+
+
+Rated = tuple[float, Option]
 
 
 def search(index: NodeIndex, quest: Quest) -> Choice | None:
@@ -64,62 +70,95 @@ def search(index: NodeIndex, quest: Quest) -> Choice | None:
 
 def search_among(index: NodeIndex, quest: Quest, node_ids: Iterable[str]) -> Choice | None:
     """The best of these nodes, or None if none of them can take the run now."""
-    options: dict[str, list[tuple[float, Option]]] = {}
+    options: dict[str, list[Rated]] = {}
     for node_id in node_ids:
         needs = index.fits(quest.demand, node_id)
         if needs is None or node_id in quest.excluded:
             continue
         known = index.node(node_id)
         assert known is not None
-        option = Option(node_id, known.kind.site, known.total, known.free, needs)
+        is_warm = quest.seeker.location in known.node.warm_for
+        option = Option(node_id, known.kind.site, known.total, known.free, needs, is_warm)
         rating = worth(quest.seeker, option, quest.strategy, worth_of_site(quest.seeker, option.site))
         options.setdefault(known.node.cluster, []).append((rating, option))
     if quest.clusters is None:
-        return _choice([rated for of_cluster in options.values() for rated in of_cluster])
+        rated = [each for of_cluster in options.values() for each in of_cluster]
+        return _choice(quest, rated, len(rated))
     for cluster in quest.clusters:
         if cluster in options:
-            return _choice(options[cluster])
+            return _choice(quest, options[cluster], len(options[cluster]))
     return None
 
 
-def _choice(rated: list[tuple[float, Option]]) -> Choice | None:
+def _choice(quest: Quest, rated: list[Rated], among: int) -> Choice | None:
     chosen = best(rated)
-    return Choice(chosen.node_id, chosen.site.cluster, len(rated)) if chosen else None
+    if chosen is None:
+        return None
+    decided = chosen.warm and best(map(_apart_from_warmth, rated)) is not chosen
+    return Choice(chosen.node_id, chosen.site.cluster, among, quest.seeker.location if decided else "")
+
+
+def _apart_from_warmth(rated: Rated) -> Rated:
+    rating, option = rated
+    return rating - WARM.weight * option.warm, option
 
 
 def _best_of_kinds(quest: Quest, kinds: Iterable[Kind]) -> Choice | None:
     cells = [(kind, cell) for kind in kinds for cell in kind.open.values()]
     if len(cells) > COMPARED:
-        start = zlib.crc32(quest.seeker.run_id.encode()) % len(cells)
-        cells = cells[start:] + cells[:start]
-    rated: list[tuple[float, Option]] = []
-    among = 0
+        cells = _shuffled(quest, cells)
+    rated: list[Rated] = []
+    compared = among = 0
     worths: dict[Kind, float] = {}
     for kind, cell in cells:
         needs = quest.demand.needs(kind)
         if needs is None or not fits(needs, cell.free):
             continue
-        node_id = _first(quest, cell)
-        if node_id is None:
+        firsts = _firsts(quest, cell)
+        if not firsts:
             continue
         if kind not in worths:
             worths[kind] = worth_of_site(quest.seeker, kind.site)
-        option = Option(node_id, kind.site, cell.total, cell.free, needs)
-        rated.append((worth(quest.seeker, option, quest.strategy, worths[kind]), option))
+        for node_id, is_warm in firsts:
+            option = Option(node_id, kind.site, cell.total, cell.free, needs, is_warm)
+            rated.append((worth(quest.seeker, option, quest.strategy, worths[kind]), option))
         among += len(cell.nodes) - sum(each in cell.nodes for each in quest.excluded)
-        if len(rated) == COMPARED:
+        compared += 1
+        if compared == COMPARED:
             break
-    chosen = best(rated)
-    return Choice(chosen.node_id, chosen.site.cluster, among) if chosen else None
+    return _choice(quest, rated, among)
 
 
-def _first(quest: Quest, cell: Cell) -> str | None:
+def _shuffled(quest: Quest, cells: list[tuple[Kind, Cell]]) -> list[tuple[Kind, Cell]]:
+    """Another order for each run. What is warm comes first, but takes no more than half of the sample."""
+    start = zlib.crc32(quest.seeker.run_id.encode()) % len(cells)
+    cells = cells[start:] + cells[:start]
+    warm = [each for each in cells if quest.seeker.location in each[1].warm]
+    cold = [each for each in cells if quest.seeker.location not in each[1].warm]
+    return [*warm[: COMPARED // 2], *cold, *warm[COMPARED // 2 :]]
+
+
+def _firsts(quest: Quest, cell: Cell) -> list[tuple[str, bool]]:
+    """Of equal nodes the first, and the first that is warm; each with whether it is."""
+    first = _first(quest, cell)
+    if first is None:
+        return []
+    warm = cell.warm.get(quest.seeker.location)
+    if warm is None:
+        return [(first, False)]
+    if first in warm.nodes:
+        return [(first, True)]
+    first_warm = _first(quest, warm)
+    return [(first, False)] if first_warm is None else [(first, False), (first_warm, True)]
+
+
+def _first(quest: Quest, lot: Lot) -> str | None:
     """Of nodes that are equal otherwise, one that has not failed the run before, if there is one."""
     excluded, avoided = quest.excluded, quest.seeker.avoided
     if not excluded and not avoided:
-        return cell.first(_any)
-    clean = cell.first(lambda node_id: node_id not in excluded and node_id not in avoided)
-    return clean or cell.first(lambda node_id: node_id not in excluded)
+        return lot.first(_any)
+    clean = lot.first(lambda node_id: node_id not in excluded and node_id not in avoided)
+    return clean or lot.first(lambda node_id: node_id not in excluded)
 
 
 def _any(_: str) -> bool:

@@ -17,6 +17,8 @@ def because(lane: Lane, choice: Choice, strategy: Strategy, now: float) -> str:
     """
     many = choice.among > 1
     parts = [f"best of {choice.among} free nodes by {CALLED[strategy]}" if many else "the only free node"]
+    if choice.warm_for:
+        parts.append(f"warm for {choice.warm_for}")
     waited = now - lane.head.queued_since
     after = f"after {show_seconds(waited)} in the queue" if waited >= 1.0 else ""
     if routed := _routed(lane, choice):

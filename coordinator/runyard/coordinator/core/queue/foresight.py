@@ -43,7 +43,7 @@ class _Line:
 def in_order(queue: RunQueue, now: float) -> Iterator[str]:
     """The IDs of all waiting runs, the next one first."""
     accounts = {
-        share.name: _Account(share, share.passed, queue.part_of_fleet(share.held.items()), dict(share.held))
+        share.name: _Account(share, share.passed, share.part_held, dict(share.held))
         for share in queue.shares.values()
     }
     lines = [_line(queue, band, accounts[band.share.name], now) for band in queue.bands()]

@@ -23,7 +23,7 @@ class RunQueue:
 
     Attributes:
         restless: Bands with lanes that have to look at all nodes.
-        demands: How many lanes ask for the same.
+        demands: What lanes ask for, and in which bands, with how many lanes there.
         hungry: Blocked lanes that have been without a node for so long that one should be reserved.
     """
 
@@ -31,7 +31,7 @@ class RunQueue:
         self.policy = policy
         self.shares: dict[str, Share] = {}
         self.restless: dict[Band, None] = {}
-        self.demands: dict[Demand, int] = {}
+        self.demands: dict[Demand, dict[Band, int]] = {}
         self.reservations = Reservations()
         self.hungry: dict[Lane, None] = {}
         self._index = index
@@ -68,6 +68,10 @@ class RunQueue:
     def bands(self) -> Iterator[Band]:
         """All bands with lanes."""
         return (band for share in self.shares.values() for band in share.bands.values() if len(band))
+
+    def bands_of(self, demands: Iterable[Demand]) -> dict[Band, None]:
+        """The bands in which some lane asks for one of these."""
+        return {band: None for demand in demands for band in self.demands[demand]}
 
     def waiting_in(self, share: str) -> int:
         """How many runs of the share wait."""
@@ -114,12 +118,15 @@ class RunQueue:
 
     def hold(self, share: str, taken: Resources) -> None:
         """Counts what a live run has."""
-        self._share(share).change(taken, 1)
+        holder = self._share(share)
+        holder.change(taken, 1)
+        holder.part_held = self.part_of_fleet(holder.held.items())
 
     def give_back(self, share: str, taken: Resources) -> None:
         """Counts what a run had."""
         holder = self._share(share)
         holder.change(taken, -1)
+        holder.part_held = self.part_of_fleet(holder.held.items())
         if holder.capped:
             self._eased[holder] = None
         self._drop_share_if_idle(holder)
@@ -249,8 +256,11 @@ class RunQueue:
     def _new_lane(self, shape: Shape) -> Lane:
         lane = self._lanes[shape] = Lane(shape, self._index.demand(shape.ask))
         share = self._share(shape.share)
-        share.bands.setdefault(shape.priority, Band(share, shape.priority))
-        self.demands[lane.demand] = self.demands.get(lane.demand, 0) + 1
+        band = share.bands.get(shape.priority)
+        if band is None:
+            band = share.bands[shape.priority] = Band(share, shape.priority)
+        in_bands = self.demands.setdefault(lane.demand, {})
+        in_bands[band] = in_bands.get(band, 0) + 1
         return lane
 
     def _drop_lane(self, lane: Lane) -> None:
@@ -261,8 +271,11 @@ class RunQueue:
         self._patience.cancel(lane)
         if reservation := self.reservations.of(lane):
             self.end(reservation)
-        self.demands[lane.demand] -= 1
-        if not self.demands[lane.demand]:
+        band, in_bands = self.band_of(lane), self.demands[lane.demand]
+        in_bands[band] -= 1
+        if not in_bands[band]:
+            del in_bands[band]
+        if not in_bands:
             del self.demands[lane.demand]
 
     def _tickets(self) -> Iterator[Ticket]:

@@ -17,7 +17,7 @@ class Share:
         quota: What it is promised, and what it may have at most.
         passed: How much it was given, counted in parts of the fleet; who was given least comes next.
         last_cost: How much of that its last placement was.
-        held: What its live runs have.
+        held: What its live runs have, and `part_held`, which part of the fleet that was when it last changed.
         waiting: How many of its runs wait.
         capped: Lanes that wait for the share to hold less.
     """
@@ -28,6 +28,7 @@ class Share:
         self.passed = 0.0
         self.last_cost = 0.0
         self.held: dict[str, int] = {}
+        self.part_held = 0.0
         self.live = 0
         self.waiting = 0
         self.bands: dict[int, Band] = {}
@@ -36,7 +37,8 @@ class Share:
     @property
     def is_needy(self) -> bool:
         """True while it holds less than it is promised."""
-        return any(self.held.get(name, 0) < least for name, least in self.quota.least)
+        promised = self.quota.least
+        return bool(promised) and any(self.held.get(name, 0) < least for name, least in promised)
 
     def over_quota(self, more: Resources) -> str | None:
         """Why it may not have so much more, or None if it may."""

@@ -34,9 +34,7 @@ def rank(queue: RunQueue, band: Band, lane: Lane, now: float) -> Rank:
     """The rank of the first run of a lane."""
     priority = band.priority_now(now, queue.policy.queue.age_step)
     share = band.share
-    return Rank(
-        not share.is_needy, -priority, share.passed, queue.part_of_fleet(share.held.items()), lane.head
-    )
+    return Rank(not share.is_needy, -priority, share.passed, share.part_held, lane.head)
 
 
 class Turns:
@@ -93,14 +91,14 @@ class Turns:
         if len(freed) > FEW:
             self._queue.wake_all()
             freed = []
-        for demand in self._queue.demands if freed else ():
-            for node_id in freed:
-                if self._index.fits(demand, node_id) is not None:
-                    self.hot.setdefault(demand, {})[node_id] = None
+        for node_id in freed:
+            for demand in self._index.takers(self._queue.demands, node_id):
+                self.hot.setdefault(demand, {})[node_id] = None
         self._heap.clear()
         self._positions.clear()
-        for band in list(self._queue.bands()) if self.hot else list(self._queue.restless):
-            self._positions[band] = 0 if self.hot else band.first_untried()
+        bands = self._queue.bands_of(self.hot) if self.hot else {}
+        for band in bands | self._queue.restless:
+            self._positions[band] = 0 if band in bands else band.first_untried()
             self._enter_again(band)
 
     def _first_open(self, band: Band) -> Lane | None:
