@@ -62,7 +62,7 @@ def leave() -> None:
 def leave_a_thread() -> None:
     def late():
         time.sleep(0.3)
-        print("the thread was waited for")
+        open(os.environ["FLAG"], "w").close()
     threading.Thread(target=late).start()
 
 @dg.op
@@ -110,6 +110,8 @@ class History:
     status: str
     events: tuple[str, ...]
     output: str
+    is_flag_up: bool
+    """The case's code came to the place where it raises the flag."""
 
 
 @dataclass(frozen=True)
@@ -226,6 +228,7 @@ class Project:
             now.status.value,
             tuple(blurred(event) for event in events),
             blurred("".join(log.read_text() for log in logs)),
+            self.flag.exists(),
         )
 
 

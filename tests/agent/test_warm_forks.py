@@ -202,7 +202,8 @@ async def test_forks_leave_no_zombies_no_descriptors_and_no_growth(bench: WarmBe
 
     await await_until(as_before, "processes are left")
     assert _possessions(server)[0] == before[0]
-    assert _possessions(server)[1] <= before[1] + 256 * 1024
+    # /proc/pid/stat counts memory per processor, and is off by up to 64 pages for each (mm_counter).
+    assert _possessions(server)[1] <= before[1] + (1 << 20)
     assert _possessions(bench.link.pid)[0] == parent_before[0]
 
 
