@@ -322,6 +322,18 @@ class FakeCoordinator(launch_pb2_grpc.LaunchServiceServicer, fleet_pb2_grpc.Flee
         node.allocated.clear()
         return fleet_pb2.FenceNodeResponse(node=node, runs_ended=ended)
 
+    def RefreshWarmServers(
+        self, request: fleet_pb2.RefreshWarmServersRequest, context: grpc.ServicerContext
+    ) -> fleet_pb2.RefreshWarmServersResponse:
+        self._enter("RefreshWarmServers", request, context)
+        node = self._node(request.node_id, context)
+        if node.state != fleet_pb2.NODE_STATE_READY:
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"node {node.node_id} is not in session")
+        meant = [server for server in node.warm_servers if request.name in ("", server.name)]
+        if request.name and not meant:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"node {node.node_id} has no warm server {request.name}")
+        return fleet_pb2.RefreshWarmServersResponse(servers=len(meant))
+
     def _serve(
         self, node_id: str, context: grpc.ServicerContext, *, cordoned: bool, draining: bool
     ) -> fleet_pb2.Node:

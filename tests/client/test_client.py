@@ -24,6 +24,7 @@ from runyard.client import (
     LaunchConflict,
     LaunchRefused,
     NodeNotFound,
+    NotFound,
     NotSupported,
     Refused,
     ResourceExhausted,
@@ -161,10 +162,11 @@ def test_a_refusal_is_not_repeated(coordinator: FakeCoordinator, client: Client)
         lambda client: client.drain_node("n1", timeout=0.3),
         lambda client: client.fence_node("n1", reason="test", timeout=0.3),
         lambda client: client.list_clusters(timeout=0.3),
+        lambda client: client.refresh_warm_servers("n1", timeout=0.3),
     ],
     ids=[
         *("launch", "terminate", "get", "list", "watch", "logs", "nodes", "node"),
-        *("cordon", "uncordon", "drain", "fence", "clusters"),
+        *("cordon", "uncordon", "drain", "fence", "clusters", "refresh"),
     ],
 )
 def test_a_coordinator_that_does_not_answer_ends_every_call_at_its_deadline(
@@ -355,3 +357,19 @@ def test_only_a_node_that_is_silent_can_be_fenced(coordinator: FakeCoordinator, 
         client.fence_node("n1", reason="it looked dead")
     node.state = fleet_pb2.NODE_STATE_UNREACHABLE
     assert client.fence_node("n1", reason="its plug is out").runs_ended == 2
+
+
+def test_warm_servers_are_made_anew_by_name_or_all(coordinator: FakeCoordinator, client: Client) -> None:
+    servers = [fleet_pb2.WarmServer(name=name) for name in ("one", "two")]
+    coordinator.nodes = [make_node("n1", warm_servers=servers)]
+    assert list(client.get_node("n1").warm_servers) == servers
+    assert (client.refresh_warm_servers("n1"), client.refresh_warm_servers("n1", "two")) == (2, 1)
+    assert coordinator.requests("RefreshWarmServers") == [
+        fleet_pb2.RefreshWarmServersRequest(node_id="n1"),
+        fleet_pb2.RefreshWarmServersRequest(node_id="n1", name="two"),
+    ]
+    with pytest.raises(NotFound, match="no warm server three"):
+        client.refresh_warm_servers("n1", "three")
+    coordinator.nodes[0].state = fleet_pb2.NODE_STATE_SUSPECT
+    with pytest.raises(Refused, match="not in session"):
+        client.refresh_warm_servers("n1")

@@ -207,6 +207,12 @@ class AsyncClient:
         request = fleet_pb2.FenceNodeRequest(node_id=node_id, reason=reason)
         return await self._call("FenceNode", self._connection().fleet.FenceNode, request, timeout)
 
+    async def refresh_warm_servers(self, node_id: str, name: str = "", timeout: float | None = None) -> int:
+        """See `Client.refresh_warm_servers`."""
+        request = fleet_pb2.RefreshWarmServersRequest(node_id=node_id, name=name)
+        stub = self._connection().fleet.RefreshWarmServers
+        return (await self._call("RefreshWarmServers", stub, request, timeout)).servers
+
     async def list_clusters(self, timeout: float | None = None) -> list[fleet_pb2.Cluster]:
         """See `Client.list_clusters`."""
         request = fleet_pb2.ListClustersRequest()

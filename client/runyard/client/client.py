@@ -319,6 +319,25 @@ class Client:
         request = fleet_pb2.FenceNodeRequest(node_id=node_id, reason=reason)
         return self._call("FenceNode", self._connection().fleet.FenceNode, request, timeout)
 
+    def refresh_warm_servers(self, node_id: str, name: str = "", timeout: float | None = None) -> int:
+        """Has warm servers of a node made anew; returns when the node was asked. Runs that they forked go on.
+
+        Args:
+            node_id: The node.
+            name: Of one server. Empty: all that are not resting.
+            timeout: Seconds for the call. None: the client's.
+
+        Returns:
+            How many servers the node was asked for.
+
+        Raises:
+            NotFound: The node never joined, or has no server of that name.
+            Refused: It is not in session.
+        """
+        request = fleet_pb2.RefreshWarmServersRequest(node_id=node_id, name=name)
+        stub = self._connection().fleet.RefreshWarmServers
+        return self._call("RefreshWarmServers", stub, request, timeout).servers
+
     def list_clusters(self, timeout: float | None = None) -> list[fleet_pb2.Cluster]:
         """Gives the clusters, each with the sum over its nodes."""
         request = fleet_pb2.ListClustersRequest()

@@ -7,8 +7,16 @@ import typer
 
 from runyard.client.cli.exit_codes import CommandFailed, UsageError
 from runyard.client.cli.json_output import to_json
-from runyard.client.cli.options import AddressOption, InsecureOption, Output, OutputOption, Settings
+from runyard.client.cli.options import (
+    AddressOption,
+    InsecureOption,
+    NodeArgument,
+    Output,
+    OutputOption,
+    Settings,
+)
 from runyard.client.cli.tables import print_node, print_nodes
+from runyard.client.cli.warm_commands import app as warm_app
 from runyard.client.cli.words import age
 from runyard.client.client import Client
 from runyard.client.durations import parse_duration
@@ -16,8 +24,7 @@ from runyard.client.errors import CoordinatorUnreachable
 from runyard.v1 import fleet_pb2, run_pb2
 
 app = typer.Typer(help="List, show, drain and fence nodes.", no_args_is_help=True, rich_markup_mode=None)
-
-NodeArgument = Annotated[str, typer.Argument(metavar="NODE", help="Node ID.")]
+app.add_typer(warm_app, name="warm")
 
 LIVE_PHASES = [
     run_pb2.PHASE_ASSIGNED,

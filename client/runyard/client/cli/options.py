@@ -27,6 +27,7 @@ AddressOption = Annotated[
         help=f"The coordinator: host:port, [ipv6]:port or unix:/path. Default: {DEFAULT_ADDRESS}.",
     ),
 ]
+NodeArgument = Annotated[str, typer.Argument(metavar="NODE", help="Node ID.")]
 InsecureOption = Annotated[
     bool, typer.Option("--insecure", help="Allow a plain-text connection to another machine.")
 ]

@@ -125,7 +125,32 @@ def print_node(node: fleet_pb2.Node, runs: Iterable[run_pb2.Run]) -> None:
     out.print()
     out.print(_resources(node))
     out.print()
+    if node.warm_servers:
+        print_warm_servers([node])
+        out.print()
     print_runs(runs, "no live runs")
+
+
+def print_warm_servers(nodes: Iterable[fleet_pb2.Node], when_none: str = "no warm servers") -> None:
+    """One line a server; why its runs start cold, or did last, comes at the end, since it may be long."""
+    columns = ("node", "server", "state", "for", "mode", "locations", "pid", "memory", "forks", "cold")
+    table = _table(*columns, "why cold")
+    for node in nodes:
+        for server in node.warm_servers:
+            table.add_row(
+                escape(node.node_id),
+                escape(server.name),
+                words.warm_server_state(server),
+                words.duration(server.state_for.ToNanoseconds() / 1e9),
+                enum_word(fleet_pb2.WarmMode.DESCRIPTOR, server.mode),
+                escape(", ".join(server.code_locations)),
+                str(server.pid or ""),
+                words.byte_size(server.rss_bytes) if server.rss_bytes else "",
+                str(server.all_forks),
+                str(server.cold_starts),
+                escape(" ".join((server.reason or server.last_cold_reason).split())),
+            )
+    _print(table, when_none)
 
 
 def print_clusters(clusters: Iterable[fleet_pb2.Cluster]) -> None:

@@ -22,6 +22,12 @@ _NODE_COLORS = {
     fleet_pb2.NODE_STATE_UNREACHABLE: "red",
     fleet_pb2.NODE_STATE_LOST: "bold red",
 }
+_WARM_COLORS = {
+    fleet_pb2.WARM_SERVER_STATE_READY: "green",
+    fleet_pb2.WARM_SERVER_STATE_PRELOADING: "cyan",
+    fleet_pb2.WARM_SERVER_STATE_UNUSABLE: "red",
+    fleet_pb2.WARM_SERVER_STATE_RESTING: "yellow",
+}
 
 
 def duration(seconds: float) -> str:
@@ -90,6 +96,12 @@ def node_state(node: fleet_pb2.Node) -> str:
     word = enum_word(fleet_pb2.NodeState.DESCRIPTOR, node.state)
     asked = " (draining)" if node.draining else " (cordoned)" if node.cordoned else ""
     return f"[{_NODE_COLORS.get(node.state, 'white')}]{word}[/]{asked}"
+
+
+def warm_server_state(server: fleet_pb2.WarmServer) -> str:
+    """A warm server's state with its colour."""
+    word = enum_word(fleet_pb2.WarmServerState.DESCRIPTOR, server.state)
+    return f"[{_WARM_COLORS.get(server.state, 'white')}]{word}[/]"
 
 
 def labels(pairs: dict[str, str]) -> str:
