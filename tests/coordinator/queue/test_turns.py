@@ -1,4 +1,4 @@
-"""Whose turn it is: priority, fair shares, age, quotas, reservations, and what wakes the queue."""
+"""Whose turn it is: priority, fair shares, age, quotas, and what wakes the queue."""
 
 from collections import Counter
 
@@ -254,74 +254,6 @@ def test_a_full_queue_refuses_with_the_limit_and_forgets_nothing(queue: dict[str
     line.end_oldest()
     line.wants("one that fits again")
     assert len(line.fleet.queue) == 2
-
-
-# Large runs
-
-
-def stream_of_small(line: Line, until: str, seconds: float) -> float:
-    """Small runs come and go, one every other second, until the named run has a node; seconds it took."""
-    begun = line.clock
-    number = 0
-    while until not in line.names():
-        assert line.clock - begun < seconds, f"{until} still waits: {line.why(until)}"
-        for _ in range(2):
-            number += 1
-            line.wants(f"small-{number}", cpu=1)
-        line.later(1.0)
-        small = [run.run_id for run in line.live() if run.run_id.startswith("small")]
-        if small:
-            line.end(small[0])
-    return line.clock - begun
-
-
-def test_a_large_run_gets_a_node_though_small_ones_keep_coming() -> None:
-    line = Line(slots=8, policy=with_queue(reserve_after=30.0), cpu=8)
-    for number in range(8):
-        line.wants(f"small-first-{number}", cpu=1)
-    line.wants("large", cpu=8)
-    assert stream_of_small(line, "large", seconds=120.0) > 30.0
-
-
-def test_smaller_runs_say_that_the_node_is_held_for_a_larger_one() -> None:
-    line = Line(slots=4, policy=with_queue(reserve_after=10.0), cpu=4)
-    line.wants("busy", cpu=1)
-    line.wants("large", cpu=4)
-    line.later(12.0)
-    line.wants("small", cpu=1)
-    assert line.why("small") == "waiting: 1 node: 1 held for a larger run"
-
-
-def test_a_more_urgent_run_takes_the_reserved_node_all_the_same() -> None:
-    line = Line(slots=4, policy=with_queue(reserve_after=10.0, age_step=None), cpu=4)
-    line.wants("busy", cpu=1)
-    line.wants("large", cpu=4)
-    line.later(12.0)
-    line.wants("urgent", priority=1, cpu=1)
-    assert line.names() == ["busy", "urgent"]
-
-
-def test_a_reservation_that_was_in_vain_goes_to_another_node() -> None:
-    line = Line(slots=4, policy=with_queue(reserve_after=10.0, reservation=20.0), cpu=4)
-    line.node("node-b", slots=4, cpu=4)
-    line.wants("busy-1", cpu=2)
-    line.wants("busy-2", cpu=3)
-    line.wants("large", cpu=4)
-    line.later(12.0)
-    (first,) = line.fleet.queue.reservations
-    line.later(24.0)
-    (second,) = line.fleet.queue.reservations
-    assert {first.node_id, second.node_id} == {"node-a", "node-b"}
-
-
-def test_a_reservation_ends_with_the_run_it_was_for() -> None:
-    line = Line(slots=4, policy=with_queue(reserve_after=10.0), cpu=4)
-    line.wants("busy", cpu=1)
-    line.wants("large", cpu=4)
-    line.later(12.0)
-    line.wants("small", cpu=1)
-    line.terminate("large")
-    assert line.names() == ["busy", "small"]
 
 
 # What wakes the queue

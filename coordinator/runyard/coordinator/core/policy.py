@@ -42,7 +42,8 @@ class QueuePolicy:
         age_step: Seconds of waiting that raise a run's priority by one; None: waiting does not.
         limit: How many runs may wait; a further launch is refused.
         limit_per_share: As `limit`, for each share.
-        reserve_after: Seconds of waiting after which the first run in the queue gets a node reserved.
+        reserve_after: Seconds of waiting after which the first of those runs that younger ones have overtaken
+            gets a node reserved.
         reservation: Seconds for which a node is reserved before another is tried.
     """
 

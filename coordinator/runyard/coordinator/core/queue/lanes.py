@@ -3,7 +3,7 @@
 import enum
 import heapq
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import Final, NamedTuple, Self
 
 from runyard.coordinator.core.model import Queued, Run
 from runyard.coordinator.core.placement.filters import Ask
@@ -25,6 +25,9 @@ class Ticket(NamedTuple):
     launched: float
     number: int
     run_id: str
+
+
+OLDER_THAN_ALL: Final = Ticket(float("-inf"), 0.0, 0, "")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from runyard.coordinator.core.model import Run
 from runyard.coordinator.core.placement.index import NodeIndex
 from runyard.coordinator.core.placement.kinds import Demand
 from runyard.coordinator.core.policy import PlacementPolicy
-from runyard.coordinator.core.queue.lanes import Lane, Shape, State, Ticket
+from runyard.coordinator.core.queue.lanes import OLDER_THAN_ALL, Lane, Shape, State, Ticket
 from runyard.coordinator.core.queue.reservations import Reservation, Reservations
 from runyard.coordinator.core.queue.shares import UNBOUNDED, Band, Share
 from runyard.coordinator.core.routing.order import next_opening
@@ -38,6 +38,7 @@ class RunQueue:
         self._lanes: dict[Shape, Lane] = {}
         self._lane_of: dict[str, Lane] = {}
         self._eased: dict[Share, None] = {}
+        self._youngest_placed = OLDER_THAN_ALL  # the youngest of the runs that got a node
         self._passed = 0.0  # how much the share that was served last had been given before
         self._openings: Timers[Lane] = Timers()
         self._patience: Timers[Lane] = Timers()
@@ -186,6 +187,7 @@ class RunQueue:
     def note_placed(self, lane: Lane, taken: Resources, now: float) -> None:
         """Counts a placement against the lane's share."""
         share = self.shares[lane.shape.share]
+        self._youngest_placed = max(self._youngest_placed, lane.head)
         self._passed = share.passed
         share.last_cost = self.part_of_fleet(taken)
         share.passed += share.last_cost
@@ -199,12 +201,15 @@ class RunQueue:
     # Reservations
 
     def grow_hungry(self, now: float) -> None:
-        """Notes which lanes have been without a node for too long."""
+        """Notes which lanes have been without a node for too long, while younger runs got theirs."""
+        patience = self.policy.queue.reserve_after
         for lane in self._patience.take_due(now):
             if lane.state is not State.BLOCKED or self.reservations.of(lane):
                 continue
             if (until := self._patient_until(lane)) > now:
                 self._patience.set(lane, until)
+            elif self._youngest_placed < lane.head:
+                self._patience.set(lane, now + patience / 4)
             else:
                 self.hungry[lane] = None
 
