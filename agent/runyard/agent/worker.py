@@ -9,11 +9,12 @@ A warm server has imported Dagster when its fork comes here; nothing else differ
 """
 
 import atexit
+import gc
 import os
 import sys
 import threading
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 _ARGS_FD_NAME = "RUNYARD_ARGS_FD"
 _DIRECTORY_NAME = "RUNYARD_RUN_DIRECTORY"
@@ -33,7 +34,37 @@ def _say_ready() -> None:
         return
 
 
+def read_migrations_once() -> None:
+    """Has Alembic remember the migrations of Dagster's own that it has read, for this process and its forks.
+
+    Dagster asks for the newest one for each SQLite database that a run opens, and Alembic executes all of its
+    90 files every time, which leaves nothing behind. A repeat changes nothing.
+    """
+    try:
+        from alembic.script import ScriptDirectory
+    except ImportError:
+        return
+    read: Any = ScriptDirectory.from_config.__func__  # type: ignore[attr-defined]
+    if hasattr(read, "known"):
+        return
+    known: dict[tuple[Any, ...], Any] = {}
+
+    def from_config(cls: Any, config: Any) -> Any:
+        location = config.get_main_option("script_location") or ""
+        if not location.startswith("dagster"):
+            return read(cls, config)
+        key = (cls, config.config_file_name, location)
+        if key not in known:
+            known[key] = read(cls, config)
+        return known[key]
+
+    from_config.known = known  # type: ignore[attr-defined]
+    setattr(ScriptDirectory, "from_config", classmethod(from_config))  # noqa: B010
+
+
 def _run_dagster(verb: str) -> None:
+    # Almost nothing that an import makes is ever garbage, and looking for it takes a good part of the time.
+    gc.disable()
     try:
         from dagster._cli import ENV_PREFIX, cli
     except ModuleNotFoundError as error:
@@ -41,6 +72,9 @@ def _run_dagster(verb: str) -> None:
             raise
         print(f"runyard: {sys.executable} has no dagster; install it there", file=sys.stderr)
         sys.exit(os.EX_CONFIG)
+    read_migrations_once()
+    gc.freeze()
+    gc.enable()
     args = _read_args()
     _say_ready()
     # Error trackers send sys.argv home, so the arguments do not go there.

@@ -9,7 +9,8 @@ import traceback
 from typing import Any
 
 from runyard.agent.warm.plan import PER_RUN, WarmPlan
-from runyard.agent.warm.rehearsal import read_migrations_once, rehearse
+from runyard.agent.warm.rehearsal import rehearse
+from runyard.agent.worker import read_migrations_once
 
 
 class NotPreloaded(Exception):

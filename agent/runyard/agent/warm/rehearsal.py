@@ -14,7 +14,6 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator
-from typing import Any
 
 _SETTINGS = """
 telemetry: {enabled: false}
@@ -39,29 +38,6 @@ def rehearse() -> None:
         arguments = _arguments(folder)
         with contextlib.suppress(SystemExit):
             _execute(arguments)
-
-
-def read_migrations_once() -> None:
-    """Has Alembic remember the migrations of Dagster's own that it has read, for this process and its forks.
-
-    Dagster asks for the newest one for each SQLite database that a run opens, and Alembic executes all of its
-    90 files every time, which takes most of the time from a fork to the start of its run.
-    """
-    from alembic.script import ScriptDirectory
-
-    read: Any = ScriptDirectory.from_config.__func__  # type: ignore[attr-defined]
-    known: dict[tuple[Any, ...], Any] = {}
-
-    def from_config(cls: Any, config: Any) -> Any:
-        location = config.get_main_option("script_location") or ""
-        if not location.startswith("dagster"):
-            return read(cls, config)
-        key = (cls, config.config_file_name, location)
-        if key not in known:
-            known[key] = read(cls, config)
-        return known[key]
-
-    setattr(ScriptDirectory, "from_config", classmethod(from_config))  # noqa: B010
 
 
 def _arguments(home: str) -> str:
