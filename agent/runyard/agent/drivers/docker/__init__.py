@@ -1,0 +1,11 @@
+"""The driver for containers of a Docker engine, or of Podman behind its Docker-compatible socket.
+
+    settings, context, allow, plan    from the agent's settings and a launch to what the container is to be
+    engine, images, delivery          the engine's API; getting the image; handing over the worker's arguments
+    enter                             the first program in the container
+    driver, follower, verdicts        seeing every attempt through to its outcome
+    output, events, usage, cleaning   beside that: logs, news, measurements, and removal
+
+Only `engine` and what stands on it need the `docker` package; the agent loads them if its settings have a
+`docker` section.
+"""
