@@ -14,6 +14,7 @@ from runyard.agent.core.model import AttemptKey, Finished, OutcomeKind, Running,
 from runyard.agent.drivers.docker.enter import NOT_MINE
 from runyard.agent.drivers.docker.labels import container_name
 from runyard.agent.drivers.docker.plan import ENTER, ContainerPlan
+from runyard.agent.facts import WorkerUsage
 from runyard.agent.records import SpecRecord
 
 KEY = AttemptKey("run-a", 1)
@@ -248,11 +249,12 @@ async def test_the_use_of_a_live_container_is_measured(docker_node: DockerNode) 
     directory = await docker_node.start(python(script), KEY)
     await text_in(directory.stdout)
 
-    async def measured() -> bool | None:
+    async def measured() -> WorkerUsage | None:
         usage = (await docker_node.driver.usage()).get(KEY)
-        return usage is not None and usage.rss_bytes > 50 << 20 and usage.last_output_at is not None
+        return usage if usage and usage.rss_bytes > 50 << 20 else None
 
-    await await_until(measured, "no usage")
+    usage = await await_until(measured, "no usage")
+    assert usage.last_output_at is not None
     await docker_node.driver.stop(KEY, 0.0, "enough")
     assert (await docker_node.outcome(KEY)).peak_rss_bytes > 50 << 20
     assert await docker_node.driver.usage() == {}
