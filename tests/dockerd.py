@@ -97,6 +97,17 @@ class Dockerd:
         with contextlib.closing(docker.DockerClient(self.address, version="auto", timeout=20)) as client:
             yield client
 
+    @contextlib.contextmanager
+    def neighbour(self, script: str, *arguments: str) -> Iterator[None]:
+        """Runs a script of this folder in the engine's network, until the end of the block."""
+        path = str(Path(__file__).parent / script)
+        process = self._run("nsenter", f"--net=/run/netns/{self._network}", sys.executable, path, *arguments)
+        try:
+            yield
+        finally:
+            process.kill()
+            process.wait()
+
     def remove_containers(self) -> None:
         """Ends and removes every container."""
         with self.client() as client:
