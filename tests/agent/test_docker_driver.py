@@ -1,5 +1,6 @@
 """Containers are started once, watched and stopped, and their ends are told apart: with a real engine."""
 
+import asyncio
 import json
 import sys
 from pathlib import Path
@@ -249,12 +250,12 @@ async def test_the_use_of_a_live_container_is_measured(docker_node: DockerNode) 
     directory = await docker_node.start(python(script), KEY)
     await text_in(directory.stdout)
 
-    async def measured() -> WorkerUsage | None:
-        usage = (await docker_node.driver.usage()).get(KEY)
-        return usage if usage and usage.rss_bytes > 50 << 20 else None
+    def measured(usage: WorkerUsage | None) -> bool:
+        return usage is not None and usage.rss_bytes > 50 << 20 and usage.last_output_at is not None
 
-    usage = await await_until(measured, "no usage")
-    assert usage.last_output_at is not None
+    async with asyncio.timeout(30):
+        while not measured((await docker_node.driver.usage()).get(KEY)):
+            await asyncio.sleep(0.05)
     await docker_node.driver.stop(KEY, 0.0, "enough")
     assert (await docker_node.outcome(KEY)).peak_rss_bytes > 50 << 20
     assert await docker_node.driver.usage() == {}
