@@ -262,3 +262,27 @@ async def test_stop_after_ends_a_container_that_is_out_of_touch(docker_node: Doc
     outcome = await docker_node.outcome(KEY)
     assert outcome.kind is OutcomeKind.STOPPED
     assert "no contact with the coordinator" in outcome.message
+
+
+async def test_stop_after_ends_a_container_also_while_the_agent_is_dead(
+    directories: RunDirectories, dockerd: Dockerd
+) -> None:
+    script = "trap '' TERM; while :; do sleep 0.05; done"
+    directory = directories.create(KEY, shell(script, stop_after=3.0, grace_seconds=1.0))
+    with hosted(directories, dockerd, KEY) as agent:
+        until_told(agent, KEY, "Running", set())
+    try:
+        with dockerd.client() as client:
+            container = client.containers.get(container_name(KEY))
+            assert container.status == "running"
+            assert container.wait(timeout=30)["StatusCode"] == 137
+        assert directory.read_exit() is None  # that is for an agent to write
+        node = DockerNode(directories, dockerd)
+        await node.driver.open()
+        await node.driver.recover()
+        outcome = await node.outcome(KEY)
+        assert outcome.kind is OutcomeKind.STOPPED
+        assert "no contact with the coordinator" in outcome.message
+        await node.driver.close()
+    finally:
+        dockerd.remove_containers()

@@ -19,6 +19,9 @@ DRIVER = os.environ.get("RUNYARD_TEST_DRIVER", "process")
 processes_only = pytest.mark.skipif(DRIVER != "process", reason="about processes only")
 """Marks what containers do not have, such as a shim."""
 
+containers_only = pytest.mark.skipif(DRIVER != "docker", reason="about containers only")
+"""Marks what processes do not have, such as a limit of their own."""
+
 
 @contextmanager
 def driver_under_test(folder: Path) -> Iterator[Path | None]:

@@ -5,6 +5,7 @@
     enter                             the first program in the container
     driver, follower, verdicts        seeing every attempt through to its outcome
     output, events, usage, cleaning   beside that: logs, news, measurements, and removal
+    warden                            a program that keeps deadlines while the agent is dead
 
 Only `engine` and what stands on it need the `docker` package; the agent loads them if its settings have a
 `docker` section.

@@ -27,6 +27,7 @@ from runyard.agent.drivers.docker.labels import container_name
 from runyard.agent.drivers.docker.plan import DRIVER_NAME
 from runyard.agent.drivers.docker.settings import DockerSettings
 from runyard.agent.drivers.docker.usage import UsageWatch
+from runyard.agent.drivers.docker.warden import WardenLink
 from runyard.agent.drivers.outcomes import held_attempt, key_of
 from runyard.agent.facts import WorkerUsage
 from runyard.agent.records import Cause, StopRequest, UnreadableRecord
@@ -69,7 +70,8 @@ class DockerDriver:
         self._engine = Engine(settings)
         self._followed: dict[AttemptKey, _Followed] = {}
         self._usage = UsageWatch(self._engine, self._live, self._last_output)
-        self._around = Surroundings(self._engine, settings, self._usage.peak_of)
+        warden = WardenLink(directories.state, settings)
+        self._around = Surroundings(self._engine, settings, warden, self._usage.peak_of)
         self.cleaner = Cleaner(self._engine, settings, directories, agent)
         self._events: EventWatch | None = None
         self._tasks: list[asyncio.Task[None]] = []

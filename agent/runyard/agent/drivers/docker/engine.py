@@ -128,7 +128,7 @@ class Engine:
             # The client asks for the version when it is made; other errors of the package are ours to fix.
             is_contact = "version" in str(error)
             raise (Unreachable if is_contact else EngineError)(f"{self.host}: {_root(error)}") from error
-        except TypeError as error:
+        except (TypeError, ValueError) as error:  # the package itself looks at some arguments
             raise EngineError(f"container_kwargs: {error}") from error
 
     def stream(self, path: str, parameters: dict[str, Any], silence: float) -> requests.Response:

@@ -24,7 +24,7 @@ from runyard.agent import procfs
 from runyard.agent.contact import Fence
 from runyard.agent.core.model import AttemptKey, AttemptPhase, Finished, Running, Starting, Stopping
 from runyard.agent.drivers.docker.container import Container, Foreign
-from runyard.agent.drivers.docker.engine import Engine, EngineError, Unreachable
+from runyard.agent.drivers.docker.engine import Engine, EngineError, NameTaken, Unreachable
 from runyard.agent.drivers.docker.enter import NOT_MINE
 from runyard.agent.drivers.docker.images import PullFailed, PullInterrupted, ensure_image
 from runyard.agent.drivers.docker.output import SILENCE, OutputCopy, note
@@ -37,6 +37,7 @@ from runyard.agent.drivers.docker.verdicts import (
     container_ended,
     container_gone,
 )
+from runyard.agent.drivers.docker.warden import WardenLink
 from runyard.agent.drivers.outcomes import key_of, outcome_of, unreadable
 from runyard.agent.endings import never_started, stopped_before_start
 from runyard.agent.records import ContainerRecord, ExitRecord, SpecRecord, StopRequest, UnreadableRecord
@@ -63,6 +64,7 @@ class Surroundings:
 
     engine: Engine
     settings: DockerSettings
+    warden: WardenLink
     peak_of: Callable[[AttemptKey], int]
     """The most memory that an attempt was seen to use, in bytes."""
 
@@ -156,7 +158,7 @@ class ContainerFollower:
         except (PullFailed, Foreign, TypeError) as failure:
             await self._conclude(never_started("start_failed", str(failure)))
             return
-        except (Unreachable, PullInterrupted) as error:
+        except (Unreachable, NameTaken, PullInterrupted) as error:
             await self._try_again(error)
             return
         except EngineError as error:
@@ -168,7 +170,7 @@ class ContainerFollower:
             for task in (making, waiting):
                 task.cancel()
             await asyncio.gather(making, waiting, return_exceptions=True)
-        fence = await asyncio.to_thread(self._fence_of, spec)
+        fence = await asyncio.to_thread(self._guarded_fence_of, spec)
         if fence is not None and fence.seconds_left() <= 0:
             await asyncio.to_thread(self._directory.request_stop, fence.stop())
         elif not self._directory.is_starting and await asyncio.to_thread(self._directory.read_stop) is None:
@@ -255,7 +257,7 @@ class ContainerFollower:
         self._keep_copying()
         if stop is not None:
             await self._stop(state, stop)
-        elif fence := await asyncio.to_thread(self._fence_of, spec):
+        elif fence := await asyncio.to_thread(self._guarded_fence_of, spec):
             if fence.seconds_left() > 0:
                 await self._wait(min(fence.look_in(), _relist()))
             else:
@@ -355,7 +357,10 @@ class ContainerFollower:
             record = ContainerRecord(id=state.id, pid=state.pid, boot_id=procfs.boot_id())
             self._directory.write_container(record)
 
-    def _fence_of(self, spec: SpecRecord) -> Fence | None:
+    def _guarded_fence_of(self, spec: SpecRecord) -> Fence | None:
+        """The fence, which the warden watches too, in case that this agent dies."""
+        if spec.stop_after is not None:
+            self._around.warden.ensure()
         if self._fence is None:
             self._fence = Fence.of(self._directory, spec)
         return self._fence
