@@ -16,6 +16,8 @@ from runyard.agent.rundir import RunDirectories
 CLEAN_EVERY = 60.0
 """Seconds between two rounds; jittered."""
 
+_OVER = ("created", "exited", "dead")
+
 log = structlog.get_logger("runyard.agent.docker")
 
 
@@ -55,7 +57,7 @@ class Cleaner:
         Raises:
             EngineError: The engine does not answer.
         """
-        filters = {"label": f"{AGENT}={self._agent}", "status": ["created", "exited", "dead"]}
+        filters = {"label": f"{AGENT}={self._agent}"}
         found = await self._engine.call(lambda client: client.api.containers(all=True, filters=filters))
         doomed = await asyncio.to_thread(self._doomed, found)
         for container in doomed:
@@ -82,9 +84,9 @@ class Cleaner:
         ]
 
     def _settled_at(self, container: Mapping[str, Any]) -> float | None:
-        """When the coordinator had the outcome, in Unix time; None if it has not."""
+        """When the coordinator had the outcome, in Unix time; None if it has not, or the container lives."""
         key = key_of_labels(container["Labels"])
-        if key is None:
+        if key is None or container["State"] not in _OVER:
             return None
         directory = self._directories.open(key)
         # Run directories are deleted only after the coordinator had the outcome.
