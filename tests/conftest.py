@@ -16,6 +16,12 @@ from dockerd import Dockerd, missing, open_dockerd
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_report_header() -> str | None:
+    """Says once what all tests of containers would say one by one."""
+    why = missing()
+    return f"tests of containers are left out: {why}" if why else None
+
+
 @pytest.fixture(scope="session")
 def dockerd() -> Iterator[Dockerd]:
     """A Docker engine of this session's own."""

@@ -125,6 +125,17 @@ async def test_a_stop_that_comes_before_the_start_wins(docker_node: DockerNode) 
         assert client.containers.list(all=True) == []
 
 
+async def test_a_stop_that_comes_after_the_end_does_not_colour_it(docker_node: DockerNode) -> None:
+    await docker_node.start(shell("sleep 0.5; exit 7"), KEY)
+    await docker_node.running(KEY)
+    with docker_node.engine.client() as client:
+        # Nothing else happens meanwhile: this call holds up the whole node.
+        assert client.containers.get(container_name(KEY)).wait()["StatusCode"] == 7
+    await docker_node.driver.stop(KEY, 1.0, "by alice")
+    outcome = await docker_node.outcome(KEY)
+    assert (outcome.kind, outcome.exit_code) == (OutcomeKind.FAILED, 7)
+
+
 async def test_starting_again_changes_nothing(docker_node: DockerNode, tmp_path: Path) -> None:
     ledger = tmp_path / "ledger"
     ledger.touch()

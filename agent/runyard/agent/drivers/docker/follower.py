@@ -283,8 +283,10 @@ class ContainerFollower:
 
     async def _judge(self, state: ContainerState, spec: SpecRecord, stop: StopRequest | None) -> None:
         self.is_running = False
-        recorded = await asyncio.to_thread(self._directory.read_container)
+        recorded = await asyncio.to_thread(self._recorded)
         await self._copy_the_rest()
+        if stop is not None and 0 < state.finished_at <= stop.requested_at:
+            stop = None  # it was over when somebody asked for its end
         if isinstance(self._phase, Starting):
             self._enter(Running(recorded.pid if recorded else 0))  # it was over before anybody looked
         verdict = container_ended(state, stop, recorded, self._around.peak_of(key_of(self._directory)))
@@ -352,8 +354,14 @@ class ContainerFollower:
 
     # Small steps
 
+    def _recorded(self) -> ContainerRecord | None:
+        try:
+            return self._directory.read_container()
+        except UnreadableRecord:
+            return None
+
     def _record(self, state: ContainerState) -> None:
-        if self._directory.read_container() is None:
+        if self._recorded() is None:
             record = ContainerRecord(id=state.id, pid=state.pid, boot_id=procfs.boot_id())
             self._directory.write_container(record)
 
