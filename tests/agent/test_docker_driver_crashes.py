@@ -44,12 +44,12 @@ def waiting(gate: Gate, end: str) -> SpecRecord:
 
 @contextmanager
 def hosted(
-    directories: RunDirectories, dockerd: Dockerd, *keys: AttemptKey
+    directories: RunDirectories, dockerd: Dockerd, *keys: AttemptKey, failpoint: str = ""
 ) -> Iterator[subprocess.Popen[str]]:
-    """Another process that started attempts, and is killed at the end of the block."""
+    """Another process that started attempts; killed at the failpoint, or at the end of the block."""
     names = [key.run_id for key in keys]
     command = [sys.executable, hosted_docker_driver.__file__, str(directories.state), dockerd.address, *names]
-    environment = {"PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = {"PYTHONPATH": str(Path(__file__).parents[1]), "RUNYARD_FAILPOINT": failpoint}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as agent:
         try:
             yield agent
@@ -174,25 +174,28 @@ async def test_output_is_copied_once_and_whole_through_many_restarts_of_the_agen
         dockerd.remove_containers()
 
 
-@pytest.mark.parametrize("phase", ["Starting", "Running"])
-async def test_an_agent_killed_while_it_starts_a_container_starts_it_once(
-    directories: RunDirectories, dockerd: Dockerd, tmp_path: Path, phase: str
+@pytest.mark.parametrize(
+    "point", ["before_make", "after_make", "after_starting", "after_start", "before_verdict", "after_verdict"]
+)
+async def test_an_agent_killed_at_any_step_takes_the_attempt_up_and_starts_it_once(
+    directories: RunDirectories, dockerd: Dockerd, tmp_path: Path, point: str
 ) -> None:
     ledger = tmp_path / "ledger"
     ledger.touch()
-    spec = shell("echo x >> /ledger; sleep 1", volumes=[*HOST, f"{ledger}:/ledger"])
-    directory = directories.create(KEY, spec)
-    with hosted(directories, dockerd, KEY) as agent:
-        until_told(agent, KEY, phase, set())
+    spec = shell("echo x >> /ledger; echo done; exit 3", volumes=[*HOST, f"{ledger}:/ledger"])
+    directories.create(KEY, spec)
+    with hosted(directories, dockerd, KEY, failpoint=f"docker.{point}") as agent:
+        assert agent.wait(30) == -signal.SIGKILL
     node = DockerNode(directories, dockerd)
     await node.driver.open()
     try:
         (held,) = await node.driver.recover()
         if isinstance(held.phase, Accepted):
             await node.driver.start(KEY)
-        assert (await node.outcome(KEY)).exit_code == 0
+        end = held.phase.outcome if isinstance(held.phase, Finished) else await node.outcome(KEY)
+        assert end.exit_code == 3
         assert ledger.read_text() == "x\n"
-        assert directory.is_starting
+        assert_copied(node, KEY)
     finally:
         await node.driver.close()
         dockerd.remove_containers()

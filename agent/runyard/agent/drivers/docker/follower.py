@@ -42,6 +42,7 @@ from runyard.agent.drivers.outcomes import key_of, outcome_of, unreadable
 from runyard.agent.endings import never_started, stopped_before_start
 from runyard.agent.records import ContainerRecord, ExitRecord, SpecRecord, StopRequest, UnreadableRecord
 from runyard.agent.rundir import RunDirectory, RunDirectoryError
+from runyard.client.service.failpoints import failpoint
 
 START_PATIENCE = 120.0
 """Seconds for which a start is tried while the engine or a registry gives no answer."""
@@ -175,6 +176,7 @@ class ContainerFollower:
             await asyncio.to_thread(self._directory.request_stop, fence.stop())
         elif not self._directory.is_starting and await asyncio.to_thread(self._directory.read_stop) is None:
             await asyncio.to_thread(self._directory.mark_starting)
+            failpoint("docker.after_starting")
             await self._start()
 
     async def _make(self, spec: SpecRecord) -> None:
@@ -190,7 +192,9 @@ class ContainerFollower:
             self._log.info("image", news=line)
 
         await ensure_image(self._around.engine, self._around.settings, plan, tell)
+        failpoint("docker.before_make")
         await self.container.make(plan, spec)
+        failpoint("docker.after_make")
         output = OutputCopy(self._around.engine, self.container.name, self._directory)
         await asyncio.to_thread(output.begin)
 
@@ -210,6 +214,7 @@ class ContainerFollower:
     async def _start(self) -> None:
         try:
             await self.container.start()
+            failpoint("docker.after_start")
         except Unreachable:
             raise
         except EngineError as error:
@@ -375,7 +380,9 @@ class ContainerFollower:
 
     async def _conclude(self, verdict: ExitRecord) -> None:
         """Writes the verdict; the next look reads it."""
+        failpoint("docker.before_verdict")
         await asyncio.to_thread(self._directory.write_exit, verdict)
+        failpoint("docker.after_verdict")
 
     def _enter(self, phase: AttemptPhase) -> None:
         if phase != self._phase:
