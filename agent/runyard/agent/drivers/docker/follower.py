@@ -24,13 +24,13 @@ from runyard.agent import procfs
 from runyard.agent.contact import Fence
 from runyard.agent.core.model import AttemptKey, AttemptPhase, Finished, Running, Starting, Stopping
 from runyard.agent.drivers.docker.container import Container, Foreign
+from runyard.agent.drivers.docker.copying import Copying
 from runyard.agent.drivers.docker.engine import Engine, EngineError, NameTaken, Unreachable
 from runyard.agent.drivers.docker.enter import NOT_MINE
 from runyard.agent.drivers.docker.images import PullFailed, PullInterrupted, ensure_image
-from runyard.agent.drivers.docker.output import SILENCE, OutputCopy, note
+from runyard.agent.drivers.docker.output import note
 from runyard.agent.drivers.docker.plan import ENTER, TOOLS, ContainerPlan
 from runyard.agent.drivers.docker.settings import DockerSettings
-from runyard.agent.drivers.docker.threads import DaemonThreads
 from runyard.agent.drivers.docker.verdicts import (
     NOT_EXECUTABLE,
     ContainerState,
@@ -49,9 +49,6 @@ START_PATIENCE = 120.0
 
 RELIST = 20.0
 """Seconds between two looks at a container that nothing was heard of; jittered."""
-
-OUTPUT_WITHIN = 120.0
-"""Seconds for the rest of the output of a container that is over; after an absence it may be much."""
 
 _RETRY_SECONDS = (0.2, 5.0)
 """First and longest pause after something failed; doubled each time, jittered."""
@@ -94,7 +91,7 @@ class ContainerFollower:
         self._on_phase = on_phase
         self._phase: AttemptPhase | None = None
         self._news = asyncio.Event()
-        self._copying: asyncio.Task[None] | None = None
+        self._copying = Copying(around.engine, container.name, directory, self.wake)
         self._delivered: StopRequest | None = None
         self._kill_at = 0.0
         self._fence: Fence | None = None
@@ -119,7 +116,7 @@ class ContainerFollower:
                     await self._wait(pause * random.uniform(0.5, 1.0))
                     pause = min(pause * 2, longest)
         finally:
-            await self._end_copying()
+            await self._copying.end()
 
     async def _look(self) -> bool:
         """One round; true when the attempt is over."""
@@ -195,8 +192,7 @@ class ContainerFollower:
         failpoint("docker.before_make")
         await self.container.make(plan, spec)
         failpoint("docker.after_make")
-        output = OutputCopy(self._around.engine, self.container.name, self._directory)
-        await asyncio.to_thread(output.begin)
+        await asyncio.to_thread(self._copying.prepare)
 
     async def _stop_requested(self) -> None:
         while await asyncio.to_thread(self._directory.read_stop) is None:
@@ -259,7 +255,7 @@ class ContainerFollower:
         await asyncio.to_thread(self._record, state)
         self.is_running = True
         self._enter(Running(state.pid) if stop is None else Stopping(state.pid))
-        self._keep_copying()
+        self._copying.keep()
         if stop is not None:
             await self._stop(state, stop)
         elif fence := await asyncio.to_thread(self._guarded_fence_of, spec):
@@ -289,7 +285,7 @@ class ContainerFollower:
     async def _judge(self, state: ContainerState, spec: SpecRecord, stop: StopRequest | None) -> None:
         self.is_running = False
         recorded = await asyncio.to_thread(self._recorded)
-        await self._copy_the_rest()
+        await self._copying.finish()
         if stop is not None and 0 < state.finished_at <= stop.requested_at:
             stop = None  # it was over when somebody asked for its end
         if isinstance(self._phase, Starting):
@@ -315,47 +311,6 @@ class ContainerFollower:
 
     async def _was_started_twice(self) -> bool:
         return not await self.container.has(f"{TOOLS}/args")
-
-    # The output
-
-    def _keep_copying(self) -> None:
-        if self._copying is None:
-            output = OutputCopy(self._around.engine, self.container.name, self._directory)
-            self._copying = asyncio.create_task(self._copy(output), name=f"copy {self.container.name}")
-
-    async def _copy(self, output: OutputCopy) -> None:
-        """Copies until the container ends, or the engine does; the next look sees which it was."""
-        pause = _RETRY_SECONDS[0]
-        try:
-            while True:
-                began = time.monotonic()
-                try:
-                    await DaemonThreads(1).run(lambda: output.copy(follow=True))
-                    return
-                except (EngineError, OSError) as error:
-                    self._log.debug("copying_interrupted", error=str(error), pause_seconds=pause)
-                pause = _RETRY_SECONDS[0] if time.monotonic() - began > SILENCE / 2 else pause * 2
-                await asyncio.sleep(min(pause, SILENCE) * random.uniform(0.5, 1.0))
-        finally:
-            output.close()
-            self._copying = None
-            self._news.set()
-
-    async def _end_copying(self) -> None:
-        if self._copying is not None:
-            self._copying.cancel()
-            await asyncio.gather(self._copying, return_exceptions=True)
-
-    async def _copy_the_rest(self) -> None:
-        await self._end_copying()
-        rest = OutputCopy(self._around.engine, self.container.name, self._directory)
-        try:
-            async with asyncio.timeout(OUTPUT_WITHIN):
-                await DaemonThreads(1).run(lambda: rest.copy(follow=False))
-        except (EngineError, OSError, TimeoutError) as error:
-            self._log.warning("output_is_incomplete", error=str(error))
-        finally:
-            rest.close()
 
     # Small steps
 
