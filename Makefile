@@ -11,7 +11,7 @@ BUF := @bufbuild/buf@1.75.0
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check protos check-protos simulate chaos bench clean
+.PHONY: help demo test test-docker image check protos check-protos simulate chaos bench clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
@@ -22,6 +22,14 @@ demo: $(ENVIRONMENT) ## Run real Dagster jobs on two clusters of this machine, a
 
 test: check ## Run the static checks and every test
 	$(IN_VENV) pytest $(PYTEST_ARGS)
+	@$(MAKE) --no-print-directory test-docker
+
+IN_CONTAINERS := $(patsubst %,tests/end_to_end/test_%.py,launching restarts worker_ends refusals containers)
+test-docker: $(ENVIRONMENT) ## Run the end-to-end tests with workers in containers, on an engine of their own
+	RUNYARD_TEST_DRIVER=docker $(IN_VENV) pytest $(IN_CONTAINERS) $(PYTEST_ARGS)
+
+image: $(ENVIRONMENT) ## Make an image of this machine's Python and the example project, without any registry
+	@$(IN_VENV) examples.image
 
 check: $(ENVIRONMENT) ## Run the static checks: ruff and mypy
 	$(IN_VENV) ruff check .

@@ -124,7 +124,10 @@ def test_no_root_has_a_module_of_its_own_in_the_namespace() -> None:
             {"typer", "psutil", "pydantic", "structlog", "runyard.agent", "runyard.coordinator"},
         ),
         ("runyard.coordinator.server", {"dagster", "psutil", "runyard.agent", "runyard.launcher"}),
-        ("runyard.agent.server", {"dagster", "sqlalchemy", "runyard.coordinator", "runyard.launcher"}),
+        (
+            "runyard.agent.server",
+            {"dagster", "docker", "sqlalchemy", "runyard.coordinator", "runyard.launcher"},
+        ),
     ],
 )
 def test_loading_a_part_leaves_the_others_alone(module: str, must_not_load: set[str]) -> None:

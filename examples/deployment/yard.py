@@ -20,7 +20,9 @@ class WorkerProcesses:
     """The processes of one attempt, as the agent's disk has them."""
 
     pid: int
+    """Of the worker, or of the first process in its container."""
     shim_pid: int
+    """0 in a container, which has none."""
 
 
 class Yard:
@@ -94,9 +96,10 @@ class Yard:
 
     def worker(self, run: run_pb2.Run) -> WorkerProcesses:
         """The processes of an attempt that is RUNNING, from the run directory on its node."""
-        path = self._folder / run.node / "runs" / run.run_id / str(run.attempt) / "worker"
-        content = json.loads(path.read_text())
-        return WorkerProcesses(pid=content["pid"], shim_pid=content["shim_pid"])
+        directory = self._folder / run.node / "runs" / run.run_id / str(run.attempt)
+        container = directory / "container"
+        content = json.loads((container if container.exists() else directory / "worker").read_text())
+        return WorkerProcesses(pid=content["pid"], shim_pid=content.get("shim_pid", 0))
 
     def close(self) -> None:
         """Closes the client; the processes belong to `Processes`."""

@@ -7,8 +7,10 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from agent.docker_side import DockerNode
 from agent.node_side import Node, kill_everything
 from agent.stub_coordinator import Agent, StubCoordinator
+from dockerd import Dockerd
 
 from runyard.agent.rundir import RunDirectories
 
@@ -28,6 +30,16 @@ async def node(directories: RunDirectories) -> AsyncIterator[Node]:
     await made.driver.open()
     yield made
     await made.driver.close()
+
+
+@pytest.fixture
+async def docker_node(directories: RunDirectories, dockerd: Dockerd) -> AsyncIterator[DockerNode]:
+    """A node with a Docker driver. Its containers are gone in the end."""
+    made = DockerNode(directories, dockerd)
+    await made.driver.open()
+    yield made
+    await made.driver.close()
+    dockerd.remove_containers()
 
 
 @pytest.fixture

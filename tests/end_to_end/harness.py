@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from end_to_end.drivers import driver_under_test
 from examples.deployment.deployment import NOTHING, Deployment, open_deployment
 from examples.deployment.yard import WorkerProcesses
 from waiting import wait_until
@@ -169,9 +170,16 @@ def open_stage(
         launcher: Settings of the run launcher beside the address.
     """
     shutil.copy(Path(__file__).parent / "project" / "proving_ground.py", ground_folder)
-    with open_deployment(
-        project=ground_folder, module="proving_ground", settings=settings, launcher=launcher
-    ) as deployment:
+    with (
+        driver_under_test(ground_folder) as routing,
+        open_deployment(
+            project=ground_folder,
+            module="proving_ground",
+            settings=settings,
+            launcher=launcher,
+            routing=routing,
+        ) as deployment,
+    ):
         deployment.yard.start_agent(NODE, "default")
         yield Stage(deployment, ProvingGround(ground_folder))
 

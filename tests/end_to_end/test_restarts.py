@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import dagster as dg
 import psutil
 import pytest
+from end_to_end.drivers import processes_only
 from end_to_end.harness import (
     CANCELED,
     FAILURE,
@@ -71,6 +72,7 @@ def test_runs_live_on_and_end_right_while_a_part_is_killed_and_away(
     assert [len(stage.ground.starts(run_id)) for run_id in (enduring, ending, dying)] == [1, 1, 1]
 
 
+@processes_only
 def test_a_run_whose_shim_is_killed_goes_on_and_succeeds(stage: Stage) -> None:
     run_id = stage.launch_busy("wait")
     worker = stage.worker(run_id)
@@ -83,6 +85,7 @@ def test_a_run_whose_shim_is_killed_goes_on_and_succeeds(stage: Stage) -> None:
     assert len(stage.ground.starts(run_id)) == 1
 
 
+@processes_only
 def test_a_worker_killed_after_its_shim_fails_the_run(stage: Stage) -> None:
     run_id = stage.launch_busy("wait")
     worker = stage.worker(run_id)
@@ -94,6 +97,7 @@ def test_a_worker_killed_after_its_shim_fails_the_run(stage: Stage) -> None:
     assert len(stage.ground.starts(run_id)) == 1
 
 
+@processes_only
 def test_a_worker_whose_agent_fork_servers_and_shim_are_killed_is_adopted_and_not_started_again(
     stage: Stage,
 ) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from runyard.agent.core.warmth import Limits
+from runyard.agent.drivers.docker.settings import DockerSettings
 from runyard.agent.warm_plans import WarmMode
 from runyard.client.address import DEFAULT_ADDRESS, parse_address, require_local_unless_insecure
 from runyard.client.errors import InvalidAddress
@@ -152,6 +153,9 @@ class AgentSettings(ServiceSettings):
 
     shutdown_budget: float = Field(default=60.0, ge=0)
     """How long runs may take to end when the machine shuts down; less than the service manager waits."""
+
+    docker: DockerSettings | None = None
+    """How containers are started. Without this section none are."""
 
     @field_validator("coordinator")
     @classmethod

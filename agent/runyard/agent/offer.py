@@ -9,19 +9,28 @@ import os
 import platform
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import psutil
 import structlog
 
 from runyard.agent.cgroups import own_limits
 from runyard.agent.config import AgentSettings
-from runyard.agent.drivers.base import Capacity, ClusterDriver, Driver, DriverError
+from runyard.agent.drivers.base import (
+    Capacity,
+    ClusterDriver,
+    DependentDriver,
+    Driver,
+    DriverError,
+)
 from runyard.agent.gpus import gpu_models
 from runyard.client.service.quantities import show_quantity
 
 LOOK_EVERY = 30.0
 """Seconds between two looks at what there is."""
+
+GLANCE_EVERY = 1.0
+"""Seconds between two looks at whether a driver has come or gone."""
 
 ANSWER_WITHIN = 20.0
 """Seconds for the driver of a cluster to tell its capacity."""
@@ -163,7 +172,7 @@ class Offering:
     async def keep(self) -> None:
         """Looks again for ever: limits are changed, and clusters grow and shrink."""
         while True:
-            await asyncio.sleep(LOOK_EVERY * random.uniform(0.9, 1.1))
+            await self._until_next_look()
             before = self.current
             await self.look()
             if self.current != before:
@@ -173,10 +182,20 @@ class Offering:
         """Brings `current` up to date."""
         if self._cluster is None:
             machine = await asyncio.to_thread(look_at_machine, self._gpus)
-            self.current = machine_offer(self._settings, machine, tuple(self._drivers))
+            ready = [name for name, driver in self._drivers.items() if not _trouble_of(driver)]
+            offer = machine_offer(self._settings, machine, ready)
+            self.current = replace(offer, labels={**_driver_labels(self._drivers), **offer.labels})
         else:
             self._capacity = await self._capacity_of(self._cluster)
             self.current = cluster_offer(self._settings, self._capacity, self._cluster.name)
+
+    async def _until_next_look(self) -> None:
+        """Waits for its time, or until a driver comes or goes."""
+        labels = _driver_labels(self._drivers)
+        for _ in range(round(LOOK_EVERY / GLANCE_EVERY * random.uniform(0.9, 1.1))):
+            await asyncio.sleep(GLANCE_EVERY)
+            if _driver_labels(self._drivers) != labels:
+                return
 
     async def _capacity_of(self, cluster: ClusterDriver) -> Capacity:
         """What the cluster tells, or told last; nothing if it never did."""
@@ -187,6 +206,19 @@ class Offering:
             why = str(error) or f"no answer within {ANSWER_WITHIN:g} s"
             log.warning("capacity_not_known", driver=cluster.name, error=why)
             return self._capacity
+
+
+def _trouble_of(driver: Driver) -> str:
+    return driver.trouble if isinstance(driver, DependentDriver) else ""
+
+
+def _driver_labels(drivers: Mapping[str, Driver]) -> dict[str, str]:
+    """The condition of every driver that has one: so that people see why it is not offered."""
+    return {
+        f"runyard/{name}": "unavailable" if driver.trouble else "ready"
+        for name, driver in drivers.items()
+        if isinstance(driver, DependentDriver)
+    }
 
 
 def _machine_labels(machine: Machine) -> dict[str, str]:

@@ -84,6 +84,8 @@ class SpecRecord(Record):
     identity: dict[str, Any] = field(default_factory=dict)
     """The fields of the launch that a coordinator without a memory needs; opaque to the shim."""
     driver: str = "process"
+    container: dict[str, Any] = field(default_factory=dict)
+    """For drivers of containers: image, networks and so on; opaque to the shim."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,16 @@ class WorkerRecord(Record):
     def shim(self) -> ProcessIdentity:
         """The process that watches the worker."""
         return ProcessIdentity(self.shim_pid, self.shim_start_time)
+
+
+@dataclass(frozen=True)
+class ContainerRecord(Record):
+    """`container`: which container is the worker's. On disk once it was seen to run."""
+
+    id: str
+    pid: int
+    """As the engine's machine counts."""
+    boot_id: str
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ Agent, fork server and shim speak to each other through these files, so any of t
     starting      the attempt is never started again; by the shim, before it makes the worker
     worker        which process is the worker; by the shim, before the worker's program begins
     ready         the worker has its arguments, and all imports of its framework; by the worker, for people
+    container     which container is the worker's, where it runs in one; by the agent
     stop          a request to end the worker; by the agent
     exit          how it ended; by the shim, or by whoever outlives it
     lock          locked for as long as the shim lives: a proof that PID reuse cannot forge
@@ -31,6 +32,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from runyard.agent.records import (
+    ContainerRecord,
     ExitRecord,
     Record,
     SpecRecord,
@@ -155,6 +157,14 @@ class RunDirectory:
         """
         return self._read("worker", WorkerRecord)
 
+    def read_container(self) -> ContainerRecord | None:
+        """Which container is the worker's; None before it was seen to run.
+
+        Raises:
+            UnreadableRecord: The file is damaged, or from a newer version.
+        """
+        return self._read("container", ContainerRecord)
+
     def read_stop(self) -> StopRequest | None:
         """The request to end the worker, if there is one.
 
@@ -173,7 +183,7 @@ class RunDirectory:
 
     @property
     def is_starting(self) -> bool:
-        """True once a shim has set out to make the worker: no other ever may."""
+        """True once somebody has set out to make the worker: nobody else ever may."""
         return (self.path / "starting").exists()
 
     @property
@@ -190,7 +200,7 @@ class RunDirectory:
             return None
 
     def mark_starting(self) -> None:
-        """Notes for ever that a worker is about to be made. Only the holder of the lock calls this.
+        """Notes for ever that a worker is about to be made. Called under the lock, or by the only agent.
 
         Raises:
             AttemptExists: That was noted before.
@@ -210,6 +220,10 @@ class RunDirectory:
     def write_worker(self, worker: WorkerRecord) -> None:
         """Notes which process is the worker."""
         self._replace("worker", worker)
+
+    def write_container(self, container: ContainerRecord) -> None:
+        """Notes which container is the worker's."""
+        self._replace("container", container)
 
     def request_stop(self, stop: StopRequest) -> None:
         """Leaves a stop request; an earlier one stays unless it gave more time."""

@@ -7,7 +7,8 @@ import uuid
 import structlog
 
 from runyard.agent.config import AgentSettings
-from runyard.agent.drivers.base import Driver
+from runyard.agent.drivers.base import Driver, DriverError
+from runyard.agent.drivers.docker.settings import DockerSettings
 from runyard.agent.drivers.process import ProcessDriver
 from runyard.agent.installation import Installation
 from runyard.agent.offer import Offering
@@ -53,6 +54,8 @@ async def _work(settings: AgentSettings, identity: Identity, asked: asyncio.Even
     drivers["process"] = ProcessDriver(
         shell.directories, shell.on_change, settings.warm, settings.max_concurrent_starts
     )
+    if settings.docker is not None:
+        drivers["docker"] = _docker_driver(settings.docker, shell, identity.installation.id)
     offering = Offering(settings, drivers)
     try:
         await shell.open()
@@ -72,6 +75,18 @@ async def _work(settings: AgentSettings, identity: Identity, asked: asyncio.Even
     finally:
         await shell.close()
         log.info("stopped")
+
+
+def _docker_driver(settings: DockerSettings, shell: Shell, agent: str) -> Driver:
+    try:
+        from runyard.agent.drivers.docker.driver import DockerDriver
+    except ModuleNotFoundError as error:
+        if error.name != "docker":
+            raise
+        raise DriverError(
+            "docker: the settings need the docker package: pip install 'runyard[docker]'"
+        ) from error
+    return DockerDriver(settings, shell.directories, shell.on_change, agent)
 
 
 async def _depart(

@@ -20,6 +20,7 @@ from runyard.agent.core.model import (
     OutcomeKind,
 )
 from runyard.agent.core.reconcile import Holdings
+from runyard.agent.drivers.absent import AbsentDriver
 from runyard.agent.drivers.base import Driver, DriverError, WarmDriver
 from runyard.agent.drivers.outcomes import held_attempt
 from runyard.agent.endings import never_started
@@ -77,6 +78,7 @@ class Shell:
         self.holdings = Holdings()
         self.directories = directories
         self.drivers = drivers
+        self._absent = AbsentDriver(directories, self.on_change, drivers)
         self._settings = settings
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._room = asyncio.Semaphore(COMMANDS_WAITING)
@@ -93,7 +95,7 @@ class Shell:
             DriverError: A driver cannot work on this machine.
         """
         found: list[HeldAttempt] = []
-        for driver in self.drivers.values():
+        for driver in (*self.drivers.values(), self._absent):
             await driver.open()
             found += await driver.recover()
         for pid, directory in (await asyncio.to_thread(sweep, self.directories)).items():
@@ -336,4 +338,5 @@ class Shell:
 
     def _driver_of(self, key: AttemptKey) -> Driver:
         spec = self._spec_of(key)
-        return self.drivers[spec.driver if spec and spec.driver in self.drivers else "process"]
+        # What has no spec, or none that can be read, is the process driver's to explain.
+        return self.drivers.get(spec.driver, self._absent) if spec else self.drivers["process"]

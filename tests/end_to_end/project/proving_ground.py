@@ -68,6 +68,14 @@ def wait_stubbornly(context: dg.OpExecutionContext) -> None:
             print("not now", file=sys.stderr, flush=True)
 
 
+@dg.op
+def take_all_memory(context: dg.OpExecutionContext) -> None:
+    enter(context)
+    hoard = []
+    while True:
+        hoard.append(b"x" * (16 << 20))
+
+
 @dg.job
 def succeed() -> None:
     """Ends by itself."""
@@ -109,6 +117,12 @@ def resist() -> None:
     wait_stubbornly()
 
 
+@dg.job
+def devour() -> None:
+    """Takes memory until it is killed."""
+    take_all_memory()
+
+
 @dg.job(executor_def=dg.multiprocess_executor)
 def wait_in_child() -> None:
     """As `wait`, in a child of the run worker."""
@@ -116,5 +130,5 @@ def wait_in_child() -> None:
 
 
 defs = dg.Definitions(
-    jobs=[succeed, disagree, fail, wait, resist, wait_in_child], executor=dg.in_process_executor
+    jobs=[succeed, disagree, fail, wait, resist, devour, wait_in_child], executor=dg.in_process_executor
 )

@@ -126,6 +126,16 @@ class WarmDriver(Driver, Protocol):
         ...
 
 
+@runtime_checkable
+class DependentDriver(Driver, Protocol):
+    """A driver that depends on something beside this machine's kernel, which may come and go."""
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing can be started at the moment; empty if it can. The driver is not offered meanwhile."""
+        ...
+
+
 class DriverError(Exception):
     """The driver cannot do its work on this machine; the message names the remedy."""
 

@@ -1,0 +1,104 @@
+"""Stands in for drivers that this agent had once, and has no more: their attempts are still on its disk."""
+
+import asyncio
+import time
+from collections.abc import Container
+
+import structlog
+
+from runyard.agent.core.model import Accepted, AttemptKey, Finished, HeldAttempt
+from runyard.agent.drivers.base import OnChange, UnknownAttempt
+from runyard.agent.drivers.outcomes import held_attempt, outcome_of
+from runyard.agent.endings import never_started, stopped_before_start
+from runyard.agent.facts import WorkerUsage
+from runyard.agent.records import Cause, ExitRecord, StopRequest, UnreadableRecord
+from runyard.agent.rundir import RunDirectories, RunDirectory
+
+log = structlog.get_logger("runyard.agent.drivers")
+
+
+class AbsentDriver:
+    """Holds the attempts of absent drivers, so that nobody takes them for gone.
+
+    A worker that was started may live: it is left as it is until its driver is back. One that never was does
+    not start here any more, and ends when it is asked for.
+
+    Args:
+        directories: The attempts on this disk.
+        on_change: Called for every phase that an attempt enters.
+        present: Names of the drivers that the agent has.
+    """
+
+    name = "absent"
+
+    def __init__(self, directories: RunDirectories, on_change: OnChange, present: Container[str]) -> None:
+        self._directories = directories
+        self._on_change = on_change
+        self._present = present
+
+    async def open(self) -> None:
+        """Does nothing. See `Driver.open`."""
+
+    async def recover(self) -> list[HeldAttempt]:
+        """Lists what is on disk. See `Driver.recover`."""
+        found = await asyncio.to_thread(self._found)
+        for held in found:
+            if not isinstance(held.phase, Accepted | Finished):
+                log.error("driver_is_absent", attempt=str(held.key), remedy="configure its driver again")
+        return found
+
+    async def start(self, key: AttemptKey) -> None:
+        """Ends the attempt: nobody can start it. See `Driver.start`."""
+        directory = self._directory(key)
+        if not directory.is_starting:
+            message = f"this agent has no driver {_driver_of(directory)!r} any more"
+            self._end(key, directory, never_started("start_failed", message))
+
+    async def stop(
+        self, key: AttemptKey, grace_seconds: float, reason: str, cause: Cause = "stopped"
+    ) -> None:
+        """Ends what never started; leaves the request for the driver otherwise. See `Driver.stop`."""
+        directory = self._directory(key)
+        stop = StopRequest(grace_seconds, reason, requested_at=time.time(), cause=cause)
+        await asyncio.to_thread(directory.request_stop, stop)
+        if directory.is_starting:
+            log.error("cannot_stop", attempt=str(key), driver=_driver_of(directory))
+        else:
+            self._end(key, directory, stopped_before_start(stop))
+
+    async def usage(self) -> dict[AttemptKey, WorkerUsage]:
+        """Nothing. See `Driver.usage`."""
+        return {}
+
+    async def close(self) -> None:
+        """Does nothing. See `Driver.close`."""
+
+    def _found(self) -> list[HeldAttempt]:
+        return [
+            held_attempt(each)
+            for each in self._directories.scan()
+            if each.acknowledged_at is None and self._is_orphaned(each)
+        ]
+
+    def _is_orphaned(self, directory: RunDirectory) -> bool:
+        driver = _driver_of(directory)
+        return driver is not None and driver not in self._present
+
+    def _directory(self, key: AttemptKey) -> RunDirectory:
+        directory = self._directories.open(key)
+        if directory is None:
+            raise UnknownAttempt(f"attempt {key} is not on this node")
+        return directory
+
+    def _end(self, key: AttemptKey, directory: RunDirectory, verdict: ExitRecord) -> None:
+        if directory.write_exit(verdict):
+            self._on_change(key, Finished(outcome_of(verdict, directory.stderr)))
+
+
+def _driver_of(directory: RunDirectory) -> str | None:
+    """Which driver an attempt is for; None if it has no spec, or none that can be read."""
+    try:
+        spec = directory.read_spec()
+    except UnreadableRecord:
+        return None
+    return spec.driver if spec else None

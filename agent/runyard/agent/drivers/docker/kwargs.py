@@ -1,0 +1,80 @@
+"""What is known of the arguments of `containers.create`, without loading the `docker` package."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+_CONFLICTS: Final = {
+    "image": "use the key `image`, or the run's tag runyard/image",
+    "environment": "use the key `env_vars`",
+    "network": "use the key `networks`",
+    "name": "Runyard names its containers after their attempts; leave it out",
+    "command": "Runyard sets it; leave it out, or use `entrypoint`",
+    "detach": "Runyard sets it; leave it out",
+    "restart_policy": "a container that is restarted would run its job twice; leave it out",
+    "tty": "a worker has no terminal; leave it out",
+    "stdin_open": "a worker has no terminal; leave it out",
+}
+"""Arguments that Runyard, or Dagster's own launcher too, keeps for itself; with what to do instead."""
+
+OVERRULED: Final = frozenset({"auto_remove", "remove", "stop_timeout"})
+"""Accepted for the sake of settings made for Dagster's launcher, and without effect.
+
+Containers are removed once their outcome is known, and the grace period is the run's own.
+"""
+
+HARMLESS: Final = frozenset(
+    {
+        *("blkio_weight", "cap_drop", "cpu_count", "cpu_percent", "cpu_period", "cpu_quota", "cpu_shares"),
+        *("cpuset_cpus", "cpuset_mems", "dns", "dns_opt", "dns_search", "domainname", "entrypoint"),
+        *("extra_hosts", "healthcheck", "hostname", "init", "kernel_memory", "labels", "mac_address"),
+        *("mem_limit", "mem_reservation", "mem_swappiness", "memswap_limit", "nano_cpus"),
+        *(
+            "network_disabled",
+            "pids_limit",
+            "platform",
+            "read_only",
+            "shm_size",
+            "stop_signal",
+            "storage_opt",
+        ),
+        *("tmpfs", "ulimits", "working_dir", *OVERRULED),
+    }
+)
+"""What changes the container itself and reaches nothing beyond it, so that no rule is needed."""
+
+
+def conflicting_kwargs(kwargs: Mapping[str, Any]) -> dict[str, str]:
+    """The arguments that cannot be used, each with what to do instead."""
+    return {name: remedy for name, remedy in _CONFLICTS.items() if name in kwargs}
+
+
+def volume_list(volumes: object) -> list[str]:
+    """Volumes in the one form `source:target[:mode]`, from either form that the `docker` package knows.
+
+    Raises:
+        ValueError: They have neither form.
+    """
+    if isinstance(volumes, Mapping):
+        return [_bind(str(source), entry) for source, entry in volumes.items()]
+    if isinstance(volumes, Sequence) and not isinstance(volumes, str):
+        return [str(volume) for volume in volumes]
+    raise ValueError('volumes: write ["/data:/data:ro"], or {"/data": {"bind": "/data", "mode": "ro"}}')
+
+
+def label_map(labels: object) -> dict[str, str]:
+    """Labels by name, from either form that the `docker` package knows.
+
+    Raises:
+        ValueError: They have neither form.
+    """
+    if isinstance(labels, Mapping):
+        return {str(name): str(value) for name, value in labels.items()}
+    if isinstance(labels, Sequence) and not isinstance(labels, str):
+        return {str(name): "" for name in labels}
+    raise ValueError('labels: write {"team": "etl"}, or ["team"]')
+
+
+def _bind(source: str, entry: object) -> str:
+    if not isinstance(entry, Mapping) or "bind" not in entry:
+        raise ValueError(f'volumes: {source}: write {{"bind": "/in/the/container", "mode": "rw"}}')
+    return f"{source}:{entry['bind']}:{entry.get('mode') or 'rw'}"

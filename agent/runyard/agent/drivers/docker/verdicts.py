@@ -1,0 +1,140 @@
+"""From the state of a container that is over to the verdict on its attempt."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from signal import Signals
+from typing import Any
+
+from runyard.agent import procfs
+from runyard.agent.endings import never_started, rebooted
+from runyard.agent.records import Cause, ContainerRecord, ExitRecord, StopRequest
+
+LOST_WITH_THE_ENGINE = 255
+"""Exit code that the engine invents for a container which was gone when the engine came back."""
+
+NOT_EXECUTABLE = frozenset({126, 127})
+"""Exit codes of an init whose program cannot be executed, or does not exist, as of a shell."""
+
+
+@dataclass(frozen=True)
+class ContainerState:
+    """What the engine says of a container."""
+
+    id: str
+    status: str
+    """`created`, `running`, `paused`, `restarting`, `removing`, `exited` or `dead`."""
+    pid: int
+    exit_code: int
+    oom_killed: bool
+    error: str
+    """Why the engine could not start it."""
+    finished_at: float
+    """Unix time in seconds; 0 if it never ran."""
+    memory_limit: int
+    """Bytes; 0 for none."""
+    stop_signal: str
+
+    @classmethod
+    def of(cls, attrs: Mapping[str, Any]) -> "ContainerState":
+        """From the engine's answer to an inspection."""
+        state = attrs["State"]
+        return cls(
+            id=attrs["Id"],
+            status=state["Status"],
+            pid=state.get("Pid") or 0,
+            exit_code=state.get("ExitCode") or 0,
+            oom_killed=bool(state.get("OOMKilled")),
+            error=state.get("Error") or "",
+            finished_at=_unix_time(state.get("FinishedAt") or ""),
+            memory_limit=(attrs.get("HostConfig") or {}).get("Memory") or 0,
+            stop_signal=(attrs.get("Config") or {}).get("StopSignal") or "SIGTERM",
+        )
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether a worker may be in it."""
+        return self.status in ("running", "paused", "restarting")
+
+    @property
+    def was_started(self) -> bool:
+        """Whether it ever ran."""
+        return self.status != "created"
+
+
+def container_ended(
+    state: ContainerState,
+    stop: StopRequest | None,
+    recorded: ContainerRecord | None,
+    peak_bytes: int,
+) -> ExitRecord:
+    """The verdict on a container that ran, and is over.
+
+    Args:
+        state: What the engine says.
+        stop: The request to stop it, if there was one.
+        recorded: What was noted when it ran; None if nobody saw it run.
+        peak_bytes: The most memory that was seen in use; 0 if nobody looked.
+    """
+    if recorded is not None and _was_rebooted(state, recorded):
+        return rebooted(stop)
+    signal = state.exit_code - 128 if _is_signal(state.exit_code - 128) else None
+    code = None if signal else state.exit_code
+    how = f"killed by signal {signal} ({Signals(signal).name})" if signal else f"exited with code {code}"
+    cause: Cause = "signaled" if signal else "exited"
+    if state.oom_killed:
+        if signal == Signals.SIGKILL:
+            cause, how = "oom_killed", _out_of_memory(state, peak_bytes)
+        else:
+            how += "; the kernel had killed a process in the container for want of memory"
+    if stop is not None:
+        cause, how = stop.cause, f"stopped ({stop.reason}): {how}"
+    return ExitRecord(
+        cause=cause,
+        message=how,
+        ended_at=state.finished_at or time.time(),
+        code=code,
+        signal=signal,
+        peak_rss_bytes=max(peak_bytes, state.memory_limit if cause == "oom_killed" else 0),
+        stop_requested=stop is not None,
+    )
+
+
+def container_gone(stop: StopRequest | None) -> ExitRecord:
+    """The verdict on a container that somebody removed before anybody saw how it ended."""
+    if stop is not None:
+        return never_started(stop.cause, f"stopped ({stop.reason}): its container was removed meanwhile")
+    return never_started(
+        "exit_unknown", "its container was removed by somebody else, and how it ended with it"
+    )
+
+
+def _out_of_memory(state: ContainerState, peak_bytes: int) -> str:
+    limit = f"its limit is {_mebibytes(state.memory_limit)}" if state.memory_limit else "it has no limit"
+    peak = f", {_mebibytes(peak_bytes)} were seen in use" if peak_bytes else ""
+    return f"killed by the kernel for want of memory; {limit}{peak}"
+
+
+def _mebibytes(amount: int) -> str:
+    return f"{amount / 2**20:.0f} MiB"
+
+
+def _is_signal(number: int) -> bool:
+    return any(number == known for known in Signals)
+
+
+def _was_rebooted(state: ContainerState, recorded: ContainerRecord) -> bool:
+    booted_at = time.time() - procfs.boottime()
+    return (
+        recorded.boot_id != procfs.boot_id()
+        and state.exit_code == LOST_WITH_THE_ENGINE
+        and not 0 < state.finished_at < booted_at
+    )
+
+
+def _unix_time(text: str) -> float:
+    """From RFC 3339 as Go prints it; year 1 stands for never."""
+    if not text or text.startswith("0001"):
+        return 0.0
+    return datetime.fromisoformat(text).timestamp()
