@@ -201,7 +201,8 @@ async def test_a_fork_that_is_stuck_before_it_began_is_replaced_by_a_cold_start(
 
 def test_plans_are_made_for_runyards_own_worker_with_its_arguments_only() -> None:
     ours = worker_command("", "execute_run", "r")
-    arguments = '{"instance_ref": {"secrets_loader_data": {"class_name": "VaultLoader"}}, "job_origin": {}}'
+    instance = '{"secrets_loader_data": {"class_name": "VaultLoader"}}'
+    arguments = f'{{"instance_ref": {instance}, "job_origin": {{"job_name": "orders"}}}}'
     assert plan_of(SpecRecord(["/bin/sh"], {}, worker_args=arguments), "framework", True) is None
     assert plan_of(SpecRecord(ours, {}, worker_args="no JSON"), "framework", True) is None
     assert plan_of(SpecRecord(ours, {}, worker_args="[]"), "framework", True) is None
