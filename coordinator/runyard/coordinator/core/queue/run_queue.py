@@ -72,7 +72,7 @@ class RunQueue:
 
     def bands_of(self, demands: Iterable[Demand]) -> dict[Band, None]:
         """The bands in which some lane asks for one of these."""
-        return {band: None for demand in demands for band in self.demands[demand]}
+        return {band: None for demand in demands for band in self.demands.get(demand, ())}
 
     def waiting_in(self, share: str) -> int:
         """How many runs of the share wait."""

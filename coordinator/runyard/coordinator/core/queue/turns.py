@@ -77,7 +77,7 @@ class Turns:
     def placed(self, band: Band, node_id: str) -> None:
         """Goes on after a run of the band got a node."""
         for demand in [each for each, nodes in self.hot.items() if node_id in nodes]:
-            if self._index.fits(demand, node_id) is None:
+            if demand not in self._queue.demands or self._index.fits(demand, node_id) is None:
                 self._cool(demand, node_id)
         self._enter_again(band)
 
