@@ -1,8 +1,8 @@
 """Which of the nodes that can take a run is the best: small marks from 0 to 1, each with a weight."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from runyard.coordinator.core.asks.requirements import Requirements
 from runyard.coordinator.core.asks.resources import CPU, MEMORY, SLOTS
@@ -33,9 +33,8 @@ class Seeker:
     avoided: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Option:
-    """A node that can take the run.
+class Option(NamedTuple):
+    """A node that can take the run. A plain tuple, since hundreds are made for one choice.
 
     Attributes:
         warm: Whether the run's code location has a process there that its runs can be forks of.
@@ -108,7 +107,8 @@ def use_after(total: Amounts, free: Amounts, needs: Needs) -> float:
     most = 0.0
     for position, amount in needs:
         use = (total[position] - free[position] + amount) / total[position]
-        most = max(most, use)
+        if use > most:
+            most = use
     return most
 
 
@@ -163,7 +163,10 @@ def marks(seeker: Seeker, option: Option, strategy: Strategy) -> dict[str, float
     return of_site | {score.name: score.mark(seeker, option) for score in NODE_SCORES[strategy]}
 
 
-def best(rated: Iterable[tuple[float, Option]]) -> Option | None:
-    """The option of the highest worth; ties go to the smaller node ID."""
-    chosen = min(rated, key=lambda pair: (-pair[0], pair[1].node_id), default=None)
-    return chosen[1] if chosen else None
+Rated = tuple[float, str, Option]
+"""An option behind its worth, negated, and its node ID: the smallest is the best."""
+
+
+def rated(seeker: Seeker, option: Option, strategy: Strategy, of_site: float) -> Rated:
+    """The option with what it is worth; ties go to the smaller node ID."""
+    return -worth(seeker, option, strategy, of_site), option.node_id, option

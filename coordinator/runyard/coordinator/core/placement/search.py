@@ -9,11 +9,12 @@ from runyard.coordinator.core.placement.index import NodeIndex
 from runyard.coordinator.core.placement.kinds import Cell, Demand, Kind, Lot
 from runyard.coordinator.core.placement.scores import (
     WARM,
+    Needs,
     Option,
+    Rated,
     Seeker,
-    best,
     fits,
-    worth,
+    rated,
     worth_of_site,
 )
 from runyard.coordinator.core.policy import Strategy
@@ -53,9 +54,6 @@ class Choice:
     warm_for: str = ""
 
 
-Rated = tuple[float, Option]
-
-
 def search(index: NodeIndex, quest: Quest) -> Choice | None:
     """The best node of all that can take the run now, or None if there is none."""
     if named := quest.demand.ask.requirements.node:
@@ -79,54 +77,61 @@ def search_among(index: NodeIndex, quest: Quest, node_ids: Iterable[str]) -> Cho
         assert known is not None
         is_warm = quest.seeker.location in known.node.warm_for
         option = Option(node_id, known.kind.site, known.total, known.free, needs, is_warm)
-        rating = worth(quest.seeker, option, quest.strategy, worth_of_site(quest.seeker, option.site))
-        options.setdefault(known.node.cluster, []).append((rating, option))
+        of_site = worth_of_site(quest.seeker, option.site)
+        found = rated(quest.seeker, option, quest.strategy, of_site)
+        options.setdefault(known.node.cluster, []).append(found)
     if quest.clusters is None:
-        rated = [each for of_cluster in options.values() for each in of_cluster]
-        return _choice(quest, rated, len(rated))
+        of_all = [each for of_cluster in options.values() for each in of_cluster]
+        return _choice(quest, of_all, len(of_all))
     for cluster in quest.clusters:
         if cluster in options:
             return _choice(quest, options[cluster], len(options[cluster]))
     return None
 
 
-def _choice(quest: Quest, rated: list[Rated], among: int) -> Choice | None:
-    chosen = best(rated)
-    if chosen is None:
+def _choice(quest: Quest, options: list[Rated], among: int) -> Choice | None:
+    if not options:
         return None
-    decided = chosen.warm and best(map(_apart_from_warmth, rated)) is not chosen
-    return Choice(chosen.node_id, chosen.site.cluster, among, quest.seeker.location if decided else "")
+    _, node_id, chosen = min(options)
+    decided = chosen.warm and min(map(_apart_from_warmth, options))[1] != node_id
+    return Choice(node_id, chosen.site.cluster, among, quest.seeker.location if decided else "")
 
 
-def _apart_from_warmth(rated: Rated) -> Rated:
-    rating, option = rated
-    return rating - WARM.weight * option.warm, option
+def _apart_from_warmth(option: Rated) -> Rated:
+    negated, node_id, each = option
+    return negated + WARM.weight * each.warm, node_id, each
 
 
 def _best_of_kinds(quest: Quest, kinds: Iterable[Kind]) -> Choice | None:
+    seeker, strategy = quest.seeker, quest.strategy
     cells = [(kind, cell) for kind in kinds for cell in kind.open.values()]
     if len(cells) > COMPARED:
         cells = _shuffled(quest, cells)
-    rated: list[Rated] = []
+    known: dict[Kind, tuple[Needs, float]] = {}
+    options: list[Rated] = []
     compared = among = 0
-    worths: dict[Kind, float] = {}
     for kind, cell in cells:
-        needs = quest.demand.needs(kind)
-        if needs is None or not fits(needs, cell.free):
+        needs, of_site = known.get(kind) or _get_to_know(quest, kind, known)
+        if not fits(needs, cell.free) or not (firsts := _firsts(quest, cell)):
             continue
-        firsts = _firsts(quest, cell)
-        if not firsts:
-            continue
-        if kind not in worths:
-            worths[kind] = worth_of_site(quest.seeker, kind.site)
         for node_id, is_warm in firsts:
             option = Option(node_id, kind.site, cell.total, cell.free, needs, is_warm)
-            rated.append((worth(quest.seeker, option, quest.strategy, worths[kind]), option))
-        among += len(cell.nodes) - sum(each in cell.nodes for each in quest.excluded)
+            options.append(rated(seeker, option, strategy, of_site))
+        among += len(cell.nodes)
+        if quest.excluded:
+            among -= sum(each in cell.nodes for each in quest.excluded)
         compared += 1
         if compared == COMPARED:
             break
-    return _choice(quest, rated, among)
+    return _choice(quest, options, among)
+
+
+def _get_to_know(quest: Quest, kind: Kind, known: dict[Kind, tuple[Needs, float]]) -> tuple[Needs, float]:
+    """What the run takes of nodes of the kind, and what they are worth to it; kept for this look."""
+    needs = quest.demand.needs(kind)
+    assert needs is not None, "only suitable kinds are looked at"
+    known[kind] = needs, worth_of_site(quest.seeker, kind.site)
+    return known[kind]
 
 
 def _shuffled(quest: Quest, cells: list[tuple[Kind, Cell]]) -> list[tuple[Kind, Cell]]:
