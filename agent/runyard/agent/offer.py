@@ -8,6 +8,7 @@ import asyncio
 import os
 import platform
 import random
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -192,8 +193,9 @@ class Offering:
     async def _until_next_look(self) -> None:
         """Waits for its time, or until a driver comes or goes."""
         labels = _driver_labels(self._drivers)
-        for _ in range(round(LOOK_EVERY / GLANCE_EVERY * random.uniform(0.9, 1.1))):
-            await asyncio.sleep(GLANCE_EVERY)
+        due = time.monotonic() + LOOK_EVERY * random.uniform(0.9, 1.1)
+        while (left := due - time.monotonic()) > 0:
+            await asyncio.sleep(min(left, GLANCE_EVERY))
             if _driver_labels(self._drivers) != labels:
                 return
 
