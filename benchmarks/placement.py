@@ -4,7 +4,7 @@
     make bench NAME=placement BENCH_ARGS='--nodes 1000 --waiting 2000'
 
 The core alone, without disk and network. On each fleet, of eight sorts of nodes half of whose slots are
-taken, runs wait that fit nowhere; then runs that fit are launched, and for each a plain scan puts the same
+taken and no two of which are quite alike, runs wait that fit nowhere; then runs that fit are launched, and for each a plain scan puts the same
 filters and scores to every node. Both must name the same node, as long as the index takes no sample.
 """
 
@@ -173,7 +173,8 @@ def _yard(nodes: int) -> Yard:
 
 
 def _hello(number: int) -> agent_pb2.Hello:
-    resources = {"slots": SLOTS, "cpu": 16_000, "memory": 64 * GIB}
+    # Machines of one model never have quite the same memory, so the index finds no two nodes alike.
+    resources = {"slots": SLOTS, "cpu": 16_000, "memory": 64 * GIB - number * 4096}
     if number % 2:
         resources["gpu"] = 4
     return agent_pb2.Hello(

@@ -102,6 +102,7 @@ def test_a_node_that_failed_the_run_is_avoided_even_if_it_is_warm() -> None:
 
 def test_a_sample_of_many_groups_holds_the_warm_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(searching, "COMPARED", 4)
+    monkeypatch.setattr(searching, "SAMPLED", 4)
     trial = fleet_of({f"node-{slots}": slots for slots in range(2, 22)})
     trial.warm_up(13, warm_server(SHOP), node_id="node-14")
     for number in range(20):

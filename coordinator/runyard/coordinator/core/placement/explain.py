@@ -215,7 +215,7 @@ def _best_cells(fleet: Fleet, lane: Lane, seeker: Seeker, clusters: list[str]) -
         if clusters and kind.site.cluster not in clusters:
             continue
         needs, of_site = needs_there(seeker.requirements, kind.site), worth_of_site(seeker, kind.site)
-        for cell in kind.open.values():
+        for cell in kind.open:
             if fits(needs, cell.free) and (not named or named in cell.nodes):
                 is_warm = seeker.location in cell.warm
                 option = Option("", kind.site, cell.total, cell.free, needs, is_warm)

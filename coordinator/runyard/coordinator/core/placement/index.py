@@ -91,8 +91,8 @@ class NodeIndex:
         """Takes what the node is warm for now. It was as free for every run before, so nobody is woken."""
         before, now = known.node.warm_for, node.warm_for
         if before != now:
-            known.cell.cool_down(node.node_id, before - now)
-            known.cell.warm_up(node.node_id, now - before)
+            known.kind.cool_down(node.node_id, known.cell, before - now)
+            known.kind.warm_up(node.node_id, known.cell, now - before)
         known.node = node
 
     def allocate(self, node_id: str, taken: Resources) -> None:
@@ -340,7 +340,9 @@ def _add(sums: dict[str, int], names: tuple[str, ...], amounts: Amounts, sign: i
 
 def _contents(kind: Kind) -> object:
     cells = {key: (set(cell.nodes), _warm_nodes(cell)) for key, cell in kind.cells.items()}
-    return cells, set(kind.open), dict(kind.totals)
+    open_cells = {(cell.total, cell.free) for cell in kind.open}
+    warm = {location: {(cell.total, cell.free) for cell in shelf} for location, shelf in kind.warm.items()}
+    return cells, open_cells, warm, dict(kind.totals)
 
 
 def _warm_nodes(cell: Cell) -> dict[str, set[str]]:

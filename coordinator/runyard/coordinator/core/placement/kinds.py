@@ -1,7 +1,7 @@
 """Nodes in groups: by what they offer, and among these by how much of it is free."""
 
 import heapq
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from runyard.coordinator.core.placement.filters import FREE, Ask, Site, why_never_there
@@ -67,21 +67,38 @@ class Cell(Lot):
         self.free = free
         self.warm: dict[str, Lot] = {}
 
-    def warm_up(self, node_id: str, locations: Iterable[str]) -> None:
-        """Takes a node that is in the cell as warm for these."""
-        for location in locations:
-            lot = self.warm.get(location)
-            if lot is None:
-                lot = self.warm[location] = Lot()
-            lot.add(node_id)
 
-    def cool_down(self, node_id: str, locations: Iterable[str]) -> None:
-        """Takes a node as no longer warm for these."""
-        for location in locations:
-            lot = self.warm[location]
-            lot.discard(node_id)
-            if not lot.nodes:
-                del self.warm[location]
+class Shelf:
+    """Cells in a row, so that a sample can be taken from any place of it."""
+
+    def __init__(self) -> None:
+        self._cells: list[Cell] = []
+        self._places: dict[Cell, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._cells)
+
+    def __iter__(self) -> Iterator[Cell]:
+        return iter(self._cells)
+
+    def __getitem__(self, place: int) -> Cell:
+        return self._cells[place]
+
+    def add(self, cell: Cell) -> None:
+        """Puts a cell at the end, if it is not there yet."""
+        if cell not in self._places:
+            self._places[cell] = len(self._cells)
+            self._cells.append(cell)
+
+    def discard(self, cell: Cell) -> None:
+        """Takes a cell away, if it is there; the last one gets its place."""
+        place = self._places.pop(cell, None)
+        if place is None:
+            return
+        last = self._cells.pop()
+        if last is not cell:
+            self._cells[place] = last
+            self._places[last] = place
 
 
 class Kind:
@@ -90,13 +107,15 @@ class Kind:
     Attributes:
         cells: Its nodes.
         open: Those cells of which a node may take something.
+        warm: Those of the open cells in which nodes are warm, by code location.
         totals: How many nodes have how much of each resource.
     """
 
     def __init__(self, site: Site) -> None:
         self.site = site
         self.cells: dict[CellKey, Cell] = {}
-        self.open: dict[CellKey, Cell] = {}
+        self.open = Shelf()
+        self.warm: dict[str, Shelf] = {}
         self.totals: dict[Amounts, int] = {}
 
     def enter(
@@ -108,19 +127,38 @@ class Kind:
         if cell is None:
             cell = self.cells[key] = Cell(*key)
             if reason == FREE:
-                self.open[key] = cell
+                self.open.add(cell)
         cell.add(node_id)
-        cell.warm_up(node_id, warm_for)
+        self.warm_up(node_id, cell, warm_for)
         return cell
 
     def leave(self, node_id: str, cell: Cell, warm_for: Iterable[str]) -> None:
         """Takes a node from where it is."""
-        cell.cool_down(node_id, warm_for)
+        self.cool_down(node_id, cell, warm_for)
         cell.discard(node_id)
         if not cell.nodes:
-            key = (cell.reason, cell.total, cell.free)
-            del self.cells[key]
-            self.open.pop(key, None)
+            del self.cells[cell.reason, cell.total, cell.free]
+            self.open.discard(cell)
+
+    def warm_up(self, node_id: str, cell: Cell, locations: Iterable[str]) -> None:
+        """Takes a node of a cell as warm for these."""
+        for location in locations:
+            cell.warm.setdefault(location, Lot()).add(node_id)
+            if cell.reason == FREE:
+                self.warm.setdefault(location, Shelf()).add(cell)
+
+    def cool_down(self, node_id: str, cell: Cell, locations: Iterable[str]) -> None:
+        """Takes a node of a cell as no longer warm for these."""
+        for location in locations:
+            lot = cell.warm[location]
+            lot.discard(node_id)
+            if lot.nodes:
+                continue
+            del cell.warm[location]
+            if (shelf := self.warm.get(location)) is not None:
+                shelf.discard(cell)
+                if not len(shelf):
+                    del self.warm[location]
 
     def count(self, total: Amounts, change: int) -> None:
         """Counts a node that came with so much, or left."""

@@ -1,12 +1,13 @@
 """Finds the best node for a run, among all or among a few."""
 
+import itertools
 import zlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from runyard.coordinator.core.placement.index import NodeIndex
-from runyard.coordinator.core.placement.kinds import Cell, Demand, Kind, Lot
+from runyard.coordinator.core.placement.kinds import Cell, Demand, Kind, Lot, Shelf
 from runyard.coordinator.core.placement.scores import (
     WARM,
     Needs,
@@ -20,7 +21,10 @@ from runyard.coordinator.core.placement.scores import (
 from runyard.coordinator.core.policy import Strategy
 
 COMPARED: Final = 256
-"""So many groups of equal nodes that can take the run are compared at most; of more, a sample."""
+"""Up to so many groups of equal nodes, all that can take the run are compared; of more, a sample."""
+
+SAMPLED: Final = 64
+"""So many groups that can take the run are a sample."""
 
 
 @dataclass(frozen=True)
@@ -102,26 +106,24 @@ def _apart_from_warmth(option: Rated) -> Rated:
     return negated + WARM.weight * each.warm, node_id, each
 
 
-def _best_of_kinds(quest: Quest, kinds: Iterable[Kind]) -> Choice | None:
-    seeker, strategy = quest.seeker, quest.strategy
-    cells = [(kind, cell) for kind in kinds for cell in kind.open.values()]
-    if len(cells) > COMPARED:
-        cells = _shuffled(quest, cells)
+def _best_of_kinds(quest: Quest, kinds: Sequence[Kind]) -> Choice | None:
     known: dict[Kind, tuple[Needs, float]] = {}
     options: list[Rated] = []
     compared = among = 0
+    groups = sum(len(kind.open) for kind in kinds)
+    cells, enough = (_all(kinds), groups) if groups <= COMPARED else (_shuffled(quest, kinds), SAMPLED)
     for kind, cell in cells:
         needs, of_site = known.get(kind) or _get_to_know(quest, kind, known)
         if not fits(needs, cell.free) or not (firsts := _firsts(quest, cell)):
             continue
         for node_id, is_warm in firsts:
             option = Option(node_id, kind.site, cell.total, cell.free, needs, is_warm)
-            options.append(rated(seeker, option, strategy, of_site))
+            options.append(rated(quest.seeker, option, quest.strategy, of_site))
         among += len(cell.nodes)
         if quest.excluded:
             among -= sum(each in cell.nodes for each in quest.excluded)
         compared += 1
-        if compared == COMPARED:
+        if compared == enough:
             break
     return _choice(quest, options, among)
 
@@ -134,13 +136,31 @@ def _get_to_know(quest: Quest, kind: Kind, known: dict[Kind, tuple[Needs, float]
     return known[kind]
 
 
-def _shuffled(quest: Quest, cells: list[tuple[Kind, Cell]]) -> list[tuple[Kind, Cell]]:
-    """Another order for each run. What is warm comes first, but takes no more than half of the sample."""
-    start = zlib.crc32(quest.seeker.run_id.encode()) % len(cells)
-    cells = cells[start:] + cells[:start]
-    warm = [each for each in cells if quest.seeker.location in each[1].warm]
-    cold = [each for each in cells if quest.seeker.location not in each[1].warm]
-    return [*warm[: COMPARED // 2], *cold, *warm[COMPARED // 2 :]]
+def _all(kinds: Sequence[Kind]) -> Iterator[tuple[Kind, Cell]]:
+    return ((kind, cell) for kind in kinds for cell in kind.open)
+
+
+def _shuffled(quest: Quest, kinds: Sequence[Kind]) -> Iterator[tuple[Kind, Cell]]:
+    """All cells, in another order for each run, of every kind in turn.
+
+    What is warm comes first, but takes no more than half of the sample.
+    """
+    start = zlib.crc32(quest.seeker.run_id.encode())
+    kinds = [*kinds[start % len(kinds) :], *kinds[: start % len(kinds)]]
+    shelves = [(kind, shelf) for kind in kinds if (shelf := kind.warm.get(quest.seeker.location))]
+    warm = dict.fromkeys(itertools.islice(_in_turn(shelves, start), SAMPLED // 2))
+    yield from warm
+    for kind_and_cell in _in_turn([(kind, kind.open) for kind in kinds], start):
+        if kind_and_cell not in warm:
+            yield kind_and_cell
+
+
+def _in_turn(shelves: Sequence[tuple[Kind, Shelf]], start: int) -> Iterator[tuple[Kind, Cell]]:
+    """A cell of each shelf, then the next of each, until all have come."""
+    for step in range(max((len(shelf) for _, shelf in shelves), default=0)):
+        for kind, shelf in shelves:
+            if step < len(shelf):
+                yield kind, shelf[(start + step) % len(shelf)]
 
 
 def _firsts(quest: Quest, cell: Cell) -> list[tuple[str, bool]]:
