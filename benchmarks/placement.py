@@ -3,10 +3,10 @@
     make bench NAME=placement
     make bench NAME=placement BENCH_ARGS='--nodes 1000 --waiting 2000'
 
-The core alone, without disk and network; times are the processor's. On each fleet, of eight sorts of nodes half
-of whose slots are taken and no two of which are quite alike, runs wait that fit nowhere; then runs that fit are
-launched, and for each a plain scan puts the same filters and scores to every node. Both must name the same node,
-as long as the index takes no sample.
+The core alone, without disk and network; times are the processor's. On each fleet, of eight sorts of nodes
+half of whose slots are taken and no two of which are quite alike, runs wait that fit nowhere; then runs
+that fit are launched, and for each a plain scan puts the same filters and scores to every node. Both must
+name the same node, as long as the index takes no sample.
 """
 
 import argparse
