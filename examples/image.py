@@ -110,7 +110,8 @@ class _Packer:
         is_linked = ".so" in path.name or (os.access(path, os.X_OK) and path.suffix == "")
         if path.is_file() and is_linked and path.open("rb").read(4) == b"\x7fELF":
             listed = subprocess.run(["ldd", str(path)], capture_output=True, text=True, check=False).stdout
-            self._libraries.update(_LIBRARY.findall(listed))
+            # A library that another one brings along is listed by way of that one's folder.
+            self._libraries.update(map(os.path.normpath, _LIBRARY.findall(listed)))
 
 
 def _roots() -> list[Path]:
