@@ -360,7 +360,7 @@ class SharedMachine(PlacementMachine):
 
 
 for machine in (PlainMachine, RoutedMachine, SharedMachine):
-    machine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+    machine.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
 
 TestPlain = PlainMachine.TestCase
 TestRouted = RoutedMachine.TestCase

@@ -14,7 +14,7 @@ from runyard.coordinator.core.operations import on_cordon
 from runyard.coordinator.core.placement.index import NodeIndex
 from runyard.coordinator.core.placement.search import Choice, Quest, search, search_among
 from runyard.coordinator.core.placing import place_waiting
-from runyard.coordinator.core.policy import Impossible, PlacementPolicy, Quota
+from runyard.coordinator.core.policy import Impossible, PlacementPolicy, Quota, Unmatched
 from runyard.coordinator.core.queue.turns import FEW
 from runyard.coordinator.core.routing.rules import Match, Rule, WeightedCluster
 
@@ -119,6 +119,18 @@ def test_quota_is_of_each_resource_and_a_smaller_run_of_the_share_may_pass() -> 
     large, small = crowd.launch(memory=2), crowd.launch(memory=1)
     assert (crowd.waits(large), crowd.waits(small)) == (True, False)
     assert crowd.news(large).startswith("waiting: quota of shop: ")
+
+
+def test_run_behind_one_that_still_fits_nowhere_goes_when_the_rules_let_both() -> None:
+    crowd = Crowd(PlacementPolicy(unmatched=Unmatched.QUEUE))
+    crowd.join("a", slots=4, memory=4)
+    crowd.decide(PlacementPolicy())
+    crowd.launch(memory=2)
+    crowd.decide(PlacementPolicy(unmatched=Unmatched.QUEUE))
+    sizes = {memory: crowd.launch(memory=memory) for memory in (4, 2, 3, 1)}
+    assert all(crowd.waits(run_id) for run_id in sizes.values())
+    crowd.decide(PlacementPolicy())
+    assert [memory for memory, run_id in sizes.items() if not crowd.waits(run_id)] == [2]
 
 
 def test_run_that_no_node_could_take_waits_where_the_operator_says_so() -> None:
