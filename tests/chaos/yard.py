@@ -117,6 +117,8 @@ class Yard:
             mount = f"mount --bind {said} /proc/sys/kernel/random/boot_id"
             prefix = (*prefix, "unshare", "--mount", "sh", "-c", f'{mount} && exec "$@"', "sh")
         options = ("--coordinator", address, "--node", node, "--slots", str(slots))
+        # The workers here are no Dagster, so they never say that they are up.
+        environ = {"RUNYARD_AGENT_MAX_CONCURRENT_STARTS": str(slots), **environ}
         self.agents[node] = self._begin(node, prefix, "agent", *options, **environ)
 
     def _begin(self, name: str, prefix: tuple[str, ...], part: str, *options: str, **environ: str) -> Child:
