@@ -170,9 +170,7 @@ async def test_cpu_is_limited_by_control_groups(node: Node, rung: Rung) -> None:
     assert used.user_seconds + used.system_seconds < 0.5
 
 
-async def test_a_worker_that_must_be_confined_does_not_start_otherwise(
-    node: Node, tmp_path: Path
-) -> None:
+async def test_a_worker_that_must_be_confined_does_not_start_otherwise(node: Node, tmp_path: Path) -> None:
     nowhere = Rung(CGROUP_1, (tmp_path / "memory", tmp_path / "cpu"))
     plan = nowhere.plan(KEY, LIMIT, 0, required=True)
     directory = await node.start(replace(shell("echo started"), limits=plan.as_record()))

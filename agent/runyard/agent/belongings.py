@@ -5,9 +5,9 @@ Standard library only.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 from runyard.agent.limits.enforcement import Unlimited, resume
@@ -38,19 +38,33 @@ def make_scratch(spec: SpecRecord) -> dict[str, str]:
     return {SCRATCH_NAME: spec.scratch}
 
 
-def limits_of(directory: RunDirectory, worker: int | None) -> Unlimited:
-    """For those who stand in for a dead shim: the limits of an attempt, as they are in force."""
+@dataclass(frozen=True)
+class Belongings:
+    """What one attempt has."""
+
+    limits: Unlimited
+    scratch: str = ""
+    """Path of its scratch directory; empty for none."""
+
+    def clear_away(self) -> None:
+        """Removes all of it. Called when nothing of the attempt runs; what fails is left to a sweep."""
+        self.limits.remove()
+        if self.scratch:
+            shutil.rmtree(self.scratch, ignore_errors=True)
+
+
+NO_BELONGINGS = Belongings(Unlimited())
+
+
+def belongings_of(directory: RunDirectory, worker: int | None) -> Belongings:
+    """For those who stand in for a dead shim: what the attempt has, with its limits as they are in force.
+
+    Args:
+        directory: The attempt.
+        worker: PID of its worker, which may be over; None if there never was one.
+    """
     try:
         spec = directory.read_spec()
     except UnreadableRecord:
-        return Unlimited()
-    return resume(plan_of(spec.limits) if spec else None, worker)
-
-
-def clear_away(directory: RunDirectory, limits: Unlimited) -> None:
-    """Removes what the attempt has. Called when nothing of it runs; what fails is left to a sweep."""
-    limits.remove()
-    with contextlib.suppress(UnreadableRecord, OSError):
-        spec = directory.read_spec()
-        if spec is not None and spec.scratch:
-            shutil.rmtree(spec.scratch, ignore_errors=True)
+        return NO_BELONGINGS
+    return NO_BELONGINGS if spec is None else Belongings(resume(plan_of(spec.limits), worker), spec.scratch)

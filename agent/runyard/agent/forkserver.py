@@ -39,7 +39,7 @@ from resource import struct_rusage
 from typing import Any, NoReturn
 
 from runyard.agent import procfs, shim, warmchildren
-from runyard.agent.belongings import clear_away, limits_of
+from runyard.agent.belongings import Belongings, belongings_of
 from runyard.agent.contact import Fence
 from runyard.agent.endings import (
     complain,
@@ -49,7 +49,6 @@ from runyard.agent.endings import (
     remaining_processes,
     running,
 )
-from runyard.agent.limits.enforcement import Unlimited
 from runyard.agent.procfs import ProcessIdentity
 from runyard.agent.records import ExitRecord, StopRequest, UnreadableRecord
 from runyard.agent.rundir import RunDirectory, RunDirectoryError
@@ -76,19 +75,19 @@ class _Clearing:
 
     directory: RunDirectory
     verdict: ExitRecord
-    limits: Unlimited
+    belongings: Belongings
 
     def is_done(self) -> bool:
         """Goes on with the clearing, and tells whether the verdict is on disk now."""
         remaining = remaining_processes(self.directory, root=None)
-        if kill_all([*remaining, *running(self.limits.members())]):
+        if kill_all([*remaining, *running(self.belongings.limits.members())]):
             return False
         try:
-            self.directory.write_exit(self.limits.judge(self.verdict))
+            self.directory.write_exit(self.belongings.limits.judge(self.verdict))
         except RunDirectoryError as error:
             complain("runyard fork server", error)
             return False
-        clear_away(self.directory, self.limits)
+        self.belongings.clear_away()
         return True
 
 
@@ -97,7 +96,7 @@ class _Orphan:
 
     def __init__(self, directory: RunDirectory, worker: ProcessIdentity) -> None:
         self.directory = directory
-        self.limits = limits_of(directory, worker.pid)
+        self.belongings = belongings_of(directory, worker.pid)
         self._worker = worker
         self._fence: Fence | None = None
         with contextlib.suppress(UnreadableRecord):
@@ -112,10 +111,11 @@ class _Orphan:
 
     def look(self) -> float | None:
         """Enforces fence and limits; gives the seconds until the next look, or None if there is no need."""
-        if self.limits.look_in() is not None and self.limits.is_exceeded():
+        limits = self.belongings.limits
+        if limits.look_in() is not None and limits.is_exceeded():
             self._kill()
             return _RETRY_SECONDS
-        looks = [self.limits.look_in(), self._look_at_fence()]
+        looks = [limits.look_in(), self._look_at_fence()]
         return min((look for look in looks if look is not None), default=None)
 
     def _look_at_fence(self) -> float | None:
@@ -344,7 +344,7 @@ class ForkServer:
             self._on_warm_server_end(self._warm.pop(pid), end.status)
         elif pid in self._orphans:
             orphan = self._orphans.pop(pid)
-            self._conclude(orphan.directory, end, orphan.stop, orphan.limits)
+            self._conclude(orphan.directory, end, orphan.stop, orphan.belongings)
         else:
             # A worker may be reaped before the shim that was killed with it.
             self._strays[pid] = end
@@ -360,23 +360,23 @@ class ForkServer:
             complain("runyard fork server", error)
             return
         if worker is None:
-            limits = limits_of(directory, worker=None)
-            self._clearings.append(_Clearing(directory, killed_before_it_began(), limits))
+            belongings = belongings_of(directory, worker=None)
+            self._clearings.append(_Clearing(directory, killed_before_it_began(), belongings))
         elif self._is_my_child(worker.process):
             self._orphans[worker.pid] = _Orphan(directory, worker.process)
         elif worker.pid in self._strays:
-            limits = limits_of(directory, worker.pid)
-            self._conclude(directory, self._strays.pop(worker.pid), directory.read_stop(), limits)
+            end, belongings = self._strays.pop(worker.pid), belongings_of(directory, worker.pid)
+            self._conclude(directory, end, directory.read_stop(), belongings)
 
     def _is_my_child(self, process: ProcessIdentity) -> bool:
         stat = procfs.read_stat(process.pid)
         return stat is not None and stat.identity == process and stat.parent == os.getpid()
 
     def _conclude(
-        self, directory: RunDirectory, end: _End, stop: StopRequest | None, limits: Unlimited
+        self, directory: RunDirectory, end: _End, stop: StopRequest | None, belongings: Belongings
     ) -> None:
         verdict = ended(end.status, end.usage, stop)
-        self._clearings.append(_Clearing(directory, verdict, limits))
+        self._clearings.append(_Clearing(directory, verdict, belongings))
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from runyard.agent import privileges, procfs
-from runyard.agent.belongings import clear_away, make_scratch
+from runyard.agent.belongings import NO_BELONGINGS, Belongings, make_scratch
 from runyard.agent.contact import Fence
 from runyard.agent.endings import (
     complain,
@@ -93,9 +93,9 @@ def run(path: Path, on_running: Callable[[], None], go_on: GoOn = impossible) ->
     lock = directory.try_lock()
     if lock is None or directory.is_starting or directory.read_exit() is not None:
         return EXIT_NOT_MINE
-    verdict, limits = _attempt(directory, on_running, go_on)
+    verdict, belongings = _attempt(directory, on_running, go_on)
     _write_exit_whatever_it_takes(directory, verdict)
-    clear_away(directory, limits)
+    belongings.clear_away()
     return os.EX_OK
 
 
@@ -115,10 +115,10 @@ def restore_oom_score() -> None:
 
 def _attempt(
     directory: RunDirectory, on_running: Callable[[], None], go_on: GoOn
-) -> tuple[ExitRecord, Unlimited]:
+) -> tuple[ExitRecord, Belongings]:
     stop = directory.read_stop()
     if stop is not None:
-        return stopped_before_start(stop), Unlimited()
+        return stopped_before_start(stop), NO_BELONGINGS
     try:
         directory.mark_starting()
         spec = directory.read_spec()
@@ -128,19 +128,19 @@ def _attempt(
         witness = OomWitness()
         fence = Fence.of(directory, spec)
         if fence is not None and fence.seconds_left() <= 0:
-            return stopped_before_start(fence.stop()), Unlimited()
+            return stopped_before_start(fence.stop()), NO_BELONGINGS
         worker_pid, limits = _start_worker(directory, spec, executable, go_on)
     except StartFailure as failure:
-        return never_started("start_failed", str(failure), failure.why), Unlimited()
+        return never_started("start_failed", str(failure), failure.why), NO_BELONGINGS
     except (RunDirectoryError, UnreadableRecord, OSError) as error:
         why = "disk_full" if isinstance(error, NoRoom) or _is_no_room(error) else ""
         message = f"the node could not start the worker: {error}"
-        return never_started("start_failed", message, why), Unlimited()
+        return never_started("start_failed", message, why), NO_BELONGINGS
     on_running()
     verdict = limits.judge(Watch(directory, worker_pid, fence, limits).until_over())
     if verdict.cause == "signaled" and verdict.signal == signal.SIGKILL and witness.saw_kill_of(worker_pid):
         verdict = ran_out_of_memory(verdict)
-    return verdict, limits
+    return verdict, Belongings(limits, spec.scratch)
 
 
 def _is_no_room(error: Exception) -> bool:
@@ -230,7 +230,7 @@ def _start_worker(
     except (RunDirectoryError, StartFailure):
         os.write(channels.gate_in, _GATE_SHUT)
         os.waitpid(pid, 0)
-        clear_away(directory, limits)
+        Belongings(limits, spec.scratch).clear_away()
         raise
     with contextlib.suppress(BrokenPipeError):  # killed at the gate: its wait status tells
         os.write(channels.gate_in, _GATE_OPEN)
@@ -239,7 +239,7 @@ def _start_worker(
         failure = failures.read()
     if failure:
         os.waitpid(pid, 0)
-        clear_away(directory, limits)
+        Belongings(limits, spec.scratch).clear_away()
         raise StartFailure(failure, _NO_PROGRAM)
     return pid, limits
 

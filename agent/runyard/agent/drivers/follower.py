@@ -16,7 +16,7 @@ from collections.abc import Callable
 import structlog
 
 from runyard.agent import procfs
-from runyard.agent.belongings import clear_away, limits_of
+from runyard.agent.belongings import Belongings, belongings_of
 from runyard.agent.contact import Fence
 from runyard.agent.core.model import AttemptPhase, Finished, Running, Starting, Stopping
 from runyard.agent.drivers.forks import NoShim
@@ -93,7 +93,7 @@ class Follower:
         self._signalled: tuple[ProcessIdentity, StopRequest] | None = None
         self._kill_at = 0.0
         self._fence: Fence | None = None
-        self._limits: Unlimited | None = None
+        self._belongings: Belongings | None = None
         self._vanished_at: float | None = None
         self._wait_status: int | None = None
         self.usage_target: UsageTarget | None = None
@@ -219,7 +219,7 @@ class Follower:
         self.usage_target = self._target(worker)
         if not self._watch(worker.process):
             return
-        limits = await self._limits_of(worker)
+        limits = (await self._belongings_of(worker)).limits
         if limits.look_in() is not None and await asyncio.to_thread(limits.is_exceeded):
             await self._kill_orphan(worker)
         elif stop is not None:
@@ -236,11 +236,11 @@ class Follower:
         looks = [longest, None if self._fence is None else self._fence.look_in()]
         await self._wait(min((look for look in looks if look is not None), default=None))
 
-    async def _limits_of(self, worker: WorkerRecord | None) -> Unlimited:
-        if self._limits is None:
+    async def _belongings_of(self, worker: WorkerRecord | None) -> Belongings:
+        if self._belongings is None:
             pid = worker.pid if worker else None
-            self._limits = await asyncio.to_thread(limits_of, self._directory, pid)
-        return self._limits
+            self._belongings = await asyncio.to_thread(belongings_of, self._directory, pid)
+        return self._belongings
 
     async def _stop_orphan(self, worker: WorkerRecord, stop: StopRequest) -> None:
         """Does for a worker without a shim what the shim would have done."""
@@ -252,7 +252,7 @@ class Follower:
             self._kill_at = time.monotonic() + stop.grace_seconds - max(0.0, waited)
         left = self._kill_at - time.monotonic()
         if left > 0:
-            look_in = (await self._limits_of(worker)).look_in()
+            look_in = (await self._belongings_of(worker)).limits.look_in()
             await self._wait(left if look_in is None else min(left, look_in))
             return
         await self._kill_orphan(worker)
@@ -280,12 +280,14 @@ class Follower:
 
     async def _conclude(self, verdict: ExitRecord) -> None:
         """Clears away what is left of the attempt, then writes the verdict; the next look reads it."""
-        limits = await self._limits_of(await asyncio.to_thread(self._directory.read_worker))
+        worker = await asyncio.to_thread(self._directory.read_worker)
+        belongings = await self._belongings_of(worker)
+        limits = belongings.limits
         if await asyncio.to_thread(_kill_remaining, self._directory, limits):
             await self._wait(_UNSURE_SECONDS)
             return
         await asyncio.to_thread(self._directory.write_exit, limits.judge(verdict))
-        await asyncio.to_thread(clear_away, self._directory, limits)
+        await asyncio.to_thread(belongings.clear_away)
 
     async def _on_unreadable(self, error: UnreadableRecord) -> bool:
         if await asyncio.to_thread(self._directory.is_locked):
