@@ -52,11 +52,8 @@ def _described(instance: DagsterInstance, worker: run_pb2.Run) -> DagsterRun | N
     run = _unfinished(instance, worker.run_id)
     if run is not None:
         # The worker is over: nobody else writes tags, which Dagster reads, changes and writes without a lock.
-        written = {
-            tags.OUTCOME: outcome_name(worker.outcome.kind).lower(),
-            tags.EXIT_CAUSE: exit_cause(worker),
-        }
-        instance.add_run_tags(run.run_id, written)
+        outcome = outcome_name(worker.outcome.kind).lower()
+        instance.add_run_tags(run.run_id, {tags.OUTCOME: outcome, tags.EXIT_CAUSE: exit_cause(worker)})
         write_event(instance, run, worker_ended(worker))
     return _unfinished(instance, worker.run_id)
 
