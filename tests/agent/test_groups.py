@@ -23,8 +23,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     made = tmp_path / "run-a-1"
     mkdir = Path.mkdir
 
-    def as_the_kernel(path: Path, *args: int) -> None:
-        mkdir(path, *args)
+    def as_the_kernel(path: Path) -> None:
+        mkdir(path)
         for name, content in FILES.items():
             (path / name).write_text(content)
 

@@ -36,7 +36,7 @@ def exit_cause(run: run_pb2.Run) -> str:
     if outcome.kind in _ENDINGS:
         return outcome_name(outcome.kind).lower()
     if outcome.HasField("signal"):
-        return f"signal_{signal_name(outcome.signal).replace(' ', '_')}"
+        return f"signal_{signal_name(outcome.signal).removeprefix('signal ')}"
     return f"exit_code_{outcome.exit_code}" if outcome.HasField("exit_code") else "failed"
 
 
