@@ -78,6 +78,7 @@ async def _work(settings: AgentSettings, identity: Identity, asked: asyncio.Even
             departure.cancel()
     finally:
         await shell.close()
+        rung.leave()
         log.info("stopped")
 
 

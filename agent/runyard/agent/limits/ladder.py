@@ -3,6 +3,7 @@
 Each rung is tried on a process that does nothing, from the best to the last. Blocks: call it in a thread.
 """
 
+import contextlib
 import hashlib
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
@@ -60,6 +61,12 @@ class Rung:
             unit=f"runyard-{self.family}-{name}.scope" if self.name == SYSTEMD else "",
             required=required,
         )
+
+    def leave(self) -> None:
+        """Removes the directories if no attempt has a group in them."""
+        for home in self.homes:
+            with contextlib.suppress(OSError):
+                home.rmdir()
 
     def groups(self) -> Iterator[tuple[str, Group]]:
         """The groups of attempts that are there, each with the name that `plan` gave it."""
