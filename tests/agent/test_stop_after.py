@@ -54,6 +54,7 @@ async def test_with_the_agent_dead_the_worker_and_its_whole_tree_are_stopped(
     exit_record = await await_until(directory.read_exit, "the worker lives on")
     assert (exit_record.cause, exit_record.signal) == ("stopped", signal.SIGKILL)
     assert "no contact with the coordinator for 1 s (stop_after)" in exit_record.message
+    assert exit_record.why == "lease_expired"
     assert directory.stdout.read_text() == "heard\n"
     assert not is_alive(worker.pid)
     assert not is_alive(child)

@@ -190,16 +190,17 @@ async def test_forks_leave_no_zombies_no_descriptors_and_no_growth(bench: WarmBe
     server = (await bench.open(plan))["ready"]["pid"]
     for _ in range(3):
         await bench.output(plan)
-    before = _possessions(server)
-    assert bench.link.pid is not None
-    parent_before = _possessions(bench.link.pid)
-    for _ in range(int(os.environ.get("RUNYARD_TEST_FORKS", "50"))):
-        await bench.output(plan)
 
     def as_before() -> bool:
         family = procfs.descendants(bench.link.pid or 0, procfs.all_processes())
         return [each.identity.pid for each in family] == [server]
 
+    await await_until(as_before, "processes are left")
+    before = _possessions(server)
+    assert bench.link.pid is not None
+    parent_before = _possessions(bench.link.pid)
+    for _ in range(int(os.environ.get("RUNYARD_TEST_FORKS", "50"))):
+        await bench.output(plan)
     await await_until(as_before, "processes are left")
     assert _possessions(server)[0] == before[0]
     # /proc/pid/stat counts memory per processor, and is off by up to 64 pages for each (mm_counter).

@@ -71,6 +71,46 @@ def test_a_killed_worker_fails_its_run_with_the_cause_and_the_end_of_its_stderr(
     assert f"{run_id} lingers" in stage.history(run_id)
 
 
+def exit_cause(stage: Stage, run_id: str) -> str:
+    """The tag that tells programs why the run is over."""
+    run = stage.site.instance.get_run_by_id(run_id)
+    assert run is not None
+    return run.tags["runyard/exit_cause"]
+
+
+def told_after(stage: Stage, run_id: str) -> float:
+    """Seconds from the end of a worker to Dagster's failure of its run."""
+    run = stage.find(run_id)
+    assert run is not None
+    (failure,) = stage.site.instance.all_logs(run_id, of_type=dg.DagsterEventType.RUN_FAILURE)
+    return failure.timestamp - run.finished_at.ToNanoseconds() / 1e9
+
+
+@pytest.mark.parametrize("job", ["eat", "eat_in_child"])
+def test_a_run_that_eats_memory_ends_at_its_limit_and_its_neighbour_lives_on(stage: Stage, job: str) -> None:
+    neighbour = stage.launch_busy("wait", memory="1Gi")
+    run_id = stage.launch_busy(job, memory="700Mi")
+    outcome = stage.wait_for_end(run_id)
+    stage.wait_for_status(run_id, FAILURE, timeout=AT_ONCE)
+    assert outcome.kind == run_pb2.OUTCOME_KIND_OOM_KILLED
+    assert outcome.memory_limit_bytes == 700 << 20
+    peak = f"{outcome.peak_rss_bytes / 2**20:.0f} MiB"
+    assert f"killed for want of memory (limit 700 MiB, peak {peak})" in stage.failure(run_id)
+    assert "700 MiB" in stage.history(run_id)
+    assert exit_cause(stage, run_id) == "oom_killed"
+    assert told_after(stage, run_id) < AT_ONCE
+    assert is_alive(stage.worker(neighbour).pid)
+    stage.ground.release(neighbour)
+    stage.wait_for_status(neighbour, SUCCESS)
+
+
+@pytest.mark.parametrize(("job", "cause"), [("crash", "signal_SIGSEGV"), ("leave", "exit_code_3")])
+def test_the_end_of_a_worker_has_a_word_that_sensors_can_read(stage: Stage, job: str, cause: str) -> None:
+    run_id = stage.launch(job)
+    stage.wait_for_status(run_id, FAILURE)
+    assert exit_cause(stage, run_id) == cause
+
+
 def test_killing_a_worker_ends_the_children_that_run_its_steps(stage: Stage) -> None:
     run_id = stage.launch_busy("wait_in_child")
     worker = stage.worker(run_id)
@@ -147,6 +187,7 @@ def test_a_missing_executable_fails_the_run_and_is_named(stage: Stage) -> None:
     stage.wait_for_status(run_id, FAILURE)
     assert stage.wait_for_end(run_id).kind == run_pb2.OUTCOME_KIND_START_FAILED
     assert "/no/such/python" in stage.failure(run_id)
+    assert exit_cause(stage, run_id) == "executable_missing"
 
 
 @processes_only
@@ -159,6 +200,7 @@ def test_a_missing_working_directory_fails_the_run_and_is_named(stage: Stage) ->
     stage.wait_for_status(run_id, FAILURE)
     assert stage.wait_for_end(run_id).kind == run_pb2.OUTCOME_KIND_START_FAILED
     assert "/no/such/project" in stage.failure(run_id)
+    assert exit_cause(stage, run_id) == "working_directory_missing"
 
 
 def test_a_run_that_is_not_in_storage_ends_with_the_traceback_of_its_worker(stage: Stage) -> None:

@@ -15,6 +15,7 @@ from launcher.placing_coordinator import CLUSTER, NODE, PlacingCoordinator
 from launcher.shop import CONTAINER_CONTEXT, IMAGE, LOCATION, Shop
 
 from runyard.launcher.errors import InvalidLauncherConfig, NotLaunched
+from runyard.launcher.tags import WRITTEN
 from runyard.v1 import placement_pb2, run_pb2
 
 FAILURE = DagsterRunStatus.FAILURE
@@ -104,12 +105,13 @@ def test_a_retry_is_not_bound_to_the_node_of_the_run_before(
 ) -> None:
     parent = shop.run(shop.launch({"runyard/cluster": "main"}))
     coordinator.waits_because = "no node is ready"
-    retry = shop.launch({**parent.tags, "runyard/outcome": "oom_killed"})
+    retry = shop.launch({**parent.tags, "runyard/outcome": "oom_killed", "runyard/exit_cause": "oom_killed"})
     spec = coordinator.launched(retry)
     assert spec.tags["runyard/cluster"] == "main"
-    assert not spec.tags.keys() & {"runyard/placed_node", "runyard/placed_cluster", "runyard/outcome"}
+    assert not spec.tags.keys() & WRITTEN
     assert shop.run(retry).tags["runyard/placed_node"] == "not yet"
     assert shop.run(retry).tags["runyard/outcome"] == "not yet"
+    assert shop.run(retry).tags["runyard/exit_cause"] == "not yet"
 
 
 def test_settings_become_requirements_and_policies(

@@ -29,6 +29,7 @@ KILLED = run_pb2.Outcome(
     kind=run_pb2.OUTCOME_KIND_OOM_KILLED,
     signal=9,
     peak_rss_bytes=2**30,
+    memory_limit_bytes=2**30,
     stderr_tail="Killed\n```\nby the kernel",
 )
 STOPPED = run_pb2.Outcome(kind=run_pb2.OUTCOME_KIND_STOPPED, signal=15, message="stopped by an operator")
@@ -67,15 +68,18 @@ def test_a_killed_worker_is_a_failed_run_at_once_and_says_why(
         "node": NODE,
         "pid": PID,
         "outcome": "OOM_KILLED",
+        "exit cause": "oom_killed",
         "signal": "SIGKILL",
+        "memory limit": "1.0 GiB",
         "peak memory": "1.0 GiB",
         "stderr": "    Killed\n    ```\n    by the kernel",
     }
     (failure,) = shop.events(run_id, DagsterEventType.PIPELINE_FAILURE)
-    assert "killed for want of memory (peak 1.0 GiB)" in (failure.message or "")
+    assert "killed for want of memory (limit 1.0 GiB, peak 1.0 GiB)" in (failure.message or "")
     assert isinstance(failure.event_specific_data, JobFailureData)
     assert failure.event_specific_data.failure_reason == RunFailureReason.UNEXPECTED_TERMINATION
     assert shop.run(run_id).tags["runyard/outcome"] == "oom_killed"
+    assert shop.run(run_id).tags["runyard/exit_cause"] == "oom_killed"
 
 
 def test_a_worker_that_never_started_fails_its_run_at_once(

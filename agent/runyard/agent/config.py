@@ -4,8 +4,9 @@ import os
 import socket
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from runyard.agent.core.warmth import Limits
 from runyard.agent.drivers.docker.settings import DockerSettings
@@ -15,6 +16,8 @@ from runyard.client.errors import InvalidAddress
 from runyard.client.service.command import ServiceSettings
 from runyard.client.service.names import LABEL_KEY, LABEL_VALUE, NAME
 from runyard.client.service.quantities import parse_quantity
+
+RungName = Literal["cgroup2", "cgroup1", "systemd", "watchdog"]
 
 INHERITED = (
     "DAGSTER_HOME",
@@ -88,6 +91,51 @@ class WarmSettings(BaseModel):
         return Limits(self.max_servers, self.max_age, self.max_runs, self.max_rss, self.min_available)
 
 
+class IsolationSettings(BaseModel):
+    """What keeps workers apart from each other and from the machine."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rungs: tuple[RungName, ...] = ("cgroup2", "cgroup1", "systemd", "watchdog")
+    """By what limits may be enforced, the best first; the first that works here is taken."""
+
+    cgroup: Path | None = None
+    """Directory of a control group that is left to the agent. By default the one that it was started in."""
+
+    run_as: dict[str, str] = Field(default_factory=dict)
+    """By code location: the user that its workers run as; `*` for all others. By default the agent's own."""
+
+    users: tuple[str, ...] = ()
+    """The users that workers may run as; `run_as` may name no other, and nobody else can name one at all."""
+
+    scratch_directory: Path | None = None
+    """Under it each run gets a directory of its own as its TMPDIR, which is deleted when the run is over."""
+
+    no_new_privs: bool = True
+    """Whether workers are kept from getting more rights, such as by `sudo`."""
+
+    core_dumps: bool = False
+    """Whether workers that crash leave a core, with all that was in their memory."""
+
+    @field_validator("cgroup", "scratch_directory")
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_absolute():
+            raise ValueError(f"{value} must be an absolute path")
+        return value
+
+    @model_validator(mode="after")
+    def _allowed(self) -> Self:
+        for location, user in self.run_as.items():
+            if user not in self.users:
+                raise ValueError(f"run_as names {user} for {location}; allow it by adding it to users")
+        return self
+
+    def user_of(self, location: str) -> str:
+        """The user that workers of a code location run as; empty for the agent's own."""
+        return self.run_as.get(location, self.run_as.get("*", ""))
+
+
 class AgentSettings(ServiceSettings):
     """Everything that can be set; times are in seconds."""
 
@@ -135,6 +183,9 @@ class AgentSettings(ServiceSettings):
 
     warm: WarmSettings = Field(default_factory=WarmSettings)
     """How runs are started from interpreters that have imported everything."""
+
+    isolation: IsolationSettings = Field(default_factory=IsolationSettings)
+    """What keeps workers apart from each other and from the machine."""
 
     max_concurrent_starts: int = Field(default_factory=lambda: len(os.sched_getaffinity(0)), ge=1, le=1_000)
     """How many workers may be starting up at once; others wait their turn. The number of cores by default."""

@@ -14,6 +14,9 @@ from runyard.agent import procfs
 from runyard.agent.records import SpecRecord, StopRequest
 from runyard.agent.rundir import RunDirectory
 
+LEASE_EXPIRED = "lease_expired"
+"""`StopRequest.why` of a worker whose node lost the coordinator for too long."""
+
 LONGEST_LOOK_AWAY = 5.0
 """Seconds at most between two looks at a fence.
 
@@ -101,4 +104,6 @@ class Fence:
     def stop(self) -> StopRequest:
         """The request to end the worker."""
         reason = f"no contact with the coordinator for {self._stop_after:g} s (stop_after)"
-        return StopRequest(grace_seconds=self._grace, reason=reason, requested_at=time.time())
+        return StopRequest(
+            grace_seconds=self._grace, reason=reason, requested_at=time.time(), why=LEASE_EXPIRED
+        )

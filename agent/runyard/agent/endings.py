@@ -40,6 +40,7 @@ def ended(status: int, usage: struct_rusage | None, stop: StopRequest | None) ->
         user_seconds=usage.ru_utime if usage else 0.0,
         system_seconds=usage.ru_stime if usage else 0.0,
         stop_requested=stop is not None,
+        why=stop.why if stop else "",
     )
 
 
@@ -47,12 +48,20 @@ def rebooted(stop: StopRequest | None) -> ExitRecord:
     """The verdict on an attempt whose machine was restarted under the worker."""
     if stop is not None and stop.cause == "node_shutdown":
         return never_started("node_shutdown", f"stopped ({stop.reason}): the machine was off before it ended")
-    return never_started("node_lost", "the node was rebooted while the worker ran")
+    return never_started("node_lost", "the node was rebooted while the worker ran", "node_rebooted")
 
 
-def never_started(cause: Cause, message: str) -> ExitRecord:
-    """The verdict on an attempt that ran no worker, or none that anybody saw end."""
-    return ExitRecord(cause=cause, message=message, ended_at=time.time(), stop_requested=cause == "stopped")
+def never_started(cause: Cause, message: str, why: str = "") -> ExitRecord:
+    """The verdict on an attempt that ran no worker, or none that anybody saw end.
+
+    Args:
+        cause: Why it is over.
+        message: One sentence for people.
+        why: See `ExitRecord.why`.
+    """
+    return ExitRecord(
+        cause=cause, message=message, ended_at=time.time(), stop_requested=cause == "stopped", why=why
+    )
 
 
 def killed_before_it_began() -> ExitRecord:
@@ -62,14 +71,19 @@ def killed_before_it_began() -> ExitRecord:
 
 def stopped_before_start(stop: StopRequest) -> ExitRecord:
     """The verdict on an attempt whose stop came before its start."""
-    return never_started("stopped", f"stopped before it started: {stop.reason}")
+    return never_started("stopped", f"stopped before it started: {stop.reason}", stop.why)
 
 
 def ran_out_of_memory(verdict: ExitRecord) -> ExitRecord:
     """The verdict on a worker whose SIGKILL came from the kernel's OOM killer."""
-    peak = f"{verdict.peak_rss_bytes / 2**20:.0f} MiB"
+    peak = in_mib(verdict.peak_rss_bytes)
     message = f"killed by the kernel for want of memory; its resident set had reached {peak}"
     return replace(verdict, cause="oom_killed", message=message)
+
+
+def in_mib(count: int) -> str:
+    """A number of bytes for people."""
+    return f"{count / 2**20:.0f} MiB"
 
 
 def _signal_name(number: int) -> str:
@@ -79,10 +93,10 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def complain(who: str, error: Exception) -> None:
-    """Tells on stderr what will be tried again; silently if stderr lies on the very disk that is full."""
+def complain(who: str, error: Exception, then: str = "trying again") -> None:
+    """Tells on stderr what goes wrong, and what is done then; silently if stderr's own disk is full."""
     with contextlib.suppress(OSError):
-        print(f"{who}: {error}; trying again", file=sys.stderr, flush=True)
+        print(f"{who}: {error}; {then}", file=sys.stderr, flush=True)
 
 
 def remaining_processes(directory: RunDirectory, root: int | None) -> list[ProcessStat]:
@@ -102,6 +116,12 @@ def remaining_processes(directory: RunDirectory, root: int | None) -> list[Proce
             return family
     strangers = [each for pid, each in processes.items() if pid != os.getpid() and not each.is_over]
     return procfs.with_environment(f"{DIRECTORY_NAME}={directory.path}", strangers)
+
+
+def running(pids: Iterable[int]) -> list[ProcessStat]:
+    """Those of the processes that still run."""
+    stats = [procfs.read_stat(pid) for pid in pids]
+    return [stat for stat in stats if stat is not None and not stat.is_over]
 
 
 def kill_all(processes: Iterable[ProcessStat]) -> bool:

@@ -39,8 +39,16 @@ from resource import struct_rusage
 from typing import Any, NoReturn
 
 from runyard.agent import procfs, shim, warmchildren
+from runyard.agent.belongings import Belongings, belongings_of
 from runyard.agent.contact import Fence
-from runyard.agent.endings import complain, ended, kill_all, killed_before_it_began, remaining_processes
+from runyard.agent.endings import (
+    complain,
+    ended,
+    kill_all,
+    killed_before_it_began,
+    remaining_processes,
+    running,
+)
 from runyard.agent.procfs import ProcessIdentity
 from runyard.agent.records import ExitRecord, StopRequest, UnreadableRecord
 from runyard.agent.rundir import RunDirectory, RunDirectoryError
@@ -67,24 +75,28 @@ class _Clearing:
 
     directory: RunDirectory
     verdict: ExitRecord
+    belongings: Belongings
 
     def is_done(self) -> bool:
         """Goes on with the clearing, and tells whether the verdict is on disk now."""
-        if kill_all(remaining_processes(self.directory, root=None)):
+        remaining = remaining_processes(self.directory, root=None)
+        if kill_all([*remaining, *running(self.belongings.limits.members())]):
             return False
         try:
-            self.directory.write_exit(self.verdict)
+            self.directory.write_exit(self.belongings.limits.judge(self.verdict))
         except RunDirectoryError as error:
             complain("runyard fork server", error)
             return False
+        self.belongings.clear_away()
         return True
 
 
 class _Orphan:
-    """A worker whose shim is dead. Whether its agent lives or not, its fence holds."""
+    """A worker whose shim is dead. Whether its agent lives or not, its fence and its limits hold."""
 
     def __init__(self, directory: RunDirectory, worker: ProcessIdentity) -> None:
         self.directory = directory
+        self.belongings = belongings_of(directory, worker.pid)
         self._worker = worker
         self._fence: Fence | None = None
         with contextlib.suppress(UnreadableRecord):
@@ -98,7 +110,15 @@ class _Orphan:
         return self._stop or self.directory.read_stop()
 
     def look(self) -> float | None:
-        """Enforces the fence; gives the seconds until the next look, or None if there is no need for one."""
+        """Enforces fence and limits; gives the seconds until the next look, or None if there is no need."""
+        limits = self.belongings.limits
+        if limits.look_in() is not None and limits.is_exceeded():
+            self._kill()
+            return _RETRY_SECONDS
+        looks = [limits.look_in(), self._look_at_fence()]
+        return min((look for look in looks if look is not None), default=None)
+
+    def _look_at_fence(self) -> float | None:
         if self._fence is None:
             return None
         if self._stop is None and self._fence.seconds_left() > 0:
@@ -106,9 +126,12 @@ class _Orphan:
         if self._stop is None:
             self._begin_stop(self._fence.stop())
         elif procfs.boottime() >= self._kill_at:
-            kill_all(remaining_processes(self.directory, self._worker.pid))
-            procfs.send_signal(self._worker, signal.SIGKILL)
+            self._kill()
         return _RETRY_SECONDS
+
+    def _kill(self) -> None:
+        kill_all(remaining_processes(self.directory, self._worker.pid))
+        procfs.send_signal(self._worker, signal.SIGKILL)
 
     def _begin_stop(self, stop: StopRequest) -> None:
         self._stop = stop
@@ -321,7 +344,7 @@ class ForkServer:
             self._on_warm_server_end(self._warm.pop(pid), end.status)
         elif pid in self._orphans:
             orphan = self._orphans.pop(pid)
-            self._conclude(orphan.directory, end, orphan.stop)
+            self._conclude(orphan.directory, end, orphan.stop, orphan.belongings)
         else:
             # A worker may be reaped before the shim that was killed with it.
             self._strays[pid] = end
@@ -337,19 +360,23 @@ class ForkServer:
             complain("runyard fork server", error)
             return
         if worker is None:
-            self._clearings.append(_Clearing(directory, killed_before_it_began()))
+            belongings = belongings_of(directory, worker=None)
+            self._clearings.append(_Clearing(directory, killed_before_it_began(), belongings))
         elif self._is_my_child(worker.process):
             self._orphans[worker.pid] = _Orphan(directory, worker.process)
         elif worker.pid in self._strays:
-            self._conclude(directory, self._strays.pop(worker.pid), directory.read_stop())
+            end, belongings = self._strays.pop(worker.pid), belongings_of(directory, worker.pid)
+            self._conclude(directory, end, directory.read_stop(), belongings)
 
     def _is_my_child(self, process: ProcessIdentity) -> bool:
         stat = procfs.read_stat(process.pid)
         return stat is not None and stat.identity == process and stat.parent == os.getpid()
 
-    def _conclude(self, directory: RunDirectory, end: _End, stop: StopRequest | None) -> None:
+    def _conclude(
+        self, directory: RunDirectory, end: _End, stop: StopRequest | None, belongings: Belongings
+    ) -> None:
         verdict = ended(end.status, end.usage, stop)
-        self._clearings.append(_Clearing(directory, verdict))
+        self._clearings.append(_Clearing(directory, verdict, belongings))
 
 
 def main() -> None:

@@ -143,9 +143,13 @@ class Offering:
     Args:
         settings: The agent's settings.
         drivers: By name. Filled by the caller before `open`.
+        labels: What was found of this machine otherwise.
     """
 
-    def __init__(self, settings: AgentSettings, drivers: Mapping[str, Driver]) -> None:
+    def __init__(
+        self, settings: AgentSettings, drivers: Mapping[str, Driver], labels: Mapping[str, str] | None = None
+    ) -> None:
+        self._labels = labels or {}
         self.current = Offer()
         self._settings = settings
         self._drivers = drivers
@@ -185,7 +189,9 @@ class Offering:
             machine = await asyncio.to_thread(look_at_machine, self._gpus)
             ready = [name for name, driver in self._drivers.items() if not _trouble_of(driver)]
             offer = machine_offer(self._settings, machine, ready)
-            self.current = replace(offer, labels={**_driver_labels(self._drivers), **offer.labels})
+            self.current = replace(
+                offer, labels={**self._labels, **_driver_labels(self._drivers), **offer.labels}
+            )
         else:
             self._capacity = await self._capacity_of(self._cluster)
             self.current = cluster_offer(self._settings, self._capacity, self._cluster.name)

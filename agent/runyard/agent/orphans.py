@@ -1,10 +1,14 @@
 """Ends what attempts left behind: only what is provably Runyard's, of attempts that are provably over."""
 
 import os
+import shutil
 import signal
 from pathlib import Path
 
 from runyard.agent import procfs
+from runyard.agent.core.model import AttemptKey
+from runyard.agent.endings import kill_all, running
+from runyard.agent.limits.ladder import Rung
 from runyard.agent.procfs import ProcessStat
 from runyard.agent.records import UnreadableRecord
 from runyard.agent.rundir import DIRECTORY_NAME, RunDirectories, RunDirectory
@@ -31,6 +35,33 @@ def sweep(directories: RunDirectories) -> dict[int, RunDirectory]:
             if procfs.send_signal(stat.identity, signal.SIGKILL):
                 killed[stat.identity.pid] = directory
     return killed
+
+
+def sweep_belongings(directories: RunDirectories, rung: Rung, scratch: Path | None) -> None:
+    """Removes control groups and scratch directories of attempts that are over, with what runs in the groups.
+
+    Args:
+        directories: The attempts on this disk.
+        rung: Its groups are this agent's alone, so one of an attempt that is on no disk is removed too.
+        scratch: Holds scratch directories, perhaps also those of other agents.
+    """
+    for name, group in rung.groups():
+        directory = _named(directories, name)
+        if directory is None or _is_over(directory):
+            kill_all(running(group.members()))
+            group.remove()
+    for path in scratch.iterdir() if scratch is not None and scratch.is_dir() else ():
+        directory = _named(directories, path.name)
+        if directory is not None and _is_over(directory):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _named(directories: RunDirectories, name: str) -> RunDirectory | None:
+    run_id, _, attempt = name.rpartition("-")
+    try:
+        return directories.open(AttemptKey(run_id, int(attempt)))
+    except ValueError:
+        return None
 
 
 def _orphans(directories: RunDirectories) -> list[tuple[ProcessStat, RunDirectory]]:

@@ -17,6 +17,7 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 _PR_SET_NAME = 15  # linux/prctl.h
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+_PR_SET_NO_NEW_PRIVS = 38  # linux/prctl.h
 
 # linux/pidfd.h: PIDFD_GET_INFO = _IOWR(0xFF, 11, struct pidfd_info), the struct in its first size of 64 bytes
 # (Linux 6.13); the exit status is filled in from Linux 6.15 on.
@@ -218,6 +219,11 @@ def _wait_status_of_reaped(pidfd: int) -> int | None:
 def become_subreaper() -> None:
     """Makes orphaned descendants children of this process instead of PID 1's. Not inherited by forks."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def give_up_new_privileges() -> None:
+    """Keeps this process, and all that it starts, from getting more rights by set-user-ID programs."""
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
 
 
 def rename_process(name: str) -> None:

@@ -86,6 +86,15 @@ class SpecRecord(Record):
     driver: str = "process"
     container: dict[str, Any] = field(default_factory=dict)
     """For drivers of containers: image, networks and so on; opaque to the shim."""
+    limits: dict[str, Any] = field(default_factory=dict)
+    """How much the worker may take, and how that is enforced: see `runyard.agent.limits.plan`."""
+    run_as: str = ""
+    """Name of the user; empty for the agent's own."""
+    scratch: str = ""
+    """Path of a directory that is the attempt's own, and deleted after it; empty for none."""
+    no_new_privs: bool = False
+    """Nothing that the worker executes gets more rights than it has."""
+    core_dumps: bool = True
 
 
 @dataclass(frozen=True)
@@ -131,6 +140,8 @@ class StopRequest(Record):
     """Unix time in seconds."""
     cause: Cause = "stopped"
     """What the exit will say."""
+    why: str = ""
+    """As in `ExitRecord`."""
 
 
 @dataclass(frozen=True)
@@ -144,9 +155,14 @@ class ExitRecord(Record):
     code: int | None = None
     signal: int | None = None
     peak_rss_bytes: int = 0
+    """Of the worker; of an attempt with a limit, of all its processes together as far as was seen."""
     user_seconds: float = 0.0
     system_seconds: float = 0.0
     stop_requested: bool = False
+    memory_limit_bytes: int = 0
+    """The limit that was in force; 0 for none."""
+    why: str = ""
+    """A word for programs, where the cause is too coarse: `executable_missing`, `disk_full` and so on."""
 
     def encode(self) -> bytes:
         """The bytes of the file, with the message cut to `MESSAGE_LIMIT`."""

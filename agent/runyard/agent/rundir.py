@@ -50,6 +50,9 @@ Above the largest record: `MESSAGE_LIMIT` characters of at most 4 bytes, and the
 MARK_NAME = "RUNYARD_ATTEMPT"
 """Environment variable that every process of an attempt carries: `<run_id>/<attempt>`."""
 
+READY_ROOM_NAME = ".ready-room"
+"""What a worker of another user writes to in place of `ready`: it is given the open file."""
+
 DIRECTORY_NAME = "RUNYARD_RUN_DIRECTORY"
 """Environment variable beside it: the path of the run directory, and so whose attempt it is."""
 
@@ -189,7 +192,12 @@ class RunDirectory:
     @property
     def is_ready(self) -> bool:
         """True once the worker has its arguments and has imported its framework."""
-        return (self.path / "ready").exists()
+        if (self.path / "ready").exists():
+            return True
+        try:
+            return (self.path / READY_ROOM_NAME).stat().st_size > 0
+        except FileNotFoundError:
+            return False
 
     @property
     def acknowledged_at(self) -> float | None:

@@ -7,10 +7,12 @@ import uuid
 import structlog
 
 from runyard.agent.config import AgentSettings
+from runyard.agent.confining import make_scratch_home
 from runyard.agent.drivers.base import Driver, DriverError
 from runyard.agent.drivers.docker.settings import DockerSettings
 from runyard.agent.drivers.process import ProcessDriver
 from runyard.agent.installation import Installation
+from runyard.agent.limits.ladder import LABEL, Rung, find_rung
 from runyard.agent.offer import Offering
 from runyard.agent.procfs import boot_id
 from runyard.agent.racing import until_first_ends
@@ -50,13 +52,15 @@ async def _work(settings: AgentSettings, identity: Identity, asked: asyncio.Even
             "insecure", coordinator=settings.coordinator, risk="whoever answers there can run commands here"
         )
     drivers: dict[str, Driver] = {}
-    shell = Shell(settings, RunDirectories(settings.state_directory), drivers)
+    directories = RunDirectories(settings.state_directory)
+    rung = await _isolation(settings, directories)
+    shell = Shell(settings, directories, drivers, rung)
     drivers["process"] = ProcessDriver(
         shell.directories, shell.on_change, settings.warm, settings.max_concurrent_starts
     )
     if settings.docker is not None:
         drivers["docker"] = _docker_driver(settings.docker, shell, identity.installation.id)
-    offering = Offering(settings, drivers)
+    offering = Offering(settings, drivers, {LABEL: rung.name})
     try:
         await shell.open()
         await offering.open()
@@ -74,6 +78,7 @@ async def _work(settings: AgentSettings, identity: Identity, asked: asyncio.Even
             departure.cancel()
     finally:
         await shell.close()
+        rung.leave()
         log.info("stopped")
 
 
@@ -87,6 +92,16 @@ def _docker_driver(settings: DockerSettings, shell: Shell, agent: str) -> Driver
             "docker: the settings need the docker package: pip install 'runyard[docker]'"
         ) from error
     return DockerDriver(settings, shell.directories, shell.on_change, agent)
+
+
+async def _isolation(settings: AgentSettings, directories: RunDirectories) -> Rung:
+    try:
+        await asyncio.to_thread(make_scratch_home, settings.isolation.scratch_directory)
+    except OSError as error:
+        raise DriverError(f"isolation.scratch_directory: {error}; name one that can be made") from error
+    rung, reasons = await asyncio.to_thread(find_rung, settings.isolation, directories.state)
+    log.info("isolation", by=rung.name, **{f"no_{name}": reason for name, reason in reasons.items()})
+    return rung
 
 
 async def _depart(

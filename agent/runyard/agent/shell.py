@@ -9,6 +9,7 @@ from typing import Protocol
 import structlog
 
 from runyard.agent.config import AgentSettings
+from runyard.agent.confining import confined
 from runyard.agent.core.effects import Accept, Bury, Effect, Forget, Reject, Report, Start, StopWorker
 from runyard.agent.core.model import (
     Accepted,
@@ -25,7 +26,8 @@ from runyard.agent.drivers.base import Driver, DriverError, WarmDriver
 from runyard.agent.drivers.outcomes import held_attempt
 from runyard.agent.endings import never_started
 from runyard.agent.facts import WorkerUsage
-from runyard.agent.orphans import sweep
+from runyard.agent.limits.ladder import JUST_WATCHED, Rung
+from runyard.agent.orphans import sweep, sweep_belongings
 from runyard.agent.procfs import boottime
 from runyard.agent.records import SpecRecord, UnreadableRecord
 from runyard.agent.rundir import AttemptExists, RunDirectories, RunDirectoryError
@@ -70,11 +72,17 @@ class Shell:
         settings: The agent's settings.
         directories: The attempts on this disk.
         drivers: By name. Filled by the caller before `open`.
+        rung: The means by which limits are enforced here.
     """
 
     def __init__(
-        self, settings: AgentSettings, directories: RunDirectories, drivers: Mapping[str, Driver]
+        self,
+        settings: AgentSettings,
+        directories: RunDirectories,
+        drivers: Mapping[str, Driver],
+        rung: Rung = JUST_WATCHED,
     ) -> None:
+        self._rung = rung
         self.holdings = Holdings()
         self.directories = directories
         self.drivers = drivers
@@ -100,6 +108,9 @@ class Shell:
             found += await driver.recover()
         for pid, directory in (await asyncio.to_thread(sweep, self.directories)).items():
             log.warning("orphan_killed", pid=pid, attempt=directory.mark)
+        await asyncio.to_thread(
+            sweep_belongings, self.directories, self._rung, self._settings.isolation.scratch_directory
+        )
         log.info("recovered", attempts=len(found))
         await self._carry_out(self.holdings.on_recovered(found))
 
@@ -248,6 +259,8 @@ class Shell:
             record = spec_record(self._settings, effect.identity, effect.spec)
             if record.driver not in self.drivers:
                 raise UnusableLaunch(f"this agent has no driver {record.driver!r}")
+            if record.driver == "process":
+                record = confined(record, key, effect.spec, self._settings.isolation, self._rung)
             failpoint("agent.before_accept")
             await asyncio.to_thread(self.directories.create, key, record)
             failpoint("agent.after_accept")

@@ -22,24 +22,35 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from runyard.agent import procfs
+from runyard.agent import privileges, procfs
+from runyard.agent.belongings import NO_BELONGINGS, Belongings, make_scratch
 from runyard.agent.contact import Fence
 from runyard.agent.endings import (
     complain,
-    ended,
-    kill_all,
     killed_before_it_began,
     never_started,
     ran_out_of_memory,
-    remaining_processes,
     stopped_before_start,
 )
+from runyard.agent.limits.enforcement import Unlimited, confine
+from runyard.agent.limits.plan import plan_of
 from runyard.agent.oom import OomWitness
-from runyard.agent.records import ExitRecord, SpecRecord, StopRequest, UnreadableRecord, WorkerRecord
-from runyard.agent.rundir import DIRECTORY_NAME, MARK_NAME, RunDirectory, RunDirectoryError
+from runyard.agent.records import ExitRecord, SpecRecord, UnreadableRecord, WorkerRecord
+from runyard.agent.rundir import (
+    DIRECTORY_NAME,
+    MARK_NAME,
+    READY_ROOM_NAME,
+    NoRoom,
+    RunDirectory,
+    RunDirectoryError,
+)
+from runyard.agent.watch import WATCHED_SIGNALS, Watch
 
 ARGS_FD_NAME = "RUNYARD_ARGS_FD"
 """Environment variable that tells the worker where to read its arguments."""
+
+READY_FD_NAME = "RUNYARD_READY_FD"
+"""The same for where a worker of another user, which cannot reach its run directory, says it is ready."""
 
 EXIT_NOT_MINE = os.EX_TEMPFAIL
 """Exit code of a shim that found the attempt in other hands, or over."""
@@ -50,10 +61,9 @@ GoOn = Callable[[SpecRecord, Mapping[str, str]], None]
 Called with the spec and the whole environment. The process has its session, directory and standard streams.
 """
 
-_WATCHED_SIGNALS = {signal.SIGCHLD, signal.SIGTERM}
 _GATE_OPEN, _GATE_SHUT, _GATEKEEPER_DEAD = b"1", b"0", b""
-_SWEEP_PAUSES_SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _WRITE_PAUSES_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+_NO_PROGRAM, _NO_DIRECTORY = "executable_missing", "working_directory_missing"
 _PROTECTED_OOM_SCORE = "-900"  # as slurmstepd and containerd's shims have it
 
 
@@ -72,7 +82,7 @@ def run(path: Path, on_running: Callable[[], None], go_on: GoOn = impossible) ->
     Returns:
         The exit code of the shim. The outcome of the attempt is on disk.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED_SIGNALS | {signal.SIGINT, signal.SIGHUP})
+    signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED_SIGNALS | {signal.SIGINT, signal.SIGHUP})
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.setsid()
     procfs.become_subreaper()
@@ -83,7 +93,9 @@ def run(path: Path, on_running: Callable[[], None], go_on: GoOn = impossible) ->
     lock = directory.try_lock()
     if lock is None or directory.is_starting or directory.read_exit() is not None:
         return EXIT_NOT_MINE
-    _write_exit_whatever_it_takes(directory, _attempt(directory, on_running, go_on))
+    verdict, belongings = _attempt(directory, on_running, go_on)
+    _write_exit_whatever_it_takes(directory, verdict)
+    belongings.clear_away()
     return os.EX_OK
 
 
@@ -101,10 +113,12 @@ def restore_oom_score() -> None:
             path.write_text("0")
 
 
-def _attempt(directory: RunDirectory, on_running: Callable[[], None], go_on: GoOn) -> ExitRecord:
+def _attempt(
+    directory: RunDirectory, on_running: Callable[[], None], go_on: GoOn
+) -> tuple[ExitRecord, Belongings]:
     stop = directory.read_stop()
     if stop is not None:
-        return stopped_before_start(stop)
+        return stopped_before_start(stop), NO_BELONGINGS
     try:
         directory.mark_starting()
         spec = directory.read_spec()
@@ -114,17 +128,23 @@ def _attempt(directory: RunDirectory, on_running: Callable[[], None], go_on: GoO
         witness = OomWitness()
         fence = Fence.of(directory, spec)
         if fence is not None and fence.seconds_left() <= 0:
-            return stopped_before_start(fence.stop())
-        worker_pid = _start_worker(directory, spec, executable, go_on)
+            return stopped_before_start(fence.stop()), NO_BELONGINGS
+        worker_pid, limits = _start_worker(directory, spec, executable, go_on)
     except StartFailure as failure:
-        return never_started("start_failed", str(failure))
+        return never_started("start_failed", str(failure), failure.why), NO_BELONGINGS
     except (RunDirectoryError, UnreadableRecord, OSError) as error:
-        return never_started("start_failed", f"the node could not start the worker: {error}")
+        why = "disk_full" if isinstance(error, NoRoom) or _is_no_room(error) else ""
+        message = f"the node could not start the worker: {error}"
+        return never_started("start_failed", message, why), NO_BELONGINGS
     on_running()
-    verdict = _Watch(directory, worker_pid, fence).until_over()
+    verdict = limits.judge(Watch(directory, worker_pid, fence, limits).until_over())
     if verdict.cause == "signaled" and verdict.signal == signal.SIGKILL and witness.saw_kill_of(worker_pid):
-        return ran_out_of_memory(verdict)
-    return verdict
+        verdict = ran_out_of_memory(verdict)
+    return verdict, Belongings(limits, spec.scratch)
+
+
+def _is_no_room(error: Exception) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _write_exit_whatever_it_takes(directory: RunDirectory, verdict: ExitRecord) -> None:
@@ -141,7 +161,16 @@ def _write_exit_whatever_it_takes(directory: RunDirectory, verdict: ExitRecord) 
 
 
 class StartFailure(Exception):
-    """The worker cannot start; the message names what is missing."""
+    """The worker cannot start; the message names what is missing.
+
+    Args:
+        message: One sentence for people.
+        why: See `ExitRecord.why`.
+    """
+
+    def __init__(self, message: str, why: str = "") -> None:
+        super().__init__(message)
+        self.why = why
 
 
 def find_executable(spec: SpecRecord) -> str:
@@ -163,39 +192,45 @@ def find_executable(spec: SpecRecord) -> str:
         path = os.path.join(spec.cwd, folder, program)
         if os.path.isfile(path) and os.access(path, os.X_OK):
             return path
-    raise StartFailure(f"executable {program!r} is not in PATH ({search}) on this node")
+    raise StartFailure(f"executable {program!r} is not in PATH ({search}) on this node", _NO_PROGRAM)
 
 
 def _check_working_directory(cwd: str) -> None:
     if not os.path.exists(cwd):
-        raise StartFailure(f"working directory {cwd} does not exist on this node")
+        raise StartFailure(f"working directory {cwd} does not exist on this node", _NO_DIRECTORY)
     if not os.path.isdir(cwd):
-        raise StartFailure(f"working directory {cwd} is not a directory")
+        raise StartFailure(f"working directory {cwd} is not a directory", _NO_DIRECTORY)
     if not os.access(cwd, os.X_OK):
-        raise StartFailure(f"working directory {cwd}: permission denied to the agent's user")
+        raise StartFailure(f"working directory {cwd}: permission denied to the agent's user", _NO_DIRECTORY)
 
 
 def _check_executable(path: str, shown: str) -> None:
     if not os.path.exists(path):
-        raise StartFailure(f"executable {shown} does not exist on this node")
+        raise StartFailure(f"executable {shown} does not exist on this node", _NO_PROGRAM)
     if os.path.isdir(path):
-        raise StartFailure(f"executable {shown} is a directory")
+        raise StartFailure(f"executable {shown} is a directory", _NO_PROGRAM)
     if not os.access(path, os.X_OK):
-        raise StartFailure(f"executable {shown} is not executable by the agent's user")
+        raise StartFailure(f"executable {shown} is not executable by the agent's user", _NO_PROGRAM)
 
 
-def _start_worker(directory: RunDirectory, spec: SpecRecord, executable: str, go_on: GoOn) -> int:
-    """Forks the worker, puts it on record, and only then lets its program begin."""
+def _start_worker(
+    directory: RunDirectory, spec: SpecRecord, executable: str, go_on: GoOn
+) -> tuple[int, Unlimited]:
+    """Forks the worker, confines it, puts it on record, and only then lets its program begin."""
+    environment = _environment(directory, spec)
     channels = _open_channels(directory, spec)
+    limits = Unlimited()
     pid = os.fork()
     if pid == 0:
-        _become_worker(directory, spec, executable, channels, go_on)
+        _become_worker(directory, spec, executable, channels, environment, go_on)
     channels.close_workers_ends()
     try:
+        limits = _confine(spec, pid)
         directory.write_worker(_worker_record(pid))
-    except RunDirectoryError:
+    except (RunDirectoryError, StartFailure):
         os.write(channels.gate_in, _GATE_SHUT)
         os.waitpid(pid, 0)
+        Belongings(limits, spec.scratch).clear_away()
         raise
     with contextlib.suppress(BrokenPipeError):  # killed at the gate: its wait status tells
         os.write(channels.gate_in, _GATE_OPEN)
@@ -204,8 +239,26 @@ def _start_worker(directory: RunDirectory, spec: SpecRecord, executable: str, go
         failure = failures.read()
     if failure:
         os.waitpid(pid, 0)
-        raise StartFailure(failure)
-    return pid
+        Belongings(limits, spec.scratch).clear_away()
+        raise StartFailure(failure, _NO_PROGRAM)
+    return pid, limits
+
+
+def _environment(directory: RunDirectory, spec: SpecRecord) -> dict[str, str]:
+    try:
+        scratch = make_scratch(spec)
+    except (OSError, privileges.UnknownUser) as error:
+        why = "disk_full" if _is_no_room(error) else ""
+        raise StartFailure(f"the scratch directory cannot be made: {error}", why) from error
+    return {**spec.env, **scratch, MARK_NAME: directory.mark, DIRECTORY_NAME: str(directory.path)}
+
+
+def _confine(spec: SpecRecord, pid: int) -> Unlimited:
+    try:
+        return confine(plan_of(spec.limits), pid)
+    except OSError as error:
+        reason = f"isolation is required, and this node cannot confine the worker: {error}"
+        raise StartFailure(reason, "isolation_failed") from error
 
 
 def _worker_record(pid: int) -> WorkerRecord:
@@ -223,8 +276,13 @@ def _worker_record(pid: int) -> WorkerRecord:
     )
 
 
-def _explain(error: Exception, program: str) -> str:
+def _explain(error: Exception, spec: SpecRecord) -> str:
+    program = spec.argv[0]
     code = error.errno if isinstance(error, OSError) else None
+    if isinstance(error, privileges.UnknownUser):
+        return str(error)
+    if isinstance(error, OSError) and spec.cwd and error.filename == spec.cwd:
+        return f"working directory {spec.cwd}: {error.strerror} for user {spec.run_as or 'of the agent'}"
     if code == errno.ENOENT:
         return f"executable {program}: the interpreter in its first line does not exist on this node"
     if code == errno.ENOEXEC:
@@ -238,12 +296,13 @@ def _explain(error: Exception, program: str) -> str:
 
 @dataclass(frozen=True)
 class _Channels:
-    """The descriptors between shim and worker. All are closed by exec, except 0, 1, 2 and `arguments`."""
+    """The descriptors between shim and worker. Exec closes all but 0, 1, 2, `arguments` and `ready`."""
 
     stdin: int
     stdout: int
     stderr: int
     arguments: int | None
+    ready: int | None
     gate_out: int
     gate_in: int
     failure_out: int
@@ -253,8 +312,9 @@ class _Channels:
         """For the shim, after the fork."""
         for descriptor in (self.stdin, self.stdout, self.stderr, self.gate_out, self.failure_in):
             os.close(descriptor)
-        if self.arguments is not None:
-            os.close(self.arguments)
+        for given in (self.arguments, self.ready):
+            if given is not None:
+                os.close(given)
 
 
 def _open_channels(directory: RunDirectory, spec: SpecRecord) -> _Channels:
@@ -266,6 +326,7 @@ def _open_channels(directory: RunDirectory, spec: SpecRecord) -> _Channels:
         stdout=os.open(directory.stdout, append, 0o600),
         stderr=os.open(directory.stderr, append, 0o600),
         arguments=_in_memory(spec.worker_args) if spec.worker_args else None,
+        ready=os.open(directory.path / READY_ROOM_NAME, append, 0o600) if spec.run_as else None,
         gate_out=gate_out,
         gate_in=gate_in,
         failure_out=failure_out,
@@ -282,7 +343,12 @@ def _in_memory(text: str) -> int:
 
 
 def _become_worker(
-    directory: RunDirectory, spec: SpecRecord, executable: str, channels: _Channels, go_on: GoOn
+    directory: RunDirectory,
+    spec: SpecRecord,
+    executable: str,
+    channels: _Channels,
+    environment: dict[str, str],
+    go_on: GoOn,
 ) -> NoReturn:
     """In the fork: waits at the gate, then turns into the worker's program."""
     try:
@@ -290,22 +356,23 @@ def _become_worker(
         os.setsid()
         for number, descriptor in enumerate((channels.stdin, channels.stdout, channels.stderr)):
             os.dup2(descriptor, number)
-        environment = {**spec.env, MARK_NAME: directory.mark, DIRECTORY_NAME: str(directory.path)}
-        if channels.arguments is not None:
-            os.set_inheritable(channels.arguments, True)
-            environment[ARGS_FD_NAME] = str(channels.arguments)
+        for name, given in ((ARGS_FD_NAME, channels.arguments), (READY_FD_NAME, channels.ready)):
+            if given is not None:
+                os.set_inheritable(given, True)
+                environment[name] = str(given)
         restore_signals()
         restore_oom_score()
         word = os.read(channels.gate_out, 1)
         if word == _GATE_OPEN:
+            privileges.settle(spec)
             if spec.cwd:
                 os.chdir(spec.cwd)
             go_on(spec, environment)
             os.execve(executable, spec.argv, environment)
         elif word == _GATEKEEPER_DEAD:
             directory.write_exit(killed_before_it_began())
-    except (OSError, ValueError, TypeError) as error:
-        os.write(channels.failure_in, _explain(error, spec.argv[0]).encode())
+    except (OSError, ValueError, TypeError, privileges.UnknownUser) as error:
+        os.write(channels.failure_in, _explain(error, spec).encode())
     finally:
         os._exit(127)
 
@@ -317,81 +384,3 @@ def restore_signals() -> None:
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-
-
-class _Watch:
-    """Waits for the worker, obeys stop requests, and leaves no descendant behind."""
-
-    def __init__(self, directory: RunDirectory, worker_pid: int, fence: Fence | None) -> None:
-        self._directory = directory
-        self._worker_pid = worker_pid
-        self._fence = fence
-        self._worker_end: ExitRecord | None = None
-        self._stop: StopRequest | None = None
-        self._kill_at: float | None = None
-
-    def until_over(self) -> ExitRecord:
-        """Returns when the worker and all its descendants are gone."""
-        while self._worker_end is None and not self._is_out_of_grace():
-            self._obey_stop()
-            self._obey_fence()
-            self._wait_for_signal(self._time_left())
-            self._reap()
-        return self._sweep()
-
-    def _is_out_of_grace(self) -> bool:
-        return self._kill_at is not None and procfs.boottime() >= self._kill_at
-
-    def _time_left(self) -> float | None:
-        limits = [] if self._fence is None else [self._fence.look_in()]
-        if self._kill_at is not None:
-            limits.append(max(0.0, self._kill_at - procfs.boottime()))
-        return min(limits, default=None)
-
-    def _wait_for_signal(self, seconds: float | None) -> None:
-        if seconds is None:
-            signal.sigwaitinfo(_WATCHED_SIGNALS)
-        else:
-            signal.sigtimedwait(_WATCHED_SIGNALS, seconds)
-
-    def _obey_stop(self) -> None:
-        stop = self._directory.read_stop()
-        if stop is not None and stop != self._stop:
-            self._heed(stop)
-
-    def _obey_fence(self) -> None:
-        if self._fence is None or self._fence.seconds_left() > 0:
-            return
-        stop = self._fence.stop()
-        with contextlib.suppress(RunDirectoryError):  # a full disk must not keep the worker alive
-            self._directory.request_stop(stop)
-        self._heed(stop)
-        self._fence = None
-
-    def _heed(self, stop: StopRequest) -> None:
-        if self._stop is None:
-            os.kill(self._worker_pid, signal.SIGTERM)
-            os.kill(self._worker_pid, signal.SIGCONT)  # a suspended worker could not even hear it
-        self._stop = stop
-        kill_at = procfs.boottime() + stop.grace_seconds
-        self._kill_at = min(kill_at, self._kill_at or kill_at)
-
-    def _reap(self) -> None:
-        while True:
-            try:
-                pid, status, usage = os.wait4(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            if pid == self._worker_pid:
-                self._worker_end = ended(status, usage, self._stop)
-
-    def _sweep(self) -> ExitRecord:
-        pauses = iter(_SWEEP_PAUSES_SECONDS)
-        while True:
-            more = kill_all(remaining_processes(self._directory, os.getpid()))
-            self._reap()
-            if self._worker_end is not None and not more:
-                return self._worker_end
-            self._wait_for_signal(next(pauses, _SWEEP_PAUSES_SECONDS[-1]))

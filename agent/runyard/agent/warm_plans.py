@@ -27,6 +27,8 @@ def plan_of(spec: SpecRecord, mode: WarmMode, forks_steps: bool) -> WarmPlan | N
     """
     if mode == "off" or len(spec.argv) < 2 or spec.argv[1] != worker_script.__file__:
         return None
+    if spec.run_as:
+        return None  # a server is the agent's user's, and so would be what is imported there
     try:
         arguments = json.loads(spec.worker_args)
         instance = arguments.get("instance_ref") or {}

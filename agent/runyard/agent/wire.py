@@ -68,6 +68,8 @@ def outcome_of(outcome: Outcome) -> run_pb2.Outcome:
         message=outcome.message,
         stderr_tail=outcome.stderr_tail,
         peak_rss_bytes=outcome.peak_rss_bytes,
+        memory_limit_bytes=outcome.memory_limit_bytes,
+        cause=outcome.cause,
     )
 
 

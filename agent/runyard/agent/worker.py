@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 _ARGS_FD_NAME = "RUNYARD_ARGS_FD"
+_READY_FD_NAME = "RUNYARD_READY_FD"
 _DIRECTORY_NAME = "RUNYARD_RUN_DIRECTORY"
 _VERBS = ("execute_run", "resume_run")
 
@@ -28,9 +29,14 @@ def _read_args() -> str:
 
 def _say_ready() -> None:
     # From here on it is up to Dagster and the user's code how long it takes. Nothing depends on this.
+    room = os.environ.pop(_READY_FD_NAME, None)
     try:
+        if room is not None:
+            os.write(int(room), b"ready")
+            os.close(int(room))
+            return
         os.close(os.open(os.path.join(os.environ[_DIRECTORY_NAME], "ready"), os.O_WRONLY | os.O_CREAT, 0o600))
-    except (KeyError, OSError):
+    except (KeyError, ValueError, OSError):
         return
 
 

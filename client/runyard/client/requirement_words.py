@@ -28,6 +28,8 @@ def _parts(wanted: placement_pb2.Requirements) -> Iterator[str]:
         yield f"driver {wanted.driver}"
     if wanted.image:
         yield f"image {wanted.image}"
+    if wanted.isolation:
+        yield f"isolation {wanted.isolation}"
     if wanted.tolerations:
         yield f"tolerates {' '.join(wanted.tolerations)}"
     for wish in wanted.preferences:

@@ -18,10 +18,26 @@ _ENDINGS = {
 def explain_end(run: run_pb2.Run) -> str:
     """How the finished attempt of a run ended, with all that is known of the cause."""
     outcome = run.outcome
-    parts = [f"The run worker {_ending(outcome)}{_peak(outcome)}{_where(run)}."]
+    parts = [f"The run worker {_ending(outcome)}{_memory(outcome)}{_where(run)}."]
     if outcome.message and not _is_told_by_exit(outcome):
         parts.append(_sentence(outcome.message))
     return " ".join(parts)
+
+
+def exit_cause(run: run_pb2.Run) -> str:
+    """Why the finished attempt of a run ended, in one word for programs; docs/isolation.md lists them."""
+    outcome = run.outcome
+    if outcome.kind == run_pb2.OUTCOME_KIND_STOPPED and run.stop_requested:
+        return "stopped_by_user"
+    if outcome.cause:
+        return outcome.cause
+    if outcome.kind == run_pb2.OUTCOME_KIND_TIMED_OUT and not run.HasField("running_at"):
+        return "start_timeout"
+    if outcome.kind in _ENDINGS:
+        return outcome_name(outcome.kind).lower()
+    if outcome.HasField("signal"):
+        return f"signal_{signal_name(outcome.signal).removeprefix('signal ')}"
+    return f"exit_code_{outcome.exit_code}" if outcome.HasField("exit_code") else "failed"
 
 
 def explain_position(run: run_pb2.Run) -> str:
@@ -91,9 +107,12 @@ def _exit(outcome: run_pb2.Outcome) -> str:
     return "failed"
 
 
-def _peak(outcome: run_pb2.Outcome) -> str:
-    is_cause = outcome.kind == run_pb2.OUTCOME_KIND_OOM_KILLED and outcome.peak_rss_bytes
-    return f" (peak {in_bytes(outcome.peak_rss_bytes)})" if is_cause else ""
+def _memory(outcome: run_pb2.Outcome) -> str:
+    if outcome.kind != run_pb2.OUTCOME_KIND_OOM_KILLED:
+        return ""
+    known = {"limit": outcome.memory_limit_bytes, "peak": outcome.peak_rss_bytes}
+    told = ", ".join(f"{name} {in_bytes(count)}" for name, count in known.items() if count)
+    return f" ({told})" if told else ""
 
 
 def _where(run: run_pb2.Run) -> str:

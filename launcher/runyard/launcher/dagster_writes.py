@@ -7,7 +7,7 @@ from dagster import DagsterInstance, DagsterRun
 from dagster._core.events import EngineEventData, JobFailureData, RunFailureReason
 
 from runyard.launcher import tags
-from runyard.launcher.causes import outcome_name
+from runyard.launcher.causes import exit_cause, outcome_name
 from runyard.launcher.engine_events import EngineEvent, worker_ended, worker_started
 from runyard.v1 import run_pb2
 
@@ -52,7 +52,8 @@ def _described(instance: DagsterInstance, worker: run_pb2.Run) -> DagsterRun | N
     run = _unfinished(instance, worker.run_id)
     if run is not None:
         # The worker is over: nobody else writes tags, which Dagster reads, changes and writes without a lock.
-        instance.add_run_tags(run.run_id, {tags.OUTCOME: outcome_name(worker.outcome.kind).lower()})
+        outcome = outcome_name(worker.outcome.kind).lower()
+        instance.add_run_tags(run.run_id, {tags.OUTCOME: outcome, tags.EXIT_CAUSE: exit_cause(worker)})
         write_event(instance, run, worker_ended(worker))
     return _unfinished(instance, worker.run_id)
 

@@ -11,7 +11,15 @@ from dagster import MetadataValue
 from dagster._core.definitions.metadata import RawMetadataValue
 
 from runyard.client.requirement_words import in_one_line
-from runyard.launcher.causes import explain_end, in_bytes, in_time, outcome_name, signal_name, worker_id
+from runyard.launcher.causes import (
+    exit_cause,
+    explain_end,
+    in_bytes,
+    in_time,
+    outcome_name,
+    signal_name,
+    worker_id,
+)
 from runyard.v1 import run_pb2
 
 # A run that waited less, in seconds, was placed at once as far as people are concerned.
@@ -39,7 +47,7 @@ def worker_started(run: run_pb2.Run) -> EngineEvent:
 
 def worker_ended(run: run_pb2.Run) -> EngineEvent:
     """The worker is over, and Dagster does not know it yet."""
-    return EngineEvent(explain_end(run), {**_place(run), **_end(run.outcome)})
+    return EngineEvent(explain_end(run), {**_place(run), **_end(run)})
 
 
 def unknown_to_coordinator(address: str) -> EngineEvent:
@@ -97,12 +105,18 @@ def _place(run: run_pb2.Run) -> dict[str, RawMetadataValue]:
     return place
 
 
-def _end(outcome: run_pb2.Outcome) -> dict[str, RawMetadataValue]:
-    end: dict[str, RawMetadataValue] = {"outcome": MetadataValue.text(outcome_name(outcome.kind))}
+def _end(run: run_pb2.Run) -> dict[str, RawMetadataValue]:
+    outcome = run.outcome
+    end: dict[str, RawMetadataValue] = {
+        "outcome": MetadataValue.text(outcome_name(outcome.kind)),
+        "exit cause": MetadataValue.text(exit_cause(run)),
+    }
     if outcome.HasField("exit_code"):
         end["exit code"] = MetadataValue.int(outcome.exit_code)
     if outcome.HasField("signal"):
         end["signal"] = MetadataValue.text(signal_name(outcome.signal))
+    if outcome.memory_limit_bytes:
+        end["memory limit"] = MetadataValue.text(in_bytes(outcome.memory_limit_bytes))
     if outcome.peak_rss_bytes:
         end["peak memory"] = MetadataValue.text(in_bytes(outcome.peak_rss_bytes))
     if outcome.stderr_tail:

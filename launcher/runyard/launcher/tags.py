@@ -11,8 +11,10 @@ from typing import Final
 PLACED_CLUSTER: Final = "runyard/placed_cluster"
 PLACED_NODE: Final = "runyard/placed_node"
 OUTCOME: Final = "runyard/outcome"
+# For sensors too, which may decide by it whether to launch the run again; see causes.exit_cause.
+EXIT_CAUSE: Final = "runyard/exit_cause"
 
-WRITTEN: Final = frozenset({PLACED_CLUSTER, PLACED_NODE, OUTCOME})
+WRITTEN: Final = frozenset({PLACED_CLUSTER, PLACED_NODE, OUTCOME, EXIT_CAUSE})
 
 # Stands in the place of a value that a retry inherited from the run before it.
 NOT_YET: Final = "not yet"

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1arunyard/v1/placement.proto\x12\nrunyard.v1\"\x8c\x02\n\x0cRequirements\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x0e\n\x06labels\x18\x03 \x03(\t\x12\x0e\n\x06\x64river\x18\x04 \x01(\t\x12:\n\tresources\x18\x05 \x03(\x0b\x32\'.runyard.v1.Requirements.ResourcesEntry\x12\x13\n\x0btolerations\x18\x06 \x03(\t\x12+\n\x0bpreferences\x18\x07 \x03(\x0b\x32\x16.runyard.v1.Preference\x12\r\n\x05image\x18\x08 \x01(\t\x1a\x30\n\x0eResourcesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"+\n\nPreference\x12\r\n\x05label\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\r\"\xcd\x03\n\x05Offer\x12-\n\x06labels\x18\x01 \x03(\x0b\x32\x1d.runyard.v1.Offer.LabelsEntry\x12\x0f\n\x07\x64rivers\x18\x02 \x03(\t\x12\x0e\n\x06taints\x18\x03 \x03(\t\x12\x33\n\tresources\x18\x04 \x03(\x0b\x32 .runyard.v1.Offer.ResourcesEntry\x12\x31\n\x08reserved\x18\x05 \x03(\x0b\x32\x1f.runyard.v1.Offer.ReservedEntry\x12\x36\n\x0blargest_run\x18\x06 \x03(\x0b\x32!.runyard.v1.Offer.LargestRunEntry\x12\x0f\n\x07gateway\x18\x07 \x01(\x08\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x30\n\x0eResourcesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a/\n\rReservedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a\x31\n\x0fLargestRunEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\xd3\x02\n\x0b\x45xplanation\x12\x0f\n\x07verdict\x18\x01 \x01(\t\x12*\n\x06\x66ields\x18\x02 \x03(\x0b\x32\x1a.runyard.v1.ExplainedField\x12\x0c\n\x04rule\x18\x03 \x01(\t\x12+\n\x08\x63lusters\x18\x04 \x03(\x0b\x32\x19.runyard.v1.ClusterChoice\x12(\n\x07\x66ilters\x18\x05 \x03(\x0b\x32\x17.runyard.v1.FilterCount\x12$\n\x05nodes\x18\x06 \x03(\x0b\x32\x15.runyard.v1.NodeScore\x12\x16\n\x0equeue_position\x18\x07 \x01(\r\x12\x14\n\x0cqueue_length\x18\x08 \x01(\r\x12\x11\n\twaits_for\x18\t \x01(\t\x12\x10\n\x08priority\x18\n \x01(\x11\x12\x1a\n\x12\x65\x66\x66\x65\x63tive_priority\x18\x0b \x01(\x11\x12\r\n\x05share\x18\x0c \x01(\t\"Q\n\x0e\x45xplainedField\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x12\n\noverridden\x18\x04 \x03(\t\"W\n\rClusterChoice\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x63losed\x18\x02 \x01(\t\x12\x13\n\x0butilization\x18\x03 \x01(\x01\x12\x13\n\x0bnodes_ready\x18\x04 \x01(\r\",\n\x0b\x46ilterCount\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\r\n\x05nodes\x18\x02 \x01(\r\"\x98\x01\n\tNodeScore\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0f\n\x07\x63luster\x18\x02 \x01(\t\x12\r\n\x05total\x18\x03 \x01(\x01\x12/\n\x05marks\x18\x04 \x03(\x0b\x32 .runyard.v1.NodeScore.MarksEntry\x1a,\n\nMarksEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1arunyard/v1/placement.proto\x12\nrunyard.v1\"\x9f\x02\n\x0cRequirements\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x0e\n\x06labels\x18\x03 \x03(\t\x12\x0e\n\x06\x64river\x18\x04 \x01(\t\x12:\n\tresources\x18\x05 \x03(\x0b\x32\'.runyard.v1.Requirements.ResourcesEntry\x12\x13\n\x0btolerations\x18\x06 \x03(\t\x12+\n\x0bpreferences\x18\x07 \x03(\x0b\x32\x16.runyard.v1.Preference\x12\r\n\x05image\x18\x08 \x01(\t\x12\x11\n\tisolation\x18\t \x01(\t\x1a\x30\n\x0eResourcesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"+\n\nPreference\x12\r\n\x05label\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\r\"\xcd\x03\n\x05Offer\x12-\n\x06labels\x18\x01 \x03(\x0b\x32\x1d.runyard.v1.Offer.LabelsEntry\x12\x0f\n\x07\x64rivers\x18\x02 \x03(\t\x12\x0e\n\x06taints\x18\x03 \x03(\t\x12\x33\n\tresources\x18\x04 \x03(\x0b\x32 .runyard.v1.Offer.ResourcesEntry\x12\x31\n\x08reserved\x18\x05 \x03(\x0b\x32\x1f.runyard.v1.Offer.ReservedEntry\x12\x36\n\x0blargest_run\x18\x06 \x03(\x0b\x32!.runyard.v1.Offer.LargestRunEntry\x12\x0f\n\x07gateway\x18\x07 \x01(\x08\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x30\n\x0eResourcesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a/\n\rReservedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a\x31\n\x0fLargestRunEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\xd3\x02\n\x0b\x45xplanation\x12\x0f\n\x07verdict\x18\x01 \x01(\t\x12*\n\x06\x66ields\x18\x02 \x03(\x0b\x32\x1a.runyard.v1.ExplainedField\x12\x0c\n\x04rule\x18\x03 \x01(\t\x12+\n\x08\x63lusters\x18\x04 \x03(\x0b\x32\x19.runyard.v1.ClusterChoice\x12(\n\x07\x66ilters\x18\x05 \x03(\x0b\x32\x17.runyard.v1.FilterCount\x12$\n\x05nodes\x18\x06 \x03(\x0b\x32\x15.runyard.v1.NodeScore\x12\x16\n\x0equeue_position\x18\x07 \x01(\r\x12\x14\n\x0cqueue_length\x18\x08 \x01(\r\x12\x11\n\twaits_for\x18\t \x01(\t\x12\x10\n\x08priority\x18\n \x01(\x11\x12\x1a\n\x12\x65\x66\x66\x65\x63tive_priority\x18\x0b \x01(\x11\x12\r\n\x05share\x18\x0c \x01(\t\"Q\n\x0e\x45xplainedField\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x12\n\noverridden\x18\x04 \x03(\t\"W\n\rClusterChoice\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x63losed\x18\x02 \x01(\t\x12\x13\n\x0butilization\x18\x03 \x01(\x01\x12\x13\n\x0bnodes_ready\x18\x04 \x01(\r\",\n\x0b\x46ilterCount\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\r\n\x05nodes\x18\x02 \x01(\r\"\x98\x01\n\tNodeScore\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0f\n\x07\x63luster\x18\x02 \x01(\t\x12\r\n\x05total\x18\x03 \x01(\x01\x12/\n\x05marks\x18\x04 \x03(\x0b\x32 .runyard.v1.NodeScore.MarksEntry\x1a,\n\nMarksEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,31 +44,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_NODESCORE_MARKSENTRY']._loaded_options = None
   _globals['_NODESCORE_MARKSENTRY']._serialized_options = b'8\001'
   _globals['_REQUIREMENTS']._serialized_start=43
-  _globals['_REQUIREMENTS']._serialized_end=311
-  _globals['_REQUIREMENTS_RESOURCESENTRY']._serialized_start=263
-  _globals['_REQUIREMENTS_RESOURCESENTRY']._serialized_end=311
-  _globals['_PREFERENCE']._serialized_start=313
-  _globals['_PREFERENCE']._serialized_end=356
-  _globals['_OFFER']._serialized_start=359
-  _globals['_OFFER']._serialized_end=820
-  _globals['_OFFER_LABELSENTRY']._serialized_start=625
-  _globals['_OFFER_LABELSENTRY']._serialized_end=670
-  _globals['_OFFER_RESOURCESENTRY']._serialized_start=263
-  _globals['_OFFER_RESOURCESENTRY']._serialized_end=311
-  _globals['_OFFER_RESERVEDENTRY']._serialized_start=722
-  _globals['_OFFER_RESERVEDENTRY']._serialized_end=769
-  _globals['_OFFER_LARGESTRUNENTRY']._serialized_start=771
-  _globals['_OFFER_LARGESTRUNENTRY']._serialized_end=820
-  _globals['_EXPLANATION']._serialized_start=823
-  _globals['_EXPLANATION']._serialized_end=1162
-  _globals['_EXPLAINEDFIELD']._serialized_start=1164
-  _globals['_EXPLAINEDFIELD']._serialized_end=1245
-  _globals['_CLUSTERCHOICE']._serialized_start=1247
-  _globals['_CLUSTERCHOICE']._serialized_end=1334
-  _globals['_FILTERCOUNT']._serialized_start=1336
-  _globals['_FILTERCOUNT']._serialized_end=1380
-  _globals['_NODESCORE']._serialized_start=1383
-  _globals['_NODESCORE']._serialized_end=1535
-  _globals['_NODESCORE_MARKSENTRY']._serialized_start=1491
-  _globals['_NODESCORE_MARKSENTRY']._serialized_end=1535
+  _globals['_REQUIREMENTS']._serialized_end=330
+  _globals['_REQUIREMENTS_RESOURCESENTRY']._serialized_start=282
+  _globals['_REQUIREMENTS_RESOURCESENTRY']._serialized_end=330
+  _globals['_PREFERENCE']._serialized_start=332
+  _globals['_PREFERENCE']._serialized_end=375
+  _globals['_OFFER']._serialized_start=378
+  _globals['_OFFER']._serialized_end=839
+  _globals['_OFFER_LABELSENTRY']._serialized_start=644
+  _globals['_OFFER_LABELSENTRY']._serialized_end=689
+  _globals['_OFFER_RESOURCESENTRY']._serialized_start=282
+  _globals['_OFFER_RESOURCESENTRY']._serialized_end=330
+  _globals['_OFFER_RESERVEDENTRY']._serialized_start=741
+  _globals['_OFFER_RESERVEDENTRY']._serialized_end=788
+  _globals['_OFFER_LARGESTRUNENTRY']._serialized_start=790
+  _globals['_OFFER_LARGESTRUNENTRY']._serialized_end=839
+  _globals['_EXPLANATION']._serialized_start=842
+  _globals['_EXPLANATION']._serialized_end=1181
+  _globals['_EXPLAINEDFIELD']._serialized_start=1183
+  _globals['_EXPLAINEDFIELD']._serialized_end=1264
+  _globals['_CLUSTERCHOICE']._serialized_start=1266
+  _globals['_CLUSTERCHOICE']._serialized_end=1353
+  _globals['_FILTERCOUNT']._serialized_start=1355
+  _globals['_FILTERCOUNT']._serialized_end=1399
+  _globals['_NODESCORE']._serialized_start=1402
+  _globals['_NODESCORE']._serialized_end=1554
+  _globals['_NODESCORE_MARKSENTRY']._serialized_start=1510
+  _globals['_NODESCORE_MARKSENTRY']._serialized_end=1554
 # @@protoc_insertion_point(module_scope)

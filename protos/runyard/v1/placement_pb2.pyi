@@ -53,6 +53,7 @@ class Requirements(google.protobuf.message.Message):
     TOLERATIONS_FIELD_NUMBER: builtins.int
     PREFERENCES_FIELD_NUMBER: builtins.int
     IMAGE_FIELD_NUMBER: builtins.int
+    ISOLATION_FIELD_NUMBER: builtins.int
     cluster: builtins.str
     """Name of the cluster. Empty: any."""
     node: builtins.str
@@ -61,6 +62,8 @@ class Requirements(google.protobuf.message.Message):
     """Name of the driver that starts the worker. Empty: `process`."""
     image: builtins.str
     """Container image. Empty: the code location's."""
+    isolation: builtins.str
+    """Whether `cpu` and `memory` of a process are its limits: `require`, `prefer` or `none`. Empty: `prefer`."""
     @property
     def labels(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Rules on the node's labels, which must all hold: `zone=a`, `zone=a|b`, `zone!=a|b`, `gpu` (has the label),
@@ -88,8 +91,9 @@ class Requirements(google.protobuf.message.Message):
         tolerations: collections.abc.Iterable[builtins.str] | None = ...,
         preferences: collections.abc.Iterable[Global___Preference] | None = ...,
         image: builtins.str = ...,
+        isolation: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["cluster", b"cluster", "driver", b"driver", "image", b"image", "labels", b"labels", "node", b"node", "preferences", b"preferences", "resources", b"resources", "tolerations", b"tolerations"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cluster", b"cluster", "driver", b"driver", "image", b"image", "isolation", b"isolation", "labels", b"labels", "node", b"node", "preferences", b"preferences", "resources", b"resources", "tolerations", b"tolerations"]) -> None: ...
 
 Global___Requirements: typing_extensions.TypeAlias = Requirements
 

@@ -146,6 +146,8 @@ class Outcome(google.protobuf.message.Message):
     MESSAGE_FIELD_NUMBER: builtins.int
     STDERR_TAIL_FIELD_NUMBER: builtins.int
     PEAK_RSS_BYTES_FIELD_NUMBER: builtins.int
+    MEMORY_LIMIT_BYTES_FIELD_NUMBER: builtins.int
+    CAUSE_FIELD_NUMBER: builtins.int
     kind: Global___OutcomeKind.ValueType
     exit_code: builtins.int
     """Exit code of the worker. Absent when a signal ended it or it never started."""
@@ -156,7 +158,15 @@ class Outcome(google.protobuf.message.Message):
     stderr_tail: builtins.str
     """The last lines of the worker's stderr, at most 8 KiB of UTF-8."""
     peak_rss_bytes: builtins.int
-    """Largest resident set of the worker process, in bytes. 0: not known."""
+    """Largest resident set of the worker process, in bytes; of a run with a limit, of all its processes together as far
+    as was seen. 0: not known.
+    """
+    memory_limit_bytes: builtins.int
+    """The limit on the run's memory that was in force, in bytes. 0: none."""
+    cause: builtins.str
+    """A word for the cause where the fields above do not tell it, such as `executable_missing` or `disk_full`. Empty: they
+    do. See docs/isolation.md.
+    """
     def __init__(
         self,
         *,
@@ -166,9 +176,11 @@ class Outcome(google.protobuf.message.Message):
         message: builtins.str = ...,
         stderr_tail: builtins.str = ...,
         peak_rss_bytes: builtins.int = ...,
+        memory_limit_bytes: builtins.int = ...,
+        cause: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "_signal", b"_signal", "exit_code", b"exit_code", "signal", b"signal"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "_signal", b"_signal", "exit_code", b"exit_code", "kind", b"kind", "message", b"message", "peak_rss_bytes", b"peak_rss_bytes", "signal", b"signal", "stderr_tail", b"stderr_tail"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "_signal", b"_signal", "cause", b"cause", "exit_code", b"exit_code", "kind", b"kind", "memory_limit_bytes", b"memory_limit_bytes", "message", b"message", "peak_rss_bytes", b"peak_rss_bytes", "signal", b"signal", "stderr_tail", b"stderr_tail"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_exit_code", b"_exit_code"]) -> typing.Literal["exit_code"] | None: ...
     @typing.overload

@@ -104,3 +104,18 @@ def test_layers_come_back_from_the_database_as_they_were(choice: OnDisconnect) -
     layers = (Layer("run tags", Wants(on_disconnect=choice, resources=Resources.stated({"gpu": 0}))),)
     kept = TypeAdapter(tuple[Layer, ...])
     assert kept.validate_python(kept.dump_python(layers, mode="json")) == layers
+
+
+@pytest.mark.parametrize(("driver", "confining"), [("process", True), ("docker", False)])
+def test_required_isolation_asks_for_a_node_that_can_confine_processes(driver: str, confining: bool) -> None:
+    wants = Wants(isolation="require", driver=driver)
+    requirements, _ = requirements_and_policies([Layer("run tags", wants)])
+    assert requirements.isolation == "require"
+    asked = [str(rule) for rule in requirements.labels]
+    assert asked == (["runyard/isolation=cgroup2|cgroup1|systemd"] if confining else [])
+
+
+def test_a_layer_above_can_take_the_requirement_back() -> None:
+    layers = [Layer("rule safe", Wants(isolation="require")), Layer("run tags", Wants(isolation="none"))]
+    requirements, _ = requirements_and_policies(layers)
+    assert (requirements.isolation, requirements.labels) == ("none", ())

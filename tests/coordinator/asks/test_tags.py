@@ -258,3 +258,9 @@ def test_any_dictionary_is_understood_or_refused(config: dict[Any, Any]) -> None
     refusal = refusal_of(lambda: wants_of_config(config, "rule gpu"))
     assert not refusal or "rule gpu" in refusal
     assert len(refusal) < 1_000
+
+
+def test_isolation_is_one_of_three_words() -> None:
+    assert wants_of_tags({"runyard/isolation": "require"}, "the run").isolation == "require"
+    with pytest.raises(InvalidField, match="'always' is none of them; write require or prefer or none"):
+        wants_of_tags({"runyard/isolation": "always"}, "the run")

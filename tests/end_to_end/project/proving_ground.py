@@ -10,6 +10,7 @@ The code server imports the module before any of these files exists; the run wor
 """
 
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -129,6 +130,50 @@ def wait_in_child() -> None:
     wait_for_release()
 
 
+@dg.op
+def eat_memory(context: dg.OpExecutionContext) -> None:
+    enter(context)
+    eaten = []
+    while True:
+        eaten.append(bytes(range(256)) * 4096 * 4)
+        time.sleep(0.001)
+
+
+@dg.job
+def eat() -> None:
+    """Takes ever more memory."""
+    eat_memory()
+
+
+@dg.job(executor_def=dg.multiprocess_executor)
+def eat_in_child() -> None:
+    """As `eat`, in a child of the run worker."""
+    eat_memory()
+
+
+@dg.op
+def crash_hard() -> None:
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+@dg.op
+def leave_early() -> None:
+    os._exit(3)
+
+
+@dg.job
+def crash() -> None:
+    """Ends by a signal."""
+    crash_hard()
+
+
+@dg.job
+def leave() -> None:
+    """Ends with an exit code of its own."""
+    leave_early()
+
+
 defs = dg.Definitions(
-    jobs=[succeed, disagree, fail, wait, resist, devour, wait_in_child], executor=dg.in_process_executor
+    jobs=[succeed, disagree, fail, wait, resist, devour, wait_in_child, eat, eat_in_child, crash, leave],
+    executor=dg.in_process_executor,
 )

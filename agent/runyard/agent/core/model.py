@@ -41,6 +41,9 @@ class Outcome:
     signal: int | None = None
     stderr_tail: str = ""
     peak_rss_bytes: int = 0
+    memory_limit_bytes: int = 0
+    cause: str = ""
+    """A word for programs, where the rest does not tell; see `runyard.v1.Outcome`."""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from collections.abc import Callable
 import structlog
 
 from runyard.agent import procfs
+from runyard.agent.belongings import Belongings, belongings_of
 from runyard.agent.contact import Fence
 from runyard.agent.core.model import AttemptPhase, Finished, Running, Starting, Stopping
 from runyard.agent.drivers.forks import NoShim
@@ -39,9 +40,11 @@ from runyard.agent.endings import (
     never_started,
     rebooted,
     remaining_processes,
+    running,
     stopped_before_start,
 )
 from runyard.agent.facts import UsageTarget
+from runyard.agent.limits.enforcement import Unlimited
 from runyard.agent.procfs import ProcessIdentity
 from runyard.agent.records import ExitRecord, StopRequest, UnreadableRecord, WorkerRecord
 from runyard.agent.rundir import RunDirectory, RunDirectoryError
@@ -90,6 +93,7 @@ class Follower:
         self._signalled: tuple[ProcessIdentity, StopRequest] | None = None
         self._kill_at = 0.0
         self._fence: Fence | None = None
+        self._belongings: Belongings | None = None
         self._vanished_at: float | None = None
         self._wait_status: int | None = None
         self.usage_target: UsageTarget | None = None
@@ -215,17 +219,28 @@ class Follower:
         self.usage_target = self._target(worker)
         if not self._watch(worker.process):
             return
-        if stop is not None:
+        limits = (await self._belongings_of(worker)).limits
+        if limits.look_in() is not None and await asyncio.to_thread(limits.is_exceeded):
+            await self._kill_orphan(worker)
+        elif stop is not None:
             await self._stop_orphan(worker, stop)
-            return
+        else:
+            await self._watch_fence(limits.look_in())
+
+    async def _watch_fence(self, longest: float | None) -> None:
         if self._fence is None:
             self._fence = Fence.of(self._directory, await asyncio.to_thread(self._directory.read_spec))
-        if self._fence is None:
-            await self._wait(None)
-        elif self._fence.seconds_left() > 0:
-            await self._wait(self._fence.look_in())
-        else:
+        if self._fence is not None and self._fence.seconds_left() <= 0:
             await asyncio.to_thread(self._directory.request_stop, self._fence.stop())
+            return
+        looks = [longest, None if self._fence is None else self._fence.look_in()]
+        await self._wait(min((look for look in looks if look is not None), default=None))
+
+    async def _belongings_of(self, worker: WorkerRecord | None) -> Belongings:
+        if self._belongings is None:
+            pid = worker.pid if worker else None
+            self._belongings = await asyncio.to_thread(belongings_of, self._directory, pid)
+        return self._belongings
 
     async def _stop_orphan(self, worker: WorkerRecord, stop: StopRequest) -> None:
         """Does for a worker without a shim what the shim would have done."""
@@ -235,9 +250,14 @@ class Follower:
             procfs.send_signal(worker.process, signal.SIGCONT)
             waited = time.time() - stop.requested_at  # the wall clock may have been set back meanwhile
             self._kill_at = time.monotonic() + stop.grace_seconds - max(0.0, waited)
-        if time.monotonic() < self._kill_at:
-            await self._wait(self._kill_at - time.monotonic())
+        left = self._kill_at - time.monotonic()
+        if left > 0:
+            look_in = (await self._belongings_of(worker)).limits.look_in()
+            await self._wait(left if look_in is None else min(left, look_in))
             return
+        await self._kill_orphan(worker)
+
+    async def _kill_orphan(self, worker: WorkerRecord) -> None:
         family = await asyncio.to_thread(remaining_processes, self._directory, worker.pid)
         procfs.send_signal(worker.process, signal.SIGKILL)
         await asyncio.to_thread(kill_all, family)
@@ -260,11 +280,14 @@ class Follower:
 
     async def _conclude(self, verdict: ExitRecord) -> None:
         """Clears away what is left of the attempt, then writes the verdict; the next look reads it."""
-        remaining = await asyncio.to_thread(remaining_processes, self._directory, None)
-        if await asyncio.to_thread(kill_all, remaining):
+        worker = await asyncio.to_thread(self._directory.read_worker)
+        belongings = await self._belongings_of(worker)
+        limits = belongings.limits
+        if await asyncio.to_thread(_kill_remaining, self._directory, limits):
             await self._wait(_UNSURE_SECONDS)
-        else:
-            await asyncio.to_thread(self._directory.write_exit, verdict)
+            return
+        await asyncio.to_thread(self._directory.write_exit, limits.judge(verdict))
+        await asyncio.to_thread(belongings.clear_away)
 
     async def _on_unreadable(self, error: UnreadableRecord) -> bool:
         if await asyncio.to_thread(self._directory.is_locked):
@@ -305,6 +328,10 @@ class Follower:
     async def _wait(self, seconds: float | None) -> None:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._news.wait(), seconds)
+
+
+def _kill_remaining(directory: RunDirectory, limits: Unlimited) -> bool:
+    return kill_all([*remaining_processes(directory, None), *running(limits.members())])
 
 
 def _end_unstarted(directory: RunDirectory, verdict: ExitRecord) -> bool:

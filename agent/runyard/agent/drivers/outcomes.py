@@ -54,6 +54,8 @@ def outcome_of(exit_record: ExitRecord, stderr: Path) -> Outcome:
         signal=exit_record.signal,
         stderr_tail=read_tail(stderr, STDERR_TAIL_BYTES),
         peak_rss_bytes=exit_record.peak_rss_bytes,
+        memory_limit_bytes=exit_record.memory_limit_bytes,
+        cause=exit_record.why,
     )
 
 

@@ -7,6 +7,7 @@ import importlib
 import os
 import signal
 import sys
+import tempfile
 import traceback
 from collections.abc import Mapping
 from types import CodeType, ModuleType
@@ -59,6 +60,7 @@ class Rebirth:
         imported = {name: value for name, value in environment.items() if name not in self._unset}
         commandline.take_environment({**imported, **self._set}, (MARK_NAME, DIRECTORY_NAME))
         self._part_from_siblings()
+        tempfile.tempdir = None  # a run may have a TMPDIR of its own
         importlib.invalidate_caches()  # directories may have changed since they were looked into
         sys.argv = spec.argv[1:]
         sys.orig_argv = list(spec.argv)

@@ -77,7 +77,8 @@ def _give_up_self_fenced(fleet: Fleet, now: Instant) -> None:
             if limit is not None and silence >= limit:
                 message = f"node {node_id} was silent for {silence:.0f} s; its stop_after has passed"
                 kind = run_pb2.OUTCOME_KIND_NODE_LOST
-                finish(fleet, now, run, run_pb2.Outcome(kind=kind, message=message))
+                outcome = run_pb2.Outcome(kind=kind, message=message, cause="lease_expired")
+                finish(fleet, now, run, outcome)
 
 
 def _end_drains(fleet: Fleet, now: Instant) -> None:

@@ -154,6 +154,7 @@ def _wants(requirements: Requirements) -> Wants:
         tolerations=requirements.tolerations,
         preferences=requirements.preferences,
         image=requirements.image or None,
+        isolation=requirements.isolation or None,
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from runyard.client.service.names import LABEL_KEY, LABEL_VALUE, NAME
 from runyard.client.service.quantities import LARGEST
 from runyard.coordinator.core.asks.labels import FORMS, LabelRule, parse_label_rule
-from runyard.coordinator.core.asks.requirements import Preference, Requirements, Wants
+from runyard.coordinator.core.asks.requirements import ISOLATION_MODES, Preference, Requirements, Wants
 from runyard.coordinator.core.asks.resources import ONE_SLOT, Resources
 from runyard.coordinator.core.errors import InvalidField
 from runyard.coordinator.core.model import Offer
@@ -62,6 +62,9 @@ def wants_of(asked: placement_pb2.Requirements, field: str) -> Wants:
             raise InvalidField(
                 f"{field}.{part}", f"{value[:80]!r} may hold only letters, digits, '.', '_' and '-'"
             )
+    if asked.isolation and asked.isolation not in ISOLATION_MODES:
+        modes = " or ".join(ISOLATION_MODES)
+        raise InvalidField(f"{field}.isolation", f"{asked.isolation[:80]!r} is none of them; write {modes}")
     return Wants(
         cluster=asked.cluster or None,
         node=asked.node or None,
@@ -75,6 +78,7 @@ def wants_of(asked: placement_pb2.Requirements, field: str) -> Wants:
             for rule in _label_rules(f"{field}.preferences", [wish.label])
         ),
         image=asked.image or None,
+        isolation=asked.isolation or None,
     )
 
 
@@ -94,6 +98,7 @@ def requirements_of(told: placement_pb2.Requirements) -> Requirements:
         tolerations=wants.tolerations,
         preferences=wants.preferences,
         image=wants.image or "",
+        isolation=wants.isolation or "",
     )
 
 
@@ -110,6 +115,7 @@ def requirements_view(wanted: Requirements) -> placement_pb2.Requirements:
             placement_pb2.Preference(label=str(wish.label), weight=wish.weight) for wish in wanted.preferences
         ],
         image=wanted.image,
+        isolation=wanted.isolation,
     )
 
 

@@ -13,7 +13,13 @@ from runyard.client.service.names import LABEL_VALUE, NAME
 from runyard.client.service.quantities import parse_quantity
 from runyard.coordinator.core.asks.label_sets import Contradiction, joined
 from runyard.coordinator.core.asks.labels import FORMS, LabelRule, label_is, parse_label_rule
-from runyard.coordinator.core.asks.requirements import Keep, OnDisconnect, Preference, StopAfter
+from runyard.coordinator.core.asks.requirements import (
+    ISOLATION_MODES,
+    Keep,
+    OnDisconnect,
+    Preference,
+    StopAfter,
+)
 from runyard.coordinator.core.asks.resources import CPU, GPU, MEMORY, SLOTS, Resources
 
 LONGEST_SECONDS: Final = 366 * 86_400.0
@@ -44,6 +50,14 @@ def read_image(written: object) -> str:
     if not _IMAGE.fullmatch(image):
         raise ValueError(f"{quoted(written)} is not an image; write for example registry.example/etl:1.2")
     return image
+
+
+def read_isolation(written: object) -> str:
+    """Whether CPU and memory are limits."""
+    mode = _text(written, "a word").strip()
+    if mode not in ISOLATION_MODES:
+        raise ValueError(f"{quoted(written)} is none of them; write {' or '.join(ISOLATION_MODES)}")
+    return mode
 
 
 def read_labels(written: object) -> tuple[LabelRule, ...]:

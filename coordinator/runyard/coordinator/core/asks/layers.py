@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from runyard.client.service.quantities import show_quantity
-from runyard.coordinator.core.asks.labels import LabelRule
+from runyard.coordinator.core.asks.labels import LabelRule, label_is
 from runyard.coordinator.core.asks.requirements import (
     NO_WANTS,
     Keep,
@@ -21,6 +21,9 @@ from runyard.coordinator.core.asks.resources import ONE_SLOT, Resources
 T = TypeVar("T")
 
 DEFAULT_DRIVER: Final = "process"
+
+CONFINING: Final = label_is("runyard/isolation", "cgroup2", "cgroup1", "systemd")
+"""The label by which agents tell that the kernel keeps their processes within limits."""
 
 DEFAULT_GRACE: Final = 30.0
 """Seconds between SIGTERM and SIGKILL where no layer names them; Kubernetes' own default."""
@@ -54,12 +57,13 @@ def requirements_and_policies(layers: Sequence[Layer]) -> tuple[Requirements, Po
     requirements = Requirements(
         cluster=wants.cluster or "",
         node=wants.node or "",
-        labels=wants.labels,
+        labels=(*wants.labels, *_labels_for(wants)),
         driver=wants.driver or DEFAULT_DRIVER,
         resources=Resources.of(dict(wants.resources.overlaid(ONE_SLOT))),
         tolerations=wants.tolerations,
         preferences=wants.preferences,
         image=wants.image or "",
+        isolation=wants.isolation or "",
     )
     policies = Policies(
         grace=DEFAULT_GRACE if wants.grace is None else wants.grace,
@@ -68,6 +72,12 @@ def requirements_and_policies(layers: Sequence[Layer]) -> tuple[Requirements, Po
         stop_after=wants.on_disconnect.seconds if isinstance(wants.on_disconnect, StopAfter) else None,
     )
     return requirements, policies
+
+
+def _labels_for(wants: Wants) -> tuple[LabelRule, ...]:
+    """Which nodes can give the isolation that is required; drivers of containers always can."""
+    is_process = (wants.driver or DEFAULT_DRIVER) == DEFAULT_DRIVER
+    return (CONFINING,) if wants.isolation == "require" and is_process else ()
 
 
 def overlaid(lower: Wants, upper: Wants) -> Wants:
@@ -81,6 +91,7 @@ def overlaid(lower: Wants, upper: Wants) -> Wants:
         tolerations=upper.tolerations or lower.tolerations,
         preferences=upper.preferences or lower.preferences,
         image=_above(lower.image, upper.image),
+        isolation=_above(lower.isolation, upper.isolation),
         grace=_above(lower.grace, upper.grace),
         max_queue_time=_above(lower.max_queue_time, upper.max_queue_time),
         start_timeout=_above(lower.start_timeout, upper.start_timeout),
@@ -113,7 +124,17 @@ def origins(layers: Sequence[Layer]) -> list[Origin]:
     ]
 
 
-_ORDER: Final = ("cluster", "node", "labels", "driver", "image", "resources", "tolerations", "prefer")
+_ORDER: Final = (
+    "cluster",
+    "node",
+    "labels",
+    "driver",
+    "image",
+    "isolation",
+    "resources",
+    "tolerations",
+    "prefer",
+)
 
 
 def _field_order(field: str) -> tuple[int, str]:
@@ -123,7 +144,7 @@ def _field_order(field: str) -> tuple[int, str]:
 
 def _fields(wants: Wants) -> Iterator[tuple[str, str]]:
     """What a layer says, by the part of it that another layer replaces."""
-    for field in ("cluster", "node", "driver", "image"):
+    for field in ("cluster", "node", "driver", "image", "isolation"):
         if (name := getattr(wants, field)) is not None:
             yield field, name
     for key in dict.fromkeys(rule.key for rule in wants.labels):

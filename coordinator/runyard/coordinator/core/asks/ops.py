@@ -13,6 +13,7 @@ from runyard.coordinator.core.asks.label_sets import Contradiction, joined
 from runyard.coordinator.core.asks.labels import LabelRule
 from runyard.coordinator.core.asks.layers import overlaid
 from runyard.coordinator.core.asks.requirements import (
+    ISOLATION_MODES,
     NO_WANTS,
     Keep,
     Layer,
@@ -82,12 +83,17 @@ def ops_layer(
         tolerations=tuple(dict.fromkeys(taint for wants in said for taint in wants.tolerations)),
         preferences=_preferences(wish for wants in said for wish in wants.preferences),
         image=_agreed("image", asking, lambda wants: wants.image),
+        isolation=_strictest({wants.isolation for wants in said}),
         grace=max((w.grace for w in said if w.grace is not None), default=None),
         max_queue_time=min((w.max_queue_time for w in said if w.max_queue_time is not None), default=None),
         start_timeout=min((w.start_timeout for w in said if w.start_timeout is not None), default=None),
         on_disconnect=_on_disconnect(w.on_disconnect for w in said),
     )
     return Layer(_source([each.op for each in asking]), wants)
+
+
+def _strictest(modes: Collection[str | None]) -> str | None:
+    return next((mode for mode in ISOLATION_MODES if mode in modes), None)
 
 
 def _selected(shape: JobShape, step_keys: Collection[str]) -> list[Op]:

@@ -6,6 +6,9 @@ from typing import Final
 from runyard.coordinator.core.asks.labels import LabelRule
 from runyard.coordinator.core.asks.resources import NOTHING, ONE_SLOT, Resources
 
+ISOLATION_MODES: Final = ("require", "prefer", "none")
+"""Whether CPU and memory of a process are its limits: by the kernel, as well as its node can, or not."""
+
 
 @dataclass(frozen=True)
 class Preference:
@@ -21,6 +24,7 @@ class Requirements:
 
     Attributes:
         tolerations: Taints that the run does not mind: `key`, `key=value`, or `*` for all.
+        isolation: One of `ISOLATION_MODES`, or empty for the second.
     """
 
     cluster: str = ""
@@ -31,6 +35,7 @@ class Requirements:
     tolerations: tuple[str, ...] = ()
     preferences: tuple[Preference, ...] = ()
     image: str = ""
+    isolation: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,7 @@ class Wants:
     tolerations: tuple[str, ...] = ()
     preferences: tuple[Preference, ...] = ()
     image: str | None = None
+    isolation: str | None = None
     grace: float | None = None
     max_queue_time: float | None = None
     start_timeout: float | None = None
