@@ -68,9 +68,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Queued:
-    """Waits for a node. `refused_by` names nodes that refused earlier attempts of this launch, and why."""
-
-    refused_by: tuple[tuple[str, str], ...] = ()
+    """Waits for a node."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,6 @@ class Assigned:
     """A node was told; it has not confirmed. The node may or may not have started the worker."""
 
     place: Place
-    refused_by: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -154,6 +151,7 @@ class Run:
             with the time of ASSIGNED. Both times start anew with the coordinator.
         reported: The outcome is settled in Dagster.
         avoided: Nodes on which earlier attempts failed for want of the node; others are better.
+        refused_by: Nodes that refused earlier attempts of this launch or could not start them, and why.
     """
 
     launch: Launch
@@ -165,6 +163,7 @@ class Run:
     stop: StopRequest | None = None
     reported: bool = False
     avoided: tuple[str, ...] = ()
+    refused_by: tuple[tuple[str, str], ...] = ()
 
     @property
     def run_id(self) -> str:

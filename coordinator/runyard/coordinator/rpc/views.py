@@ -61,6 +61,7 @@ def run_view(fleet: Fleet, run: Run) -> run_pb2.Run:
         requirements=requirements_view(run.launch.requirements),
         placed_because=run.place.because if run.place else "",
         rule=run.launch.route.rule,
+        failed_places=[run_pb2.FailedPlace(node=node, reason=why) for node, why in run.refused_by],
     )
 
 
