@@ -5,7 +5,7 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from runyard.agent.core.warmth import Limits
 from runyard.agent.drivers.docker.settings import DockerSettings
@@ -88,6 +88,30 @@ class WarmSettings(BaseModel):
         return Limits(self.max_servers, self.max_age, self.max_runs, self.max_rss, self.min_available)
 
 
+class PressureSettings(BaseModel):
+    """With how little left the node takes no new runs; see `core.pressure` for what holds by default."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    memory: int | None = None
+    """Bytes, also as in 512Mi. 0: never mind the memory."""
+
+    disk: int | None = None
+    """Bytes on the disk of the state directory, also as in 1Gi. 0: never mind the disk."""
+
+    pids: int | None = None
+    """Processes and threads. 0: never mind them."""
+
+    calm: float = Field(default=30.0, ge=0)
+    """Seconds for which there must be enough again before runs are taken again."""
+
+    @field_validator("memory", "disk", "pids", mode="before")
+    @classmethod
+    def _amount(cls, value: object, info: ValidationInfo) -> object:
+        name = "pids" if info.field_name == "pids" else "memory"
+        return None if value is None else parse_quantity(name, value)
+
+
 class AgentSettings(ServiceSettings):
     """Everything that can be set; times are in seconds."""
 
@@ -138,6 +162,9 @@ class AgentSettings(ServiceSettings):
 
     max_concurrent_starts: int = Field(default_factory=lambda: len(os.sched_getaffinity(0)), ge=1, le=1_000)
     """How many workers may be starting up at once; others wait their turn. The number of cores by default."""
+
+    pressure: PressureSettings = Field(default_factory=PressureSettings)
+    """With how little left the node takes no new runs."""
 
     keep_logs: float = Field(default=7 * 86400.0, ge=0)
     """For how long run directories are kept after the coordinator has the outcome."""

@@ -67,6 +67,7 @@ async def _work(settings: AgentSettings, identity: Identity, asked: asyncio.Even
             await until_first_ends(
                 shell.run(),
                 shell.tidy(),
+                shell.pressures.keep(),
                 offering.keep(),
                 stay_in_session(settings, identity, shell, offering, leaving),
             )

@@ -26,6 +26,8 @@ from runyard.agent.drivers.outcomes import held_attempt
 from runyard.agent.endings import never_started
 from runyard.agent.facts import WorkerUsage
 from runyard.agent.orphans import sweep
+from runyard.agent.preflight import Preflight, Unfit
+from runyard.agent.pressure import PressureWatch
 from runyard.agent.procfs import boottime
 from runyard.agent.records import SpecRecord, UnreadableRecord
 from runyard.agent.rundir import AttemptExists, RunDirectories, RunDirectoryError
@@ -85,6 +87,8 @@ class Shell:
         self._outgoing: Outgoing | None = None
         self._stops: set[asyncio.Task[None]] = set()
         self._start_by = 0.0
+        self.pressures = PressureWatch(settings.pressure, directories.state)
+        self._preflight = Preflight(self.pressures)
         self._moved = asyncio.Event()
         self.is_closing = False
 
@@ -101,6 +105,7 @@ class Shell:
         for pid, directory in (await asyncio.to_thread(sweep, self.directories)).items():
             log.warning("orphan_killed", pid=pid, attempt=directory.mark)
         log.info("recovered", attempts=len(found))
+        await self.pressures.look()
         await self._carry_out(self.holdings.on_recovered(found))
 
     async def run(self) -> None:
@@ -245,15 +250,18 @@ class Shell:
     async def _accept(self, effect: Accept) -> list[Effect]:
         key = effect.key
         try:
+            if self.directories.open(key) is not None:
+                return await self._found(key)  # refused it must not be: it may have run
             record = spec_record(self._settings, effect.identity, effect.spec)
             if record.driver not in self.drivers:
                 raise UnusableLaunch(f"this agent has no driver {record.driver!r}")
+            await self._preflight.check(self.drivers[record.driver], record)
             failpoint("agent.before_accept")
             await asyncio.to_thread(self.directories.create, key, record)
             failpoint("agent.after_accept")
         except AttemptExists:
             return await self._found(key)
-        except (RunDirectoryError, UnusableLaunch) as error:
+        except (RunDirectoryError, UnusableLaunch, Unfit) as error:
             return self.holdings.on_not_accepted(key, str(error))
         if self.is_closing or boottime() > self._start_by:
             return self.holdings.on_postponed(key, effect.identity)

@@ -250,6 +250,24 @@ Service = Open | Cordoned | Draining
 
 
 @dataclass(frozen=True)
+class Pressure:
+    """The node is short of something, and takes no new runs until it has enough again.
+
+    Attributes:
+        kind: `memory`, `disk` or `pids`; of a newer agent it may be empty.
+        message: How much is left, for people.
+    """
+
+    kind: str
+    message: str
+
+    @property
+    def reason(self) -> str:
+        """Why nothing is placed there."""
+        return f"{self.kind} pressure".lstrip()
+
+
+@dataclass(frozen=True)
 class Offer:
     """What a node offers to runs.
 
@@ -287,6 +305,7 @@ class Node:
         heartbeat: Sequence of the last heartbeat in the present session.
         warm_servers: What runs could be forks of there, when the node was last heard of.
         warm_for: The code locations for whose runs one of these is ready.
+        pressures: What it is short of; known while it is in session.
     """
 
     node_id: str
@@ -304,6 +323,7 @@ class Node:
     load: fleet_pb2.NodeLoad = field(default_factory=fleet_pb2.NodeLoad)
     warm_servers: tuple[fleet_pb2.WarmServer, ...] = ()
     warm_for: frozenset[str] = frozenset()
+    pressures: tuple[Pressure, ...] = ()
 
     @property
     def is_ready(self) -> bool:

@@ -19,7 +19,7 @@ from runyard.coordinator.core.model import (
     Starting,
     Stopping,
 )
-from runyard.coordinator.core.offers import offer_of
+from runyard.coordinator.core.offers import offer_of, pressures_of
 from runyard.coordinator.core.placing import place_waiting
 from runyard.coordinator.core.reports import apply_status
 from runyard.coordinator.core.warmth import with_warmth
@@ -107,6 +107,7 @@ def _node(fleet: Fleet, before: Node | None, hello: agent_pb2.Hello, now: Instan
         epoch=before.epoch + 1 if before else 1,
         offer=offer_of(hello.offer),
         facts=hello.facts,
+        pressures=pressures_of(hello.pressures),
         liveness=Ready(session, now.monotonic),
         last_heard_wall=now.wall,
     )
@@ -135,6 +136,7 @@ def on_heartbeat(
         return
     node = replace(hear(node, now), load=heartbeat.load, heartbeat=heartbeat.sequence)
     node = with_warmth(node, heartbeat.warm_servers)
+    node = replace(node, pressures=pressures_of(heartbeat.pressures))
     # The agent writes the epoch to its disk before its first heartbeat. The next Hello saves it here.
     node = replace(node, confirmed_epoch=node.epoch)
     if heartbeat.HasField("offer"):

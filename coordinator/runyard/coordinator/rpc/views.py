@@ -18,7 +18,7 @@ from runyard.coordinator.core.model import (
     Run,
     Suspect,
 )
-from runyard.coordinator.core.offers import offer_view, requirements_view
+from runyard.coordinator.core.offers import offer_view, pressure_views, requirements_view
 from runyard.coordinator.store.rows import Row, phase_name
 from runyard.v1 import fleet_pb2, launch_pb2, run_pb2
 
@@ -104,6 +104,7 @@ def node_view(fleet: Fleet, node: Node) -> fleet_pb2.Node:
         cordoned=not isinstance(node.service, Open),
         draining=isinstance(node.service, Draining),
         warm_servers=node.warm_servers,
+        pressures=pressure_views(node.pressures),
     )
 
 
