@@ -133,6 +133,9 @@ class AgentSettings(ServiceSettings):
     resources: dict[str, int] = Field(default_factory=dict)
     """What the node has, instead of what is found (`cpu`, `memory`, `gpu`), and further things to count."""
 
+    gpus: tuple[str, ...] = ()
+    """The GPUs that runs may have: UUIDs as `nvidia-smi -L` shows them, also of MIG. All by default."""
+
     reserved: dict[str, int] = Field(default_factory=dict)
     """What of that is kept back for the system. By default a twentieth of found memory, 1Gi at most."""
 
@@ -230,6 +233,16 @@ class AgentSettings(ServiceSettings):
         if "slots" in value:
             raise ValueError("slots have a setting of their own: write `slots: 4` beside this one")
         return {str(name): _amount(str(name), amount) for name, amount in value.items()}
+
+    @field_validator("gpus")
+    @classmethod
+    def _devices(cls, gpus: tuple[str, ...]) -> tuple[str, ...]:
+        for gpu in gpus:
+            if not LABEL_VALUE.fullmatch(gpu) or not gpu:
+                raise ValueError(f"{gpu!r} is no UUID of a GPU; `nvidia-smi -L` shows them")
+        if len(set(gpus)) < len(gpus):
+            raise ValueError("names a GPU twice; two runs would get it at once")
+        return gpus
 
     @field_validator("taints")
     @classmethod

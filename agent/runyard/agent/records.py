@@ -86,6 +86,8 @@ class SpecRecord(Record):
     driver: str = "process"
     container: dict[str, Any] = field(default_factory=dict)
     """For drivers of containers: image, networks and so on; opaque to the shim."""
+    gpus: list[str] = field(default_factory=list)
+    """What the attempt has to itself until it is over: UUIDs, or indices where these are not known."""
 
 
 @dataclass(frozen=True)

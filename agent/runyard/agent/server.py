@@ -60,6 +60,7 @@ async def _work(settings: AgentSettings, identity: Identity, asked: asyncio.Even
     try:
         await shell.open()
         await offering.open()
+        shell.gpus = offering.devices
         log.info("working", node=settings.node_id, cluster=settings.cluster)
         leaving = asyncio.Event()
         departure = asyncio.create_task(_depart(settings, shell, asked, leaving))

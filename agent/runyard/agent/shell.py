@@ -10,12 +10,14 @@ import structlog
 
 from runyard.agent.config import AgentSettings
 from runyard.agent.core.effects import Accept, Bury, Effect, Forget, Reject, Report, Start, StopWorker
+from runyard.agent.core.gpu_allotment import allot, taken
 from runyard.agent.core.model import (
     Accepted,
     AttemptKey,
     AttemptPhase,
     Finished,
     HeldAttempt,
+    LaunchIdentity,
     Outcome,
     OutcomeKind,
 )
@@ -25,6 +27,7 @@ from runyard.agent.drivers.base import Driver, DriverError, WarmDriver
 from runyard.agent.drivers.outcomes import held_attempt
 from runyard.agent.endings import never_started
 from runyard.agent.facts import WorkerUsage
+from runyard.agent.gpus import asked_for, devices_of, given, given_none
 from runyard.agent.orphans import sweep
 from runyard.agent.preflight import Preflight, Unfit
 from runyard.agent.pressure import PressureWatch
@@ -72,6 +75,10 @@ class Shell:
         settings: The agent's settings.
         directories: The attempts on this disk.
         drivers: By name. Filled by the caller before `open`.
+
+    Attributes:
+        gpus: The devices that runs may have. Filled by the caller before there is a session.
+        pressures: What the node is short of.
     """
 
     def __init__(
@@ -87,6 +94,7 @@ class Shell:
         self._outgoing: Outgoing | None = None
         self._stops: set[asyncio.Task[None]] = set()
         self._start_by = 0.0
+        self.gpus: tuple[str, ...] = ()
         self.pressures = PressureWatch(settings.pressure, directories.state)
         self._preflight = Preflight(self.pressures)
         self._moved = asyncio.Event()
@@ -256,6 +264,7 @@ class Shell:
             if record.driver not in self.drivers:
                 raise UnusableLaunch(f"this agent has no driver {record.driver!r}")
             await self._preflight.check(self.drivers[record.driver], record)
+            record = self._with_gpus(record, effect.identity)
             failpoint("agent.before_accept")
             await asyncio.to_thread(self.directories.create, key, record)
             failpoint("agent.after_accept")
@@ -264,8 +273,21 @@ class Shell:
         except (RunDirectoryError, UnusableLaunch, Unfit) as error:
             return self.holdings.on_not_accepted(key, str(error))
         if self.is_closing or boottime() > self._start_by:
-            return self.holdings.on_postponed(key, effect.identity)
-        return self.holdings.on_accepted(key, effect.identity)
+            return self.holdings.on_postponed(key, effect.identity, devices_of(record))
+        return self.holdings.on_accepted(key, effect.identity, devices_of(record))
+
+    def _with_gpus(self, record: SpecRecord, identity: LaunchIdentity) -> SpecRecord:
+        """The record with devices that no other attempt has. Attempts are taken one by one."""
+        if not self.gpus:
+            return record
+        count = asked_for(identity.requirements.resources)
+        if count == 0:
+            return given_none(record)
+        devices = allot(self.gpus, self.holdings.all(), count)
+        if devices is None:
+            free = len(self.gpus) - len(taken(self.holdings.all()))
+            raise Unfit(f"the run asks for {count} GPUs, and {free} of {len(self.gpus)} are free")
+        return given(record, devices)
 
     async def _bury(self, effect: Bury) -> list[Effect]:
         failpoint("agent.before_bury")
