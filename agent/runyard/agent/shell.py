@@ -282,7 +282,8 @@ class Shell:
             return record
         count = asked_for(identity.requirements.resources)
         if count == 0:
-            return given_none(record)
+            # A container sees only what it is given anyway, also by its owner's own arguments.
+            return given_none(record) if record.driver != "docker" else record
         devices = allot(self.gpus, self.holdings.all(), count)
         if devices is None:
             free = len(self.gpus) - len(taken(self.holdings.all()))
