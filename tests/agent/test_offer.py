@@ -14,7 +14,7 @@ from runyard.agent.cgroups import Limits, own_limits
 from runyard.agent.config import AgentSettings
 from runyard.agent.drivers.base import Capacity, ClusterDriver, Driver, DriverError
 from runyard.agent.drivers.fake import FakeClusterDriver, FakeDriver
-from runyard.agent.gpus import gpu_models
+from runyard.agent.gpus import Gpu, find_gpus
 from runyard.agent.offer import Machine, Offer, Offering, cluster_offer, look_at_machine, machine_offer
 from runyard.agent.rundir import RunDirectories
 from runyard.agent.sent import SentOffer
@@ -142,6 +142,7 @@ def install_nvml(monkeypatch: pytest.MonkeyPatch, *models: str | bytes, error: s
     library.nvmlDeviceGetCount = lambda: len(models)
     library.nvmlDeviceGetHandleByIndex = lambda index: index
     library.nvmlDeviceGetName = lambda handle: models[handle]
+    library.nvmlDeviceGetUUID = lambda handle: f"GPU-{handle}"
     monkeypatch.setitem(sys.modules, "pynvml", library)
 
 
@@ -161,7 +162,7 @@ def install_tool(folder: Path, script: str) -> list[str]:
 
 def test_gpus_are_asked_of_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
     install_nvml(monkeypatch, A100, A100.encode())
-    assert gpu_models([]) == [A100, A100]
+    assert find_gpus([]) == [Gpu("GPU-0", A100), Gpu("GPU-1", A100)]
 
 
 @pytest.mark.usefixtures("no_nvml")
@@ -171,23 +172,23 @@ def test_without_the_library_gpus_are_asked_of_the_tool(tmp_path: Path) -> None:
         f'[ "$*" = -L ] && echo "GPU 0: {A100} (UUID: GPU-1)" && echo "  MIG 1g.5gb Device 0: (UUID: MIG-2)" '
         f'&& echo "GPU 1: {A100} (UUID: GPU-3)"',
     )
-    assert gpu_models(folders) == [A100, A100]
+    assert find_gpus(folders) == [Gpu("GPU-1", A100), Gpu("GPU-3", A100)]
 
 
 def test_a_library_that_finds_no_driver_leaves_it_to_the_tool(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     install_nvml(monkeypatch, error="driver not loaded")
-    assert gpu_models(install_tool(tmp_path, "echo 'GPU 0: T4 (UUID: x)'")) == ["T4"]
+    assert find_gpus(install_tool(tmp_path, "echo 'GPU 0: T4 (UUID: x)'")) == [Gpu("x", "T4")]
 
 
 @pytest.mark.usefixtures("no_nvml")
 def test_no_gpu_is_no_noise_but_a_tool_that_fails_is_told(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert gpu_models([str(tmp_path)]) == []
+    assert find_gpus([str(tmp_path)]) == []
     assert capfd.readouterr() == ("", "")
-    assert gpu_models(install_tool(tmp_path, "exit 9")) == []
+    assert find_gpus(install_tool(tmp_path, "exit 9")) == []
     told = "".join(capfd.readouterr())
     assert "gpus_not_found" in told
     assert "set resources.gpu" in told

@@ -16,6 +16,7 @@ from runyard.agent import shell as shell_module
 from runyard.agent.config import AgentSettings
 from runyard.agent.core.model import AttemptKey
 from runyard.agent.drivers.fake import FakeDriver, FakeRun
+from runyard.agent.records import SpecRecord
 from runyard.agent.rundir import NoRoom, RunDirectories, RunDirectory
 from runyard.agent.shell import Shell
 from runyard.v1 import agent_pb2, placement_pb2, run_pb2
@@ -30,7 +31,9 @@ Script = Callable[[AttemptKey], FakeRun]
 
 
 class Tracked(FakeDriver):
-    """A fake driver that remembers which workers it started."""
+    """A fake driver that remembers which workers it started, and misses what the test says."""
+
+    misses = ""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -39,6 +42,9 @@ class Tracked(FakeDriver):
     async def start(self, key: AttemptKey) -> None:
         await super().start(key)
         self.started.append(key)
+
+    def missing(self, spec: SpecRecord) -> str:
+        return self.misses
 
 
 class Agent:
@@ -179,6 +185,26 @@ async def test_driver_that_this_agent_lacks_is_refused_by_name(agent: Agent) -> 
     await agent.assign(driver="docker")
     assert (await agent.until_refused()).reason == "this agent has no driver 'docker'"
     assert agent.directories.open(KEY) is None
+
+
+async def test_attempt_whose_worker_would_miss_something_is_refused_and_leaves_no_trace(
+    agent: Agent,
+) -> None:
+    agent.driver.misses = "executable /opt/shop/bin/python does not exist on this node"
+    await agent.assign()
+    assert (await agent.until_refused()).reason == agent.driver.misses
+    assert agent.directories.open(KEY) is None
+
+
+async def test_attempt_that_has_run_here_is_never_refused_whatever_is_missing_by_now(tmp_path: Path) -> None:
+    async with working(tmp_path, lambda key: FakeRun()) as agent:
+        await agent.assign()
+        await agent.until_told("starting", "running", "finished")
+        await agent.acknowledge()
+        await await_until(lambda: not agent.shell.holdings.all(), "still held", SOON)
+        agent.driver.misses = "everything"
+        await agent.assign()
+        await agent.until_told("starting", "running", "finished", "finished")
 
 
 async def test_run_id_that_cannot_name_a_directory_is_refused_and_nothing_is_written_elsewhere(

@@ -121,3 +121,11 @@ def test_a_node_that_still_speaks_is_not_fenced(runyard: Command) -> None:
 @pytest.mark.parametrize("verb", ["cordon", "uncordon", "drain", "fence"])
 def test_a_node_that_never_joined_is_not_found(runyard: Command, verb: str) -> None:
     assert runyard("node", verb, "n9").code == 4
+
+
+def test_a_node_shows_what_it_is_short_of(runyard: Command, node: fleet_pb2.Node) -> None:
+    message = "12Mi of 8Gi of memory left; new runs are taken with 256Mi"
+    node.cordoned = True
+    node.pressures.add(kind=fleet_pb2.PRESSURE_KIND_MEMORY, message=message)
+    assert "ready (cordoned, memory pressure)" in runyard("node", "list").out
+    assert f"memory pressure: {message}" in runyard("node", "show", "n1").out

@@ -55,14 +55,16 @@ def in_every_phase() -> dict[str, Run]:
     base = make_run("any")
     runs = {
         "queued": base,
-        "queued-again": replace(base, phase=Queued(REFUSED_BY), attempt=2),
+        "queued-again": replace(base, refused_by=REFUSED_BY, attempt=2),
         "queued-picky": replace(
             base,
             launch=make_launch(requirements=PICKY, grace=0.25, max_queue_time=60.0, start_timeout=1.5),
         ),
-        "assigned": replace(base, phase=Assigned(PLACE, REFUSED_BY), times=Times(1_000.0, 1_001.0)),
+        "assigned": replace(
+            base, phase=Assigned(PLACE), refused_by=REFUSED_BY, times=Times(1_000.0, 1_001.0)
+        ),
         "starting": replace(base, phase=Starting(PLACE)),
-        "running": replace(base, phase=Running(PLACE, 4_194_304), attempt=7),
+        "running": replace(base, phase=Running(PLACE, 4_194_304), refused_by=REFUSED_BY, attempt=7),
         "stopping": replace(base, phase=Stopping(PLACE), stop=user),
         "stopping-worker": replace(base, phase=Stopping(PLACE, 41), stop=late),
         "finished": replace(base, phase=Finished(OUTCOME, PLACE), times=times),

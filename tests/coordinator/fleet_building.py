@@ -353,9 +353,15 @@ class FleetTrial:
         """The session breaks."""
         self.step(lambda fleet, _: on_disconnect(fleet, node_id, session))
 
-    def beat(self, session: int, *attempts: agent_pb2.AttemptStatus, node_id: str = NODE) -> None:
+    def beat(
+        self,
+        session: int,
+        *attempts: agent_pb2.AttemptStatus,
+        node_id: str = NODE,
+        pressures: Iterable[fleet_pb2.Pressure] = (),
+    ) -> None:
         """The agent sends a heartbeat with these attempts."""
-        beat = agent_pb2.Heartbeat(sequence=7, attempts=attempts)
+        beat = agent_pb2.Heartbeat(sequence=7, attempts=attempts, pressures=pressures)
         self.step(lambda fleet, at: on_heartbeat(fleet, at, node_id, session, beat))
 
     def warm_up(self, session: int, *servers: fleet_pb2.WarmServer, node_id: str = NODE) -> None:

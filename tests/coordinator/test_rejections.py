@@ -1,9 +1,19 @@
-"""Assignments that a node refuses: the next node gets them, until nobody is left to ask."""
+"""Nodes that refuse a run or cannot start it: the next one gets it, until there is nobody left to ask."""
 
 import pytest
-from coordinator.fleet_building import NODE, FleetTrial, make_hello, make_launch, running
+from coordinator.fleet_building import (
+    NODE,
+    FleetTrial,
+    finished,
+    make_hello,
+    make_launch,
+    running,
+    starting,
+)
 
-from runyard.v1 import run_pb2
+from runyard.coordinator.core.effects import SaveRun
+from runyard.coordinator.core.policy import PlacementPolicy
+from runyard.v1 import agent_pb2, run_pb2
 
 
 def test_refused_run_goes_to_the_next_node_as_a_new_attempt() -> None:
@@ -39,7 +49,8 @@ def test_run_that_every_node_refused_has_failed_to_start_and_names_all_reasons()
     trial.reject(2, attempt=1, node_id="node-b", reason="no interpreter")
     assert trial.outcome().kind == run_pb2.OUTCOME_KIND_START_FAILED
     assert trial.outcome().message == (
-        "every node that could take the run refused it (node-a: disk full; node-b: no interpreter)"
+        "2 nodes did not start the run (node-a: disk full; node-b: no interpreter), "
+        "and no other node could take the run"
     )
     assert trial.run().place is not None
 
@@ -107,3 +118,129 @@ def test_rejection_of_a_run_that_is_being_stopped_carries_out_the_stop() -> None
     trial.reject(1)
     assert trial.outcome().kind == run_pb2.OUTCOME_KIND_STOPPED
     assert trial.outcome().message == "a user stopped it"
+
+
+# Nodes that took the run, and could not start it
+
+
+def could_not_start(attempt: int = 0, message: str = "cannot fork") -> agent_pb2.AttemptStatus:
+    return finished(attempt=attempt, kind=run_pb2.OUTCOME_KIND_START_FAILED, message=message)
+
+
+def of_three_nodes() -> FleetTrial:
+    trial = FleetTrial()
+    for name in "abc":
+        trial.join(make_hello(f"node-{name}"))
+    trial.launch()
+    return trial
+
+
+def test_run_that_its_node_could_not_start_goes_to_the_next_node_as_a_new_attempt() -> None:
+    trial = of_three_nodes()
+    trial.report(1, starting())
+    trial.asked.clear()
+    trial.report(1, could_not_start())
+    assert (trial.node_of(), trial.run().attempt, trial.phase()) == ("node-b", 1, "assigned")
+    assert trial.asked.sent("node-b") == ["assign"]
+    assert trial.asked.sent(NODE) == ["report_ack"]
+
+
+def test_failure_that_is_told_again_is_acknowledged_and_changes_nothing() -> None:
+    trial = of_three_nodes()
+    trial.report(1, could_not_start())
+    before = trial.run()
+    trial.asked.clear()
+    trial.beat(1, could_not_start())
+    assert trial.run() == before
+    assert "report_ack" in trial.asked.sent()
+
+
+def test_each_failure_is_an_event_of_the_run() -> None:
+    trial = of_three_nodes()
+    trial.asked.clear()
+    trial.report(1, could_not_start())
+    events = [effect.event for effect in trial.asked.everything() if isinstance(effect, SaveRun)]
+    assert events == ["node node-a could not start it: cannot fork", "assigned to node-b"]
+
+
+def test_run_is_tried_on_three_nodes_and_no_more() -> None:
+    trial = of_three_nodes()
+    trial.join(make_hello("node-d"))
+    trial.report(1, could_not_start())
+    trial.reject(2, attempt=1, node_id="node-b", reason="no interpreter")
+    trial.report(3, could_not_start(2, "image is gone"), "node-c")
+    assert trial.outcome().kind == run_pb2.OUTCOME_KIND_START_FAILED
+    assert trial.outcome().message == (
+        "3 nodes did not start the run (node-a: cannot fork; node-b: no interpreter; node-c: image is gone), "
+        "and no more are tried (most_places)"
+    )
+
+
+def test_policy_may_leave_it_at_one_node() -> None:
+    trial = FleetTrial(policy=PlacementPolicy(most_places=1))
+    trial.join()
+    trial.join(make_hello("node-b"))
+    trial.launch()
+    trial.report(1, could_not_start())
+    assert trial.outcome().message == "cannot fork"
+
+
+def test_outcome_of_the_only_node_stays_as_it_was_told() -> None:
+    trial = FleetTrial()
+    trial.join()
+    trial.launch()
+    told = could_not_start()
+    told.outcome.stderr_tail = "bash: no such file"
+    trial.report(1, told)
+    assert trial.outcome() == told.outcome
+
+
+def test_failures_are_remembered_over_a_restart() -> None:
+    trial = of_three_nodes()
+    trial.report(1, starting())
+    trial.report(1, could_not_start())
+    trial.report(2, starting(attempt=1), "node-b")
+    trial.restart()
+    for name in "abc":
+        trial.join(make_hello(f"node-{name}", attempts=[starting(attempt=1)] if name == "b" else []))
+    trial.report(5, could_not_start(1), "node-b")
+    assert trial.node_of() == "node-c"
+
+
+def test_worker_that_was_seen_is_never_placed_elsewhere() -> None:
+    trial = of_three_nodes()
+    trial.report(1, running())
+    trial.report(1, could_not_start())
+    assert trial.phase() == "finished"
+
+
+def test_failure_to_start_what_is_being_stopped_ends_the_run() -> None:
+    trial = of_three_nodes()
+    trial.report(1, starting())
+    trial.terminate()
+    trial.report(1, could_not_start())
+    assert trial.phase() == "finished"
+
+
+def test_adopted_run_whose_launch_is_lost_is_not_placed_elsewhere() -> None:
+    trial = FleetTrial()
+    trial.join(make_hello("node-b"))
+    session = trial.join(make_hello(attempts=[starting()]))
+    trial.report(session, could_not_start())
+    assert trial.phase() == "finished"
+
+
+def test_time_with_a_node_that_could_not_start_it_does_not_count_as_waiting() -> None:
+    trial = FleetTrial()
+    session, other = trial.join(), trial.join(make_hello("node-b"))
+    trial.leave(other, "node-b")
+    trial.launch(make_launch(max_queue_time=60.0))
+    trial.report(session, starting())
+    for _ in range(30):
+        trial.tick(3.0)
+        trial.beat(session, starting())
+    trial.report(session, could_not_start())
+    trial.tick(55.0)
+    assert trial.phase() == "queued"
+    trial.tick(10.0)
+    assert trial.outcome().kind == run_pb2.OUTCOME_KIND_TIMED_OUT

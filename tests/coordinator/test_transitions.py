@@ -46,6 +46,7 @@ MAY_FOLLOW = {
     ("assigned", "running"): "the news of the start was skipped",
     ("assigned", "stopping"): "stopped while the node may be starting it",
     ("assigned", "finished"): "all news before the end was skipped",
+    ("starting", "queued"): "the node proved that the worker never began",
     ("starting", "running"): "the worker came up",
     ("starting", "stopping"): "stopped while it starts",
     ("starting", "finished"): "the worker could not start",

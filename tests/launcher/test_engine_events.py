@@ -3,7 +3,7 @@
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from runyard.launcher.engine_events import EngineEvent, launched, worker_started
+from runyard.launcher.engine_events import EngineEvent, launched, placed_again, worker_started
 from runyard.v1 import placement_pb2, run_pb2
 
 WANTED = placement_pb2.Requirements(
@@ -88,3 +88,33 @@ def test_a_coordinator_that_gives_no_reasons_is_quoted_with_none() -> None:
         "node": "n1",
         "pid": 41,
     }
+
+
+FAILED_PLACES = [
+    run_pb2.FailedPlace(node="n0", reason="the image is gone"),
+    run_pb2.FailedPlace(node="n7", reason="executable /venv/bin/python does not exist on this node."),
+]
+
+
+def test_a_run_that_its_node_did_not_start_says_why_and_where_it_goes() -> None:
+    event = placed_again(placed(attempt=2, failed_places=FAILED_PLACES))
+    assert event.message == (
+        "Node n7 did not start the run: executable /venv/bin/python does not exist on this node. "
+        "Its attempt 2 goes to node n1"
+    )
+    assert metadata(event)["not started by"] == (
+        "n0: the image is gone\nn7: executable /venv/bin/python does not exist on this node."
+    )
+
+
+def test_a_run_that_no_node_can_take_yet_after_one_did_not_start_it_says_that_it_waits() -> None:
+    event = placed_again(queued(attempt=1, failed_places=FAILED_PLACES[:1]))
+    assert (
+        event.message
+        == "Node n0 did not start the run: the image is gone. Its attempt 1 waits for another node"
+    )
+
+
+def test_a_worker_that_started_at_the_second_try_names_the_first() -> None:
+    event = worker_started(placed(attempt=1, failed_places=FAILED_PLACES[:1]))
+    assert metadata(event)["not started by"] == "n0: the image is gone"

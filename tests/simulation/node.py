@@ -56,6 +56,7 @@ class Machine:
         self.directories: dict[AttemptKey, Directory] = {}
         self.live: dict[AttemptKey, int] = {}
         self.starts: list[AttemptKey] = []
+        self.start_failure_rate = 0.0
         self.tell: Callable[[AttemptKey, AttemptPhase], None] = lambda key, phase: None
 
     def start(self, key: AttemptKey) -> None:
@@ -69,6 +70,9 @@ class Machine:
             return
         if directory.stop:
             self._end(key, Outcome(OutcomeKind.STOPPED, "stopped before it started"))
+            return
+        if self.kernel.chance(self.start_failure_rate):
+            self._end(key, Outcome(OutcomeKind.START_FAILED, "cannot fork"))
             return
         directory.began_boot = boot
         directory.began_at = self.kernel.now

@@ -17,11 +17,11 @@ from runyard.agent.core.model import (
     Outcome,
     OutcomeKind,
 )
-from runyard.coordinator.core import deadlines, leases, reports, sessions
+from runyard.coordinator.core import deadlines, leases, reports, sessions, transitions
 from runyard.coordinator.core.asks.requirements import Policies
 from runyard.coordinator.core.fleet import Fleet
-from runyard.coordinator.core.model import Assigned, Instant, Node, Queued, Tombstone
-from runyard.v1 import agent_pb2
+from runyard.coordinator.core.model import Assigned, Instant, Node, Queued, Run, Running, Tombstone
+from runyard.v1 import agent_pb2, run_pb2
 
 SEEDS = 1_000
 
@@ -121,6 +121,16 @@ def accept_what_the_disk_has(patch: Patch) -> None:
     patch.setattr(simulated_node.SimulatedAgent, "_do", careless)
 
 
+def place_elsewhere_what_has_begun(patch: Patch) -> None:
+    """A worker that began and failed is started anew on another node, which is for Dagster to ask for."""
+
+    def never_began(run: Run, outcome: run_pb2.Outcome) -> bool:
+        return outcome.kind == run_pb2.OUTCOME_KIND_FAILED and run.stop is None
+
+    patch.setattr(reports, "never_began", never_began)
+    patch.setitem(transitions.ALLOWED, Running, transitions.ALLOWED[Running] | {Queued})
+
+
 @pytest.mark.parametrize(
     "mutate",
     [
@@ -132,6 +142,7 @@ def accept_what_the_disk_has(patch: Patch) -> None:
         conclude_before_the_node_has_stopped,
         forget_rejections,
         accept_what_the_disk_has,
+        place_elsewhere_what_has_begun,
     ],
     ids=lambda mutate: mutate.__name__,
 )

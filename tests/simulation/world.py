@@ -79,7 +79,7 @@ class World:
         self.weather.calm()
         self.coordinator.crash_rate = 0.0
         for agent in self.agents:
-            agent.crash_rate = agent.refusal_rate = 0.0
+            agent.crash_rate = agent.refusal_rate = agent.machine.start_failure_rate = 0.0
 
     # What must hold
 
@@ -114,6 +114,12 @@ class World:
         """At the end: every run is over, for a reason, and no attempt was started twice."""
         starts = [key for machine in self.machines for key in machine.starts]
         assert len(starts) == len(set(starts)), f"an attempt was started twice: {starts}"
+        begun = [
+            (key.run_id, machine.directories[key].identity.resume_number)
+            for machine in self.machines
+            for key in machine.starts
+        ]
+        assert len(begun) == len(set(begun)), f"a launch had a second worker, unasked by Dagster: {begun}"
         assert not [key for machine in self.machines for key in machine.live], "a worker is still alive"
         for run_id in self.acknowledged:
             run = self.coordinator.disk.runs[run_id]
@@ -200,6 +206,7 @@ class World:
         for agent in self.agents:
             agent.crash_rate = rng.choice([0.0, 0.0, 0.05])
             agent.refusal_rate = rng.choice([0.0, 0.0, 0.5])
+            agent.machine.start_failure_rate = rng.choice([0.0, 0.0, 0.5])
         for _ in range(rng.choice([0, 1, 3])):
             self.kernel.after(rng.uniform(1.0, TROUBLE), self.coordinator.crash)
         if self.kernel.chance(0.2):
@@ -231,7 +238,7 @@ def _launch(number: int, resume_number: int) -> Launch:
     """Every third run does not want to live without contact."""
     run_id = str(uuid.UUID(int=number))
     stop_after = 20.0 if number % 3 == 0 else None
-    spec = run_pb2.LaunchSpec(run_id=run_id)
+    spec = run_pb2.LaunchSpec(run_id=run_id, resume_number=resume_number)
     if stop_after is not None:
         spec.policies.stop_after.FromSeconds(20)
     on_disconnect = StopAfter(stop_after) if stop_after is not None else None

@@ -4,9 +4,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from runyard.agent.core.pressure import Room
+
+NO_LIMIT = 1 << 62
+"""Bytes; version 1 writes the largest number that it has, rounded to pages, where there is no limit."""
+
 _MEMBERSHIP = Path("/proc/self/cgroup")
 _MOUNT = Path("/sys/fs/cgroup")
-_CONTROLLERS = ("cpu", "memory")
+_CONTROLLERS = ("cpu", "memory", "pids")
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,57 @@ def own_limits(membership: Path = _MEMBERSHIP, mount: Path = _MOUNT) -> Limits:
     except OSError:
         return Limits(None, None)
     return Limits(_tightest(_cpu_of, groups), _tightest(_memory_of, groups))
+
+
+@dataclass(frozen=True)
+class Rooms:
+    """What the groups leave to their processes. None: as much as the machine does."""
+
+    memory: Room | None
+    """Bytes. Cached files that can be given up at once count as left."""
+    pids: Room | None
+    """Processes and threads."""
+
+
+def own_rooms(membership: Path = _MEMBERSHIP, mount: Path = _MOUNT) -> Rooms:
+    """What is left in the tightest of the groups that this process is in, and of those above them.
+
+    Args:
+        membership, mount: As for `own_limits`.
+    """
+    try:
+        groups = list(_groups(membership.read_text(), mount))
+    except OSError:
+        return Rooms(None, None)
+    return Rooms(_least(_memory_left, groups), _least(_pids_left, groups))
+
+
+def _least(room_in: Callable[[Path], Room | None], groups: list[Path]) -> Room | None:
+    rooms = [room for group in groups if (room := room_in(group)) is not None]
+    return min(rooms, key=lambda room: room.left, default=None)
+
+
+def _memory_left(group: Path) -> Room | None:
+    used = _number(group / "memory.current") or _number(group / "memory.usage_in_bytes")
+    limit = _memory_of(group)
+    if used is None or limit is None or limit >= NO_LIMIT:
+        return None
+    words = _words(group / "memory.stat")
+    figures = dict(zip(words[::2], words[1::2], strict=False))
+    cached = int(figures.get("total_inactive_file", figures.get("inactive_file", "0")))
+    return Room(max(0, limit - max(0, used - cached)), limit)
+
+
+def _pids_left(group: Path) -> Room | None:
+    used, limit = _number(group / "pids.current"), _number(group / "pids.max")
+    return None if used is None or limit is None else Room(max(0, limit - used), limit)
+
+
+def _number(file: Path) -> int | None:
+    match _words(file):
+        case [number] if number.isdecimal():
+            return int(number)
+    return None
 
 
 def _groups(membership: str, mount: Path) -> Iterator[Path]:

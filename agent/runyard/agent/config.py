@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from runyard.agent.core.warmth import Limits
 from runyard.agent.drivers.docker.settings import DockerSettings
@@ -136,6 +136,30 @@ class IsolationSettings(BaseModel):
         return self.run_as.get(location, self.run_as.get("*", ""))
 
 
+class PressureSettings(BaseModel):
+    """With how little left the node takes no new runs; see `core.pressure` for what holds by default."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    memory: int | None = None
+    """Bytes, also as in 512Mi. 0: never mind the memory."""
+
+    disk: int | None = None
+    """Bytes on the disk of the state directory, also as in 1Gi. 0: never mind the disk."""
+
+    pids: int | None = None
+    """Processes and threads. 0: never mind them."""
+
+    calm: float = Field(default=30.0, ge=0)
+    """Seconds for which there must be enough again before runs are taken again."""
+
+    @field_validator("memory", "disk", "pids", mode="before")
+    @classmethod
+    def _amount(cls, value: object, info: ValidationInfo) -> object:
+        name = "pids" if info.field_name == "pids" else "memory"
+        return None if value is None else parse_quantity(name, value)
+
+
 class AgentSettings(ServiceSettings):
     """Everything that can be set; times are in seconds."""
 
@@ -156,6 +180,9 @@ class AgentSettings(ServiceSettings):
 
     resources: dict[str, int] = Field(default_factory=dict)
     """What the node has, instead of what is found (`cpu`, `memory`, `gpu`), and further things to count."""
+
+    gpus: tuple[str, ...] = ()
+    """The GPUs that runs may have: UUIDs as `nvidia-smi -L` shows them, also of MIG. All by default."""
 
     reserved: dict[str, int] = Field(default_factory=dict)
     """What of that is kept back for the system. By default a twentieth of found memory, 1Gi at most."""
@@ -189,6 +216,9 @@ class AgentSettings(ServiceSettings):
 
     max_concurrent_starts: int = Field(default_factory=lambda: len(os.sched_getaffinity(0)), ge=1, le=1_000)
     """How many workers may be starting up at once; others wait their turn. The number of cores by default."""
+
+    pressure: PressureSettings = Field(default_factory=PressureSettings)
+    """With how little left the node takes no new runs."""
 
     keep_logs: float = Field(default=7 * 86400.0, ge=0)
     """For how long run directories are kept after the coordinator has the outcome."""
@@ -254,6 +284,16 @@ class AgentSettings(ServiceSettings):
         if "slots" in value:
             raise ValueError("slots have a setting of their own: write `slots: 4` beside this one")
         return {str(name): _amount(str(name), amount) for name, amount in value.items()}
+
+    @field_validator("gpus")
+    @classmethod
+    def _devices(cls, gpus: tuple[str, ...]) -> tuple[str, ...]:
+        for gpu in gpus:
+            if not LABEL_VALUE.fullmatch(gpu) or not gpu:
+                raise ValueError(f"{gpu!r} is no UUID of a GPU; `nvidia-smi -L` shows them")
+        if len(set(gpus)) < len(gpus):
+            raise ValueError("names a GPU twice; two runs would get it at once")
+        return gpus
 
     @field_validator("taints")
     @classmethod

@@ -24,7 +24,7 @@ from runyard.agent.drivers.base import (
     Driver,
     DriverError,
 )
-from runyard.agent.gpus import gpu_models
+from runyard.agent.gpus import allottable, find_gpus
 from runyard.client.service.quantities import show_quantity
 
 LOOK_EVERY = 30.0
@@ -144,6 +144,9 @@ class Offering:
         settings: The agent's settings.
         drivers: By name. Filled by the caller before `open`.
         labels: What was found of this machine otherwise.
+
+    Attributes:
+        devices: The GPUs that are given to runs one by one. Known after `open`.
     """
 
     def __init__(
@@ -153,7 +156,8 @@ class Offering:
         self.current = Offer()
         self._settings = settings
         self._drivers = drivers
-        self._gpus: Sequence[str] = ()
+        self.devices: tuple[str, ...] = ()
+        self._models: Sequence[str] = ()
         self._cluster: ClusterDriver | None = None
         self._capacity = Capacity({})
 
@@ -170,7 +174,7 @@ class Offering:
         if clusters:
             self._cluster = clusters[0]
         elif self._settings.resources.get("gpu") != 0:
-            self._gpus = await asyncio.to_thread(gpu_models)
+            await self._find_gpus()
         await self.look()
         log.info("offering", **_shown(self.current))
 
@@ -186,7 +190,7 @@ class Offering:
     async def look(self) -> None:
         """Brings `current` up to date."""
         if self._cluster is None:
-            machine = await asyncio.to_thread(look_at_machine, self._gpus)
+            machine = await asyncio.to_thread(look_at_machine, self._models)
             ready = [name for name, driver in self._drivers.items() if not _trouble_of(driver)]
             offer = machine_offer(self._settings, machine, ready)
             self.current = replace(
@@ -204,6 +208,13 @@ class Offering:
             await asyncio.sleep(min(left, GLANCE_EVERY))
             if _driver_labels(self._drivers) != labels:
                 return
+
+    async def _find_gpus(self) -> None:
+        found = await asyncio.to_thread(find_gpus)
+        named = self._settings.gpus
+        models = {gpu.uuid: gpu.model for gpu in found}
+        self._models = [models.get(uuid, "") for uuid in named] if named else [gpu.model for gpu in found]
+        self.devices = allottable(named, self._settings.resources.get("gpu"), found)
 
     async def _capacity_of(self, cluster: ClusterDriver) -> Capacity:
         """What the cluster tells, or told last; nothing if it never did."""
@@ -232,7 +243,7 @@ def _driver_labels(drivers: Mapping[str, Driver]) -> dict[str, str]:
 def _machine_labels(machine: Machine) -> dict[str, str]:
     labels = {"runyard/os": platform.system().lower(), "runyard/arch": platform.machine()}
     models = {"-".join(model.split()) for model in machine.gpus}
-    if len(models) == 1:  # of several it cannot be said which one a run gets
+    if len(models) == 1 and "" not in models:  # of several it cannot be said which one a run gets
         labels["gpu.model"] = models.pop()
     return labels
 

@@ -95,6 +95,8 @@ class SpecRecord(Record):
     no_new_privs: bool = False
     """Nothing that the worker executes gets more rights than it has."""
     core_dumps: bool = True
+    gpus: list[str] = field(default_factory=list)
+    """What the attempt has to itself until it is over: UUIDs, or indices where these are not known."""
 
 
 @dataclass(frozen=True)

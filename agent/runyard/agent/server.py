@@ -64,6 +64,7 @@ async def _work(settings: AgentSettings, identity: Identity, asked: asyncio.Even
     try:
         await shell.open()
         await offering.open()
+        shell.gpus = offering.devices
         log.info("working", node=settings.node_id, cluster=settings.cluster)
         leaving = asyncio.Event()
         departure = asyncio.create_task(_depart(settings, shell, asked, leaving))
@@ -71,6 +72,7 @@ async def _work(settings: AgentSettings, identity: Identity, asked: asyncio.Even
             await until_first_ends(
                 shell.run(),
                 shell.tidy(),
+                shell.pressures.keep(),
                 offering.keep(),
                 stay_in_session(settings, identity, shell, offering, leaving),
             )

@@ -21,7 +21,7 @@ from runyard.agent.racing import until_first_ends
 from runyard.agent.sent import HELLO, SentMessages, SentOffer
 from runyard.agent.shell import Shell
 from runyard.agent.transfers import Transfers
-from runyard.agent.wire import facts_of, load_of, offer_of
+from runyard.agent.wire import facts_of, load_of, offer_of, pressure_of
 from runyard.client.channel import open_aio_channel
 from runyard.client.service.failpoints import failpoint
 from runyard.v1 import agent_pb2, agent_pb2_grpc
@@ -145,6 +145,7 @@ class Session:
             attempts=attempts,
             last_epoch=self._identity.installation.last_epoch,
             warm_servers=self._shell.warm_servers(),
+            pressures=[pressure_of(each) for each in self._shell.pressures.all()],
         )
 
     async def _welcome(self, call: "_Call") -> agent_pb2.Welcome:
@@ -249,6 +250,7 @@ class Session:
                 attempts=attempts,
                 offer=offer_of(news) if news else None,
                 warm_servers=self._shell.warm_servers(),
+                pressures=[pressure_of(each) for each in self._shell.pressures.all()],
             )
             self.put(agent_pb2.SessionRequest(heartbeat=beat))
             await asyncio.sleep(interval * random.uniform(0.9, 1.1))

@@ -11,12 +11,14 @@ import structlog
 from runyard.agent.config import AgentSettings
 from runyard.agent.confining import confined
 from runyard.agent.core.effects import Accept, Bury, Effect, Forget, Reject, Report, Start, StopWorker
+from runyard.agent.core.gpu_allotment import allot, taken
 from runyard.agent.core.model import (
     Accepted,
     AttemptKey,
     AttemptPhase,
     Finished,
     HeldAttempt,
+    LaunchIdentity,
     Outcome,
     OutcomeKind,
 )
@@ -26,8 +28,11 @@ from runyard.agent.drivers.base import Driver, DriverError, WarmDriver
 from runyard.agent.drivers.outcomes import held_attempt
 from runyard.agent.endings import never_started
 from runyard.agent.facts import WorkerUsage
+from runyard.agent.gpus import asked_for, devices_of, given, given_none
 from runyard.agent.limits.ladder import JUST_WATCHED, Rung
 from runyard.agent.orphans import sweep, sweep_belongings
+from runyard.agent.preflight import Preflight, Unfit
+from runyard.agent.pressure import PressureWatch
 from runyard.agent.procfs import boottime
 from runyard.agent.records import SpecRecord, UnreadableRecord
 from runyard.agent.rundir import AttemptExists, RunDirectories, RunDirectoryError
@@ -73,6 +78,10 @@ class Shell:
         directories: The attempts on this disk.
         drivers: By name. Filled by the caller before `open`.
         rung: The means by which limits are enforced here.
+
+    Attributes:
+        gpus: The devices that runs may have. Filled by the caller before there is a session.
+        pressures: What the node is short of.
     """
 
     def __init__(
@@ -93,6 +102,9 @@ class Shell:
         self._outgoing: Outgoing | None = None
         self._stops: set[asyncio.Task[None]] = set()
         self._start_by = 0.0
+        self.gpus: tuple[str, ...] = ()
+        self.pressures = PressureWatch(settings.pressure, directories.state)
+        self._preflight = Preflight(self.pressures)
         self._moved = asyncio.Event()
         self.is_closing = False
 
@@ -112,6 +124,7 @@ class Shell:
             sweep_belongings, self.directories, self._rung, self._settings.isolation.scratch_directory
         )
         log.info("recovered", attempts=len(found))
+        await self.pressures.look()
         await self._carry_out(self.holdings.on_recovered(found))
 
     async def run(self) -> None:
@@ -256,21 +269,39 @@ class Shell:
     async def _accept(self, effect: Accept) -> list[Effect]:
         key = effect.key
         try:
+            if self.directories.open(key) is not None:
+                return await self._found(key)  # refused it must not be: it may have run
             record = spec_record(self._settings, effect.identity, effect.spec)
             if record.driver not in self.drivers:
                 raise UnusableLaunch(f"this agent has no driver {record.driver!r}")
             if record.driver == "process":
                 record = confined(record, key, effect.spec, self._settings.isolation, self._rung)
+            await self._preflight.check(self.drivers[record.driver], record)
+            record = self._with_gpus(record, effect.identity)
             failpoint("agent.before_accept")
             await asyncio.to_thread(self.directories.create, key, record)
             failpoint("agent.after_accept")
         except AttemptExists:
             return await self._found(key)
-        except (RunDirectoryError, UnusableLaunch) as error:
+        except (RunDirectoryError, UnusableLaunch, Unfit) as error:
             return self.holdings.on_not_accepted(key, str(error))
         if self.is_closing or boottime() > self._start_by:
-            return self.holdings.on_postponed(key, effect.identity)
-        return self.holdings.on_accepted(key, effect.identity)
+            return self.holdings.on_postponed(key, effect.identity, devices_of(record))
+        return self.holdings.on_accepted(key, effect.identity, devices_of(record))
+
+    def _with_gpus(self, record: SpecRecord, identity: LaunchIdentity) -> SpecRecord:
+        """The record with devices that no other attempt has. Attempts are taken one by one."""
+        if not self.gpus:
+            return record
+        count = asked_for(identity.requirements.resources)
+        if count == 0:
+            # A container sees only what it is given anyway, also by its owner's own arguments.
+            return given_none(record) if record.driver != "docker" else record
+        devices = allot(self.gpus, self.holdings.all(), count)
+        if devices is None:
+            free = len(self.gpus) - len(taken(self.holdings.all()))
+            raise Unfit(f"the run asks for {count} GPUs, and {free} of {len(self.gpus)} are free")
+        return given(record, devices)
 
     async def _bury(self, effect: Bury) -> list[Effect]:
         failpoint("agent.before_bury")

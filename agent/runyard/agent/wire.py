@@ -18,8 +18,10 @@ from runyard.agent.core.model import (
     Starting,
     Stopping,
 )
+from runyard.agent.core.pressure import Pressure
 from runyard.agent.facts import NodeFacts, NodeLoad, WorkerUsage
 from runyard.agent.offer import Offer
+from runyard.agent.pressure import in_words
 from runyard.v1 import agent_pb2, fleet_pb2, placement_pb2, run_pb2
 
 
@@ -108,6 +110,12 @@ def offer_of(offer: Offer) -> placement_pb2.Offer:
 def load_of(load: NodeLoad) -> fleet_pb2.NodeLoad:
     """How busy the machine is."""
     return fleet_pb2.NodeLoad(**asdict(load))
+
+
+def pressure_of(pressure: Pressure) -> fleet_pb2.Pressure:
+    """What the node is short of."""
+    kind = fleet_pb2.PressureKind.Value(f"PRESSURE_KIND_{pressure.scarce.name}")
+    return fleet_pb2.Pressure(kind=kind, message=in_words(pressure))
 
 
 def warm_server_of(described: Mapping[str, Any]) -> fleet_pb2.WarmServer:

@@ -42,12 +42,21 @@ def launched(run: run_pb2.Run) -> EngineEvent:
 def worker_started(run: run_pb2.Run) -> EngineEvent:
     """The worker process exists."""
     worker = f"Worker started on node {run.node} (pid {run.pid}, attempt {run.attempt})"
-    return EngineEvent(f"{worker}{_because(run)}", {**_place(run), **_placement(run)})
+    return EngineEvent(f"{worker}{_because(run)}", {**_place(run), **_placement(run), **_failed_places(run)})
+
+
+def placed_again(run: run_pb2.Run) -> EngineEvent:
+    """A node did not start the run, and its next attempt goes to another."""
+    last = run.failed_places[-1]
+    where = f"goes to node {run.node}" if run.node else "waits for another node"
+    why = last.reason.rstrip(".")
+    message = f"Node {last.node} did not start the run: {why}. Its attempt {run.attempt} {where}"
+    return EngineEvent(message, {**_place(run), **_failed_places(run)})
 
 
 def worker_ended(run: run_pb2.Run) -> EngineEvent:
     """The worker is over, and Dagster does not know it yet."""
-    return EngineEvent(explain_end(run), {**_place(run), **_end(run)})
+    return EngineEvent(explain_end(run), {**_place(run), **_end(run), **_failed_places(run)})
 
 
 def unknown_to_coordinator(address: str) -> EngineEvent:
@@ -103,6 +112,14 @@ def _place(run: run_pb2.Run) -> dict[str, RawMetadataValue]:
     if run.pid:
         place["pid"] = MetadataValue.int(run.pid)
     return place
+
+
+def _failed_places(run: run_pb2.Run) -> dict[str, RawMetadataValue]:
+    """Which nodes did not start the run, and why."""
+    if not run.failed_places:
+        return {}
+    reasons = "\n".join(f"{place.node}: {place.reason}" for place in run.failed_places)
+    return {"not started by": MetadataValue.text(reasons)}
 
 
 def _end(run: run_pb2.Run) -> dict[str, RawMetadataValue]:

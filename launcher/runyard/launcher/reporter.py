@@ -171,7 +171,7 @@ class Settlement:
     def __init__(self, client: Client, instance: DagsterInstance) -> None:
         self._client = client
         self._instance = instance
-        self._announced: OrderedDict[tuple[str, int], None] = OrderedDict()
+        self._announced: OrderedDict[tuple[str, int, bool], None] = OrderedDict()
 
     def settle(self, case: Case) -> bool:
         """Settles an attempt in Dagster.
@@ -214,9 +214,10 @@ class Settlement:
             return report
 
     def _announce(self, case: Case) -> None:
-        if case.key not in self._announced:
+        news = (*case.key, case.run.phase == run_pb2.PHASE_RUNNING)
+        if news not in self._announced:
             write_announcement(self._instance, case.run)
-            self._announced[case.key] = None
+            self._announced[news] = None
         if len(self._announced) > _ANNOUNCED_KEPT:
             self._announced.popitem(last=False)
 

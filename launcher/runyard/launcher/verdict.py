@@ -29,7 +29,7 @@ class Nothing:
 
 @dataclass(frozen=True)
 class Announce:
-    """The worker began to run: people want to know where."""
+    """The worker began to run, or goes to another node: people want to know where."""
 
 
 @dataclass(frozen=True)

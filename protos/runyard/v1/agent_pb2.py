@@ -29,7 +29,7 @@ from runyard.v1 import placement_pb2 as runyard_dot_v1_dot_placement__pb2
 from runyard.v1 import run_pb2 as runyard_dot_v1_dot_run__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16runyard/v1/agent.proto\x12\nrunyard.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x16runyard/v1/fleet.proto\x1a\x17runyard/v1/launch.proto\x1a\x1arunyard/v1/placement.proto\x1a\x14runyard/v1/run.proto\"\xc5\x01\n\x0eSessionRequest\x12\"\n\x05hello\x18\x01 \x01(\x0b\x32\x11.runyard.v1.HelloH\x00\x12*\n\theartbeat\x18\x02 \x01(\x0b\x32\x15.runyard.v1.HeartbeatH\x00\x12+\n\x06report\x18\x03 \x01(\x0b\x32\x19.runyard.v1.AttemptReportH\x00\x12+\n\x07goodbye\x18\x04 \x01(\x0b\x32\x18.runyard.v1.AgentGoodbyeH\x00\x42\t\n\x07message\"\x8a\x03\n\x0fSessionResponse\x12&\n\x07welcome\x18\x01 \x01(\x0b\x32\x13.runyard.v1.WelcomeH\x00\x12\x31\n\rheartbeat_ack\x18\x02 \x01(\x0b\x32\x18.runyard.v1.HeartbeatAckH\x00\x12$\n\x06\x61ssign\x18\x03 \x01(\x0b\x32\x12.runyard.v1.AssignH\x00\x12 \n\x04stop\x18\x04 \x01(\x0b\x32\x10.runyard.v1.StopH\x00\x12+\n\nreport_ack\x18\x05 \x01(\x0b\x32\x15.runyard.v1.ReportAckH\x00\x12)\n\tsend_logs\x18\x06 \x01(\x0b\x32\x14.runyard.v1.SendLogsH\x00\x12\x31\n\x07goodbye\x18\x07 \x01(\x0b\x32\x1e.runyard.v1.CoordinatorGoodbyeH\x00\x12>\n\x14refresh_warm_servers\x18\x08 \x01(\x0b\x32\x1e.runyard.v1.RefreshWarmServersH\x00\x42\t\n\x07message\"\xcb\x02\n\x05Hello\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63luster\x18\x02 \x01(\t\x12\x17\n\x0finstallation_id\x18\x03 \x01(\t\x12\x13\n\x0binstance_id\x18\x04 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x05 \x01(\t\x12\x14\n\x0cprotocol_min\x18\x06 \x01(\r\x12\x14\n\x0cprotocol_max\x18\x07 \x01(\r\x12 \n\x05offer\x18\x08 \x01(\x0b\x32\x11.runyard.v1.Offer\x12$\n\x05\x66\x61\x63ts\x18\t \x01(\x0b\x32\x15.runyard.v1.NodeFacts\x12+\n\x08\x61ttempts\x18\n \x03(\x0b\x32\x19.runyard.v1.AttemptStatus\x12\x12\n\nlast_epoch\x18\x0b \x01(\x04\x12,\n\x0cwarm_servers\x18\x0c \x03(\x0b\x32\x16.runyard.v1.WarmServer\"\x90\x01\n\x07Welcome\x12\x12\n\nnode_epoch\x18\x01 \x01(\x04\x12\x10\n\x08protocol\x18\x02 \x01(\r\x12\x35\n\x12heartbeat_interval\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05lease\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xbe\x01\n\tHeartbeat\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\"\n\x04load\x18\x02 \x01(\x0b\x32\x14.runyard.v1.NodeLoad\x12+\n\x08\x61ttempts\x18\x03 \x03(\x0b\x32\x19.runyard.v1.AttemptStatus\x12 \n\x05offer\x18\x04 \x01(\x0b\x32\x11.runyard.v1.Offer\x12,\n\x0cwarm_servers\x18\x05 \x03(\x0b\x32\x16.runyard.v1.WarmServer\" \n\x0cHeartbeatAck\x12\x10\n\x08sequence\x18\x01 \x01(\x04\"\xa7\x02\n\rAttemptStatus\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12 \n\x05phase\x18\x03 \x01(\x0e\x32\x11.runyard.v1.Phase\x12\x0b\n\x03pid\x18\x04 \x01(\r\x12$\n\x07outcome\x18\x05 \x01(\x0b\x32\x13.runyard.v1.Outcome\x12&\n\x05usage\x18\x06 \x01(\x0b\x32\x17.runyard.v1.WorkerUsage\x12\x15\n\rresume_number\x18\x07 \x01(\r\x12\x12\n\ndeployment\x18\x08 \x01(\t\x12\x0b\n\x03job\x18\t \x01(\t\x12\x10\n\x08location\x18\n \x01(\t\x12.\n\x0crequirements\x18\x0b \x01(\x0b\x32\x18.runyard.v1.Requirements\"p\n\rAttemptReport\x12+\n\x06status\x18\x01 \x01(\x0b\x32\x19.runyard.v1.AttemptStatusH\x00\x12*\n\trejection\x18\x02 \x01(\x0b\x32\x15.runyard.v1.RejectionH\x00\x42\x06\n\x04news\"<\n\tRejection\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x0e\n\x06reason\x18\x03 \x01(\t\",\n\tReportAck\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\"\x99\x01\n\x06\x41ssign\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12$\n\x04spec\x18\x03 \x01(\x0b\x32\x16.runyard.v1.LaunchSpec\x12/\n\x0cstart_within\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0f\x61\x66ter_heartbeat\x18\x05 \x01(\x04\"a\n\x04Stop\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12(\n\x05grace\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\x96\x01\n\x08SendLogs\x12\x13\n\x0btransfer_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12%\n\x06stream\x18\x04 \x01(\x0e\x32\x15.runyard.v1.LogStream\x12\x0e\n\x06offset\x18\x05 \x01(\x03\x12\r\n\x05limit\x18\x06 \x01(\x04\x12\x0e\n\x06\x66ollow\x18\x07 \x01(\x08\"\"\n\x12RefreshWarmServers\x12\x0c\n\x04name\x18\x01 \x01(\t\"S\n\x0fPushLogsRequest\x12\x13\n\x0btransfer_id\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12\r\n\x05\x65rror\x18\x04 \x01(\t\"\x12\n\x10PushLogsResponse\"U\n\x0c\x41gentGoodbye\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x35\n\x12\x65xpect_back_within\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"V\n\x12\x43oordinatorGoodbye\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x30\n\rredial_within\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration2\x9f\x01\n\x0c\x41gentService\x12\x46\n\x07Session\x12\x1a.runyard.v1.SessionRequest\x1a\x1b.runyard.v1.SessionResponse(\x01\x30\x01\x12G\n\x08PushLogs\x12\x1b.runyard.v1.PushLogsRequest\x1a\x1c.runyard.v1.PushLogsResponse(\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16runyard/v1/agent.proto\x12\nrunyard.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x16runyard/v1/fleet.proto\x1a\x17runyard/v1/launch.proto\x1a\x1arunyard/v1/placement.proto\x1a\x14runyard/v1/run.proto\"\xc5\x01\n\x0eSessionRequest\x12\"\n\x05hello\x18\x01 \x01(\x0b\x32\x11.runyard.v1.HelloH\x00\x12*\n\theartbeat\x18\x02 \x01(\x0b\x32\x15.runyard.v1.HeartbeatH\x00\x12+\n\x06report\x18\x03 \x01(\x0b\x32\x19.runyard.v1.AttemptReportH\x00\x12+\n\x07goodbye\x18\x04 \x01(\x0b\x32\x18.runyard.v1.AgentGoodbyeH\x00\x42\t\n\x07message\"\x8a\x03\n\x0fSessionResponse\x12&\n\x07welcome\x18\x01 \x01(\x0b\x32\x13.runyard.v1.WelcomeH\x00\x12\x31\n\rheartbeat_ack\x18\x02 \x01(\x0b\x32\x18.runyard.v1.HeartbeatAckH\x00\x12$\n\x06\x61ssign\x18\x03 \x01(\x0b\x32\x12.runyard.v1.AssignH\x00\x12 \n\x04stop\x18\x04 \x01(\x0b\x32\x10.runyard.v1.StopH\x00\x12+\n\nreport_ack\x18\x05 \x01(\x0b\x32\x15.runyard.v1.ReportAckH\x00\x12)\n\tsend_logs\x18\x06 \x01(\x0b\x32\x14.runyard.v1.SendLogsH\x00\x12\x31\n\x07goodbye\x18\x07 \x01(\x0b\x32\x1e.runyard.v1.CoordinatorGoodbyeH\x00\x12>\n\x14refresh_warm_servers\x18\x08 \x01(\x0b\x32\x1e.runyard.v1.RefreshWarmServersH\x00\x42\t\n\x07message\"\xf4\x02\n\x05Hello\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63luster\x18\x02 \x01(\t\x12\x17\n\x0finstallation_id\x18\x03 \x01(\t\x12\x13\n\x0binstance_id\x18\x04 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x05 \x01(\t\x12\x14\n\x0cprotocol_min\x18\x06 \x01(\r\x12\x14\n\x0cprotocol_max\x18\x07 \x01(\r\x12 \n\x05offer\x18\x08 \x01(\x0b\x32\x11.runyard.v1.Offer\x12$\n\x05\x66\x61\x63ts\x18\t \x01(\x0b\x32\x15.runyard.v1.NodeFacts\x12+\n\x08\x61ttempts\x18\n \x03(\x0b\x32\x19.runyard.v1.AttemptStatus\x12\x12\n\nlast_epoch\x18\x0b \x01(\x04\x12,\n\x0cwarm_servers\x18\x0c \x03(\x0b\x32\x16.runyard.v1.WarmServer\x12\'\n\tpressures\x18\r \x03(\x0b\x32\x14.runyard.v1.Pressure\"\x90\x01\n\x07Welcome\x12\x12\n\nnode_epoch\x18\x01 \x01(\x04\x12\x10\n\x08protocol\x18\x02 \x01(\r\x12\x35\n\x12heartbeat_interval\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05lease\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xe7\x01\n\tHeartbeat\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\"\n\x04load\x18\x02 \x01(\x0b\x32\x14.runyard.v1.NodeLoad\x12+\n\x08\x61ttempts\x18\x03 \x03(\x0b\x32\x19.runyard.v1.AttemptStatus\x12 \n\x05offer\x18\x04 \x01(\x0b\x32\x11.runyard.v1.Offer\x12,\n\x0cwarm_servers\x18\x05 \x03(\x0b\x32\x16.runyard.v1.WarmServer\x12\'\n\tpressures\x18\x06 \x03(\x0b\x32\x14.runyard.v1.Pressure\" \n\x0cHeartbeatAck\x12\x10\n\x08sequence\x18\x01 \x01(\x04\"\xa7\x02\n\rAttemptStatus\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12 \n\x05phase\x18\x03 \x01(\x0e\x32\x11.runyard.v1.Phase\x12\x0b\n\x03pid\x18\x04 \x01(\r\x12$\n\x07outcome\x18\x05 \x01(\x0b\x32\x13.runyard.v1.Outcome\x12&\n\x05usage\x18\x06 \x01(\x0b\x32\x17.runyard.v1.WorkerUsage\x12\x15\n\rresume_number\x18\x07 \x01(\r\x12\x12\n\ndeployment\x18\x08 \x01(\t\x12\x0b\n\x03job\x18\t \x01(\t\x12\x10\n\x08location\x18\n \x01(\t\x12.\n\x0crequirements\x18\x0b \x01(\x0b\x32\x18.runyard.v1.Requirements\"p\n\rAttemptReport\x12+\n\x06status\x18\x01 \x01(\x0b\x32\x19.runyard.v1.AttemptStatusH\x00\x12*\n\trejection\x18\x02 \x01(\x0b\x32\x15.runyard.v1.RejectionH\x00\x42\x06\n\x04news\"<\n\tRejection\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x0e\n\x06reason\x18\x03 \x01(\t\",\n\tReportAck\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\"\x99\x01\n\x06\x41ssign\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12$\n\x04spec\x18\x03 \x01(\x0b\x32\x16.runyard.v1.LaunchSpec\x12/\n\x0cstart_within\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0f\x61\x66ter_heartbeat\x18\x05 \x01(\x04\"a\n\x04Stop\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12(\n\x05grace\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\x96\x01\n\x08SendLogs\x12\x13\n\x0btransfer_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12%\n\x06stream\x18\x04 \x01(\x0e\x32\x15.runyard.v1.LogStream\x12\x0e\n\x06offset\x18\x05 \x01(\x03\x12\r\n\x05limit\x18\x06 \x01(\x04\x12\x0e\n\x06\x66ollow\x18\x07 \x01(\x08\"\"\n\x12RefreshWarmServers\x12\x0c\n\x04name\x18\x01 \x01(\t\"S\n\x0fPushLogsRequest\x12\x13\n\x0btransfer_id\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12\r\n\x05\x65rror\x18\x04 \x01(\t\"\x12\n\x10PushLogsResponse\"U\n\x0c\x41gentGoodbye\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x35\n\x12\x65xpect_back_within\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"V\n\x12\x43oordinatorGoodbye\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x30\n\rredial_within\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration2\x9f\x01\n\x0c\x41gentService\x12\x46\n\x07Session\x12\x1a.runyard.v1.SessionRequest\x1a\x1b.runyard.v1.SessionResponse(\x01\x30\x01\x12G\n\x08PushLogs\x12\x1b.runyard.v1.PushLogsRequest\x1a\x1c.runyard.v1.PushLogsResponse(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,37 +41,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SESSIONRESPONSE']._serialized_start=370
   _globals['_SESSIONRESPONSE']._serialized_end=764
   _globals['_HELLO']._serialized_start=767
-  _globals['_HELLO']._serialized_end=1098
-  _globals['_WELCOME']._serialized_start=1101
-  _globals['_WELCOME']._serialized_end=1245
-  _globals['_HEARTBEAT']._serialized_start=1248
-  _globals['_HEARTBEAT']._serialized_end=1438
-  _globals['_HEARTBEATACK']._serialized_start=1440
-  _globals['_HEARTBEATACK']._serialized_end=1472
-  _globals['_ATTEMPTSTATUS']._serialized_start=1475
-  _globals['_ATTEMPTSTATUS']._serialized_end=1770
-  _globals['_ATTEMPTREPORT']._serialized_start=1772
-  _globals['_ATTEMPTREPORT']._serialized_end=1884
-  _globals['_REJECTION']._serialized_start=1886
-  _globals['_REJECTION']._serialized_end=1946
-  _globals['_REPORTACK']._serialized_start=1948
-  _globals['_REPORTACK']._serialized_end=1992
-  _globals['_ASSIGN']._serialized_start=1995
-  _globals['_ASSIGN']._serialized_end=2148
-  _globals['_STOP']._serialized_start=2150
-  _globals['_STOP']._serialized_end=2247
-  _globals['_SENDLOGS']._serialized_start=2250
-  _globals['_SENDLOGS']._serialized_end=2400
-  _globals['_REFRESHWARMSERVERS']._serialized_start=2402
-  _globals['_REFRESHWARMSERVERS']._serialized_end=2436
-  _globals['_PUSHLOGSREQUEST']._serialized_start=2438
-  _globals['_PUSHLOGSREQUEST']._serialized_end=2521
-  _globals['_PUSHLOGSRESPONSE']._serialized_start=2523
-  _globals['_PUSHLOGSRESPONSE']._serialized_end=2541
-  _globals['_AGENTGOODBYE']._serialized_start=2543
-  _globals['_AGENTGOODBYE']._serialized_end=2628
-  _globals['_COORDINATORGOODBYE']._serialized_start=2630
-  _globals['_COORDINATORGOODBYE']._serialized_end=2716
-  _globals['_AGENTSERVICE']._serialized_start=2719
-  _globals['_AGENTSERVICE']._serialized_end=2878
+  _globals['_HELLO']._serialized_end=1139
+  _globals['_WELCOME']._serialized_start=1142
+  _globals['_WELCOME']._serialized_end=1286
+  _globals['_HEARTBEAT']._serialized_start=1289
+  _globals['_HEARTBEAT']._serialized_end=1520
+  _globals['_HEARTBEATACK']._serialized_start=1522
+  _globals['_HEARTBEATACK']._serialized_end=1554
+  _globals['_ATTEMPTSTATUS']._serialized_start=1557
+  _globals['_ATTEMPTSTATUS']._serialized_end=1852
+  _globals['_ATTEMPTREPORT']._serialized_start=1854
+  _globals['_ATTEMPTREPORT']._serialized_end=1966
+  _globals['_REJECTION']._serialized_start=1968
+  _globals['_REJECTION']._serialized_end=2028
+  _globals['_REPORTACK']._serialized_start=2030
+  _globals['_REPORTACK']._serialized_end=2074
+  _globals['_ASSIGN']._serialized_start=2077
+  _globals['_ASSIGN']._serialized_end=2230
+  _globals['_STOP']._serialized_start=2232
+  _globals['_STOP']._serialized_end=2329
+  _globals['_SENDLOGS']._serialized_start=2332
+  _globals['_SENDLOGS']._serialized_end=2482
+  _globals['_REFRESHWARMSERVERS']._serialized_start=2484
+  _globals['_REFRESHWARMSERVERS']._serialized_end=2518
+  _globals['_PUSHLOGSREQUEST']._serialized_start=2520
+  _globals['_PUSHLOGSREQUEST']._serialized_end=2603
+  _globals['_PUSHLOGSRESPONSE']._serialized_start=2605
+  _globals['_PUSHLOGSRESPONSE']._serialized_end=2623
+  _globals['_AGENTGOODBYE']._serialized_start=2625
+  _globals['_AGENTGOODBYE']._serialized_end=2710
+  _globals['_COORDINATORGOODBYE']._serialized_start=2712
+  _globals['_COORDINATORGOODBYE']._serialized_end=2798
+  _globals['_AGENTSERVICE']._serialized_start=2801
+  _globals['_AGENTSERVICE']._serialized_end=2960
 # @@protoc_insertion_point(module_scope)

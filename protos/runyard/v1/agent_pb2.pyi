@@ -125,6 +125,7 @@ class Hello(google.protobuf.message.Message):
     ATTEMPTS_FIELD_NUMBER: builtins.int
     LAST_EPOCH_FIELD_NUMBER: builtins.int
     WARM_SERVERS_FIELD_NUMBER: builtins.int
+    PRESSURES_FIELD_NUMBER: builtins.int
     node_id: builtins.str
     cluster: builtins.str
     installation_id: builtins.str
@@ -150,6 +151,10 @@ class Hello(google.protobuf.message.Message):
     def warm_servers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[runyard.v1.fleet_pb2.WarmServer]:
         """As in Heartbeat."""
 
+    @property
+    def pressures(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[runyard.v1.fleet_pb2.Pressure]:
+        """As in Heartbeat."""
+
     def __init__(
         self,
         *,
@@ -165,9 +170,10 @@ class Hello(google.protobuf.message.Message):
         attempts: collections.abc.Iterable[Global___AttemptStatus] | None = ...,
         last_epoch: builtins.int = ...,
         warm_servers: collections.abc.Iterable[runyard.v1.fleet_pb2.WarmServer] | None = ...,
+        pressures: collections.abc.Iterable[runyard.v1.fleet_pb2.Pressure] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["facts", b"facts", "offer", b"offer"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempts", b"attempts", "boot_id", b"boot_id", "cluster", b"cluster", "facts", b"facts", "installation_id", b"installation_id", "instance_id", b"instance_id", "last_epoch", b"last_epoch", "node_id", b"node_id", "offer", b"offer", "protocol_max", b"protocol_max", "protocol_min", b"protocol_min", "warm_servers", b"warm_servers"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempts", b"attempts", "boot_id", b"boot_id", "cluster", b"cluster", "facts", b"facts", "installation_id", b"installation_id", "instance_id", b"instance_id", "last_epoch", b"last_epoch", "node_id", b"node_id", "offer", b"offer", "pressures", b"pressures", "protocol_max", b"protocol_max", "protocol_min", b"protocol_min", "warm_servers", b"warm_servers"]) -> None: ...
 
 Global___Hello: typing_extensions.TypeAlias = Hello
 
@@ -214,6 +220,7 @@ class Heartbeat(google.protobuf.message.Message):
     ATTEMPTS_FIELD_NUMBER: builtins.int
     OFFER_FIELD_NUMBER: builtins.int
     WARM_SERVERS_FIELD_NUMBER: builtins.int
+    PRESSURES_FIELD_NUMBER: builtins.int
     sequence: builtins.int
     """Counts up within the session; the ack repeats it."""
     @property
@@ -230,6 +237,10 @@ class Heartbeat(google.protobuf.message.Message):
     def warm_servers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[runyard.v1.fleet_pb2.WarmServer]:
         """The full set each time, the most recently used first; at most 64."""
 
+    @property
+    def pressures(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[runyard.v1.fleet_pb2.Pressure]:
+        """What the node is short of: the full set each time, at most one of each kind."""
+
     def __init__(
         self,
         *,
@@ -238,9 +249,10 @@ class Heartbeat(google.protobuf.message.Message):
         attempts: collections.abc.Iterable[Global___AttemptStatus] | None = ...,
         offer: runyard.v1.placement_pb2.Offer | None = ...,
         warm_servers: collections.abc.Iterable[runyard.v1.fleet_pb2.WarmServer] | None = ...,
+        pressures: collections.abc.Iterable[runyard.v1.fleet_pb2.Pressure] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["load", b"load", "offer", b"offer"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempts", b"attempts", "load", b"load", "offer", b"offer", "sequence", b"sequence", "warm_servers", b"warm_servers"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempts", b"attempts", "load", b"load", "offer", b"offer", "pressures", b"pressures", "sequence", b"sequence", "warm_servers", b"warm_servers"]) -> None: ...
 
 Global___Heartbeat: typing_extensions.TypeAlias = Heartbeat
 
@@ -351,7 +363,7 @@ Global___AttemptReport: typing_extensions.TypeAlias = AttemptReport
 
 @typing.final
 class Rejection(google.protobuf.message.Message):
-    """Why an agent does not take an attempt."""
+    """Why an agent does not take an attempt: it may not have what the attempt needs, or is short of something."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 

@@ -56,6 +56,30 @@ says so.
 """
 Global___NodeState: typing_extensions.TypeAlias = NodeState
 
+class _PressureKind:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _PressureKindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_PressureKind.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    PRESSURE_KIND_UNSPECIFIED: _PressureKind.ValueType  # 0
+    PRESSURE_KIND_MEMORY: _PressureKind.ValueType  # 1
+    PRESSURE_KIND_DISK: _PressureKind.ValueType  # 2
+    """The disk of the agent's state directory."""
+    PRESSURE_KIND_PIDS: _PressureKind.ValueType  # 3
+    """Processes and threads."""
+
+class PressureKind(_PressureKind, metaclass=_PressureKindEnumTypeWrapper):
+    """What a node is short of."""
+
+PRESSURE_KIND_UNSPECIFIED: PressureKind.ValueType  # 0
+PRESSURE_KIND_MEMORY: PressureKind.ValueType  # 1
+PRESSURE_KIND_DISK: PressureKind.ValueType  # 2
+"""The disk of the agent's state directory."""
+PRESSURE_KIND_PIDS: PressureKind.ValueType  # 3
+"""Processes and threads."""
+Global___PressureKind: typing_extensions.TypeAlias = PressureKind
+
 class _WarmServerState:
     ValueType = typing.NewType("ValueType", builtins.int)
     V: typing_extensions.TypeAlias = ValueType
@@ -165,6 +189,27 @@ class NodeLoad(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["cpu_fraction", b"cpu_fraction", "disk_available_bytes", b"disk_available_bytes", "load_1m", b"load_1m", "memory_available_bytes", b"memory_available_bytes"]) -> None: ...
 
 Global___NodeLoad: typing_extensions.TypeAlias = NodeLoad
+
+@typing.final
+class Pressure(google.protobuf.message.Message):
+    """The node is short of something: nothing new is placed there until it is over. Told by agents."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: builtins.int
+    MESSAGE_FIELD_NUMBER: builtins.int
+    kind: Global___PressureKind.ValueType
+    message: builtins.str
+    """How much is left, and of how much on runs are taken again, in one sentence for people."""
+    def __init__(
+        self,
+        *,
+        kind: Global___PressureKind.ValueType = ...,
+        message: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["kind", b"kind", "message", b"message"]) -> None: ...
+
+Global___Pressure: typing_extensions.TypeAlias = Pressure
 
 @typing.final
 class WarmServer(google.protobuf.message.Message):
@@ -286,6 +331,7 @@ class Node(google.protobuf.message.Message):
     CORDONED_FIELD_NUMBER: builtins.int
     DRAINING_FIELD_NUMBER: builtins.int
     WARM_SERVERS_FIELD_NUMBER: builtins.int
+    PRESSURES_FIELD_NUMBER: builtins.int
     node_id: builtins.str
     cluster: builtins.str
     state: Global___NodeState.ValueType
@@ -312,6 +358,10 @@ class Node(google.protobuf.message.Message):
     def warm_servers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___WarmServer]:
         """As the agent told last, the most recently used first."""
 
+    @property
+    def pressures(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Pressure]:
+        """As the agent told last. Empty: the node is short of nothing."""
+
     def __init__(
         self,
         *,
@@ -328,9 +378,10 @@ class Node(google.protobuf.message.Message):
         cordoned: builtins.bool = ...,
         draining: builtins.bool = ...,
         warm_servers: collections.abc.Iterable[Global___WarmServer] | None = ...,
+        pressures: collections.abc.Iterable[Global___Pressure] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["facts", b"facts", "last_heard_at", b"last_heard_at", "load", b"load", "offer", b"offer"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["allocated", b"allocated", "boot_id", b"boot_id", "cluster", b"cluster", "cordoned", b"cordoned", "draining", b"draining", "epoch", b"epoch", "facts", b"facts", "last_heard_at", b"last_heard_at", "load", b"load", "node_id", b"node_id", "offer", b"offer", "state", b"state", "warm_servers", b"warm_servers"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["allocated", b"allocated", "boot_id", b"boot_id", "cluster", b"cluster", "cordoned", b"cordoned", "draining", b"draining", "epoch", b"epoch", "facts", b"facts", "last_heard_at", b"last_heard_at", "load", b"load", "node_id", b"node_id", "offer", b"offer", "pressures", b"pressures", "state", b"state", "warm_servers", b"warm_servers"]) -> None: ...
 
 Global___Node: typing_extensions.TypeAlias = Node
 

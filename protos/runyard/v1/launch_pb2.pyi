@@ -556,7 +556,9 @@ class FollowReportsResponse(google.protobuf.message.Message):
     RUN_FIELD_NUMBER: builtins.int
     @property
     def run(self) -> runyard.v1.run_pb2.Run:
-        """A finished attempt, which needs an acknowledgement, or one that has just begun to run, which needs none."""
+        """A finished attempt, which needs an acknowledgement; or one that has just begun to run, or is to be placed again
+        because a node did not start it, which need none.
+        """
 
     def __init__(
         self,

@@ -412,6 +412,7 @@ class Run(google.protobuf.message.Message):
     REQUIREMENTS_FIELD_NUMBER: builtins.int
     PLACED_BECAUSE_FIELD_NUMBER: builtins.int
     RULE_FIELD_NUMBER: builtins.int
+    FAILED_PLACES_FIELD_NUMBER: builtins.int
     run_id: builtins.str
     attempt: builtins.int
     """Number of the attempt, counted by the coordinator. It is the fencing number: a later attempt makes every
@@ -458,6 +459,10 @@ class Run(google.protobuf.message.Message):
     def requirements(self) -> runyard.v1.placement_pb2.Requirements:
         """What it asked for, as all layers came to, with `resources` as reserved on its node."""
 
+    @property
+    def failed_places(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___FailedPlace]:
+        """The nodes that refused earlier attempts of this launch or could not start them, in the order of the attempts."""
+
     def __init__(
         self,
         *,
@@ -483,11 +488,32 @@ class Run(google.protobuf.message.Message):
         requirements: runyard.v1.placement_pb2.Requirements | None = ...,
         placed_because: builtins.str = ...,
         rule: builtins.str = ...,
+        failed_places: collections.abc.Iterable[Global___FailedPlace] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["assigned_at", b"assigned_at", "finished_at", b"finished_at", "launched_at", b"launched_at", "outcome", b"outcome", "requirements", b"requirements", "running_at", b"running_at", "usage", b"usage"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["assigned_at", b"assigned_at", "attempt", b"attempt", "cluster", b"cluster", "deployment", b"deployment", "finished_at", b"finished_at", "job", b"job", "launched_at", b"launched_at", "location", b"location", "message", b"message", "node", b"node", "outcome", b"outcome", "phase", b"phase", "pid", b"pid", "placed_because", b"placed_because", "requirements", b"requirements", "resume_number", b"resume_number", "rule", b"rule", "run_id", b"run_id", "running_at", b"running_at", "stop_requested", b"stop_requested", "unreachable", b"unreachable", "usage", b"usage"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["assigned_at", b"assigned_at", "attempt", b"attempt", "cluster", b"cluster", "deployment", b"deployment", "failed_places", b"failed_places", "finished_at", b"finished_at", "job", b"job", "launched_at", b"launched_at", "location", b"location", "message", b"message", "node", b"node", "outcome", b"outcome", "phase", b"phase", "pid", b"pid", "placed_because", b"placed_because", "requirements", b"requirements", "resume_number", b"resume_number", "rule", b"rule", "run_id", b"run_id", "running_at", b"running_at", "stop_requested", b"stop_requested", "unreachable", b"unreachable", "usage", b"usage"]) -> None: ...
 
 Global___Run: typing_extensions.TypeAlias = Run
+
+@typing.final
+class FailedPlace(google.protobuf.message.Message):
+    """A node on which an attempt never began, and why. See Run."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    node: builtins.str
+    reason: builtins.str
+    def __init__(
+        self,
+        *,
+        node: builtins.str = ...,
+        reason: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["node", b"node", "reason", b"reason"]) -> None: ...
+
+Global___FailedPlace: typing_extensions.TypeAlias = FailedPlace
 
 @typing.final
 class WorkerUsage(google.protobuf.message.Message):

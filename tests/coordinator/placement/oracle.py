@@ -78,7 +78,7 @@ def view(fleet: Fleet, run: Run, node: Node, now: float) -> View:
         node=node,
         free=free(fleet, node),
         open=clusters is None or node.cluster in clusters,
-        refused=node.node_id in dict(run.phase.refused_by),
+        refused=node.node_id in dict(run.refused_by),
         held=is_held(fleet, run, node.node_id),
     )
 

@@ -104,3 +104,5 @@ class HeldAttempt:
     key: AttemptKey
     identity: LaunchIdentity
     phase: AttemptPhase = field(default_factory=Accepted)
+    devices: tuple[str, ...] = ()
+    """The GPUs that nobody else has until it is over."""

@@ -69,13 +69,17 @@ class Holdings:
                     return self._reject(key, f"attempt {other.key.attempt} of the run is still live here")
         return [Accept(key, identity, spec)]
 
-    def on_accepted(self, key: AttemptKey, identity: LaunchIdentity) -> list[Effect]:
-        """The attempt is on disk, and nobody has started it."""
-        return self._start(HeldAttempt(key, identity))
+    def on_accepted(
+        self, key: AttemptKey, identity: LaunchIdentity, devices: tuple[str, ...] = ()
+    ) -> list[Effect]:
+        """The attempt is on disk, with its devices, and nobody has started it."""
+        return self._start(HeldAttempt(key, identity, devices=devices))
 
-    def on_postponed(self, key: AttemptKey, identity: LaunchIdentity) -> list[Effect]:
+    def on_postponed(
+        self, key: AttemptKey, identity: LaunchIdentity, devices: tuple[str, ...] = ()
+    ) -> list[Effect]:
         """The attempt is on disk, but the offer ran out meanwhile: it waits for the next one."""
-        return [Report(self._hold(HeldAttempt(key, identity)))]
+        return [Report(self._hold(HeldAttempt(key, identity, devices=devices)))]
 
     def on_not_accepted(self, key: AttemptKey, reason: str) -> list[Effect]:
         """The attempt could not be written to disk, so it can never start here."""

@@ -6,7 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from runyard.agent.core.model import AttemptKey, AttemptPhase, HeldAttempt
 from runyard.agent.facts import WorkerUsage
-from runyard.agent.records import Cause
+from runyard.agent.records import Cause, SpecRecord
 
 OnChange = Callable[[AttemptKey, AttemptPhase], None]
 """Called in the event loop for every phase that an attempt enters, each at most once and never going back.
@@ -133,6 +133,15 @@ class DependentDriver(Driver, Protocol):
     @property
     def trouble(self) -> str:
         """Why nothing can be started at the moment; empty if it can. The driver is not offered meanwhile."""
+        ...
+
+
+@runtime_checkable
+class LookingDriver(Driver, Protocol):
+    """A driver that can tell beforehand what a worker would miss."""
+
+    def missing(self, spec: SpecRecord) -> str:
+        """Why the worker could not start here, in one sentence; empty if nothing is known. Blocks."""
         ...
 
 

@@ -71,8 +71,10 @@ def held_attempt(directory: RunDirectory) -> HeldAttempt:
         phase = phase_of(directory, survey(directory))
     except UnreadableRecord as error:
         return HeldAttempt(key_of(directory), UNKNOWN_LAUNCH, Finished(unreadable(error)))
-    # One that was born finished has no spec.
-    return HeldAttempt(key_of(directory), recorded_identity(spec.identity) if spec else UNKNOWN_LAUNCH, phase)
+    if spec is None:  # it was born finished
+        return HeldAttempt(key_of(directory), UNKNOWN_LAUNCH, phase)
+    identity = recorded_identity(spec.identity)
+    return HeldAttempt(key_of(directory), identity, phase, tuple(spec.gpus))
 
 
 def phase_of(directory: RunDirectory, situation: Situation) -> AttemptPhase:

@@ -17,8 +17,9 @@ from runyard.agent.drivers.outcomes import held_attempt, key_of
 from runyard.agent.drivers.shims import Shims
 from runyard.agent.drivers.warm_servers import WarmServers
 from runyard.agent.facts import UsageSampler, UsageTarget, WorkerUsage
-from runyard.agent.records import Cause, StopRequest, UnreadableRecord
+from runyard.agent.records import Cause, SpecRecord, StopRequest, UnreadableRecord
 from runyard.agent.rundir import RunDirectories, RunDirectory
+from runyard.agent.shim import StartFailure, find_executable
 
 COLD = WarmSettings(mode="off")
 """Nothing is imported ahead of runs."""
@@ -91,6 +92,14 @@ class ProcessDriver:
             if not isinstance(held.phase, Accepted | Finished):
                 self._follow(directory)
         return found
+
+    def missing(self, spec: SpecRecord) -> str:
+        """Looks for the program and its directory. See `LookingDriver.missing`."""
+        try:
+            find_executable(spec)
+        except StartFailure as failure:
+            return str(failure)
+        return ""
 
     async def start(self, key: AttemptKey) -> None:
         """Has the worker started. See `Driver.start`."""

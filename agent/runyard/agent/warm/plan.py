@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from runyard.agent.records import Record
 
-PER_RUN = frozenset({"DAGSTER_RUN_JOB_NAME"})
+PER_RUN = frozenset({"DAGSTER_RUN_JOB_NAME", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"})
 """Variables that differ between runs of one environment, so that servers do without them."""
 
 

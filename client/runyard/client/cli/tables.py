@@ -117,6 +117,7 @@ def print_node(node: fleet_pb2.Node, runs: Iterable[run_pb2.Run]) -> None:
         "agent": escape(f"{node.facts.agent_version}, Python {node.facts.python_version}"),
         "machine": f"{node.facts.cpu_count} cores, {words.byte_size(node.facts.memory_bytes)}",
         "load": _load(node),
+        "short of": escape("\n".join(f"{words.pressure(each)}: {each.message}" for each in node.pressures)),
         "last heard": _moment(node.last_heard_at, now),
         "session": str(node.epoch),
         "boot": escape(node.boot_id),

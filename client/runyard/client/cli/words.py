@@ -92,10 +92,17 @@ def run_state(run: run_pb2.Run) -> str:
 
 
 def node_state(node: fleet_pb2.Node) -> str:
-    """A node's state with its colour, and what operators asked of it."""
+    """A node's state with its colour, what operators asked of it, and what it is short of."""
     word = enum_word(fleet_pb2.NodeState.DESCRIPTOR, node.state)
-    asked = " (draining)" if node.draining else " (cordoned)" if node.cordoned else ""
-    return f"[{_NODE_COLORS.get(node.state, 'white')}]{word}[/]{asked}"
+    asked = ["draining"] if node.draining else ["cordoned"] if node.cordoned else []
+    more = ", ".join([*asked, *(pressure(each) for each in node.pressures)])
+    return f"[{_NODE_COLORS.get(node.state, 'white')}]{word}[/]{f' ({more})' if more else ''}"
+
+
+def pressure(short_of: fleet_pb2.Pressure) -> str:
+    """`memory pressure`; of a kind that is not known here, `pressure`."""
+    kind = enum_word(fleet_pb2.PressureKind.DESCRIPTOR, short_of.kind)
+    return "pressure" if kind == "unspecified" else f"{kind} pressure"
 
 
 def warm_server_state(server: fleet_pb2.WarmServer) -> str:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from runyard.coordinator.core.elsewhere import finish
 from runyard.coordinator.core.fleet import Fleet
 from runyard.coordinator.core.lateness import lateness
 from runyard.coordinator.core.launching import end
@@ -9,7 +10,6 @@ from runyard.coordinator.core.leases import gone_after, hear, is_storm, silent
 from runyard.coordinator.core.model import Draining, Finished, Instant, StopRequest
 from runyard.coordinator.core.placing import place_waiting
 from runyard.coordinator.core.queue.reserving import expire, reserve
-from runyard.coordinator.core.reports import finish
 from runyard.v1 import run_pb2
 
 

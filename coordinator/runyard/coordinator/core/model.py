@@ -68,9 +68,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Queued:
-    """Waits for a node. `refused_by` names nodes that refused earlier attempts of this launch, and why."""
-
-    refused_by: tuple[tuple[str, str], ...] = ()
+    """Waits for a node."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,6 @@ class Assigned:
     """A node was told; it has not confirmed. The node may or may not have started the worker."""
 
     place: Place
-    refused_by: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -154,6 +151,7 @@ class Run:
             with the time of ASSIGNED. Both times start anew with the coordinator.
         reported: The outcome is settled in Dagster.
         avoided: Nodes on which earlier attempts failed for want of the node; others are better.
+        refused_by: Nodes that refused earlier attempts of this launch or could not start them, and why.
     """
 
     launch: Launch
@@ -165,6 +163,7 @@ class Run:
     stop: StopRequest | None = None
     reported: bool = False
     avoided: tuple[str, ...] = ()
+    refused_by: tuple[tuple[str, str], ...] = ()
 
     @property
     def run_id(self) -> str:
@@ -251,6 +250,24 @@ Service = Open | Cordoned | Draining
 
 
 @dataclass(frozen=True)
+class Pressure:
+    """The node is short of something, and takes no new runs until it has enough again.
+
+    Attributes:
+        kind: `memory`, `disk` or `pids`; of a newer agent it may be empty.
+        message: How much is left, for people.
+    """
+
+    kind: str
+    message: str
+
+    @property
+    def reason(self) -> str:
+        """Why nothing is placed there."""
+        return f"{self.kind} pressure".lstrip()
+
+
+@dataclass(frozen=True)
 class Offer:
     """What a node offers to runs.
 
@@ -288,6 +305,7 @@ class Node:
         heartbeat: Sequence of the last heartbeat in the present session.
         warm_servers: What runs could be forks of there, when the node was last heard of.
         warm_for: The code locations for whose runs one of these is ready.
+        pressures: What it is short of; known while it is in session.
     """
 
     node_id: str
@@ -305,6 +323,7 @@ class Node:
     load: fleet_pb2.NodeLoad = field(default_factory=fleet_pb2.NodeLoad)
     warm_servers: tuple[fleet_pb2.WarmServer, ...] = ()
     warm_for: frozenset[str] = frozenset()
+    pressures: tuple[Pressure, ...] = ()
 
     @property
     def is_ready(self) -> bool:

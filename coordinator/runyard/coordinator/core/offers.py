@@ -1,6 +1,8 @@
 """Offers and requirements, between the protocol and the core."""
 
+import itertools
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 from runyard.client.service.names import LABEL_KEY, LABEL_VALUE, NAME
 from runyard.client.service.quantities import LARGEST
@@ -8,8 +10,11 @@ from runyard.coordinator.core.asks.labels import FORMS, LabelRule, parse_label_r
 from runyard.coordinator.core.asks.requirements import ISOLATION_MODES, Preference, Requirements, Wants
 from runyard.coordinator.core.asks.resources import ONE_SLOT, Resources
 from runyard.coordinator.core.errors import InvalidField
-from runyard.coordinator.core.model import Offer
-from runyard.v1 import placement_pb2
+from runyard.coordinator.core.model import Offer, Pressure
+from runyard.v1 import fleet_pb2, placement_pb2
+
+LONGEST_MESSAGE: Final = 500
+"""Characters of what a node says of itself."""
 
 
 def offer_of(told: placement_pb2.Offer) -> Offer:
@@ -45,6 +50,31 @@ def offer_view(offer: Offer) -> placement_pb2.Offer:
         largest_run=dict(offer.largest_run),
         gateway=offer.gateway,
     )
+
+
+MOST_PRESSURES: Final = 8
+"""More kinds of pressure than any agent knows."""
+
+_KINDS: Final = {
+    fleet_pb2.PRESSURE_KIND_MEMORY: "memory",
+    fleet_pb2.PRESSURE_KIND_DISK: "disk",
+    fleet_pb2.PRESSURE_KIND_PIDS: "pids",
+}
+
+
+def pressures_of(told: Iterable[fleet_pb2.Pressure]) -> tuple[Pressure, ...]:
+    """What a node says that it is short of. A kind that only a newer agent knows counts too."""
+    some = itertools.islice(told, MOST_PRESSURES)
+    return tuple(Pressure(_KINDS.get(each.kind, ""), each.message[:LONGEST_MESSAGE]) for each in some)
+
+
+def pressure_views(pressures: Iterable[Pressure]) -> list[fleet_pb2.Pressure]:
+    """Pressures as the protocol shows them."""
+    kinds = {name: kind for kind, name in _KINDS.items()}
+    unknown = fleet_pb2.PRESSURE_KIND_UNSPECIFIED
+    return [
+        fleet_pb2.Pressure(kind=kinds.get(each.kind, unknown), message=each.message) for each in pressures
+    ]
 
 
 def wants_of(asked: placement_pb2.Requirements, field: str) -> Wants:

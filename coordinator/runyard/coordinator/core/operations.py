@@ -2,11 +2,11 @@
 
 from dataclasses import replace
 
+from runyard.coordinator.core.elsewhere import finish
 from runyard.coordinator.core.errors import NodeStillSpeaks, UnknownNode
 from runyard.coordinator.core.fleet import Fleet
 from runyard.coordinator.core.model import Cordoned, Draining, Instant, Lost, Node, Open
 from runyard.coordinator.core.placing import place_waiting
-from runyard.coordinator.core.reports import finish
 from runyard.v1 import run_pb2
 
 

@@ -2,7 +2,7 @@
 
 from runyard.coordinator.core.commands import assign
 from runyard.coordinator.core.fleet import Fleet
-from runyard.coordinator.core.model import Assigned, Instant, Place, Queued
+from runyard.coordinator.core.model import Assigned, Instant, Place
 from runyard.coordinator.core.placement.scores import Seeker
 from runyard.coordinator.core.placement.search import Choice, Quest, search, search_among
 from runyard.coordinator.core.placement.wording import because
@@ -61,8 +61,7 @@ def _clusters(fleet: Fleet, lane: Lane) -> tuple[str, ...] | None:
 
 def _give(fleet: Fleet, now: Instant, lane: Lane, choice: Choice) -> None:
     run = fleet.runs[lane.head.run_id]
-    assert isinstance(run.phase, Queued)
     place = Place(choice.node_id, choice.cluster, because(lane, choice, fleet.policy.strategy, now.monotonic))
     fleet.queue.note_placed(lane, lane.demand.ask.requirements.resources, now.monotonic)
-    run = fleet.move(run, Assigned(place, run.phase.refused_by), now, f"assigned to {place.node}")
+    run = fleet.move(run, Assigned(place), now, f"assigned to {place.node}")
     assign(fleet, run)

@@ -70,7 +70,11 @@ class Quota:
 
 @dataclass(frozen=True)
 class PlacementPolicy:
-    """All of it."""
+    """All of it.
+
+    Attributes:
+        most_places: On how many nodes a launch is tried that none of them starts.
+    """
 
     defaults: Wants = NO_WANTS
     strategy: Strategy = Strategy.BINPACK
@@ -80,6 +84,7 @@ class PlacementPolicy:
     impossible: Impossible = Impossible.FAIL
     queue: QueuePolicy = QueuePolicy()
     quotas: dict[str, Quota] = field(default_factory=dict)
+    most_places: int = 3
 
 
 WITHOUT_RULES: Final = PlacementPolicy()

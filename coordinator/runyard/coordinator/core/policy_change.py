@@ -72,6 +72,7 @@ def _changed_settings(before: PlacementPolicy, after: PlacementPolicy) -> Iterat
         ("default_cluster", before.default_cluster, after.default_cluster),
         ("no_rule", before.unmatched, after.unmatched),
         ("no_node", before.impossible, after.impossible),
+        ("most_places", before.most_places, after.most_places),
         ("queue", before.queue, after.queue),
     ):
         if was != now:

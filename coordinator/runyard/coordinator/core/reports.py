@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from runyard.coordinator.core.asks.requirements import Policies
 from runyard.coordinator.core.commands import acknowledge, stop, stop_stale
+from runyard.coordinator.core.elsewhere import finish, never_began, place_elsewhere
 from runyard.coordinator.core.fleet import Fleet
 from runyard.coordinator.core.launching import end
 from runyard.coordinator.core.model import (
@@ -41,16 +42,6 @@ def apply_status(fleet: Fleet, now: Instant, node: Node, status: agent_pb2.Attem
         acknowledge(fleet, node.node_id, status.run_id, status.attempt)
     else:
         stop_stale(fleet, node.node_id, status.run_id, status.attempt)
-
-
-def finish(fleet: Fleet, now: Instant, run: Run, outcome: run_pb2.Outcome) -> None:
-    """Records the end of an attempt; an end that came of a stop is called what the stop says."""
-    if run.stop is not None and outcome.kind == run_pb2.OUTCOME_KIND_STOPPED:
-        named = run_pb2.Outcome()
-        named.CopyFrom(outcome)
-        named.kind, named.message = run.stop.outcome, run.stop.reason
-        outcome = named
-    fleet.move(run, Finished(outcome, run.place, run.pid), now, outcome.message)
 
 
 def _apply(fleet: Fleet, now: Instant, run: Run, place: Place, status: agent_pb2.AttemptStatus) -> None:
@@ -95,7 +86,10 @@ def _end(fleet: Fleet, now: Instant, run: Run, status: agent_pb2.AttemptStatus) 
             run = fleet.move(
                 run, Running(run.phase.place, status.pid), now, f"worker ran with pid {status.pid}"
             )
-        finish(fleet, now, run, status.outcome)
+        if never_began(run, status.outcome):
+            place_elsewhere(fleet, now, run, "could not start it", status.outcome)
+        else:
+            finish(fleet, now, run, status.outcome)
     elif corrected := correct(run, status.outcome):
         fleet.put(corrected, f"corrected: {status.outcome.message}")
     assert run.place is not None

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from runyard.coordinator.core.commands import assign, duration, stop
+from runyard.coordinator.core.elsewhere import finish, place_elsewhere
 from runyard.coordinator.core.errors import NodeIdInUse, NodeRefused
 from runyard.coordinator.core.fleet import Fleet
 from runyard.coordinator.core.leases import hear, suspect
@@ -12,18 +13,15 @@ from runyard.coordinator.core.model import (
     Instant,
     Node,
     Open,
-    Queued,
     Ready,
     Run,
     Running,
     Starting,
     Stopping,
 )
-from runyard.coordinator.core.offers import offer_of
-from runyard.coordinator.core.placement.filters import Ask
+from runyard.coordinator.core.offers import offer_of, pressures_of
 from runyard.coordinator.core.placing import place_waiting
-from runyard.coordinator.core.policy_change import launch_now
-from runyard.coordinator.core.reports import apply_status, finish
+from runyard.coordinator.core.reports import apply_status
 from runyard.coordinator.core.warmth import with_warmth
 from runyard.v1 import agent_pb2, run_pb2
 
@@ -109,6 +107,7 @@ def _node(fleet: Fleet, before: Node | None, hello: agent_pb2.Hello, now: Instan
         epoch=before.epoch + 1 if before else 1,
         offer=offer_of(hello.offer),
         facts=hello.facts,
+        pressures=pressures_of(hello.pressures),
         liveness=Ready(session, now.monotonic),
         last_heard_wall=now.wall,
     )
@@ -137,6 +136,7 @@ def on_heartbeat(
         return
     node = replace(hear(node, now), load=heartbeat.load, heartbeat=heartbeat.sequence)
     node = with_warmth(node, heartbeat.warm_servers)
+    node = replace(node, pressures=pressures_of(heartbeat.pressures))
     # The agent writes the epoch to its disk before its first heartbeat. The next Hello saves it here.
     node = replace(node, confirmed_epoch=node.epoch)
     if heartbeat.HasField("offer"):
@@ -193,25 +193,10 @@ def on_rejection(
         outcome = run_pb2.Outcome(kind=run_pb2.OUTCOME_KIND_STOPPED, message="stopped before it started")
         finish(fleet, now, run, outcome)
     elif isinstance(run.phase, Assigned):
-        refused_by = (*run.phase.refused_by, (node_id, rejection.reason))
-        _place_elsewhere(fleet, now, run, refused_by)
+        kind = run_pb2.OUTCOME_KIND_START_FAILED
+        outcome = run_pb2.Outcome(kind=kind, message=rejection.reason)
+        place_elsewhere(fleet, now, run, "refused", outcome)
     place_waiting(fleet, now)
-
-
-def _place_elsewhere(fleet: Fleet, now: Instant, run: Run, refused_by: tuple[tuple[str, str], ...]) -> None:
-    # The rules may have changed since it was assigned.
-    run = replace(run, launch=launch_now(fleet, run))
-    node_id, reason = refused_by[-1]
-    demand = fleet.index.demand(Ask.of(run.launch))
-    if fleet.index.could_ever(demand, without=dict(refused_by)):
-        fleet.move(run, Queued(refused_by), now, f"node {node_id} refused: {reason}")
-        return
-    reasons = "; ".join(f"{refuser}: {why}" for refuser, why in refused_by)
-    outcome = run_pb2.Outcome(
-        kind=run_pb2.OUTCOME_KIND_START_FAILED,
-        message=f"every node that could take the run refused it ({reasons})",
-    )
-    finish(fleet, now, run, outcome)
 
 
 def on_disconnect(fleet: Fleet, node_id: str, session: int) -> None:

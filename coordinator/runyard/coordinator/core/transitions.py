@@ -18,7 +18,7 @@ from runyard.v1 import run_pb2
 ALLOWED: dict[type[Phase], frozenset[type[Phase]]] = {
     Queued: frozenset({Assigned, Finished}),
     Assigned: frozenset({Queued, Starting, Running, Stopping, Finished}),
-    Starting: frozenset({Running, Stopping, Finished}),
+    Starting: frozenset({Queued, Running, Stopping, Finished}),
     Running: frozenset({Stopping, Finished}),
     Stopping: frozenset({Finished}),
     Finished: frozenset(),
@@ -54,7 +54,7 @@ def advance(run: Run, phase: Phase, now: Instant) -> Run:
             times = replace(times, finished=now.wall)
             run = replace(run, launch=run.launch.without_secrets())
         case Queued():
-            # Back from a node that refused: what comes next is another attempt.
+            # Back from a node that refused, or told that the worker never began: the next is another attempt.
             run = replace(run, attempt=run.attempt + 1)
     return replace(run, phase=phase, times=times, since=since)
 

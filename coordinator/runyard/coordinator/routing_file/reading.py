@@ -79,6 +79,7 @@ def _policy(document: Document, part: RoutingPart) -> PlacementPolicy:
         default_cluster=part.default_cluster,
         unmatched=part.no_rule,
         impossible=part.no_node,
+        most_places=part.most_places,
         queue=QueuePolicy(**dict(part.queue)),
         quotas={share: Quota(quota.least, quota.most) for share, quota in part.quotas.items()},
     )

@@ -12,7 +12,7 @@ from runyard.client.durations import DURATION_REMEDY, parse_duration
 from runyard.client.service.names import LABEL_KEY, NAME
 from runyard.client.service.quantities import parse_quantity
 from runyard.coordinator.core.asks.resources import NOTHING, Resources
-from runyard.coordinator.core.policy import Impossible, QueuePolicy, Strategy, Unmatched
+from runyard.coordinator.core.policy import WITHOUT_RULES, Impossible, QueuePolicy, Strategy, Unmatched
 from runyard.coordinator.core.routing.rules import Globs, Order, WeightedCluster
 from runyard.coordinator.routing_file.document import Document, Flaw
 
@@ -220,6 +220,7 @@ class RoutingPart(_Part):
     default_cluster: Annotated[str, BeforeValidator(_name)] = ""
     no_rule: Annotated[Unmatched, BeforeValidator(_word_of(Unmatched))] = Unmatched.ANYWHERE
     no_node: Annotated[Impossible, BeforeValidator(_word_of(Impossible))] = Impossible.FAIL
+    most_places: int = Field(default=WITHOUT_RULES.most_places, ge=1)
     rules: list[RulePart] = Field(default=[], max_length=MOST_RULES)
     queue: QueuePart = QueuePart()
     quotas: dict[str, QuotaPart] = {}

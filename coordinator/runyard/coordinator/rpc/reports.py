@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator
 import structlog
 
 from runyard.coordinator.core.errors import InvalidField
+from runyard.coordinator.core.fleet import Fleet
 from runyard.coordinator.core.launching import on_reports_settled, unsettled
-from runyard.coordinator.core.model import Finished, Run, Running
+from runyard.coordinator.core.model import Assigned, Finished, Queued, Run, Running
 from runyard.coordinator.rpc.errors import Unavailable
 from runyard.coordinator.shell import Shell
 from runyard.v1 import launch_pb2
@@ -30,7 +31,7 @@ class ReportLine:
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def follow(self, requests: Requests) -> AsyncIterator[Run]:
-        """Waits for the reporter's turn, then gives it every outcome to settle and every run that begins.
+        """Waits for the reporter's turn, then gives it what `FollowReportsResponse` names.
 
         Raises:
             InvalidField: The first message names no deployment.
@@ -82,7 +83,7 @@ class ReportLine:
                     run = change.result()
                 finally:
                     change.cancel()
-                if run.launch.deployment == deployment and _is_news(run):
+                if run.launch.deployment == deployment and _is_news(self._shell.fleet, run):
                     yield run
 
     async def _listen(self, requests: Requests) -> None:
@@ -100,5 +101,15 @@ class ReportLine:
                 await self._shell.decide(lambda fleet, _, keys=keys: on_reports_settled(fleet, keys))  # type: ignore[misc]
 
 
-def _is_news(run: Run) -> bool:
-    return isinstance(run.phase, Running) or (isinstance(run.phase, Finished) and not run.reported)
+def _is_news(fleet: Fleet, run: Run) -> bool:
+    match run.phase:
+        case Running():
+            return True
+        case Finished():
+            return not run.reported
+        case Queued():
+            return bool(run.refused_by) and run.run_id in fleet.queue
+        case Assigned():
+            return bool(run.refused_by)
+        case _:
+            return False

@@ -18,7 +18,7 @@ from runyard.coordinator.core.model import (
     Run,
     Suspect,
 )
-from runyard.coordinator.core.offers import offer_view, requirements_view
+from runyard.coordinator.core.offers import offer_view, pressure_views, requirements_view
 from runyard.coordinator.store.rows import Row, phase_name
 from runyard.v1 import fleet_pb2, launch_pb2, run_pb2
 
@@ -61,6 +61,7 @@ def run_view(fleet: Fleet, run: Run) -> run_pb2.Run:
         requirements=requirements_view(run.launch.requirements),
         placed_because=run.place.because if run.place else "",
         rule=run.launch.route.rule,
+        failed_places=[run_pb2.FailedPlace(node=node, reason=why) for node, why in run.refused_by],
     )
 
 
@@ -103,6 +104,7 @@ def node_view(fleet: Fleet, node: Node) -> fleet_pb2.Node:
         cordoned=not isinstance(node.service, Open),
         draining=isinstance(node.service, Draining),
         warm_servers=node.warm_servers,
+        pressures=pressure_views(node.pressures),
     )
 
 

@@ -64,7 +64,7 @@ def run_row(run: Run) -> Row:
         "digest": run.launch.digest,
         "spec": run.launch.spec.SerializeToString(),
         "phase": phase_name(run.phase),
-        "phase_data": _phase_data(run.phase),
+        "phase_data": {**_phase_data(run.phase), "refused_by": run.refused_by},
         "outcome": outcome,
         "stop": asdict(run.stop) if run.stop else None,
         "times": asdict(run.times),
@@ -101,16 +101,15 @@ def run_of(row: Row, since: float) -> Run:
         stop=StopRequest(**row["stop"]) if row["stop"] else None,
         reported=row["reported"],
         avoided=tuple(row["avoided"]),
+        refused_by=_pairs(row["phase_data"].get("refused_by", [])),
     )
 
 
 def _phase_data(phase: Phase) -> Row:
     match phase:
-        case Queued(refused_by=refused_by):
-            return {"refused_by": refused_by}
-        case Assigned(place=place, refused_by=refused_by):
-            return {"place": asdict(place), "refused_by": refused_by}
-        case Starting(place=place):
+        case Queued():
+            return {}
+        case Assigned(place=place) | Starting(place=place):
             return {"place": asdict(place)}
         case Running(place=place, pid=pid) | Stopping(place=place, pid=pid):
             return {"place": asdict(place), "pid": pid}
@@ -123,14 +122,14 @@ def _phase_data(phase: Phase) -> Row:
 def _phase_of(name: str, data: Row, outcome: bytes | None) -> Phase:
     place = Place(**data["place"]) if "place" in data else None
     if name == "queued":
-        return Queued(_pairs(data["refused_by"]))
+        return Queued()
     if name == "finished":
         return Finished(run_pb2.Outcome.FromString(outcome or b""), place, data.get("pid", 0))
     if place is None:
         raise ValueError(f"a run in phase {name!r} has no place: the database was changed by hand")
     match name:
         case "assigned":
-            return Assigned(place, _pairs(data["refused_by"]))
+            return Assigned(place)
         case "starting":
             return Starting(place)
         case "running":

@@ -3,9 +3,11 @@
 from runyard.agent.core.model import AttemptKey
 from runyard.agent.drivers.docker.delivery import archive
 from runyard.agent.drivers.docker.engine import Engine, NameTaken, NotThere
+from runyard.agent.drivers.docker.gpus import device_requests
 from runyard.agent.drivers.docker.labels import RUN, container_name, labels_of
 from runyard.agent.drivers.docker.plan import TOOLS, ContainerPlan
 from runyard.agent.drivers.docker.verdicts import ContainerState
+from runyard.agent.gpus import devices_of
 from runyard.agent.records import SpecRecord
 from runyard.agent.rundir import MARK_NAME
 
@@ -55,6 +57,8 @@ class Container:
         kwargs["labels"] = {**kwargs.get("labels", {}), **labels_of(self._key, self._agent)}
         if kwargs.get("read_only"):
             kwargs["volumes"] = [*kwargs.get("volumes", []), TOOLS]  # one of its own, removed with it
+        if devices := devices_of(spec):
+            kwargs["device_requests"] = device_requests(len(devices), devices)
         environment = {**spec.env, MARK_NAME: f"{self._key.run_id}/{self._key.attempt}"}
         await self._engine.call(
             lambda client: client.containers.create(

@@ -8,7 +8,7 @@ from typing import Final
 
 from runyard.coordinator.core.fleet import Fleet
 from runyard.coordinator.core.model import Instant, Run
-from runyard.coordinator.core.placement.filters import FREE, FULL, HELD, NOT_OPEN_YET
+from runyard.coordinator.core.placement.filters import FREE, FULL, HELD, NOT_OPEN_YET, PRESSURE
 from runyard.coordinator.core.placement.kinds import Cell, Kind
 from runyard.coordinator.core.placement.reasons import count_reasons, lasting_reasons
 from runyard.coordinator.core.placement.scores import (
@@ -255,6 +255,7 @@ def _waits_for(fleet: Fleet, run: Run, lane: Lane, counts: Counter[str], now: fl
 def _hopes(fleet: Fleet, lane: Lane, counts: Counter[str], now: float) -> Iterator[str]:
     silent = sum(counts.pop(why, 0) for why in ("suspect", "unreachable", "lost"))
     closed = sum(counts.pop(why, 0) for why in ("draining", "cordoned"))
+    pressed = {why: counts.pop(why) for why in list(counts) if why.endswith(PRESSURE)}
     held = counts.pop(HELD, 0)
     later = counts.pop(NOT_OPEN_YET, 0)
     for why, count in sorted(counts.items(), key=_most_frequent):
@@ -269,6 +270,8 @@ def _hopes(fleet: Fleet, lane: Lane, counts: Counter[str], now: float) -> Iterat
         yield f"{_of(silent)} to come back"
     if closed:
         yield f"{_of(closed)} to be uncordoned"
+    for why, count in sorted(pressed.items()):
+        yield f"{_of(count)} to be without {why}"
     if held:
         yield f"{_of(held)} that larger runs have reserved"
 

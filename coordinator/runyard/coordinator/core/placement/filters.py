@@ -21,6 +21,7 @@ from runyard.coordinator.core.model import (
 ANOTHER_NODE: Final = "another node"
 NOT_OPEN_YET: Final = "in a cluster not open yet"
 REFUSED_IT: Final = "that refused it"
+PRESSURE: Final = "pressure"
 HELD: Final = "held for a larger run"
 FULL: Final = "full"
 FREE: Final = "free"
@@ -201,7 +202,7 @@ def refused_it(_: Requirements, view: View) -> str | None:
 
 
 def not_in_service(_: Requirements, view: View) -> str | None:
-    """Nothing is placed on a node that is silent, or that its operator wants empty."""
+    """Nothing is placed on a node that is silent or short of something, or that its operator wants empty."""
     return out_of_service(view.node)
 
 
@@ -246,4 +247,4 @@ def out_of_service(node: Node) -> str | None:
         case _, Cordoned():
             return "cordoned"
         case _:
-            return None
+            return node.pressures[0].reason if node.pressures else None

@@ -37,7 +37,7 @@ class Shape:
     Attributes:
         route: Where the runs may go; `ANYWHERE` if they name the cluster themselves.
         clusters: Those of the route, in the order in which they open.
-        refused: Nodes that refused the launch.
+        refused: Nodes that refused the launch, or could not start it.
         share: Under which name the runs share the fleet with others.
     """
 
@@ -54,7 +54,7 @@ class Shape:
         assert isinstance(run.phase, Queued)
         launch = run.launch
         route = Route(closed=launch.route.closed) if launch.requirements.cluster else launch.route
-        refused = tuple(sorted({node_id for node_id, _ in run.phase.refused_by}))
+        refused = tuple(sorted({node_id for node_id, _ in run.refused_by}))
         clusters = tuple(each.name for each in route.clusters)
         if route.spill_after > 0:
             # By weight, each run draws an order of its own; without spilling all clusters are open anyway.
