@@ -112,6 +112,8 @@ def test_json_of_a_run_has_every_field_under_its_proto_name(runyard: Command) ->
         "message": "killed for want of memory",
         "stderr_tail": "loading [bold]\nKilled\n",
         "peak_rss_bytes": 3221225472,
+        "memory_limit_bytes": 0,
+        "cause": "",
     }
     assert shown["events"][0]["phase"] == "running"
 

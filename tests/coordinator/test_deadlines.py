@@ -153,11 +153,18 @@ def test_refusal_does_not_start_the_queue_time_anew() -> None:
     trial.join(make_hello(slots=1))
     trial.join(make_hello("node-b", slots=1))
     trial.leave(2, "node-b")
+    trial.launch(make_launch("run-before"))
     trial.launch(make_launch(max_queue_time=60.0))
     trial.tick(after=50.0)
-    trial.reject(1)
+    trial.report(1, finished("run-before"))
+    assert trial.phase() == "assigned"
+    trial.tick(after=30.0)  # with a node: no waiting
+    session = trial.join(make_hello(slots=1))
+    trial.reject(session)
     assert trial.phase() == "queued"
-    trial.tick(after=10.0)
+    trial.tick(after=9.0)
+    assert trial.phase() == "queued"
+    trial.tick(after=1.0)
     assert trial.outcome().kind == TIMED_OUT
 
 

@@ -74,7 +74,6 @@ def trial() -> FleetTrial:
 @pytest.mark.parametrize(
     ("kind", "goes_to"),
     [
-        (run_pb2.OUTCOME_KIND_START_FAILED, "node-b"),
         (run_pb2.OUTCOME_KIND_EXIT_UNKNOWN, "node-b"),
         (run_pb2.OUTCOME_KIND_FAILED, NODE),
     ],
@@ -97,7 +96,7 @@ def test_resume_stays_away_from_every_node_that_was_lost_and_remembers_over_a_re
     trial.leave(1)
     trial.step(lambda fleet, at: on_fence(fleet, at, NODE, "it burned"))
     trial.launch(make_launch(resume_number=1))
-    trial.report(2, finished(attempt=1, kind=run_pb2.OUTCOME_KIND_START_FAILED), "node-b")
+    trial.report(2, finished(attempt=1, kind=run_pb2.OUTCOME_KIND_EXIT_UNKNOWN), "node-b")
     trial.restart()
     for node_id in (NODE, "node-b", "node-c"):
         trial.join(make_hello(node_id))
