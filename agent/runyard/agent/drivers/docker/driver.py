@@ -21,7 +21,7 @@ from runyard.agent.drivers.base import OnChange, UnknownAttempt
 from runyard.agent.drivers.docker.cleaning import Cleaner
 from runyard.agent.drivers.docker.container import Container
 from runyard.agent.drivers.docker.engine import Engine, EngineError
-from runyard.agent.drivers.docker.events import EventWatch
+from runyard.agent.drivers.docker.events import OOM, EventWatch
 from runyard.agent.drivers.docker.follower import ContainerFollower, Surroundings
 from runyard.agent.drivers.docker.labels import container_name
 from runyard.agent.drivers.docker.plan import DRIVER_NAME
@@ -80,7 +80,9 @@ class DockerDriver:
         """Begins to watch the engine, be it there or not. See `Driver.open`."""
         loop = asyncio.get_running_loop()
         self._events = EventWatch(
-            self._engine, self._agent, lambda name: _forward(loop, lambda: self._wake(name))
+            self._engine,
+            self._agent,
+            lambda name, action: _forward(loop, lambda: self._on_event(name, action)),
         )
         self._events.open()
         await self._ping()
@@ -161,6 +163,13 @@ class DockerDriver:
         self._usage.forget(key)
         if not task.cancelled() and (error := task.exception()):
             log.error("attempt_no_longer_followed", attempt=str(key), exc_info=error)
+
+    def _on_event(self, container: str | None, action: str) -> None:
+        if action == OOM:
+            for key, followed in self._followed.items():
+                if container == container_name(key):
+                    followed.follower.ran_out_of_memory()
+        self._wake(container)
 
     def _wake(self, container: str | None) -> None:
         for key, followed in self._followed.items():

@@ -8,6 +8,7 @@ from typing import Any
 import docker
 from docker.utils import parse_repository_tag
 
+from runyard.agent.drivers.docker.causes import DISK_FULL, IMAGE_NOT_FOUND, PULL_DENIED
 from runyard.agent.drivers.docker.engine import Engine, NoSuchImage
 from runyard.agent.drivers.docker.plan import ContainerPlan
 from runyard.agent.drivers.docker.settings import DockerSettings, Registry
@@ -21,7 +22,16 @@ _DISK_FULL = ("no space left",)
 
 
 class PullFailed(Exception):
-    """The image cannot be had; the message says why, and another try would change nothing."""
+    """The image cannot be had; the message says why, and another try would change nothing.
+
+    Args:
+        message: One sentence for people.
+        why: One word for programs, see `causes`.
+    """
+
+    def __init__(self, message: str, why: str) -> None:
+        super().__init__(message)
+        self.why = why
 
 
 class PullInterrupted(Exception):
@@ -59,7 +69,8 @@ async def ensure_image(
         return
     if plan.pull == "never":
         raise PullFailed(
-            f"image not found: {plan.image} is not in the engine at {engine.host}, and docker.pull is never"
+            f"image not found: {plan.image} is not in the engine at {engine.host}, and docker.pull is never",
+            IMAGE_NOT_FOUND,
         )
     began = time.monotonic()
     tell(f"pulling {plan.image}")
@@ -92,7 +103,8 @@ def _pull(
         try:
             credentials = {"username": registry.username, "password": registry.read_password()}
         except OSError as error:
-            raise PullFailed(f"pull denied: the password for {image} cannot be read: {error}") from error
+            message = f"pull denied: the password for {image} cannot be read: {error}"
+            raise PullFailed(message, PULL_DENIED) from error
     try:
         news = client.api.pull(
             repository, tag=tag or "latest", stream=True, decode=True, auth_config=credentials
@@ -126,10 +138,11 @@ def _failure(image: str, said: str) -> PullFailed | PullInterrupted:
     # "pull access denied" is said of what does not exist too, and both have the same remedy.
     if any(words in lower for words in _DENIED):
         return PullFailed(
-            f"pull denied: {image}: {said}; check its name, and {registry_of(image)!r} in docker.registries"
+            f"pull denied: {image}: {said}; check its name, and {registry_of(image)!r} in docker.registries",
+            PULL_DENIED,
         )
     if any(words in lower for words in _UNKNOWN):
-        return PullFailed(f"image not found: {image}: {said}")
+        return PullFailed(f"image not found: {image}: {said}", IMAGE_NOT_FOUND)
     if any(words in lower for words in _DISK_FULL):
-        return PullFailed(f"image does not fit: {image}: {said}")
+        return PullFailed(f"image does not fit: {image}: {said}", DISK_FULL)
     return PullInterrupted(f"cannot pull {image}: {said}")
