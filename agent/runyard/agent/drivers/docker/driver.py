@@ -24,13 +24,14 @@ from runyard.agent.drivers.docker.engine import Engine, EngineError
 from runyard.agent.drivers.docker.events import OOM, EventWatch
 from runyard.agent.drivers.docker.follower import ContainerFollower, Surroundings
 from runyard.agent.drivers.docker.labels import container_name
+from runyard.agent.drivers.docker.looking import missing_in_engine, unreachable
 from runyard.agent.drivers.docker.plan import DRIVER_NAME
 from runyard.agent.drivers.docker.settings import DockerSettings
 from runyard.agent.drivers.docker.usage import UsageWatch
 from runyard.agent.drivers.docker.warden import WardenLink
 from runyard.agent.drivers.outcomes import held_attempt, key_of
 from runyard.agent.facts import WorkerUsage
-from runyard.agent.records import Cause, StopRequest, UnreadableRecord
+from runyard.agent.records import Cause, SpecRecord, StopRequest, UnreadableRecord
 from runyard.agent.rundir import RunDirectories, RunDirectory
 
 PING_EVERY = 5.0
@@ -98,6 +99,10 @@ class DockerDriver:
             if not isinstance(held.phase, Accepted | Finished):
                 self._follow(directory)
         return found
+
+    def missing(self, spec: SpecRecord) -> str:
+        """Asks the engine for image and networks. See `LookingDriver.missing`."""
+        return unreachable(self.trouble) if self.trouble else missing_in_engine(self._engine, spec)
 
     async def start(self, key: AttemptKey) -> None:
         """Has the container made and started. See `Driver.start`."""

@@ -68,15 +68,17 @@ async def ensure_image(
     if plan.pull != "always" and await _has(engine, plan.image):
         return
     if plan.pull == "never":
-        raise PullFailed(
-            f"image not found: {plan.image} is not in the engine at {engine.host}, and docker.pull is never",
-            IMAGE_NOT_FOUND,
-        )
+        raise PullFailed(not_there(engine, plan.image), IMAGE_NOT_FOUND)
     began = time.monotonic()
     tell(f"pulling {plan.image}")
     registry = settings.registries.get(registry_of(plan.image))
     await engine.pull(lambda client: _pull(client, plan.image, registry, tell), settings.pull_timeout)
     tell(f"pulled {plan.image} in {time.monotonic() - began:.1f} s")
+
+
+def not_there(engine: Engine, image: str) -> str:
+    """Says that the engine has not the image, and may not pull it."""
+    return f"image not found: {image} is not in the engine at {engine.host}, and docker.pull is never"
 
 
 def registry_of(image: str) -> str:
