@@ -75,6 +75,27 @@ async def test_each_cause_has_its_word(
     assert (outcome.kind, word_of(outcome)) == (kind, word), outcome
 
 
+@pytest.mark.parametrize(
+    ("devices", "visible"),
+    [(["GPU-a", "GPU-c"], "GPU-a,GPU-c"), (["1", "3"], "0,1")],
+    ids=["by UUID", "by index"],
+)
+async def test_a_container_asks_for_the_devices_of_its_run_and_for_no_others(
+    docker_node: DockerNode, devices: list[str], visible: str
+) -> None:
+    await docker_node.start(given(shell("exit 0"), devices), KEY)
+    outcome = await docker_node.outcome(KEY)  # no machine of tests has such devices
+    assert outcome.kind is OutcomeKind.START_FAILED
+    assert "the container cannot start" in outcome.message
+    created = docker_node.inspect(KEY)
+    assert created["HostConfig"]["DeviceRequests"] == [
+        {"Driver": "", "Count": 0, "DeviceIDs": devices, "Capabilities": [["gpu"]], "Options": {}}
+    ]
+    environment = dict(entry.split("=", 1) for entry in created["Config"]["Env"])
+    assert environment["CUDA_VISIBLE_DEVICES"] == visible
+    assert environment["NVIDIA_VISIBLE_DEVICES"] == ",".join(devices)
+
+
 async def test_an_engine_that_is_gone_has_its_word(docker_node: DockerNode) -> None:
     docker_node.engine.kill()
     try:

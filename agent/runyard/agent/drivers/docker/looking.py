@@ -15,8 +15,8 @@ LOOK_WITHIN = 2.0
 def missing_in_engine(engine: Engine, spec: SpecRecord) -> str:
     """Why the container cannot start in this engine, in one sentence; empty if nothing is known. Blocks.
 
-    What a registry has is not asked: pulling is part of the start. An engine that is merely slow is no reason,
-    for a start is patient.
+    What a registry has is not asked: pulling is part of the start. An engine that is merely slow is no
+    reason, for a start is patient.
 
     Args:
         engine: The engine.
