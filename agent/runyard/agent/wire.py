@@ -45,6 +45,7 @@ def status_of(held: HeldAttempt, usage: WorkerUsage | None = None) -> agent_pb2.
         run_id=held.key.run_id,
         attempt=held.key.attempt,
         phase=_phase_of(phase),
+        progress=phase.progress if isinstance(phase, Starting) else "",
         pid=(phase.pid or 0) if isinstance(phase, Running | Stopping) else 0,
         outcome=outcome_of(phase.outcome) if isinstance(phase, Finished) else None,
         usage=usage_of(usage) if usage else None,

@@ -122,6 +122,9 @@ class Holdings:
             phase = Stopping(phase.pid)
             if phase == held.phase:
                 return []
+        elif isinstance(held.phase, Starting) and isinstance(phase, Starting):
+            if phase == held.phase:
+                return []
         elif _ORDER.index(type(phase)) <= _ORDER.index(type(held.phase)):
             return []
         return [Report(self._hold(replace(held, phase=phase)))]

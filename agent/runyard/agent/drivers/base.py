@@ -11,6 +11,7 @@ from runyard.agent.records import Cause, SpecRecord
 OnChange = Callable[[AttemptKey, AttemptPhase], None]
 """Called in the event loop for every phase that an attempt enters, each at most once and never going back.
 
+`Starting` may come again with other news of a start that takes long: seldom, for each is written down.
 `Finished` is called only when the verdict is on disk.
 """
 
