@@ -3,6 +3,7 @@
 import os
 import pwd
 import signal
+import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from runyard.agent.config import IsolationSettings
 from runyard.agent.core.model import AttemptKey, Outcome, OutcomeKind
 from runyard.agent.limits.ladder import JUST_WATCHED, Rung, find_rung
 from runyard.agent.limits.plan import BY_THE_KERNEL, CGROUP_1, RUNGS
+from runyard.agent.oom import log_tells_of_group
 from runyard.agent.orphans import sweep_belongings
 from runyard.agent.records import SpecRecord
 from runyard.agent.rundir import RunDirectories
@@ -155,6 +157,18 @@ async def test_a_group_that_was_left_behind_is_removed_when_the_agent_starts(
     await node.driver.stop(KEY, 0, "enough")
     assert (await node.outcome()).kind is OutcomeKind.STOPPED
     await no_groups(rung)
+
+
+async def test_the_kernels_log_tells_of_a_kill_in_a_group_that_is_gone(node: Node, rung: Rung) -> None:
+    if not rung.homes:
+        pytest.skip(f"groups of {rung.name} have other names")
+    key = AttemptKey(str(uuid.uuid4()), 1)  # the log is older than this test
+    await node.start(limited(python(EATS), rung, key), key)
+    assert_oom(await node.outcome(key))
+    await no_groups(rung)
+    assert log_tells_of_group(f"{key.run_id}-1")
+    assert not log_tells_of_group(f"{key.run_id}-2")
+    assert not log_tells_of_group(key.run_id)
 
 
 async def test_cpu_is_limited_by_control_groups(node: Node, rung: Rung) -> None:
