@@ -387,9 +387,10 @@ class FleetTrial:
         *,
         node_id: str = NODE,
         reason: str = "no room",
+        cause: str = "",
     ) -> None:
         """The agent refuses an assignment."""
-        told = agent_pb2.Rejection(run_id=run_id, attempt=attempt, reason=reason)
+        told = agent_pb2.Rejection(run_id=run_id, attempt=attempt, reason=reason, cause=cause)
         self.step(lambda fleet, at: on_rejection(fleet, at, node_id, session, told))
 
     # Time

@@ -56,6 +56,15 @@ def test_run_that_every_node_refused_has_failed_to_start_and_names_all_reasons()
     assert trial.run().place is not None
 
 
+def test_run_that_its_only_node_refused_ends_with_the_cause_of_the_refusal() -> None:
+    trial = FleetTrial()
+    trial.join()
+    trial.launch()
+    trial.reject(1, reason="no interpreter", cause="executable_missing")
+    assert trial.outcome().kind == run_pb2.OUTCOME_KIND_START_FAILED
+    assert trial.outcome().cause == "executable_missing"
+
+
 def test_an_explanation_names_each_node_that_did_not_start_the_run_once() -> None:
     trial = FleetTrial()
     trial.join()

@@ -376,17 +376,21 @@ class Rejection(google.protobuf.message.Message):
     RUN_ID_FIELD_NUMBER: builtins.int
     ATTEMPT_FIELD_NUMBER: builtins.int
     REASON_FIELD_NUMBER: builtins.int
+    CAUSE_FIELD_NUMBER: builtins.int
     run_id: builtins.str
     attempt: builtins.int
     reason: builtins.str
+    cause: builtins.str
+    """As `Outcome.cause`: that of the run, if no other node starts it."""
     def __init__(
         self,
         *,
         run_id: builtins.str = ...,
         attempt: builtins.int = ...,
         reason: builtins.str = ...,
+        cause: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "reason", b"reason", "run_id", b"run_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "cause", b"cause", "reason", b"reason", "run_id", b"run_id"]) -> None: ...
 
 Global___Rejection: typing_extensions.TypeAlias = Rejection
 

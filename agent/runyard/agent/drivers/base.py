@@ -137,12 +137,22 @@ class DependentDriver(Driver, Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Lack:
+    """Why a worker could not start on this node."""
+
+    reason: str
+    """One sentence for people."""
+    why: str = ""
+    """One word for programs, as in `ExitRecord`."""
+
+
 @runtime_checkable
 class LookingDriver(Driver, Protocol):
     """A driver that can tell beforehand what a worker would miss."""
 
-    def missing(self, spec: SpecRecord) -> str:
-        """Why the worker could not start here, in one sentence; empty if nothing is known. Blocks."""
+    def missing(self, spec: SpecRecord) -> Lack | None:
+        """Why the worker could not start here; None if nothing is known. Blocks."""
         ...
 
 
