@@ -27,7 +27,7 @@ def signed(spec: run_pb2.LaunchSpec, key_file: Path, now: float, lifetime: float
     try:
         from runyard.client.service.signing import read_signing_key
     except ModuleNotFoundError as error:
-        if error.name != "cryptography":
+        if (error.name or "").partition(".")[0] != "cryptography":
             raise
         raise InvalidLauncherConfig(
             FIELD, "needs the package cryptography", "Install it with: pip install 'runyard[signing]'"
