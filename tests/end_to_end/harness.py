@@ -12,7 +12,7 @@ from typing import Any
 import dagster as dg
 from end_to_end.drivers import driver_under_test
 from examples.deployment.deployment import NOTHING, Deployment, open_deployment
-from examples.deployment.yard import WorkerProcesses
+from examples.deployment.yard import ROOT_TOO, WorkerProcesses
 from waiting import wait_until
 
 from runyard.client.errors import RunNotFound
@@ -161,6 +161,7 @@ def open_stage(
     ground_folder: Path,
     settings: Mapping[str, Any],
     launcher: Mapping[str, Any] = NOTHING,
+    agent: Mapping[str, Any] = NOTHING,
 ) -> Iterator[Stage]:
     """A stage with one agent, for a module of tests.
 
@@ -168,6 +169,7 @@ def open_stage(
         ground_folder: An empty folder; becomes the proving ground.
         settings: Top-level keys of `dagster.yaml` that differ from the quickstart's.
         launcher: Settings of the run launcher beside the address.
+        agent: Settings of the agent.
     """
     shutil.copy(Path(__file__).parent / "project" / "proving_ground.py", ground_folder)
     with (
@@ -180,7 +182,7 @@ def open_stage(
             routing=routing,
         ) as deployment,
     ):
-        deployment.yard.start_agent(NODE, "default")
+        deployment.yard.start_agent(NODE, "default", settings={**ROOT_TOO, **agent})
         yield Stage(deployment, ProvingGround(ground_folder))
 
 

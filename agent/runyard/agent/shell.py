@@ -37,6 +37,7 @@ from runyard.agent.procfs import boottime
 from runyard.agent.records import SpecRecord, UnreadableRecord
 from runyard.agent.rundir import AttemptExists, NoRoom, RunDirectories, RunDirectoryError
 from runyard.agent.specs import UnusableLaunch, spec_record
+from runyard.agent.trust.gatekeeper import Gatekeeper, note_doubt
 from runyard.agent.wire import identity_of, rejection_of, status_of, warm_server_of
 from runyard.client.service.failpoints import failpoint
 from runyard.v1 import agent_pb2, fleet_pb2, run_pb2
@@ -79,6 +80,9 @@ class Shell:
         drivers: By name. Filled by the caller before `open`.
         rung: The means by which limits are enforced here.
 
+    Raises:
+        UnusableKey: One of the signing keys cannot be read.
+
     Attributes:
         gpus: The devices that runs may have. Filled by the caller before there is a session.
         pressures: What the node is short of.
@@ -105,6 +109,7 @@ class Shell:
         self.gpus: tuple[str, ...] = ()
         self.pressures = PressureWatch(settings.pressure, directories.state)
         self._preflight = Preflight(self.pressures)
+        self._gatekeeper = Gatekeeper(settings)
         self._moved = asyncio.Event()
         self.is_closing = False
 
@@ -114,6 +119,7 @@ class Shell:
         Raises:
             DriverError: A driver cannot work on this machine.
         """
+        self._gatekeeper.announce()
         found: list[HeldAttempt] = []
         for driver in (*self.drivers.values(), self._absent):
             await driver.open()
@@ -271,15 +277,18 @@ class Shell:
         try:
             if self.directories.open(key) is not None:
                 return await self._found(key)  # refused it must not be: it may have run
-            record = spec_record(self._settings, effect.identity, effect.spec)
+            admission = self._gatekeeper.admit(key, effect.spec)
+            spec, identity = admission.spec, identity_of(admission.spec)
+            record = spec_record(self._settings, identity, spec)
             if record.driver not in self.drivers:
                 raise UnusableLaunch(f"this agent has no driver {record.driver!r}")
+            admission = self._gatekeeper.require_allowed(admission)
             if record.driver == "process":
-                record = confined(record, key, effect.spec, self._settings.isolation, self._rung)
+                record = confined(record, key, spec, self._settings.isolation, self._rung)
             await self._preflight.check(self.drivers[record.driver], record)
-            record = self._with_gpus(record, effect.identity)
+            record = self._with_gpus(record, identity)
             failpoint("agent.before_accept")
-            await asyncio.to_thread(self.directories.create, key, record)
+            directory = await asyncio.to_thread(self.directories.create, key, record)
             failpoint("agent.after_accept")
         except AttemptExists:
             return await self._found(key)
@@ -289,9 +298,11 @@ class Shell:
             return self.holdings.on_not_accepted(key, str(full), DISK_FULL)
         except (RunDirectoryError, UnusableLaunch) as error:
             return self.holdings.on_not_accepted(key, str(error))
+        if admission.doubt:
+            await asyncio.to_thread(note_doubt, directory, admission.doubt)
         if self.is_closing or boottime() > self._start_by:
-            return self.holdings.on_postponed(key, effect.identity, devices_of(record))
-        return self.holdings.on_accepted(key, effect.identity, devices_of(record))
+            return self.holdings.on_postponed(key, identity, devices_of(record))
+        return self.holdings.on_accepted(key, identity, devices_of(record))
 
     def _with_gpus(self, record: SpecRecord, identity: LaunchIdentity) -> SpecRecord:
         """The record with devices that no other attempt has. Attempts are taken one by one."""

@@ -90,6 +90,16 @@ SCHEMA: Final[dict[str, Field]] = {
         description="When a node has lost the coordinator: keep lets the worker go on; stop_after=5m has the "
         "node stop it after that time. The tag runyard/on_disconnect goes before it.",
     ),
+    "signing_key": Field(
+        _TEXT,
+        is_required=False,
+        description="Path of the private key that signs every launch, for agents that require signatures.",
+    ),
+    "signature_lifetime_seconds": Field(
+        _SECONDS,
+        default_value=86_400.0,
+        description="For how long after its launch a signed run may be started; longer than any queue.",
+    ),
     "reporter": Field(
         _YES_OR_NO,
         default_value=True,
@@ -114,6 +124,8 @@ class Settings:
     max_queue: float | None
     start_timeout: float | None
     stop_after: float | None
+    signing_key: str | None
+    signature_lifetime: float
     reporter: bool
 
 
@@ -141,6 +153,8 @@ def resolve_settings(config: Mapping[str, Any], environ: Mapping[str, str]) -> S
         max_queue=source.optional_seconds("max_queue_seconds"),
         start_timeout=source.optional_seconds("start_timeout_seconds"),
         stop_after=source.stop_after("on_disconnect"),
+        signing_key=source.name("signing_key") if "signing_key" in config else None,
+        signature_lifetime=source.seconds("signature_lifetime_seconds", at_least=1),
         reporter=source.yes_or_no("reporter"),
     )
 

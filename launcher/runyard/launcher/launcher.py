@@ -2,8 +2,10 @@
 
 import logging
 import os
+import time
 from collections.abc import Mapping
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any, Final, Self
 
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
@@ -28,6 +30,7 @@ from runyard.launcher.errors import NotLaunched, NotTerminated
 from runyard.launcher.health import health_of, health_of_unknown
 from runyard.launcher.launch_spec import Entry, Execute, Resume, launch_spec
 from runyard.launcher.reporter import Reporter
+from runyard.launcher.signing import signed
 from runyard.v1 import launch_pb2, run_pb2
 
 logger = logging.getLogger(__name__)
@@ -108,7 +111,7 @@ class RunyardRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
     def _launch(self, run: DagsterRun, entry: Entry) -> None:
         self._keep_reporter()
         environment = resolve_environment(self.settings.env_vars, os.environ)
-        spec = launch_spec(run, entry, self._instance.get_ref(), self.settings, environment)
+        spec = self._signed(launch_spec(run, entry, self._instance.get_ref(), self.settings, environment))
         snapshot = partial(self._snapshot, run.job_snapshot_id) if run.job_snapshot_id else None
         try:
             launch = self._client.launch_run(spec, snapshot=snapshot, timeout=self.settings.launch_timeout)
@@ -117,6 +120,10 @@ class RunyardRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
                 f"Runyard's coordinator at {self._client.address} did not take run {run.run_id}: {error}"
             ) from error
         self._show_launch(run, launch)
+
+    def _signed(self, spec: run_pb2.LaunchSpec) -> run_pb2.LaunchSpec:
+        key, lifetime = self.settings.signing_key, self.settings.signature_lifetime
+        return spec if key is None else signed(spec, Path(key), time.time(), lifetime)
 
     def _snapshot(self, snapshot_id: str) -> bytes:
         return serialize_value(self._instance.get_job_snapshot(snapshot_id)).encode()

@@ -323,6 +323,7 @@ class LaunchSpec(google.protobuf.message.Message):
     JOB_SNAPSHOT_ID_FIELD_NUMBER: builtins.int
     STEP_KEYS_FIELD_NUMBER: builtins.int
     EXECUTION_CONFIG_JSON_FIELD_NUMBER: builtins.int
+    SIGNED_FIELD_NUMBER: builtins.int
     run_id: builtins.str
     """Dagster's run ID, a UUID."""
     resume_number: builtins.int
@@ -362,6 +363,12 @@ class LaunchSpec(google.protobuf.message.Message):
     def step_keys(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Only these steps will run, as in a re-execution from failure. Empty: all of the snapshot."""
 
+    @property
+    def signed(self) -> Global___SignedLaunch:
+        """All of the above as the launcher signed it, so that a node need not believe the coordinator. Absent: not signed.
+        No part of the digest: who launches again signs again.
+        """
+
     def __init__(
         self,
         *,
@@ -378,11 +385,69 @@ class LaunchSpec(google.protobuf.message.Message):
         job_snapshot_id: builtins.str = ...,
         step_keys: collections.abc.Iterable[builtins.str] | None = ...,
         execution_config_json: builtins.str = ...,
+        signed: Global___SignedLaunch | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["code_origin", b"code_origin", "policies", b"policies", "requirements", b"requirements"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["code_origin", b"code_origin", "deployment", b"deployment", "environment", b"environment", "execution_config_json", b"execution_config_json", "job_snapshot_id", b"job_snapshot_id", "kind", b"kind", "policies", b"policies", "requirements", b"requirements", "resume_number", b"resume_number", "run_id", b"run_id", "step_keys", b"step_keys", "tags", b"tags", "worker_args", b"worker_args"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["code_origin", b"code_origin", "policies", b"policies", "requirements", b"requirements", "signed", b"signed"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["code_origin", b"code_origin", "deployment", b"deployment", "environment", b"environment", "execution_config_json", b"execution_config_json", "job_snapshot_id", b"job_snapshot_id", "kind", b"kind", "policies", b"policies", "requirements", b"requirements", "resume_number", b"resume_number", "run_id", b"run_id", "signed", b"signed", "step_keys", b"step_keys", "tags", b"tags", "worker_args", b"worker_args"]) -> None: ...
 
 Global___LaunchSpec: typing_extensions.TypeAlias = LaunchSpec
+
+@typing.final
+class SignedLaunch(google.protobuf.message.Message):
+    """A launch with the signature of its launcher. The coordinator passes it on as it is. See docs/trust.md."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PAYLOAD_FIELD_NUMBER: builtins.int
+    SIGNATURE_FIELD_NUMBER: builtins.int
+    KEY_ID_FIELD_NUMBER: builtins.int
+    payload: builtins.bytes
+    """A serialized LaunchStatement."""
+    signature: builtins.bytes
+    """Ed25519 over the text `runyard launch statement 1`, a zero byte, and the payload."""
+    key_id: builtins.str
+    """Tells which key: the first 16 hexadecimal digits of the SHA-256 of the raw public key."""
+    def __init__(
+        self,
+        *,
+        payload: builtins.bytes = ...,
+        signature: builtins.bytes = ...,
+        key_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["key_id", b"key_id", "payload", b"payload", "signature", b"signature"]) -> None: ...
+
+Global___SignedLaunch: typing_extensions.TypeAlias = SignedLaunch
+
+@typing.final
+class LaunchStatement(google.protobuf.message.Message):
+    """What a launcher says with its signature. A node refuses one in which it does not know every field."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SPEC_FIELD_NUMBER: builtins.int
+    SIGNED_AT_FIELD_NUMBER: builtins.int
+    EXPIRES_AT_FIELD_NUMBER: builtins.int
+    @property
+    def spec(self) -> Global___LaunchSpec:
+        """As sent, but without `signed`."""
+
+    @property
+    def signed_at(self) -> google.protobuf.timestamp_pb2.Timestamp: ...
+    @property
+    def expires_at(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """From then on no node takes the launch."""
+
+    def __init__(
+        self,
+        *,
+        spec: Global___LaunchSpec | None = ...,
+        signed_at: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        expires_at: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["expires_at", b"expires_at", "signed_at", b"signed_at", "spec", b"spec"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["expires_at", b"expires_at", "signed_at", b"signed_at", "spec", b"spec"]) -> None: ...
+
+Global___LaunchStatement: typing_extensions.TypeAlias = LaunchStatement
 
 @typing.final
 class Run(google.protobuf.message.Message):

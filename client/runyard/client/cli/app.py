@@ -14,6 +14,7 @@ from runyard.client.cli import (
     node_commands,
     route_commands,
     run_commands,
+    signing_commands,
 )
 from runyard.client.cli.exit_codes import EXIT_CODES_HELP, ExitCode, exit_code_of
 from runyard.client.cli.options import AddressOption, InsecureOption, OutputOption, Settings
@@ -32,6 +33,7 @@ app.add_typer(run_commands.app, name="run")
 app.add_typer(node_commands.app, name="node")
 app.add_typer(cluster_commands.app, name="cluster")
 app.add_typer(route_commands.app, name="route")
+app.add_typer(signing_commands.app, name="signing-key")
 dev_command.register(app)
 doctor_command.register(app)
 daemon_commands.register(app)

@@ -26,7 +26,7 @@ class Launch:
 
     Attributes:
         requirements: What all layers came to, with the rules of the moment; so are `policies` and `route`.
-        digest: SHA-256 of the spec; tells a repeat from another launch under the same key.
+        digest: SHA-256 of the spec without its signature; tells a repeat from another launch of its key.
         spec: What the agent needs. Its secrets are dropped when the run has finished.
         layers: What the launch said by itself, from the lowest; defaults and rules come below.
         priority: As the run's tag says; a higher one goes first.
@@ -49,11 +49,12 @@ class Launch:
     share: str = ""
 
     def without_secrets(self) -> "Launch":
-        """The same launch, without the arguments and the environment of the worker."""
+        """The same launch, without the arguments and the environment of the worker, signed or not."""
         public = run_pb2.LaunchSpec()
         public.CopyFrom(self.spec)
         public.ClearField("worker_args")
         public.ClearField("environment")
+        public.ClearField("signed")
         return replace(self, spec=public)
 
 

@@ -83,12 +83,20 @@ def launch_of(spec: run_pb2.LaunchSpec, ops: Layer | None) -> Launch:
         location=spec.code_origin.location,
         requirements=Requirements(),
         policies=Policies(DEFAULT_GRACE),
-        digest=hashlib.sha256(spec.SerializeToString(deterministic=True)).hexdigest(),
+        digest=_digest(spec),
         spec=spec,
         repository=spec.code_origin.repository,
         layers=layers_of(spec, ops),
         priority=priority_of(spec.tags),
     )
+
+
+def _digest(spec: run_pb2.LaunchSpec) -> str:
+    """What tells a repeat. Two processes that launch the same run sign it at two moments."""
+    content = run_pb2.LaunchSpec()
+    content.CopyFrom(spec)
+    content.ClearField("signed")
+    return hashlib.sha256(content.SerializeToString(deterministic=True)).hexdigest()
 
 
 def priority_of(tags: Mapping[str, str]) -> int:

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from runyard.agent.drivers.docker.allow import NotAllowed, require_allowed
 from runyard.agent.drivers.docker.context import BadContext, DockerContext, read_context
 from runyard.agent.drivers.docker.gpus import device_requests
 from runyard.agent.drivers.docker.kwargs import OVERRULED, conflicting_kwargs, label_map, volume_list
@@ -53,17 +52,16 @@ class ContainerPlan:
 
 
 def plan_container(settings: DockerSettings, spec: run_pb2.LaunchSpec) -> ContainerPlan:
-    """What the container of a launch is to be.
+    """What the container of a launch is to be. Whether it is allowed, `runyard.agent.trust` decides.
 
     Raises:
-        UnusablePlan: The launch names no image, asks for something that cannot be, or that is not allowed.
+        UnusablePlan: The launch names no image, or asks for something that cannot be.
     """
     asked_image = spec.requirements.image or spec.code_origin.image
     try:
         context = read_context(spec.code_origin.container_context_json)
         for name, remedy in conflicting_kwargs(context.container_kwargs).items():
             raise BadContext(f"container_context: docker: container_kwargs: {name}: {remedy}")
-        require_allowed(settings.allow, asked_image, context)
         image = asked_image or settings.image
         if not image:
             raise UnusablePlan(
@@ -72,7 +70,7 @@ def plan_container(settings: DockerSettings, spec: run_pb2.LaunchSpec) -> Contai
             )
         kwargs = _merged(settings, context)
         kwargs["labels"] |= _labels_of(spec)
-    except (BadContext, NotAllowed, ValueError) as error:
+    except ValueError as error:
         raise UnusablePlan(str(error)) from error
     return ContainerPlan(
         image=image,
