@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from runyard.agent.core.warmth import Limits
 from runyard.agent.drivers.docker.settings import DockerSettings
+from runyard.agent.references import EnvironmentSetting, ReferenceRules
 from runyard.agent.warm_plans import WarmMode
 from runyard.client.address import DEFAULT_ADDRESS, parse_address, require_local_unless_insecure
 from runyard.client.errors import InvalidAddress
@@ -202,8 +203,11 @@ class AgentSettings(ServiceSettings):
     working_directory: str = ""
     """Where workers start whose launch names no directory. The agent's own by default."""
 
-    environment: dict[str, str] = Field(default_factory=dict)
-    """Given to every worker."""
+    environment: dict[str, EnvironmentSetting] = Field(default_factory=dict)
+    """Given to every worker: texts, or `{env: NAME}` and `{file: /path}` for what this node has there."""
+
+    references: ReferenceRules = ReferenceRules()
+    """What launches and code locations may refer to on this node."""
 
     inherit_environment: tuple[str, ...] = INHERITED
     """Names of variables of the agent's own environment that workers get."""
