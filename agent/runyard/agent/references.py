@@ -172,7 +172,7 @@ class Lookup:
         match reference:
             case FromEnvironment(name):
                 if name not in self._own:
-                    raise ValueError("the environment of its agent lacks it")
+                    raise ValueError("it is not in the environment of its agent")
                 return self._own[name]
             case FromFile(path):
                 return _text_of(path)

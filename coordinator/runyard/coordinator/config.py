@@ -46,7 +46,7 @@ class CoordinatorSettings(ServiceSettings):
     """For how long finished runs are shown."""
 
     audit: Path | None = None
-    """The file with a line for each decision that matters; `audit.jsonl` in the state directory by default."""
+    """The file that tells who did what. By default `audit.jsonl` in the state directory."""
 
     rates: RateSettings = RateSettings()
     """How often somebody may do something."""

@@ -105,7 +105,8 @@ def _open_audit(path: Path) -> AuditFile:
         return AuditFile(path)
     except OSError as error:
         raise StoreError(
-            f"audit {path} cannot be written ({error.strerror}); make it writable for this user, or choose another"
+            f"audit {path} cannot be written ({error.strerror}); make it writable for this user, "
+            "or choose another"
         ) from error
 
 

@@ -1,7 +1,7 @@
 """The audit log as a file: one JSON line for each event, only ever appended, by a thread of its own.
 
-A line that cannot be written keeps nobody from anything: it waits, and when too many wait, those that come then
-are counted, and the count is a line of its own.
+A line that cannot be written keeps nobody from anything: it waits, and when too many wait, those that come
+then are counted, and the count is a line of its own.
 """
 
 import contextlib
