@@ -98,7 +98,7 @@ class SpecRecord(Record):
     gpus: list[str] = field(default_factory=list)
     """What the attempt has to itself until it is over: UUIDs, or indices where these are not known."""
     secret_names: list[str] = field(default_factory=list)
-    """The variables in `env` that are secrets."""
+    """The variables in `env` that hold secrets."""
     fingerprints: list[list[int]] = field(default_factory=list)
     """By which secrets are recognised in the worker's last words: see `runyard.agent.fingerprints`."""
 

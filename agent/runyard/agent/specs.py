@@ -21,7 +21,7 @@ from runyard.agent.fingerprints import fingerprints_of
 from runyard.agent.identities import identity_record
 from runyard.agent.records import SpecRecord
 from runyard.agent.references import GivenEnvironment, Lookup, UnresolvedReference
-from runyard.client.secrets import remember, secret_values
+from runyard.client.secrets import names_of_urls_with_passwords, remember, secret_values
 from runyard.v1 import run_pb2
 
 DEFAULT_GRACE = 30.0
@@ -88,7 +88,8 @@ def _with_secrets_noted(record: SpecRecord, given: GivenEnvironment) -> SpecReco
     names = given.secrets_among(record.env)
     values = secret_values(record.env, names)
     remember(values)
-    return replace(record, secret_names=names, fingerprints=fingerprints_of(values))
+    holders = sorted({*names, *names_of_urls_with_passwords(record.env)})
+    return replace(record, secret_names=holders, fingerprints=fingerprints_of(values))
 
 
 def _as_process(

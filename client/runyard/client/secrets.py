@@ -73,6 +73,11 @@ def secret_names(environment: Mapping[str, str]) -> list[str]:
     return [name for name in environment if is_secret_name(name)]
 
 
+def names_of_urls_with_passwords(environment: Mapping[str, str]) -> list[str]:
+    """The variables in whose values a password is a part of a URL."""
+    return [name for name, value in environment.items() if _IN_URL.search(value)]
+
+
 def secret_values(environment: Mapping[str, str], names: Iterable[str]) -> list[str]:
     """What to look for in a text that may quote an environment.
 
