@@ -11,7 +11,14 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ROOTS = ("protos", "coordinator", "agent", "client", "launcher")
 
-SHARED = ("runyard.v1", "runyard.client.address", "runyard.client.channel", "runyard.client.errors")
+SHARED = (
+    "runyard.v1",
+    "runyard.client.address",
+    "runyard.client.channel",
+    "runyard.client.errors",
+    "runyard.client.references",
+    "runyard.client.secrets",
+)
 # How names and times are spelt: pure, so that the cores may use it too.
 PURE = (
     "runyard.client.service.names",

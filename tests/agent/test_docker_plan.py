@@ -19,7 +19,9 @@ from runyard.agent.drivers.docker.plan import (
     plan_container,
 )
 from runyard.agent.drivers.docker.settings import Allow, DockerSettings
+from runyard.agent.references import GivenEnvironment
 from runyard.agent.specs import UnusableLaunch, spec_record
+from runyard.client.secrets import Secret
 from runyard.v1 import placement_pb2, run_pb2
 
 
@@ -136,9 +138,9 @@ def test_arguments_that_runyard_keeps_for_itself_are_refused_with_the_remedy(nam
 def test_the_environment_is_what_was_given_and_nothing_of_the_agents_own() -> None:
     settings = DockerSettings(env_vars=("A=settings", "TOKEN"))
     spec = launch(context={"env_vars": ["B=location"], "docker": {"env_vars": ["A=location"]}})
-    spec.environment["C"] = "launch"
     own = {"TOKEN": "t", "PATH": "/usr/bin"}
-    assert container_environment(settings, {"D": "everyone", "C": "everyone"}, spec, own) == {
+    given = GivenEnvironment({"D": "everyone", "C": "everyone"}, {"C": "launch"})
+    assert container_environment(settings, given, spec, own) == {
         "A": "location",
         "B": "location",
         "C": "launch",
@@ -149,7 +151,7 @@ def test_the_environment_is_what_was_given_and_nothing_of_the_agents_own() -> No
 
 def test_a_variable_that_the_agent_has_not_is_named() -> None:
     with pytest.raises(UnusablePlan, match="TOKEN"):
-        container_environment(DockerSettings(env_vars=("TOKEN",)), {}, launch(), {})
+        container_environment(DockerSettings(env_vars=("TOKEN",)), GivenEnvironment({}, {}), launch(), {})
 
 
 @pytest.mark.parametrize(
@@ -222,7 +224,7 @@ def test_a_context_of_another_form_is_refused_with_its_key(context: object, matc
 
 
 def test_the_run_directory_gets_the_plan_and_the_command_in_the_image() -> None:
-    settings = AgentSettings(docker=DockerSettings(image="etl:1"), environment={"A": "1"})
+    settings = AgentSettings(docker=DockerSettings(image="etl:1"), environment={"A": Secret("1")})
     record = spec_record(settings, UNKNOWN_LAUNCH, launch(), {"PATH": "/usr/bin"})
     assert record.argv == ["/usr/local/bin/python", ENTER, "execute_run", "run-a"]
     assert record.env == {"A": "1"}

@@ -45,7 +45,7 @@ def test_good_settings_are_fine(check: Check, content: str) -> None:
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ("lisen: 127.0.0.1:7171", "lisen: there is no such setting; known settings: heartbeat_interval,"),
+        ("lisen: 127.0.0.1:7171", "lisen: there is no such setting; known settings: audit, heartbeat_"),
         ("lease: soon", "lease: Input should be a valid number"),
         ("lease: 0", "lease: Input should be greater than 0"),
         ("heartbeat_interval: -1", "heartbeat_interval: Input should be greater than 0"),
@@ -59,6 +59,8 @@ def test_good_settings_are_fine(check: Check, content: str) -> None:
         ("listen: localhost:99999", "listen: 'localhost:99999' has no port number"),
         ("[1, 2]", "must hold a mapping of settings"),
         ("listen: [", "is not valid YAML"),
+        ("rates: {launch: {burst: 0, per_second: 1}}", "rates.launch.burst: Input should be greater than"),
+        ("rates: {join: {per_second: 0, burst: 1}}", "rates.join.per_second: Input should be greater than 0"),
         ("{lease: x, lisen: y}", "lisen: there is no such setting"),
     ],
 )

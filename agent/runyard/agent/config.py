@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from runyard.agent.core.warmth import Limits
 from runyard.agent.drivers.docker.allow import mount_sources
 from runyard.agent.drivers.docker.settings import DockerSettings
+from runyard.agent.references import EnvironmentSetting, ReferenceRules
 from runyard.agent.trust.profiles import PolicySettings
 from runyard.agent.trust.sockets import holds_engine_socket
 from runyard.agent.warm_plans import WarmMode
@@ -211,8 +212,11 @@ class AgentSettings(ServiceSettings):
     working_directory: str = ""
     """Where workers start whose launch names no directory. The agent's own by default."""
 
-    environment: dict[str, str] = Field(default_factory=dict)
-    """Given to every worker."""
+    environment: dict[str, EnvironmentSetting] = Field(default_factory=dict)
+    """Given to every worker: texts, or `{env: NAME}` and `{file: /path}` for what this node has there."""
+
+    references: ReferenceRules = ReferenceRules()
+    """What launches and code locations may refer to on this node."""
 
     inherit_environment: tuple[str, ...] = INHERITED
     """Names of variables of the agent's own environment that workers get."""

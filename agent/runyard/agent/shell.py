@@ -3,8 +3,8 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable, Iterator, Mapping
-from typing import Protocol
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from typing import Any, Protocol
 
 import structlog
 
@@ -21,6 +21,8 @@ from runyard.agent.core.model import (
     LaunchIdentity,
     Outcome,
     OutcomeKind,
+    Running,
+    Stopping,
 )
 from runyard.agent.core.reconcile import Holdings
 from runyard.agent.drivers.absent import AbsentDriver
@@ -104,7 +106,7 @@ class Shell:
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._room = asyncio.Semaphore(COMMANDS_WAITING)
         self._outgoing: Outgoing | None = None
-        self._stops: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._start_by = 0.0
         self.gpus: tuple[str, ...] = ()
         self.pressures = PressureWatch(settings.pressure, directories.state)
@@ -130,6 +132,8 @@ class Shell:
             sweep_belongings, self.directories, self._rung, self._settings.isolation.scratch_directory
         )
         log.info("recovered", attempts=len(found))
+        for held in found:
+            await self._forget_secrets(held)
         await self.pressures.look()
         await self._carry_out(self.holdings.on_recovered(found))
 
@@ -153,7 +157,7 @@ class Shell:
 
     async def close(self) -> None:
         """Lets go of the workers; they go on."""
-        for task in self._stops:
+        for task in self._tasks:
             task.cancel()
         for driver in self.drivers.values():
             await driver.close()
@@ -254,19 +258,23 @@ class Shell:
             case Start(key=key):
                 return await self._start(key)
             case StopWorker(key=key):
-                task = asyncio.create_task(self._stop(effect), name=f"stop {key}")
-                self._stops.add(task)
-                task.add_done_callback(self._stops.discard)
+                self._in_background(self._stop(effect))
             case Forget(key=key):
                 await self._forget(key)
             case Report(attempt=held):
                 failpoint(f"agent.before_report_{type(held.phase).__name__.lower()}")
                 log.info("attempt", attempt=str(held.key), phase=type(held.phase).__name__.lower())
                 self._send(agent_pb2.AttemptReport(status=status_of(held)))
+                self._in_background(self._forget_secrets(held))
             case Reject(key=key, reason=reason):
                 log.warning("rejected", attempt=str(key), reason=reason)
                 self._send(agent_pb2.AttemptReport(rejection=rejection_of(effect)))
         return []
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _send(self, report: agent_pb2.AttemptReport) -> None:
         if self._outgoing is not None:
@@ -279,7 +287,8 @@ class Shell:
                 return await self._found(key)  # refused it must not be: it may have run
             admission = self._gatekeeper.admit(key, effect.spec)
             spec, identity = admission.spec, identity_of(admission.spec)
-            record = spec_record(self._settings, identity, spec)
+            # In a thread, since values may be read from files.
+            record = await asyncio.to_thread(spec_record, self._settings, identity, spec)
             if record.driver not in self.drivers:
                 raise UnusableLaunch(f"this agent has no driver {record.driver!r}")
             admission = self._gatekeeper.require_allowed(admission)
@@ -387,6 +396,20 @@ class Shell:
         except RunDirectoryError as error:
             # It will be reported once more after the next start, and acknowledged again.
             log.warning("cannot_mark_acknowledged", attempt=str(key), error=str(error))
+
+    async def _forget_secrets(self, held: HeldAttempt) -> None:
+        """Deletes what only a start needs from the disk, once there can be no start any more."""
+        match held.phase:
+            case Running() | Stopping(pid=int()) | Finished():
+                directory = self.directories.open(held.key)
+            case _:
+                return
+        try:
+            if directory is not None:
+                await asyncio.to_thread(directory.forget_secrets)
+        except (RunDirectoryError, OSError) as error:
+            # Tried again when the attempt is over, and when its end is acknowledged.
+            log.warning("secrets_still_on_disk", attempt=str(held.key), error=str(error))
 
     def _spec_of(self, key: AttemptKey) -> SpecRecord | None:
         directory = self.directories.open(key)

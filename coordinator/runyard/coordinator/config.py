@@ -12,6 +12,7 @@ from runyard.coordinator.core.deadlines import Retention
 from runyard.coordinator.core.leases import LeasePolicy
 from runyard.coordinator.routing_file.document import RoutingFileError
 from runyard.coordinator.routing_file.reading import load_routing
+from runyard.coordinator.security.rates import RateSettings
 
 _LEASES = LeasePolicy()
 _RETENTION = Retention()
@@ -44,6 +45,12 @@ class CoordinatorSettings(ServiceSettings):
     keep_finished: float = Field(default=_RETENTION.seconds, gt=0)
     """For how long finished runs are shown."""
 
+    audit: Path | None = None
+    """The file that tells who did what. By default `audit.jsonl` in the state directory."""
+
+    rates: RateSettings = RateSettings()
+    """How often somebody may do something."""
+
     shutdown_grace: float = Field(default=5.0, ge=0)
     """For how long open calls may go on when the coordinator shuts down."""
 
@@ -54,6 +61,10 @@ class CoordinatorSettings(ServiceSettings):
             return str(parse_address(value, "listen"))
         except InvalidAddress as error:
             raise ValueError(str(error)) from error
+
+    def audit_path(self) -> Path:
+        """Where the audit log is."""
+        return self.audit or self.state_directory / "audit.jsonl"
 
     def require_safe(self) -> None:
         """Raises `InsecureAddress` if the address leaves this machine without the user's consent."""

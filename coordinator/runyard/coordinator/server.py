@@ -28,6 +28,8 @@ from runyard.coordinator.rpc.agents import AgentService
 from runyard.coordinator.rpc.fleet import FleetService
 from runyard.coordinator.rpc.launch import LaunchService
 from runyard.coordinator.rpc.logs import LogRelay
+from runyard.coordinator.security.audit import UNAUDITED, Audit
+from runyard.coordinator.security.audit_file import AuditFile
 from runyard.coordinator.shell import Shell
 from runyard.coordinator.store.engine import StoreError
 from runyard.coordinator.store.store import Store, StoreFull
@@ -77,9 +79,11 @@ async def serve(settings: CoordinatorSettings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     store = Store(settings.state_directory)
+    audit: AuditFile | None = None
     try:
         shell = Shell(store, settings.lease_policy(), settings.retention())
-        server, status = assemble(shell)
+        audit = _open_audit(settings.audit_path())
+        server, status = assemble(shell, audit)
         address = _listen(server, settings)
         shell.start()
         await _route_by(routing, settings.routing, shell)
@@ -92,6 +96,18 @@ async def serve(settings: CoordinatorSettings) -> int:
         return 1 if failed else 0
     finally:
         store.close()
+        if audit is not None:
+            audit.close()
+
+
+def _open_audit(path: Path) -> AuditFile:
+    try:
+        return AuditFile(path)
+    except OSError as error:
+        raise StoreError(
+            f"audit {path} cannot be written ({error.strerror}); make it writable for this user, "
+            "or choose another"
+        ) from error
 
 
 async def _route_by(version: Version, file: Path | None, shell: Shell) -> None:
@@ -106,12 +122,12 @@ async def _route_by(version: Version, file: Path | None, shell: Shell) -> None:
         shell.attend(reload.follow)
 
 
-def assemble(shell: Shell) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
+def assemble(shell: Shell, audit: Audit = UNAUDITED) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
     """All services on a server that listens nowhere yet, and the status that they show."""
     server = grpc.aio.server(options=SERVER_OPTIONS)
     logs = LogRelay(shell)
-    launch_pb2_grpc.add_LaunchServiceServicer_to_server(LaunchService(shell, logs), server)
-    fleet_pb2_grpc.add_FleetServiceServicer_to_server(FleetService(shell), server)
+    launch_pb2_grpc.add_LaunchServiceServicer_to_server(LaunchService(shell, logs, audit), server)
+    fleet_pb2_grpc.add_FleetServiceServicer_to_server(FleetService(shell, audit), server)
     agent_pb2_grpc.add_AgentServiceServicer_to_server(AgentService(shell, logs), server)
     status = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(status, server)

@@ -5,13 +5,14 @@ workers make a launcher too, for one property, and lack the variables of the con
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from dagster import Array, Field, ScalarUnion
 
 from runyard.client.address import DEFAULT_ADDRESS
 from runyard.client.durations import parse_duration
+from runyard.client.references import Reference, is_reference, parse_reference
 from runyard.launcher.errors import InvalidLauncherConfig
 
 # No time limit of a run is longer; protobuf's Duration ends at 10,000 years.
@@ -57,7 +58,8 @@ SCHEMA: Final[dict[str, Field]] = {
     "env_vars": Field(
         Array(_TEXT),
         default_value=[],
-        description="Environment of every worker: KEY=VALUE, or KEY to copy it from the launching process.",
+        description="Environment of every worker: KEY=VALUE; KEY to copy it from the launching process; "
+        "KEY@env:NAME or KEY@file:/path for a value that the node itself has, and that never travels.",
     ),
     "launch_timeout_seconds": Field(
         _SECONDS,
@@ -117,7 +119,7 @@ class Settings:
     deployment: str
     cluster: str | None
     labels: Mapping[str, str]
-    env_vars: Sequence[str]
+    env_vars: Sequence[str] = field(repr=False)
     launch_timeout: float
     request_timeout: float
     grace: float | None
@@ -182,18 +184,32 @@ def stop_after_of(text: str) -> float | None:
     raise ValueError(f"{text!r} is neither keep nor a time")
 
 
-def resolve_environment(entries: Sequence[str], environ: Mapping[str, str]) -> dict[str, str]:
+@dataclass(frozen=True)
+class WorkerEnvironment:
+    """What the launcher gives to every worker: values, and where the node finds others."""
+
+    values: Mapping[str, str] = field(default_factory=dict, repr=False)
+    references: Mapping[str, Reference] = field(default_factory=dict)
+
+
+def resolve_environment(entries: Sequence[str], environ: Mapping[str, str]) -> WorkerEnvironment:
     """Makes the workers' environment from `env_vars`.
 
     Args:
-        entries: `KEY=VALUE`, or `KEY` for the value in `environ`.
+        entries: `KEY=VALUE`, `KEY` for the value in `environ`, or `KEY@env:NAME` and `KEY@file:/path` for one
+            that the node has.
         environ: Environment of the launching process.
 
     Raises:
-        InvalidLauncherConfig: A variable is not set, or an entry has no name.
+        InvalidLauncherConfig: A variable is not set, or an entry has no name or refers to nothing.
     """
     resolved: dict[str, str] = {}
+    references: dict[str, Reference] = {}
     for index, entry in enumerate(entries):
+        if is_reference(entry):
+            name, reference = _reference(index, entry)
+            references[name] = reference
+            continue
         name, equals, value = entry.partition("=")
         if not name.strip():
             raise InvalidLauncherConfig(
@@ -206,7 +222,15 @@ def resolve_environment(entries: Sequence[str], environ: Mapping[str, str]) -> d
                 f"Set it for the Dagster daemon and web server, or write {name}=VALUE",
             )
         resolved[name] = value if equals else environ[name]
-    return resolved
+    return WorkerEnvironment(resolved, references)
+
+
+def _reference(index: int, entry: str) -> tuple[str, Reference]:
+    try:
+        return parse_reference(entry)
+    except ValueError as error:
+        remedy = "Write KEY@env:NAME or KEY@file:/path"
+        raise InvalidLauncherConfig(f"env_vars[{index}]", f"refers to nothing: {error}", remedy) from None
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The run launcher: what Dagster calls to start, watch and stop run workers on Runyard's nodes."""
 
+import contextlib
 import logging
 import os
 import time
@@ -19,6 +20,7 @@ from dagster._core.launcher import (
 from dagster._serdes import ConfigurableClass, ConfigurableClassData, serialize_value
 
 from runyard.client import Client, RunNotFound, RunyardError
+from runyard.client.secrets import masked, remember, secret_names, secret_values
 from runyard.launcher import tags
 from runyard.launcher.background import REPORTERS, Deployment
 from runyard.launcher.causes import explain_end
@@ -26,7 +28,7 @@ from runyard.launcher.config import SCHEMA, Settings, resolve_environment, resol
 from runyard.launcher.dagster_writes import write_event
 from runyard.launcher.debug_info import LOG_BYTES, describe
 from runyard.launcher.engine_events import launched, unknown_to_coordinator
-from runyard.launcher.errors import NotLaunched, NotTerminated
+from runyard.launcher.errors import InvalidLauncherConfig, NotLaunched, NotTerminated
 from runyard.launcher.health import health_of, health_of_unknown
 from runyard.launcher.launch_spec import Entry, Execute, Resume, launch_spec
 from runyard.launcher.reporter import Reporter
@@ -228,9 +230,12 @@ class RunyardRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         return describe(answer, stderr)
 
     def _stderr(self, run: run_pb2.Run) -> str:
-        """The end of the worker's stderr: as reported with its end, otherwise from its node."""
+        """The end of the worker's stderr: as reported with its end, else from its node; no secrets in it."""
         if run.outcome.stderr_tail or not run.node:
             return run.outcome.stderr_tail
+        with contextlib.suppress(InvalidLauncherConfig):  # then nothing was launched with it either
+            values = resolve_environment(self.settings.env_vars, os.environ).values
+            remember(secret_values(values, secret_names(values)))
         pieces = self._client.read_logs(
             run.run_id,
             stream=launch_pb2.LOG_STREAM_STDERR,
@@ -240,7 +245,7 @@ class RunyardRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
             timeout=_LOG_TIMEOUT,
         )
         try:
-            return b"".join(piece.data for piece in pieces).decode(errors="replace")
+            return masked(b"".join(piece.data for piece in pieces).decode(errors="replace"))
         except RunyardError as error:
             return f"(not readable: {error})"
 

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from runyard.client.service.yaml_errors import explained
+
 
 class SettingsError(Exception):
     """The settings cannot be used; the message names the file, the key and the remedy."""
@@ -59,7 +61,7 @@ def _from_file(file: Path) -> dict[str, Any]:
     except OSError as error:
         raise SettingsError(f"{file}: cannot be read ({error.strerror}); check the path") from error
     except yaml.YAMLError as error:
-        raise SettingsError(f"{file}: is not valid YAML ({error})") from error
+        raise SettingsError(f"{file}: is not valid YAML ({explained(error)})") from None
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -71,7 +73,7 @@ def _from_environment(name: str, text: str) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise SettingsError(f"environment variable {name}: is not valid YAML ({error})") from error
+        raise SettingsError(f"environment variable {name}: is not valid YAML ({explained(error)})") from None
 
 
 def _explain(error: ValidationError, kind: type[Settings], file: Path | None) -> str:

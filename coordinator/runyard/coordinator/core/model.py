@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
+from runyard.coordinator.core.asks.context import without_secrets
 from runyard.coordinator.core.asks.requirements import Layer, Policies, Requirements
 from runyard.coordinator.core.asks.resources import NOTHING, SLOTS, Resources
 from runyard.coordinator.core.routing.rules import ANYWHERE, Route
@@ -41,7 +42,7 @@ class Launch:
     requirements: Requirements
     policies: Policies
     digest: str
-    spec: run_pb2.LaunchSpec
+    spec: run_pb2.LaunchSpec = field(repr=False)
     repository: str = ""
     layers: tuple[Layer, ...] = ()
     route: Route = ANYWHERE
@@ -49,12 +50,14 @@ class Launch:
     share: str = ""
 
     def without_secrets(self) -> "Launch":
-        """The same launch, without the arguments and the environment of the worker, signed or not."""
+        """The same launch, without what only its worker needs: arguments, environment, and their copies."""
         public = run_pb2.LaunchSpec()
         public.CopyFrom(self.spec)
         public.ClearField("worker_args")
         public.ClearField("environment")
         public.ClearField("signed")
+        public.ClearField("execution_config_json")
+        public.code_origin.container_context_json = without_secrets(public.code_origin.container_context_json)
         return replace(self, spec=public)
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from google.protobuf.duration_pb2 import Duration
 
+from runyard.coordinator.core.asks.context import CONTEXT_KEY, wants_in
 from runyard.coordinator.core.asks.requirements import NO_WANTS, Layer, StopAfter, Wants
 from runyard.coordinator.core.asks.tags import wants_of_config, wants_of_tags
 from runyard.coordinator.core.errors import InvalidField
@@ -15,9 +16,6 @@ from runyard.v1 import run_pb2
 
 RUN_TAGS = "run tags"
 """Source of the highest layer."""
-
-CONTEXT_KEY = "runyard"
-"""What in a code location's container_context is meant for Runyard."""
 
 
 def layers_of(spec: run_pb2.LaunchSpec, ops: Layer | None) -> tuple[Layer, ...]:
@@ -71,4 +69,8 @@ def _wants_of_location(context_json: str, location: str) -> Wants:
     where = f"container_context.{CONTEXT_KEY} of {location}"
     if not isinstance(ours, Mapping):
         raise InvalidField(where, 'is no dictionary; write for example {"labels": {"zone": "a"}}')
-    return wants_of_config(ours, where)
+    try:
+        wants = wants_in(ours)
+    except ValueError as error:
+        raise InvalidField(where, str(error)) from None
+    return wants_of_config(wants, where)

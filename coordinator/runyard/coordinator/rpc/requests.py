@@ -111,7 +111,13 @@ def priority_of(tags: Mapping[str, str]) -> int:
 def _check_environment(spec: run_pb2.LaunchSpec) -> None:
     for name, value in spec.environment.items():
         if not name or "=" in name or "\0" in name + value:
-            raise InvalidField("spec.environment", f"{name!r} is no name of an environment variable")
+            # What follows an equals sign in it may be a value.
+            shown = name.partition("=")[0]
+            raise InvalidField("spec.environment", f"{shown!r} is no name of an environment variable")
+    for name in spec.environment_references:
+        if not name or "=" in name or "\0" in name:
+            shown = name.partition("=")[0]
+            raise InvalidField("spec.environment_references", f"{shown!r} is no name of a variable")
 
 
 def check_hello(hello: agent_pb2.Hello) -> None:

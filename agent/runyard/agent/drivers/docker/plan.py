@@ -12,6 +12,7 @@ from runyard.agent.drivers.docker.context import BadContext, DockerContext, read
 from runyard.agent.drivers.docker.gpus import device_requests
 from runyard.agent.drivers.docker.kwargs import OVERRULED, conflicting_kwargs, label_map, volume_list
 from runyard.agent.drivers.docker.settings import DockerSettings, PullPolicy
+from runyard.agent.references import GivenEnvironment
 from runyard.v1 import run_pb2
 
 DRIVER_NAME = "docker"
@@ -82,7 +83,7 @@ def plan_container(settings: DockerSettings, spec: run_pb2.LaunchSpec) -> Contai
 
 def container_environment(
     settings: DockerSettings,
-    everyone: Mapping[str, str],
+    given: GivenEnvironment,
     spec: run_pb2.LaunchSpec,
     own: Mapping[str, str],
 ) -> dict[str, str]:
@@ -90,7 +91,7 @@ def container_environment(
 
     Args:
         settings: The agent's.
-        everyone: What the agent gives to every worker, whatever its driver.
+        given: What a worker of the launch is given, whatever its driver.
         spec: The launch.
         own: The agent's own environment, from which variables are taken that are given by name alone.
 
@@ -102,7 +103,7 @@ def container_environment(
     except BadContext as error:
         raise UnusablePlan(str(error)) from error
     named = _resolved((*settings.env_vars, *context.env_vars), own)
-    return {**everyone, **named, **spec.environment}
+    return {**given.by_owner, **named, **given.by_launch}
 
 
 def container_command(settings: DockerSettings, spec: run_pb2.LaunchSpec, verb: str) -> list[str]:

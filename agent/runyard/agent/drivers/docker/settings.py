@@ -84,7 +84,7 @@ class DockerSettings(Settings):
     python: str = ""
     """Interpreter in the image. By default the one that the code location names, else `python`."""
 
-    env_vars: tuple[str, ...] = ()
+    env_vars: tuple[str, ...] = Field(default=(), repr=False)
     """`KEY=VALUE`, or just `KEY` for the value that the agent's own environment has."""
 
     networks: tuple[str, ...] = ()
@@ -96,7 +96,7 @@ class DockerSettings(Settings):
     labels: dict[str, str] = Field(default_factory=dict)
     """Labels of every container."""
 
-    container_kwargs: dict[str, Any] = Field(default_factory=dict)
+    container_kwargs: dict[str, Any] = Field(default_factory=dict, repr=False)
     """Further arguments of `containers.create` of the `docker` package, as in Dagster's DockerRunLauncher."""
 
     registries: dict[str, Registry] = Field(default_factory=dict)
