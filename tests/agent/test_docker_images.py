@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from agent.docker_registries import AWAY, CLOSED, OPEN, serving
 from agent.docker_side import DockerNode, shell
 from dockerd import Dockerd
 from waiting import await_until
@@ -16,20 +17,13 @@ from runyard.agent.records import SpecRecord
 from runyard.agent.rundir import RunDirectories
 
 KEY = AttemptKey("run-a", 1)
-PORT, CLOSED_PORT = 5000, 5001
-OPEN, CLOSED = f"127.0.0.1:{PORT}", f"127.0.0.1:{CLOSED_PORT}"
 
 
 @pytest.fixture
 def registries(dockerd: Dockerd) -> Iterator[None]:
-    """The registries that the engine reaches, from which it has pulled nothing."""
-    with dockerd.neighbour("image_registry.py", str(PORT), str(CLOSED_PORT)):
+    """The registries, from which the engine has pulled nothing."""
+    with serving(dockerd):
         yield
-    with dockerd.client() as client:
-        dockerd.remove_containers()
-        for tag in [tag for image in client.images.list() for tag in image.tags]:
-            if tag.startswith((OPEN, CLOSED)):
-                client.images.remove(tag, force=True)
 
 
 @pytest.fixture
@@ -103,10 +97,10 @@ async def test_a_registry_that_is_away_is_tried_again_and_then_given_up(
     docker_node: DockerNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(follower, "START_PATIENCE", 1.0)
-    await docker_node.start(wanting("127.0.0.1:5999/etl:1"), KEY)
+    await docker_node.start(wanting(f"{AWAY}/etl:1"), KEY)
     outcome = await docker_node.outcome(KEY)
     assert outcome.kind is OutcomeKind.START_FAILED
-    assert "cannot pull 127.0.0.1:5999/etl:1" in outcome.message
+    assert f"cannot pull {AWAY}/etl:1" in outcome.message
 
 
 async def test_progress_is_told_while_a_pull_goes_on_and_a_stop_ends_the_wait(

@@ -1,13 +1,21 @@
 """What containers have on top: limits that hold, and causes of death."""
 
+import json
+import os
 from collections.abc import Iterator
+from contextlib import closing
+from datetime import datetime
 
+import dagster as dg
+import docker
 import psutil
 import pytest
 from end_to_end.drivers import containers_only
 from end_to_end.harness import CANCELED, FAILURE, SUCCESS, Stage, is_alive, open_stage
 from examples.deployment.dagster_site import LAUNCH_IN_THE_CALLER
 
+from runyard.agent.core.model import AttemptKey
+from runyard.agent.drivers.docker.labels import container_name
 from runyard.v1 import run_pb2
 
 pytestmark = containers_only
@@ -25,19 +33,44 @@ def test_a_run_that_outgrows_its_memory_is_told_and_its_neighbour_lives_on(stage
     stage.wait_for_status(run_id, FAILURE, timeout=120)
     outcome = stage.wait_for_end(run_id)
     assert outcome.kind == run_pb2.OUTCOME_KIND_OOM_KILLED
+    assert outcome.memory_limit_bytes == 512 << 20
     assert outcome.peak_rss_bytes >= 512 << 20
-    assert "512 MiB" in stage.failure(run_id)
-    run = stage.find(run_id)
-    assert run is not None
-    ended_at = run.finished_at.ToNanoseconds() / 1e9
-    (told,) = [
-        entry.timestamp
-        for entry in stage.site.instance.all_logs(run_id)
-        if entry.dagster_event and entry.dagster_event.event_type_value == "PIPELINE_FAILURE"
-    ]
-    assert told - ended_at < 2.0
+    assert "killed for want of memory (limit 512 MiB, peak 512 MiB)" in stage.failure(run_id)
+    assert metadata_of_end(stage, run_id) >= {
+        ("outcome", "OOM_KILLED"),
+        ("exit cause", "oom_killed"),
+        ("memory limit", "512 MiB"),
+        ("peak memory", "512 MiB"),
+    }
+    in_dagster = stage.site.instance.get_run_by_id(run_id)
+    assert in_dagster is not None
+    assert in_dagster.tags["runyard/exit_cause"] == "oom_killed"
+    assert told_after(stage, run_id) < 2.0
     stage.ground.release(neighbour)
     stage.wait_for_status(neighbour, SUCCESS)
+
+
+def metadata_of_end(stage: Stage, run_id: str) -> set[tuple[str, str]]:
+    """What the event beside the failure has, as text."""
+    events = stage.site.instance.all_logs(run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)
+    (metadata,) = [
+        entry.dagster_event.engine_event_data.metadata
+        for entry in events
+        if entry.dagster_event and "exit cause" in entry.dagster_event.engine_event_data.metadata
+    ]
+    return {(label, str(value.value)) for label, value in metadata.items()}
+
+
+def told_after(stage: Stage, run_id: str) -> float:
+    """Seconds from the end of the container, as its engine has it, to Dagster's failure of the run."""
+    run = stage.find(run_id)
+    assert run is not None
+    host = json.loads(os.environ["RUNYARD_AGENT_DOCKER"])["host"]
+    with closing(docker.DockerClient(host)) as client:
+        container = client.containers.get(container_name(AttemptKey(run_id, run.attempt)))
+    ended = container.attrs["State"]["FinishedAt"]
+    (failure,) = stage.site.instance.all_logs(run_id, of_type=dg.DagsterEventType.RUN_FAILURE)
+    return failure.timestamp - datetime.fromisoformat(ended).timestamp()
 
 
 def test_stopping_a_run_of_many_processes_leaves_none_of_them(stage: Stage) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import docker
 from docker.utils import parse_repository_tag
 
+from runyard.agent.drivers.docker.causes import DISK_FULL, IMAGE_NOT_FOUND, PULL_DENIED
 from runyard.agent.drivers.docker.engine import Engine, NoSuchImage
 from runyard.agent.drivers.docker.plan import ContainerPlan
 from runyard.agent.drivers.docker.settings import DockerSettings, Registry
@@ -21,7 +22,16 @@ _DISK_FULL = ("no space left",)
 
 
 class PullFailed(Exception):
-    """The image cannot be had; the message says why, and another try would change nothing."""
+    """The image cannot be had; the message says why, and another try would change nothing.
+
+    Args:
+        message: One sentence for people.
+        why: One word for programs, see `causes`.
+    """
+
+    def __init__(self, message: str, why: str) -> None:
+        super().__init__(message)
+        self.why = why
 
 
 class PullInterrupted(Exception):
@@ -58,14 +68,17 @@ async def ensure_image(
     if plan.pull != "always" and await _has(engine, plan.image):
         return
     if plan.pull == "never":
-        raise PullFailed(
-            f"image not found: {plan.image} is not in the engine at {engine.host}, and docker.pull is never"
-        )
+        raise PullFailed(not_there(engine, plan.image), IMAGE_NOT_FOUND)
     began = time.monotonic()
     tell(f"pulling {plan.image}")
     registry = settings.registries.get(registry_of(plan.image))
     await engine.pull(lambda client: _pull(client, plan.image, registry, tell), settings.pull_timeout)
     tell(f"pulled {plan.image} in {time.monotonic() - began:.1f} s")
+
+
+def not_there(engine: Engine, image: str) -> str:
+    """Says that the engine has not the image, and may not pull it."""
+    return f"image not found: {image} is not in the engine at {engine.host}, and docker.pull is never"
 
 
 def registry_of(image: str) -> str:
@@ -92,7 +105,8 @@ def _pull(
         try:
             credentials = {"username": registry.username, "password": registry.read_password()}
         except OSError as error:
-            raise PullFailed(f"pull denied: the password for {image} cannot be read: {error}") from error
+            message = f"pull denied: the password for {image} cannot be read: {error}"
+            raise PullFailed(message, PULL_DENIED) from error
     try:
         news = client.api.pull(
             repository, tag=tag or "latest", stream=True, decode=True, auth_config=credentials
@@ -126,10 +140,11 @@ def _failure(image: str, said: str) -> PullFailed | PullInterrupted:
     # "pull access denied" is said of what does not exist too, and both have the same remedy.
     if any(words in lower for words in _DENIED):
         return PullFailed(
-            f"pull denied: {image}: {said}; check its name, and {registry_of(image)!r} in docker.registries"
+            f"pull denied: {image}: {said}; check its name, and {registry_of(image)!r} in docker.registries",
+            PULL_DENIED,
         )
     if any(words in lower for words in _UNKNOWN):
-        return PullFailed(f"image not found: {image}: {said}")
+        return PullFailed(f"image not found: {image}: {said}", IMAGE_NOT_FOUND)
     if any(words in lower for words in _DISK_FULL):
-        return PullFailed(f"image does not fit: {image}: {said}")
+        return PullFailed(f"image does not fit: {image}: {said}", DISK_FULL)
     return PullInterrupted(f"cannot pull {image}: {said}")
