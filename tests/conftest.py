@@ -1,4 +1,4 @@
-"""Shared by all tests: makes the helper modules beside this file importable."""
+"""Shared by all tests: makes the helper modules beside this file importable, and the example deployment."""
 
 import contextlib
 import signal
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 
 from dockerd import Dockerd, missing, open_dockerd
