@@ -37,18 +37,27 @@ async def test_a_container_that_lacks_nothing_is_fit(docker_node: DockerNode) ->
 
 
 @pytest.mark.parametrize(
-    ("plan", "reason"),
+    ("plan", "reason", "word"),
     [
-        (ContainerPlan("no/such:1", "never"), r"image not found: no/such:1 .* docker\.pull is never"),
-        (ContainerPlan(IMAGE, networks=["bridge", "nowhere"]), r"network nowhere is not in the engine"),
+        (
+            ContainerPlan("no/such:1", "never"),
+            r"image not found: no/such:1 .* docker\.pull is never",
+            "image_not_found",
+        ),
+        (
+            ContainerPlan(IMAGE, networks=["bridge", "nowhere"]),
+            r"network nowhere is not in the engine",
+            "network_missing",
+        ),
     ],
     ids=["image", "network"],
 )
 async def test_what_the_engine_has_not_is_a_refusal_with_the_reason(
-    docker_node: DockerNode, plan: ContainerPlan, reason: str
+    docker_node: DockerNode, plan: ContainerPlan, reason: str, word: str
 ) -> None:
-    with pytest.raises(Unfit, match=reason):
+    with pytest.raises(Unfit, match=reason) as refusal:
         await checks(docker_node).check(docker_node.driver, wanting(plan))
+    assert refusal.value.why == word
     assert docker_node.directories.open(KEY) is None
 
 

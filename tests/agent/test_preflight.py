@@ -35,10 +35,9 @@ class Hanging(FakeDriver):
         self.gate = threading.Event()
         self.looks = 0
 
-    def missing(self, spec: SpecRecord) -> str:
+    def missing(self, spec: SpecRecord) -> None:
         self.looks += 1
         self.gate.wait()
-        return ""
 
 
 async def test_worker_that_can_start_is_fit(node: Node) -> None:

@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Mapping
 
 from runyard.agent import worker as worker_script
+from runyard.agent.drivers.base import Lack
 from runyard.agent.installed import InstalledDagster
 from runyard.agent.privileges import UnknownUser, find_user
 from runyard.agent.records import SpecRecord
@@ -26,14 +27,17 @@ class Requisites:
     def __init__(self) -> None:
         self._dagster = InstalledDagster()
 
-    def missing(self, spec: SpecRecord) -> str:
-        """Why the worker could not start here, in one sentence; empty if nothing is known. Blocks."""
+    def missing(self, spec: SpecRecord) -> Lack | None:
+        """Why the worker could not start here; None if nothing is known. Blocks."""
         try:
             program = find_executable(spec)
             closed = closed_to_its_user(spec, program)
-        except (StartFailure, UnknownUser) as failure:
-            return str(failure)
-        return closed or (self._dagster.trouble(program, spec.env) if _script_of(spec) else "")
+        except StartFailure as failure:
+            return Lack(str(failure), failure.why)
+        except UnknownUser as failure:
+            return Lack(str(failure))
+        reason = closed or (self._dagster.trouble(program, spec.env) if _script_of(spec) else "")
+        return Lack(reason) if reason else None
 
 
 def closed_to_its_user(spec: SpecRecord, program: str) -> str:

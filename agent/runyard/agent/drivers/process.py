@@ -10,7 +10,7 @@ import structlog
 from runyard.agent import worker as worker_script
 from runyard.agent.config import WarmSettings
 from runyard.agent.core.model import Accepted, AttemptKey, AttemptPhase, Finished, HeldAttempt
-from runyard.agent.drivers.base import DriverError, OnChange, UnknownAttempt
+from runyard.agent.drivers.base import DriverError, Lack, OnChange, UnknownAttempt
 from runyard.agent.drivers.follower import Follower
 from runyard.agent.drivers.forks import ForkServerLink
 from runyard.agent.drivers.outcomes import held_attempt, key_of
@@ -94,7 +94,7 @@ class ProcessDriver:
                 self._follow(directory)
         return found
 
-    def missing(self, spec: SpecRecord) -> str:
+    def missing(self, spec: SpecRecord) -> Lack | None:
         """Looks for program, directory, user and Dagster. See `LookingDriver.missing`."""
         return self._requisites.missing(spec)
 

@@ -17,7 +17,7 @@ from runyard.agent.core.model import (
     Running,
     Stopping,
 )
-from runyard.agent.drivers.base import OnChange, UnknownAttempt
+from runyard.agent.drivers.base import Lack, OnChange, UnknownAttempt
 from runyard.agent.drivers.docker.cleaning import Cleaner
 from runyard.agent.drivers.docker.container import Container
 from runyard.agent.drivers.docker.engine import Engine, EngineError
@@ -100,7 +100,7 @@ class DockerDriver:
                 self._follow(directory)
         return found
 
-    def missing(self, spec: SpecRecord) -> str:
+    def missing(self, spec: SpecRecord) -> Lack | None:
         """Asks the engine for image and networks. See `LookingDriver.missing`."""
         return unreachable(self.trouble) if self.trouble else missing_in_engine(self._engine, spec)
 

@@ -162,7 +162,8 @@ class ContainerFollower:
 
     async def _begin(self, spec: SpecRecord) -> None:
         """Makes and starts the container; a stop request ends the attempt at any step before the last."""
-        self._enter(Starting())
+        if not isinstance(self._phase, Starting):
+            self._enter(Starting())
         making = asyncio.create_task(self._make(spec))
         waiting = asyncio.create_task(self._stop_requested())
         try:
@@ -203,15 +204,20 @@ class ContainerFollower:
             await asyncio.to_thread(self._directory.mark_starting)
             return
 
-        def tell(line: str) -> None:
-            note(self._directory, line)
-            self._log.info("image", news=line)
-
-        await ensure_image(self._around.engine, self._around.settings, plan, tell)
+        await ensure_image(self._around.engine, self._around.settings, plan, self._note, self._tell)
         failpoint("docker.before_make")
         await self.container.make(plan, spec)
         failpoint("docker.after_make")
         await asyncio.to_thread(self._copying.prepare)
+
+    async def _note(self, line: str) -> None:
+        await asyncio.to_thread(note, self._directory, line)
+        self._log.info("image", news=line)
+
+    async def _tell(self, line: str) -> None:
+        await self._note(line)
+        if isinstance(self._phase, Starting):
+            self._enter(Starting(line))
 
     async def _stop_requested(self) -> None:
         while await asyncio.to_thread(self._directory.read_stop) is None:

@@ -3,6 +3,8 @@
 import time
 from collections.abc import Iterator
 
+from runyard.agent.drivers.base import Lack
+from runyard.agent.drivers.docker.causes import ENGINE_UNAVAILABLE, IMAGE_NOT_FOUND, NETWORK_MISSING
 from runyard.agent.drivers.docker.engine import Engine, NoAnswer, NotThere, Unreachable
 from runyard.agent.drivers.docker.images import not_there
 from runyard.agent.drivers.docker.plan import ContainerPlan
@@ -12,8 +14,8 @@ LOOK_WITHIN = 2.0
 """Seconds for all questions together; each takes an engine some milliseconds."""
 
 
-def missing_in_engine(engine: Engine, spec: SpecRecord) -> str:
-    """Why the container cannot start in this engine, in one sentence; empty if nothing is known. Blocks.
+def missing_in_engine(engine: Engine, spec: SpecRecord) -> Lack | None:
+    """Why the container cannot start in this engine; None if nothing is known. Blocks.
 
     What a registry has is not asked: pulling is part of the start. An engine that is merely slow is no
     reason, for a start is patient.
@@ -25,29 +27,27 @@ def missing_in_engine(engine: Engine, spec: SpecRecord) -> str:
     until = time.monotonic() + LOOK_WITHIN
     try:
         plan = ContainerPlan.of_record(spec.container)
-        for path, reason in _needed(engine, plan):
+        for path, lack in _needed(engine, plan):
             try:
                 engine.look(path, within=max(0.1, until - time.monotonic()))
             except NotThere:
-                return reason
+                return lack
     except NoAnswer:
-        return ""
+        return None
     except Unreachable as error:
         return unreachable(str(error))
-    return ""
+    return None
 
 
-def unreachable(trouble: str) -> str:
+def unreachable(trouble: str) -> Lack:
     """Says that the engine is not there."""
-    return f"the engine cannot be reached: {trouble}"
+    return Lack(f"the engine cannot be reached: {trouble}", ENGINE_UNAVAILABLE)
 
 
-def _needed(engine: Engine, plan: ContainerPlan) -> Iterator[tuple[str, str]]:
+def _needed(engine: Engine, plan: ContainerPlan) -> Iterator[tuple[str, Lack]]:
     """What the engine must have by itself: its path in the API, and what to say if it is missing."""
     if plan.pull == "never":
-        yield f"images/{plan.image}/json", not_there(engine, plan.image)
+        yield f"images/{plan.image}/json", Lack(not_there(engine, plan.image), IMAGE_NOT_FOUND)
     for network in plan.networks:
-        yield (
-            f"networks/{network}",
-            f"network {network} is not in the engine at {engine.host}; create it there",
-        )
+        reason = f"network {network} is not in the engine at {engine.host}; create it there"
+        yield f"networks/{network}", Lack(reason, NETWORK_MISSING)
