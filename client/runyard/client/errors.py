@@ -3,6 +3,7 @@
     RunyardError
     ├── InvalidAddress                also a ValueError
     ├── InsecureAddress               a plain-text connection beyond this machine
+    ├── InvalidTlsFiles               also a ValueError: certificates or keys that cannot be used
     ├── ClientClosed                  a call after close()
     ├── CoordinatorUnreachable        UNAVAILABLE, DEADLINE_EXCEEDED: the call may be repeated
     ├── InvalidRequest                INVALID_ARGUMENT, OUT_OF_RANGE
@@ -48,6 +49,10 @@ class InsecureAddress(RunyardError):
             f"will not {verb} {address} without encryption: it is reachable beyond this machine. "
             f"Use a loopback address or unix:/path, or set `insecure` (--insecure) in a network you trust"
         )
+
+
+class InvalidTlsFiles(RunyardError, ValueError):
+    """A certificate or key cannot be used; the message names the file and the remedy."""
 
 
 class ClientClosed(RunyardError):
