@@ -74,10 +74,6 @@ class Identity:
         return "local" if self.role is Role.LOCAL else self.uri
 
 
-LOCAL: Final = Identity(Role.LOCAL, "local")
-"""Whoever comes without a certificate, from this machine."""
-
-
 def parse_identity(uri: str, trust_domain: str | None = None) -> Identity:
     """Reads an identity.
 
@@ -108,3 +104,7 @@ def parse_identity(uri: str, trust_domain: str | None = None) -> Identity:
 def _check_name(what: str, name: str) -> None:
     if not NAME.fullmatch(name):
         raise InvalidIdentity(f"{what} {name!r} must be letters, digits and ._-, 128 at most")
+
+
+LOCAL: Final = Identity(Role.LOCAL, "local")
+"""Whoever comes without a certificate, from this machine."""
