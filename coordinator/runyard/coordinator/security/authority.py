@@ -17,7 +17,7 @@ from runyard.client.identity import Identity, Role
 AUTHORITY_LIFETIME: Final = timedelta(days=3650)
 
 BACKDATED: Final = 60.0
-"""Seconds by which a certificate is valid before it is made, since clocks differ; a tenth of its lifetime at most."""
+"""By how many seconds a certificate begins before it is made, since clocks differ; a short one, by a tenth."""
 
 PublicKey = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
 """Keys that are given certificates."""
@@ -43,11 +43,10 @@ class Validity:
         Args:
             lifetime: Seconds from now.
             now: Seconds since 1970.
-            not_before: The earliest begin, in seconds since 1970.
+            not_before: The earliest begin, in whole seconds since 1970.
         """
-        begin = max(now - min(BACKDATED, lifetime / 10), not_before)
-        # Certificates count whole seconds: up, so that none begins before it may.
-        return cls(math.ceil(begin) if begin == not_before else math.floor(begin), math.ceil(now + lifetime))
+        begin = math.floor(now - min(BACKDATED, lifetime / 10))  # certificates count whole seconds
+        return cls(max(begin, not_before), math.ceil(now + lifetime))
 
 
 @dataclass(frozen=True)
@@ -172,6 +171,11 @@ def serial_of(certificate: x509.Certificate) -> str:
 def to_pem(certificate: x509.Certificate) -> str:
     """A certificate in PEM."""
     return certificate.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def to_der(certificate: x509.Certificate) -> bytes:
+    """A certificate in DER."""
+    return certificate.public_bytes(serialization.Encoding.DER)
 
 
 def key_to_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
