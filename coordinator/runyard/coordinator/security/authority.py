@@ -17,7 +17,7 @@ from runyard.client.identity import Identity, Role
 AUTHORITY_LIFETIME: Final = timedelta(days=3650)
 
 BACKDATED: Final = 60.0
-"""By how many seconds a certificate begins before it is made, since clocks differ; a short one, by a tenth."""
+"""Seconds by which a certificate begins before it is made, since clocks differ; less in a short-lived one."""
 
 PublicKey = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
 """Keys that are given certificates."""

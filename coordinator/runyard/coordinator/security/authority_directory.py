@@ -61,6 +61,16 @@ class Issued:
     directory: str
 
 
+@dataclass(frozen=True)
+class TrustedAuthority:
+    """An authority that is trusted. Times are in seconds since 1970."""
+
+    name: str
+    signs: bool
+    not_before: float
+    not_after: float
+
+
 class AuthorityDirectory:
     """The directory of one authority. Read anew whenever it changed, so a service need not be restarted."""
 
@@ -102,6 +112,22 @@ class AuthorityDirectory:
     def trusted_pem(self) -> str:
         """`trusted`, in PEM."""
         return "".join(map(to_pem, self.trusted))
+
+    def authorities(self) -> list[TrustedAuthority]:
+        """Whom to trust, for people.
+
+        Raises:
+            AuthorityError: The directory cannot be used.
+        """
+        return [
+            TrustedAuthority(
+                fingerprint(each),
+                number == 0,
+                each.not_valid_before_utc.timestamp(),
+                each.not_valid_after_utc.timestamp(),
+            )
+            for number, each in enumerate(self.trusted)
+        ]
 
     def issuer_of(self, pem: bytes) -> x509.Certificate:
         """The authority, of those that are trusted, that signed a certificate.
