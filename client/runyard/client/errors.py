@@ -46,8 +46,9 @@ class InsecureAddress(RunyardError):
         self.address = address
         self.verb = verb
         super().__init__(
-            f"will not {verb} {address} without encryption: it is reachable beyond this machine. "
-            f"Use a loopback address or unix:/path, or set `insecure` (--insecure) in a network you trust"
+            f"will not {verb} {address} without certificates: it is reachable beyond this machine. Name "
+            "them by `tls` (--tls-authority, --tls-certificate, --tls-key; `runyard ca init` makes an "
+            "authority that issues them), or use a loopback address or unix:/path"
         )
 
 

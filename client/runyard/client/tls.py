@@ -5,7 +5,6 @@ import logging
 import os
 import ssl
 import stat
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,7 +97,7 @@ class TlsFiles:
 class WatchedTls:
     """The newest usable state of some files. Half-written or otherwise bad ones are reported and passed over.
 
-    Safe to share between threads.
+    Safe to share between threads, and has no lock that a fork could leave locked.
     """
 
     def __init__(self, files: TlsFiles, report: Callable[[str], None] = _LOG.warning) -> None:
@@ -113,27 +112,25 @@ class WatchedTls:
         """
         self.files = files
         self._report = report
-        self._lock = threading.Lock()
         self._seen = files.signature()
         self._material = files.read()
 
     def current(self) -> TlsMaterial:
-        """What to use from now on: the same object until the content of the files changes. Never raises."""
+        """What to use from now on: the same as before unless the files' content is new. Never raises."""
         signature = self.files.signature()
-        with self._lock:
-            if signature != self._seen:
-                self._seen = signature
-                self._take_new()
-            return self._material
+        if signature != self._seen:
+            self._seen = signature
+            self._take_new()
+        return self._material
 
     def _take_new(self) -> None:
         try:
             material = self.files.read()
         except InvalidTlsFiles as error:
             self._report(f"{error}; what was there before is used on")
-            return
-        if material.digest != self._material.digest:
-            self._material = material
+        else:
+            if material != self._material:
+                self._material = material
 
 
 def _signature(path: Path) -> tuple[int, ...]:

@@ -16,11 +16,13 @@ from runyard.coordinator.core.errors import (
     NodeIsSilent,
     NodeRefused,
     NodeStillSpeaks,
+    NotAllowed,
     QueueFull,
     UnknownNode,
     UnknownWarmServer,
 )
 from runyard.coordinator.security.authority_directory import AuthorityError
+from runyard.coordinator.security.callers import NotIdentified, NotPermitted
 from runyard.coordinator.security.enrolment import JoinRefused, NodeIsTaken
 from runyard.coordinator.store.store import StoreFull
 from runyard.coordinator.watchers import ShuttingDown, TooSlow
@@ -54,6 +56,9 @@ STATUS: dict[type[Exception], grpc.StatusCode] = {
     JoinRefused: grpc.StatusCode.PERMISSION_DENIED,
     NodeIsTaken: grpc.StatusCode.ALREADY_EXISTS,
     LaunchConflict: grpc.StatusCode.ALREADY_EXISTS,
+    NotIdentified: grpc.StatusCode.UNAUTHENTICATED,
+    NotPermitted: grpc.StatusCode.PERMISSION_DENIED,
+    NotAllowed: grpc.StatusCode.PERMISSION_DENIED,
     QueueFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
     LaunchRefused: grpc.StatusCode.FAILED_PRECONDITION,
     NodeIdInUse: grpc.StatusCode.ALREADY_EXISTS,

@@ -19,6 +19,10 @@ class NotIdentified(Exception):
     """It cannot be told who calls; the message says why."""
 
 
+class NotPermitted(Exception):
+    """It is known who calls, and that caller may not do this; the message says what."""
+
+
 @dataclass(frozen=True)
 class Certificate:
     """What counts of a certificate that the authority has signed. Times are in seconds since 1970."""
@@ -52,6 +56,10 @@ class Caller:
         """What it is."""
         return self.identity.role
 
+    def may_speak_for(self, node_id: str) -> bool:
+        """Whether it is the agent of that node."""
+        return self.role is Role.LOCAL or (self.role is Role.AGENT and self.identity.name == node_id)
+
 
 def caller_of(context: grpc.aio.ServicerContext[Any, Any]) -> Caller:
     """Reads who calls from the connection. What the caller may do, and its trust domain, the gate looks at.
@@ -66,6 +74,9 @@ def caller_of(context: grpc.aio.ServicerContext[Any, Any]) -> Caller:
         if not peer.startswith(_LOCAL_PEERS):
             raise NotIdentified("a connection without encryption comes from another machine")
         return Caller(LOCAL, "", peer)
+    # Older versions of gRPC do not tell the version.
+    if found.get("ssl_tls_version", [b"TLSv1.3"]) != [b"TLSv1.3"]:
+        raise NotIdentified("the connection is older than TLS 1.3; upgrade the caller's gRPC")
     pem = found.get("x509_pem_cert")
     if not pem:
         raise NotIdentified("the connection shows no certificate")

@@ -43,6 +43,7 @@ runs = Table(
     Column("priority", Integer, nullable=False),
     Column("share", Text, nullable=False),
     Column("avoided", JSON, nullable=False),
+    Column("launched_by", Text, nullable=False, server_default=""),
     Index("runs_by_snapshot", "snapshot_id"),
 )
 
