@@ -71,8 +71,10 @@ async def ensure_certificate(settings: AgentSettings) -> None:
         held = directory.held()
     except (OSError, UnusableCertificate) as error:
         raise JoinFailed(f"{settings.state_directory / 'tls'} cannot be used: {error}") from error
-    if held is not None and time.time() < held.not_after:
-        return
+    if held is not None:
+        require_own(settings, held.identity)
+        if time.time() < held.not_after:
+            return
     if settings.join is None:
         raise JoinFailed("the certificate of this node has expired; set `join` and give it a new token")
     if held is not None:
