@@ -74,7 +74,7 @@ class CoordinatorSettings(ServiceSettings):
     join_listen: str | None = None
     """`host:port` where nodes join by token. Nothing else is served there."""
 
-    certificate_lifetime: float = Field(default=7 * 86400.0, ge=30.0, le=90 * 86400.0)
+    certificate_lifetime: float = Field(default=7 * 86400.0, ge=5.0, le=90 * 86400.0)
     """Of the certificates that nodes get; they renew them in time."""
 
     reflection: bool = False
