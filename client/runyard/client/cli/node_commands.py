@@ -146,9 +146,7 @@ def fence_node(
 def revoke_node(
     context: typer.Context,
     node: NodeArgument,
-    reason: Annotated[
-        str, typer.Option(metavar="TEXT", help="For those who read the log, and for the node.")
-    ] = "",
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="For those who read the log.")] = "",
     address: AddressOption = None,
 ) -> None:
     """Refuse every certificate that a node has, for good. Its runs go on; it joins anew with a new token."""
