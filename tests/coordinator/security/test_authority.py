@@ -291,3 +291,36 @@ def test_rotation_that_broke_off_before_its_last_step_has_changed_nothing(
     assert again.trusted == (before,)
     again.rotate()
     assert len(again.trusted) == 2
+
+
+# The coordinator's own certificate
+
+
+@pytest.mark.parametrize(("of_its_life", "is_renewed"), [(0.5, False), (0.7, True), (1.5, True)])
+def test_coordinators_own_certificate_is_renewed_when_a_third_of_its_life_is_left(
+    directory: AuthorityDirectory, of_its_life: float, is_renewed: bool
+) -> None:
+    before = directory.issue(COORDINATOR, ("localhost",), HOUR, directory.path / "coordinator")
+    directory.renew_coordinator(time.time() + of_its_life * HOUR)
+    now = leaf_in(directory.path / "coordinator")
+    assert (format(now.serial_number, "x") != before.serial) == is_renewed
+    assert names_of(now).get_values_for_type(x509.DNSName) == ["localhost"]
+    files_in(directory.path / "coordinator").read()
+
+
+def test_coordinators_own_certificate_stays_with_the_old_authority_while_one_rotates(
+    directory: AuthorityDirectory,
+) -> None:
+    before = directory.issue(COORDINATOR, ("localhost",), 90 * 24 * HOUR, directory.path / "coordinator")
+    directory.rotate()
+    directory.renew_coordinator(time.time() + 70 * 24 * HOUR)
+    assert format(leaf_in(directory.path / "coordinator").serial_number, "x") == before.serial
+    directory.renew_coordinator(time.time() + 89.5 * 24 * HOUR)
+    assert format(leaf_in(directory.path / "coordinator").serial_number, "x") != before.serial
+
+
+def test_authority_without_a_certificate_of_a_coordinator_has_nothing_to_renew(
+    directory: AuthorityDirectory,
+) -> None:
+    directory.renew_coordinator(time.time())
+    assert directory.issued() == []

@@ -40,6 +40,8 @@ _CERTIFICATE: Final = "certificate.pem"
 _KEY: Final = "key.pem"
 _ISSUED: Final = "issued.jsonl"
 
+_DAY: Final = 86_400.0
+
 COORDINATOR: Final = "coordinator"
 ADMIN: Final = "admin"
 
@@ -211,7 +213,9 @@ class AuthorityDirectory:
                 "no rotation is under way: one authority is trusted; `runyard ca rotate` begins one"
             )
         for directory in (COORDINATOR, ADMIN):
-            self._renew_own(self.path / directory)
+            last = self._last_in(self.path / directory)
+            if last is not None and last.authority != self.signing.name:
+                self._repeat(last)
         self._trust([signing])
         for old in dropped:
             self._key_path(old).unlink(missing_ok=True)
@@ -247,6 +251,22 @@ class AuthorityDirectory:
         except OSError as error:
             raise AuthorityError(f"{directory} cannot be written ({error.strerror})") from error
         return issued
+
+    def renew_coordinator(self, now: float) -> None:
+        """Makes the certificate in `coordinator` anew if a third of its life or less is left.
+
+        Args:
+            now: Seconds since 1970.
+
+        Raises:
+            AuthorityError: The directory cannot be used.
+        """
+        last = self._last_in(self.path / COORDINATOR)
+        if last is None or last.not_after - now > (last.not_after - last.not_before) / 3:
+            return
+        # While a rotation is under way, not everybody trusts the authority that signs.
+        if len(self.trusted) == 1 or last.not_after - now < _DAY:
+            self._repeat(last)
 
     # Reading
 
@@ -316,13 +336,15 @@ class AuthorityDirectory:
         except OSError as error:
             raise self._not_written(error) from error
 
-    def _renew_own(self, directory: Path) -> None:
-        """Has what lies in this directory signed by the new authority, for as long as it was made for."""
+    def _last_in(self, directory: Path) -> Issued | None:
+        """What was put into a directory last."""
         here = str(directory.resolve())
-        last = next((each for each in reversed(self.issued()) if each.directory == here), None)
-        if last is not None and last.authority != self.signing.name:
-            lifetime = last.not_after - last.not_before
-            self.issue(parse_identity(last.uri), last.hosts, lifetime, directory)
+        return next((each for each in reversed(self.issued()) if each.directory == here), None)
+
+    def _repeat(self, issued: Issued) -> None:
+        """Makes a certificate anew, for as long as it was made for."""
+        lifetime = issued.not_after - issued.not_before
+        self.issue(parse_identity(issued.uri), issued.hosts, lifetime, Path(issued.directory))
 
     def _check_may_replace(self, directory: Path, identity: Identity) -> None:
         """Lets a certificate be replaced by a newer one of the same holder, and nothing else."""

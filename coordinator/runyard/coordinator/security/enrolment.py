@@ -13,10 +13,10 @@ from sqlalchemy import Connection
 
 from runyard.client.identity import Identity, InvalidIdentity, Role, parse_identity
 from runyard.client.service.failpoints import failpoint
-from runyard.client.service.join_token import InvalidToken, JoinToken, parse_ticket
+from runyard.client.service.join_token import InvalidToken, JoinToken, Ticket, parse_ticket
 from runyard.coordinator.core.errors import InvalidField
 from runyard.coordinator.security.authority import Validity, serial_of, to_der, to_pem
-from runyard.coordinator.security.authority_directory import AuthorityDirectory
+from runyard.coordinator.security.authority_directory import AuthorityDirectory, AuthorityError
 from runyard.coordinator.security.callers import Caller
 from runyard.coordinator.security.revocations import Revocations
 from runyard.coordinator.security.signing_requests import SigningRequest, read_request
@@ -172,10 +172,13 @@ class Enrolment:
             StoreFull: The disk is full.
         """
         try:
-            certificate = await self._in_transaction(lambda inside: self._join(inside, applicant))
+            ticket = _ticket(applicant.ticket)
+            certificate = await self._in_transaction(lambda inside: self._join(inside, ticket, applicant))
         except (JoinRefused, NodeIsTaken, InvalidField) as refusal:
             reason = refusal.reason if isinstance(refusal, JoinRefused) else str(refusal)
-            log.warning("join_refused", node=applicant.node_id[:128], peer=applicant.peer, reason=reason)
+            # Whoever calls may have put anything into the name.
+            name = ascii(applicant.node_id[:128])[1:-1]
+            log.warning("join_refused", node=name, peer=applicant.peer, reason=reason)
             raise
         failpoint("coordinator.after_join")
         log.info(
@@ -203,8 +206,12 @@ class Enrolment:
         return Credentials(certificate.pem, self._authority.trusted_pem)
 
     async def tidy(self) -> None:
-        """Forgets what expired long ago, from time to time, for good."""
+        """Forgets what expired long ago, and renews the coordinator's own certificate, for good."""
         while True:
+            try:
+                await asyncio.to_thread(self._authority.renew_coordinator, self._wall())
+            except AuthorityError as error:
+                log.error("own_certificate_not_renewed", error=str(error))
             forget = functools.partial(drop_expired, before=self._wall() - KEPT)
             with contextlib.suppress(StoreFull):
                 await self._in_transaction(forget)
@@ -219,8 +226,8 @@ class Enrolment:
 
         return await self._shell.in_writer(transaction)
 
-    def _join(self, connection: Connection, applicant: Applicant) -> NodeCertificate:
-        token = _token_for(connection, applicant.ticket)
+    def _join(self, connection: Connection, ticket: Ticket, applicant: Applicant) -> NodeCertificate:
+        token = _token_for(connection, ticket)
         request = read_request(applicant.csr_pem)
         now = self._wall()
         given = answer_given(connection, token.token_id, request.digest, since=now - REPEATED_WITHIN)
@@ -278,12 +285,15 @@ class Enrolment:
         return self._revocations.is_revoked(parse_identity(held.uri), held.serial, held.not_before)
 
 
-def _token_for(connection: Connection, text: str) -> Token:
-    """The token whose secret somebody knows."""
+def _ticket(text: str) -> Ticket:
     try:
-        ticket = parse_ticket(text)
+        return parse_ticket(text)
     except InvalidToken as error:
         raise JoinRefused(NOT_VALID, str(error)) from error
+
+
+def _token_for(connection: Connection, ticket: Ticket) -> Token:
+    """The token whose secret somebody knows."""
     token = token_of(connection, ticket.token_id)
     if not is_of(token, ticket.secret) or token is None:
         known = "its secret is wrong" if token else "there is no such token"
