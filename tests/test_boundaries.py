@@ -18,6 +18,8 @@ SHARED = (
     "runyard.client.errors",
     "runyard.client.references",
     "runyard.client.secrets",
+    "runyard.client.identity",
+    "runyard.client.tls",
 )
 # How names and times are spelt: pure, so that the cores may use it too.
 PURE = (
@@ -34,8 +36,17 @@ MAY_IMPORT = {
     "client": ("runyard.v1", "runyard.client"),
 }
 
-# The doctor has the launcher itself read its settings, where Dagster is installed.
-EXCEPTIONS = {("doctor_dagster.py", "runyard.launcher.launcher.RunyardRunLauncher")}
+_AUTHORITY = "runyard.coordinator.security.authority_directory"
+
+EXCEPTIONS = {
+    # The doctor has the launcher itself read its settings, where Dagster is installed.
+    ("doctor_dagster.py", "runyard.launcher.launcher.RunyardRunLauncher"),
+    # The authority's directory is worked on beside the coordinator, where that is installed.
+    *(
+        ("authority_commands.py", f"{_AUTHORITY}.{name}")
+        for name in ("AuthorityDirectory", "AuthorityError", "Issued")
+    ),
+}
 
 STANDARD_LIBRARY_ONLY = (
     "warmchildren",

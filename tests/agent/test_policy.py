@@ -357,8 +357,9 @@ LAUNCHES = st.builds(
 @st.composite
 def narrowed(draw: st.DrawFn, policy: Policy) -> Policy:
     """The same policy with less in it: a profile or a pattern less, a smaller amount, a right taken away."""
-    profiles = list(policy.profiles)
-    if profiles and draw(st.booleans()):
+    profiles: list[Profile] = list(policy.profiles)
+    drops_profiles = draw(st.booleans())
+    if profiles and drops_profiles:
         return replace(policy, profiles=tuple(profiles[: draw(st.integers(0, len(profiles) - 1))]))
     if not profiles or draw(st.booleans()):
         return replace(policy, allow_root=False, allow_engine_socket=False)

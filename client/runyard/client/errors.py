@@ -3,6 +3,7 @@
     RunyardError
     ├── InvalidAddress                also a ValueError
     ├── InsecureAddress               a plain-text connection beyond this machine
+    ├── InvalidTlsFiles               also a ValueError: certificates or keys that cannot be used
     ├── ClientClosed                  a call after close()
     ├── CoordinatorUnreachable        UNAVAILABLE, DEADLINE_EXCEEDED: the call may be repeated
     ├── InvalidRequest                INVALID_ARGUMENT, OUT_OF_RANGE
@@ -45,9 +46,14 @@ class InsecureAddress(RunyardError):
         self.address = address
         self.verb = verb
         super().__init__(
-            f"will not {verb} {address} without encryption: it is reachable beyond this machine. "
-            f"Use a loopback address or unix:/path, or set `insecure` (--insecure) in a network you trust"
+            f"will not {verb} {address} without certificates: it is reachable beyond this machine. Name "
+            "them by `tls` (--tls-authority, --tls-certificate, --tls-key; `runyard ca init` makes an "
+            "authority that issues them), or use a loopback address or unix:/path"
         )
+
+
+class InvalidTlsFiles(RunyardError, ValueError):
+    """A certificate or key cannot be used; the message names the file and the remedy."""
 
 
 class ClientClosed(RunyardError):

@@ -5,9 +5,11 @@ import asyncio
 import sys
 from pathlib import Path
 
+from runyard.client.errors import InvalidTlsFiles
 from runyard.client.service.command import run_service, service_parser
 from runyard.coordinator.config import CoordinatorSettings
 from runyard.coordinator.routing_file.document import RoutingFileError
+from runyard.coordinator.security.authority_directory import AuthorityError
 from runyard.coordinator.server import serve
 from runyard.coordinator.store.engine import StoreError
 
@@ -22,7 +24,7 @@ def _parser() -> argparse.ArgumentParser:
 def _serve(settings: CoordinatorSettings) -> int:
     try:
         return asyncio.run(serve(settings))
-    except RoutingFileError as error:
+    except (RoutingFileError, InvalidTlsFiles, AuthorityError) as error:
         print(f"runyard coordinator: {error}", file=sys.stderr)
         return 2
 

@@ -31,7 +31,7 @@ def examine(settings: Settings, dagster_home: Path | None) -> Iterator[Finding]:
 
 def _examine_coordinator(settings: Settings) -> Iterator[Finding]:
     try:
-        client = Client(settings.address, insecure=settings.insecure, timeout=_DEADLINE_SECONDS)
+        client = Client(settings.address, tls=settings.tls, timeout=_DEADLINE_SECONDS)
     except RunyardError as error:
         yield problem("address", str(error), "Give --address or set RUNYARD_ADDRESS")
         return

@@ -7,6 +7,7 @@ from typing import Any
 import grpc
 import structlog
 
+from runyard.client.channel import RETRY_AFTER
 from runyard.coordinator.core.errors import (
     FleetError,
     InvalidField,
@@ -16,10 +17,15 @@ from runyard.coordinator.core.errors import (
     NodeIsSilent,
     NodeRefused,
     NodeStillSpeaks,
+    NotAllowed,
     QueueFull,
     UnknownNode,
     UnknownWarmServer,
 )
+from runyard.coordinator.security.authority_directory import AuthorityError
+from runyard.coordinator.security.callers import NotIdentified, NotPermitted
+from runyard.coordinator.security.enrolment import JoinRefused, NodeIsTaken
+from runyard.coordinator.security.throttle import TooOften
 from runyard.coordinator.store.store import StoreFull
 from runyard.coordinator.watchers import ShuttingDown, TooSlow
 
@@ -34,6 +40,10 @@ class Unavailable(Exception):
     """It cannot be had now; the same call may succeed later."""
 
 
+class NoAuthority(Exception):
+    """This coordinator signs no certificates: set ca_directory, or make them with another authority."""
+
+
 class TooLarge(Exception):
     """The request exceeds a limit that the message names."""
 
@@ -43,7 +53,15 @@ STATUS: dict[type[Exception], grpc.StatusCode] = {
     NotFound: grpc.StatusCode.NOT_FOUND,
     Unavailable: grpc.StatusCode.UNAVAILABLE,
     TooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    TooOften: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    NoAuthority: grpc.StatusCode.FAILED_PRECONDITION,
+    AuthorityError: grpc.StatusCode.FAILED_PRECONDITION,
+    JoinRefused: grpc.StatusCode.PERMISSION_DENIED,
+    NodeIsTaken: grpc.StatusCode.ALREADY_EXISTS,
     LaunchConflict: grpc.StatusCode.ALREADY_EXISTS,
+    NotIdentified: grpc.StatusCode.UNAUTHENTICATED,
+    NotPermitted: grpc.StatusCode.PERMISSION_DENIED,
+    NotAllowed: grpc.StatusCode.PERMISSION_DENIED,
     QueueFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
     LaunchRefused: grpc.StatusCode.FAILED_PRECONDITION,
     NodeIdInUse: grpc.StatusCode.ALREADY_EXISTS,
@@ -73,6 +91,8 @@ async def answering(context: Context) -> AsyncIterator[None]:
     except tuple(STATUS) as refusal:
         code = next(code for kind, code in STATUS.items() if isinstance(refusal, kind))
         text = str(refusal) or (type(refusal).__doc__ or "").strip()
+        if isinstance(refusal, TooOften):
+            context.set_trailing_metadata(((RETRY_AFTER, f"{refusal.seconds * 1e3:.0f}"),))
         await context.abort(code, text[:LONGEST_TEXT])
     except (grpc.aio.AbortError, GeneratorExit):
         raise

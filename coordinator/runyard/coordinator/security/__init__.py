@@ -1,1 +1,1 @@
-"""Who may do what, how often, and the record of who did."""
+"""Who may do what, and how often: callers, rules, the authority over identities, the record."""

@@ -10,19 +10,14 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any, ClassVar, Final, Protocol, assert_never
 
+import grpc
+
 from runyard.client.secrets import masked
+from runyard.coordinator.security.callers import caller_of
 from runyard.v1 import run_pb2
 
 LONGEST_TEXT: Final = 600
 """Characters of any text in a line: what callers send does not fill the disk."""
-
-
-class Peer(Protocol):
-    """The part of a call's context that is needed here."""
-
-    def peer(self) -> str:
-        """Where the call comes from, as gRPC writes it."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -30,7 +25,7 @@ class Actor:
     """Who did it.
 
     Attributes:
-        who: URI of the identity, or `local` for this machine's own.
+        who: URI of the identity, `local` for this machine's own, or `unknown`.
         peer: Address, as gRPC writes it.
     """
 
@@ -38,9 +33,10 @@ class Actor:
     peer: str = ""
 
 
-def who(context: Peer) -> Actor:
-    """Who makes a call."""
-    return Actor("local", context.peer())
+def who(context: grpc.aio.ServicerContext[Any, Any]) -> Actor:
+    """Who makes a call that was let in."""
+    caller = caller_of(context)
+    return Actor(str(caller.identity), caller.peer)
 
 
 @dataclass(frozen=True)
@@ -153,6 +149,16 @@ class NodeRevoked(Event):
 
     action = "node.revoke"
     node: str
+    why: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CertificateRevoked(Event):
+    """One certificate does not count any more."""
+
+    action = "certificate.revoke"
+    serial: str
+    why: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +166,7 @@ class TokenCreated(Event):
     """Somebody may join with a token."""
 
     action = "token.create"
-    token: str
+    token: str = ""
     cluster: str = ""
     node: str = ""
 
@@ -277,6 +283,10 @@ class Entry:
         """There was nothing to decide: nothing is noted."""
         self._event = None
 
+    def amend(self, event: Event) -> None:
+        """Notes this instead: more has become known while it was done."""
+        self._event = event
+
     def note(self, outcome: Outcome) -> None:
         """Notes what became of it."""
         if self._event is not None:
@@ -295,7 +305,8 @@ def audited(audit: Audit, event: Event) -> Iterator[Entry]:
     try:
         yield entry
     except Exception as error:
-        entry.note(Refused(str(error) or type(error).__name__))
+        # Strangers are told less than the log is.
+        entry.note(Refused(getattr(error, "reason", "") or str(error) or type(error).__name__))
         raise
     except BaseException as error:  # the caller has gone meanwhile
         entry.note(Failed(type(error).__name__))
