@@ -224,8 +224,10 @@ def _left_behind(authority: "AuthorityDirectory") -> "list[Issued]":
 
 def _who_is_left(left: "Sequence[Issued]") -> str:
     lines = "\n".join(f"  {each.uri} in {each.directory}" for each in left)
+    one = len(left) == 1
     return (
-        f"{len(left)} certificates of the old authority are still good, and would be refused:\n{lines}\n"
+        f"{len(left)} {'certificate' if one else 'certificates'} of the old authority "
+        f"{'is' if one else 'are'} still good, and would be refused:\n{lines}\n"
         "Make them anew with `runyard ca issue`, and look at `runyard node certificates` for those of nodes; "
         "or give them up with --confirm"
     )
