@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -14,6 +15,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from runyard.client import TlsFiles
 from runyard.client.identity import Identity, Role
+from runyard.client.tls import TlsMaterial
 
 HOUR = timedelta(hours=1)
 
@@ -89,6 +91,11 @@ class Authority:
             certificate.public_bytes(Encoding.PEM),
             key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
         )
+
+    def material(self, *uris: str, **wanted: Any) -> TlsMaterial:
+        """As `issue`, together with this authority's certificate, for channels."""
+        leaf = self.issue(*uris, **wanted)
+        return TlsMaterial(self.pem, leaf.certificate, leaf.key)
 
     def files(self, folder: Path, leaf: Leaf) -> TlsFiles:
         """Writes a certificate, its key and this authority's certificate, over those that are there."""

@@ -61,10 +61,10 @@ def make_spec(run: str = RUN_ID, **fields: Any) -> run_pb2.LaunchSpec:
 class Serving:
     """A coordinator on this event loop, and stubs to call it."""
 
-    def __init__(self, shell: Shell, address: str) -> None:
+    def __init__(self, shell: Shell, address: str, channel: grpc.aio.Channel | None = None) -> None:
         self.shell = shell
         self.address = address
-        self.channel = open_aio_channel(address)
+        self.channel = channel or open_aio_channel(address)
         self.launch: launch_pb2_grpc.LaunchServiceAsyncStub = launch_pb2_grpc.LaunchServiceStub(self.channel)
         self.fleet: fleet_pb2_grpc.FleetServiceAsyncStub = fleet_pb2_grpc.FleetServiceStub(self.channel)
         self.agents: list[StubAgent] = []

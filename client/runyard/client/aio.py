@@ -17,6 +17,7 @@ from runyard.client.acknowledgements import PendingAcknowledgements
 from runyard.client.address import parse_address, require_local
 from runyard.client.aio_connection import AsyncConnection, AsyncConnections
 from runyard.client.aio_reports import AsyncReportFollower
+from runyard.client.aio_security_calls import AsyncSecurityCalls
 from runyard.client.errors import from_rpc_error
 from runyard.client.health import CHECK_METHOD, CHECK_REQUEST, Health, read_health
 from runyard.client.repetition import RepeatedCall
@@ -207,6 +208,11 @@ class AsyncClient:
         return list(
             (await self._call("ListClusters", lambda to: to.fleet.ListClusters, request, timeout)).clusters
         )
+
+    @property
+    def security(self) -> AsyncSecurityCalls:
+        """Tokens and certificates, for admins."""
+        return AsyncSecurityCalls(self._call)
 
     async def check_health(self, timeout: float | None = None) -> Health:
         """See `Client.check_health`."""

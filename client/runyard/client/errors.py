@@ -24,6 +24,8 @@
 
 import grpc
 
+from runyard.client.handshakes import DOCTOR, why_no_handshake
+
 
 class RunyardError(Exception):
     """Runyard could not do what was asked."""
@@ -203,6 +205,8 @@ _TRANSPORT_FAILURES = (
 def _unreachable_message(address: str, details: str) -> str:
     if not details.lower().startswith(_TRANSPORT_FAILURES):
         return f"the coordinator at {address} cannot answer now: {details or 'unavailable'}"
+    if reason := why_no_handshake(details):
+        return f"the coordinator at {address} cannot be trusted or does not trust us: {reason}. {DOCTOR}"
     cause = details.rsplit(": ", 1)[-1].rstrip("]").lower()
     return (
         f"the coordinator at {address} cannot be reached: {cause}. Check that it runs there, and the address"

@@ -55,9 +55,7 @@ class SecurityCalls:
             InvalidRequest: A name or number cannot be used.
             Refused: The coordinator has no authority of its own.
         """
-        request = security_pb2.CreateTokenRequest(cluster=cluster, node_id=node_id, uses=uses)
-        if ttl is not None:
-            request.ttl.FromNanoseconds(round(ttl * 1e9))
+        request = token_request(cluster, node_id, ttl, uses)
         return self._call("CreateToken", lambda to: to.security.CreateToken, request, timeout)
 
     def list_tokens(self, timeout: float | None = None) -> list[security_pb2.Token]:
@@ -106,3 +104,13 @@ class SecurityCalls:
         request = security_pb2.ListCertificatesRequest(node_id=node_id)
         response = self._call("ListCertificates", lambda to: to.security.ListCertificates, request, timeout)
         return list(response.certificates)
+
+
+def token_request(
+    cluster: str, node_id: str, ttl: float | None, uses: int
+) -> security_pb2.CreateTokenRequest:
+    """See `SecurityCalls.create_token`."""
+    request = security_pb2.CreateTokenRequest(cluster=cluster, node_id=node_id, uses=uses)
+    if ttl is not None:
+        request.ttl.FromNanoseconds(round(ttl * 1e9))
+    return request

@@ -21,7 +21,8 @@ from runyard.client.cli.tables import new_table, print_table
 from runyard.client.identity import DEFAULT_TRUST_DOMAIN, Identity, InvalidIdentity, Role
 
 if TYPE_CHECKING:
-    from runyard.coordinator.security.authority_directory import AuthorityDirectory, Issued
+    from runyard.coordinator.security.authority_directory import AuthorityDirectory
+    from runyard.coordinator.security.issued import Issued
 
 app = typer.Typer(
     help="Make an authority, and certificates for everybody but nodes.",
@@ -224,8 +225,10 @@ def _left_behind(authority: "AuthorityDirectory") -> "list[Issued]":
 
 def _who_is_left(left: "Sequence[Issued]") -> str:
     lines = "\n".join(f"  {each.uri} in {each.directory}" for each in left)
+    one = len(left) == 1
     return (
-        f"{len(left)} certificates of the old authority are still good, and would be refused:\n{lines}\n"
+        f"{len(left)} {'certificate' if one else 'certificates'} of the old authority "
+        f"{'is' if one else 'are'} still good, and would be refused:\n{lines}\n"
         "Make them anew with `runyard ca issue`, and look at `runyard node certificates` for those of nodes; "
         "or give them up with --confirm"
     )

@@ -49,7 +49,6 @@ ACCESS: Final[Mapping[str, frozenset[Role]]] = {
     # Served on an address of its own, where callers have no certificate yet and the token decides.
     "/runyard.v1.JoinService/Join": NOBODY,
     f"{_HEALTH}Check": ANYONE,
-    f"{_HEALTH}List": ANYONE,
     f"{_HEALTH}Watch": ANYONE,
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": OPERATORS,
 }
