@@ -4,8 +4,9 @@ A worker's program is Python, and jobs start others: shells, Git, Java, whatever
 never be complete; what a launch does is bounded by signatures and by the user it runs as.
 """
 
+import re
 from collections.abc import Iterable
-from fnmatch import fnmatchcase
+from fnmatch import fnmatchcase, translate
 from typing import Final
 
 _LOADERS: Final = ("LD_*", "DYLD_*", "GLIBC_TUNABLES", "GCONV_PATH", "LOCPATH", "NLSPATH")
@@ -50,7 +51,7 @@ _TOOLS: Final = (
 _OURS: Final = ("RUNYARD_*",)
 """What the agent tells its shims and workers."""
 
-_DANGEROUS: Final = (*_LOADERS, *_SHELLS, *_LANGUAGES, *_TOOLS, *_OURS)
+_DANGEROUS: Final = re.compile("|".join(map(translate, (*_LOADERS, *_SHELLS, *_LANGUAGES, *_TOOLS, *_OURS))))
 
 _HARMLESS: Final = frozenset(
     {
@@ -66,7 +67,7 @@ _HARMLESS: Final = frozenset(
 
 def is_dangerous(name: str) -> bool:
     """Whether a variable of that name needs to be allowed in full, and by no pattern."""
-    return name not in _HARMLESS and any(fnmatchcase(name, pattern) for pattern in _DANGEROUS)
+    return name not in _HARMLESS and _DANGEROUS.match(name) is not None
 
 
 def not_settable(names: Iterable[str], patterns: Iterable[str]) -> list[str]:
