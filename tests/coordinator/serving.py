@@ -16,6 +16,7 @@ from waiting import await_until
 from runyard.client.channel import open_aio_channel
 from runyard.coordinator.core.deadlines import Retention
 from runyard.coordinator.core.leases import LeasePolicy
+from runyard.coordinator.security.audit import UNAUDITED, Audit
 from runyard.coordinator.server import assemble
 from runyard.coordinator.shell import Shell
 from runyard.coordinator.store.store import Store
@@ -130,12 +131,13 @@ async def serving(
     *,
     leases: LeasePolicy = NO_RECOVERY,
     open_store: Callable[[Path], Store] = Store,
+    audit: Audit = UNAUDITED,
 ) -> AsyncIterator[Serving]:
     """A coordinator with that state directory, which it gives back at the end."""
     sockets = Path(tempfile.mkdtemp(prefix="ry-"))  # pytest's own folders are too long for a socket
     store = open_store(state)
     shell = Shell(store, leases, Retention())
-    server, _ = assemble(shell)
+    server, _ = assemble(shell, audit)
     address = f"unix:{sockets / 'socket'}"
     server.add_insecure_port(address)
     shell.start()
