@@ -73,7 +73,7 @@ def test_new_directory_belongs_to_its_user_alone(state: Path) -> None:
 
 
 def test_directory_that_others_can_enter_is_refused_with_the_remedy(state: Path) -> None:
-    state.mkdir()
+    state.mkdir(parents=True)
     state.chmod(0o750)
     with pytest.raises(StateError, match=rf"can be entered by others .*`chmod 700 {state}`"):
         Installation(state)

@@ -15,9 +15,19 @@ from coordinator.accounts import OUTCOME, PLACE, in_every_phase, make_node, make
 from coordinator.small_disk import fill_up, mounted
 
 from runyard.coordinator.core.effects import DropRun, SaveNode, SaveRun, SaveTombstone
-from runyard.coordinator.core.model import Finished, Queued, Running, Suspect, Tombstone
+from runyard.coordinator.core.model import (
+    Assigned,
+    Finished,
+    Phase,
+    Queued,
+    Run,
+    Running,
+    Suspect,
+    Tombstone,
+)
 from runyard.coordinator.store.engine import StoreError
 from runyard.coordinator.store.store import Store, StoreFull
+from runyard.v1 import run_pb2
 
 NOW = 55.0
 
@@ -337,6 +347,53 @@ def test_nobody_else_can_read_the_files_of_the_database_wherever_they_are(state:
     files = {path.name: stat.S_IMODE(path.stat().st_mode) for path in state.iterdir()}
     assert {"coordinator.db", "coordinator.db-wal"} <= set(files)
     assert [name for name, mode in files.items() if mode & 0o077] == []
+    store.close()
+
+
+CONTEXT = '{"docker": {"env_vars": ["A=canary"]}, "runyard": {"env_vars": ["A=canary"], "cpu": 1}}'
+
+
+def holding_canaries(state: Path) -> list[str]:
+    return [path.name for path in state.iterdir() if path.is_file() and b"canary" in path.read_bytes()]
+
+
+def secret_run(number: int, phase: Phase) -> Run:
+    """A run with secrets of different sizes, as the core saves it in that phase."""
+    run = replace(make_run(f"run-{number}"), phase=phase)
+    spec = run_pb2.LaunchSpec(
+        worker_args="canary" * (1 + number * 97),
+        environment={"A": f"canary{number}"},
+        execution_config_json="canary",
+        code_origin=run_pb2.CodeOrigin(container_context_json=CONTEXT),
+    )
+    launch = replace(run.launch, spec=spec)
+    return replace(run, launch=launch.without_secrets() if isinstance(phase, Finished) else launch)
+
+
+def test_no_file_holds_secrets_of_runs_that_are_over(state: Path) -> None:
+    store = Store(state)
+    store.drop_old_secrets()
+    assert not store.has_old_secrets
+    for number in range(60):
+        for phase in (Queued(), Assigned(PLACE), Running(PLACE, 1), Finished(OUTCOME, PLACE)):
+            store.write([SaveRun(secret_run(number, phase), "it moved on")])
+    assert holding_canaries(state) != []
+    assert store.has_old_secrets
+    store.drop_old_secrets()
+    assert holding_canaries(state) == []
+    assert not store.has_old_secrets
+    assert store.load(NOW).runs[0].launch.spec.code_origin.container_context_json == '{"runyard": {"cpu": 1}}'
+    store.close()
+    assert holding_canaries(state) == []
+
+
+def test_errors_of_the_database_quote_no_row(state: Path) -> None:
+    store = Store(state)
+    run = secret_run(1, Queued())
+    broken = replace(run, launch=replace(run.launch, job=object()))  # type: ignore[arg-type]
+    with pytest.raises(Exception, match="INSERT INTO runs") as failed:
+        store.write([SaveRun(broken, "launched")])
+    assert "canary" not in str(failed.value)
     store.close()
 
 

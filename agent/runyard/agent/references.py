@@ -142,13 +142,11 @@ class Lookup:
         return GivenEnvironment(by_owner, by_launch, frozenset(referred))
 
     def _asked(self, spec: run_pb2.LaunchSpec) -> dict[str, str | Reference]:
-        referred = {
-            name: _of_message(name, each) for name, each in sorted(spec.environment_references.items())
-        }
+        referred = sorted(spec.environment_references.items())
         return {
             **_of_location(spec.code_origin.container_context_json),
             **spec.environment,
-            **referred,
+            **{name: _of_message(name, each) for name, each in referred},
         }
 
     def _allowed_value(self, name: str, reference: Reference) -> str:

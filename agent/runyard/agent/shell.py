@@ -107,6 +107,7 @@ class Shell:
         self._room = asyncio.Semaphore(COMMANDS_WAITING)
         self._outgoing: Outgoing | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._emptying = asyncio.Lock()
         self._start_by = 0.0
         self.gpus: tuple[str, ...] = ()
         self.pressures = PressureWatch(settings.pressure, directories.state)
@@ -391,7 +392,8 @@ class Shell:
             return
         try:
             failpoint("agent.before_forget")
-            await asyncio.to_thread(directory.acknowledge)
+            async with self._emptying:
+                await asyncio.to_thread(directory.acknowledge)
             failpoint("agent.after_forget")
         except RunDirectoryError as error:
             # It will be reported once more after the next start, and acknowledged again.
@@ -406,7 +408,8 @@ class Shell:
                 return
         try:
             if directory is not None:
-                await asyncio.to_thread(directory.forget_secrets)
+                async with self._emptying:
+                    await asyncio.to_thread(directory.forget_secrets)
         except (RunDirectoryError, OSError) as error:
             # Tried again when the attempt is over, and when its end is acknowledged.
             log.warning("secrets_still_on_disk", attempt=str(held.key), error=str(error))
