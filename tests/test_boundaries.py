@@ -36,16 +36,15 @@ MAY_IMPORT = {
     "client": ("runyard.v1", "runyard.client"),
 }
 
-_AUTHORITY = "runyard.coordinator.security.authority_directory"
+_AUTHORITY = "runyard.coordinator.security"
 
 EXCEPTIONS = {
     # The doctor has the launcher itself read its settings, where Dagster is installed.
     ("doctor_dagster.py", "runyard.launcher.launcher.RunyardRunLauncher"),
     # The authority's directory is worked on beside the coordinator, where that is installed.
-    *(
-        ("authority_commands.py", f"{_AUTHORITY}.{name}")
-        for name in ("AuthorityDirectory", "AuthorityError", "Issued")
-    ),
+    ("authority_commands.py", f"{_AUTHORITY}.authority_directory.AuthorityDirectory"),
+    ("authority_commands.py", f"{_AUTHORITY}.authority_directory.AuthorityError"),
+    ("authority_commands.py", f"{_AUTHORITY}.issued.Issued"),
 }
 
 STANDARD_LIBRARY_ONLY = (

@@ -15,6 +15,7 @@ from runyard.coordinator.core.deadlines import Retention
 from runyard.coordinator.core.leases import LeasePolicy
 from runyard.coordinator.routing_file.document import RoutingFileError
 from runyard.coordinator.routing_file.reading import load_routing
+from runyard.coordinator.security.authority_directory import AuthorityDirectory, AuthorityError
 from runyard.coordinator.security.rates import RateSettings
 
 _LEASES = LeasePolicy()
@@ -149,8 +150,14 @@ class CoordinatorSettings(ServiceSettings):
             require_local(self.listen, "listen on")
 
     def check_files(self) -> None:
-        """Raises `SettingsError` if the certificates or the routing file cannot be used."""
+        """Raises `SettingsError` if certificates, authority or routing file cannot be used."""
         super().check_files()
+        if self.ca_directory is not None and self.tls is not None:
+            try:
+                authority = AuthorityDirectory(self.ca_directory)
+                authority.require_fit(self.trust_domain, self.tls.certificate.read_bytes())
+            except AuthorityError as error:
+                raise SettingsError(f"ca_directory: {error}") from error
         if self.routing is not None:
             try:
                 load_routing(self.routing)

@@ -1,6 +1,8 @@
 """How an agent gets its first certificate: real processes, killed at every step, refused, kept waiting."""
 
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -235,6 +237,23 @@ def test_coordinator_whose_certificate_its_authority_did_not_sign_is_refused_at_
         stranger = SecuredPlant(other_yard)
         with pytest.raises(AssertionError, match="was not signed by the authority in"):
             plant.start_coordinator(ca_directory=str(stranger.authority.path))
+
+
+def test_check_of_the_settings_looks_at_the_authority(plant: SecuredPlant) -> None:
+    own = plant.authority.path / "coordinator"
+    settings = plant.yard.folder / "coordinator.yaml"
+    settings.write_text(
+        f"ca_directory: {plant.authority.path}\n"
+        f"tls:\n  authority: {plant.authority.path}/authority.pem\n"
+        f"  certificate: {own}/certificate.pem\n  key: {own}/key.pem\n"
+    )
+    check = [sys.executable, "-m", "runyard.coordinator", "--config", str(settings), "--check"]
+    good = subprocess.run(check, capture_output=True, text=True, timeout=60, check=False)
+    assert (good.returncode, good.stdout) == (0, "the settings are fine\n")
+    plant.authority.path.chmod(0o755)
+    bad = subprocess.run(check, capture_output=True, text=True, timeout=60, check=False)
+    assert bad.returncode == 2
+    assert f"ca_directory: others may read or change {plant.authority.path}" in bad.stderr
 
 
 def test_directory_of_the_authority_that_others_may_read_is_refused_at_the_start(plant: SecuredPlant) -> None:

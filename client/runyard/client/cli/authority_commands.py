@@ -21,9 +21,8 @@ from runyard.client.cli.tables import new_table, print_table
 from runyard.client.identity import DEFAULT_TRUST_DOMAIN, Identity, InvalidIdentity, Role
 
 if TYPE_CHECKING:
-    from runyard.coordinator.security.issued import Issued
-
     from runyard.coordinator.security.authority_directory import AuthorityDirectory
+    from runyard.coordinator.security.issued import Issued
 
 app = typer.Typer(
     help="Make an authority, and certificates for everybody but nodes.",

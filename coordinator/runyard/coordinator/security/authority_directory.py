@@ -14,7 +14,7 @@ import json
 import os
 import stat
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
@@ -31,9 +31,9 @@ from runyard.coordinator.security.authority import (
     fingerprint,
     key_to_pem,
     make_key,
-    serial_of,
     to_pem,
 )
+from runyard.coordinator.security.issued import Issued, TrustedAuthority, issued_to
 
 _TRUSTED: Final = "authority.pem"
 _CERTIFICATE: Final = "certificate.pem"
@@ -48,29 +48,6 @@ ADMIN: Final = "admin"
 
 class AuthorityError(Exception):
     """The directory of the authority cannot be used; the message says why and what to do."""
-
-
-@dataclass(frozen=True)
-class Issued:
-    """A certificate that was made from the command line. Times are in seconds since 1970."""
-
-    serial: str
-    uri: str
-    hosts: tuple[str, ...]
-    not_before: float
-    not_after: float
-    authority: str
-    directory: str
-
-
-@dataclass(frozen=True)
-class TrustedAuthority:
-    """An authority that is trusted. Times are in seconds since 1970."""
-
-    name: str
-    signs: bool
-    not_before: float
-    not_after: float
 
 
 class AuthorityDirectory:
@@ -146,6 +123,24 @@ class AuthorityDirectory:
             f"the coordinator's own certificate was not signed by the authority in {self.path}; "
             "make one with `runyard ca issue --coordinator NAME`"
         )
+
+    def require_fit(self, trust_domain: str, shown: bytes) -> None:
+        """Makes sure that nodes can be enrolled by this authority.
+
+        Args:
+            trust_domain: As the coordinator's settings have it.
+            shown: The certificate that the coordinator shows, in PEM.
+
+        Raises:
+            AuthorityError: The directory cannot be used, is of another trust domain, or did not sign that
+                certificate.
+        """
+        if self.signing.trust_domain != trust_domain:
+            raise AuthorityError(
+                f"trust_domain is {trust_domain!r}, but the authority in {self.path} signs for "
+                f"{self.signing.trust_domain!r}; change the setting"
+            )
+        self.issuer_of(shown)
 
     def issued(self) -> list[Issued]:
         """What was made from the command line, oldest first.
@@ -241,7 +236,7 @@ class AuthorityDirectory:
             certificate = authority.sign(key.public_key(), identity, validity, hosts)
         except ValueError as error:
             raise AuthorityError(str(error)) from error
-        issued = _entry(certificate, identity, hosts, authority, directory)
+        issued = issued_to(certificate, identity, hosts, authority, directory)
         try:
             self._note(issued)
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -371,17 +366,3 @@ class AuthorityDirectory:
 
     def _not_written(self, error: OSError) -> AuthorityError:
         return AuthorityError(f"{self.path} cannot be written ({error.strerror}); choose another directory")
-
-
-def _entry(
-    certificate: x509.Certificate, identity: Identity, hosts: tuple[str, ...], by: Authority, directory: Path
-) -> Issued:
-    return Issued(
-        serial=serial_of(certificate),
-        uri=identity.uri,
-        hosts=hosts,
-        not_before=certificate.not_valid_before_utc.timestamp(),
-        not_after=certificate.not_valid_after_utc.timestamp(),
-        authority=by.name,
-        directory=str(directory.resolve()),
-    )

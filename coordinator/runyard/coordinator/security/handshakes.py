@@ -14,7 +14,7 @@ BEGINNING: Final = re.compile(
 """How gRPC begins what it writes, up to the next such line."""
 
 _SSL_ERROR: Final = re.compile(
-    r"SSL_ERROR_\w+: error:\w+:SSL routines:OPENSSL_internal:(\w+)(?:: ([^:\n]+))?"
+    r"SSL_ERROR_\w+: error:\w+:[\w ]+ routines:OPENSSL_internal:(\w+)(?:: ([^:\n]+))?"
 )
 _PEER: Final = re.compile(r"endpoint_peer_address=([^,}]+)")
 _STATUS: Final = re.compile(r"error=(?!OK\b)(\w+: [^\n]*)")
@@ -98,8 +98,10 @@ def _reason(text: str) -> str:
     error = _SSL_ERROR.search(text)
     if error is not None:
         name, detail = error[1], (error[2] or "").strip()
+        if detail in CERTIFICATE_WORDS:
+            return CERTIFICATE_WORDS[detail]
         if name == "CERTIFICATE_VERIFY_FAILED":
-            return CERTIFICATE_WORDS.get(detail, f"its certificate was refused: {detail}")
+            return f"its certificate was refused: {detail}"
         return WORDS.get(name, name.replace("_", " ").lower())
     if "Socket closed" in text:
         return "it hung up before the handshake was over; it may not trust our certificate"

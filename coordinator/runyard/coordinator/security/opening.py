@@ -24,16 +24,11 @@ def open_enrolment(settings: CoordinatorSettings, shell: Shell, revocations: Rev
     if settings.ca_directory is None or files is None:
         return None
     authority = AuthorityDirectory(settings.ca_directory)
-    if authority.signing.trust_domain != settings.trust_domain:
-        raise AuthorityError(
-            f"trust_domain is {settings.trust_domain!r}, but the authority in {settings.ca_directory} "
-            f"signs for {authority.signing.trust_domain!r}; change the setting"
-        )
     try:
         shown = WatchedTls(files, lambda problem: log.error("certificates_not_renewed", problem=problem))
     except InvalidTlsFiles as error:
         raise AuthorityError(str(error)) from error
-    authority.issuer_of(_certificate(shown))
+    authority.require_fit(settings.trust_domain, _certificate(shown))
     return Enrolment(
         shell, authority, lambda: _certificate(shown), revocations, settings.certificate_lifetime
     )
