@@ -6,6 +6,7 @@ from typing import Any
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 
 from runyard.coordinator.core.errors import (
     FleetError,
@@ -74,6 +75,8 @@ async def answering(context: Context) -> AsyncIterator[None]:
         code = next(code for kind, code in STATUS.items() if isinstance(refusal, kind))
         text = str(refusal) or (type(refusal).__doc__ or "").strip()
         await context.abort(code, text[:LONGEST_TEXT])
+    except DecodeError:  # of a stream; gRPC itself refuses a single message
+        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "a message of the stream cannot be read")
     except (grpc.aio.AbortError, GeneratorExit):
         raise
     except Exception:
