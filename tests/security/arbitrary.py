@@ -1,12 +1,12 @@
 """Messages that no honest peer would send, made from the descriptors of the protocol.
 
-Every field may hold what is usual, what is unusual, or nonsense. About one value in eight is not usual: were it
-more, hardly a message would get past the first check.
+Every field may hold what is usual, or nonsense. Most values are usual: else hardly a message would get past
+the first check.
 """
 
 import json
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any, Final
 
@@ -146,132 +146,158 @@ class Wire:
         return f"<{self._kind.name} of {len(self.data)} bytes: {text[:SHOWN]}>"
 
 
-one_in_eight: Final = st.integers(0, 7).map(lambda drawn: drawn == 7)
-
-
 @st.composite
 def messages(draw: Draw, descriptor: Descriptor) -> Message:
     """Any message of that kind."""
-    message = GetMessageClass(descriptor)()
-    match descriptor.full_name:
-        case "google.protobuf.Duration" | "google.protobuf.Timestamp":
-            _fill_time(draw, message)
-        case "runyard.v1.Snapshot":
-            _fill_snapshot(draw, message)
-        case _:
-            for field in _chosen(draw, descriptor):
-                _fill(draw, message, field)
-    return message
+    return _Author(draw).message(descriptor)
 
 
 @st.composite
 def wire(draw: Draw, descriptor: Descriptor) -> Wire:
     """Any message of that kind as bytes, of which some are none: cut off, merged, or with unknown fields."""
-    data: bytes = draw(messages(descriptor)).SerializePartialToString()
-    return Wire(_damaged(draw, descriptor, data) if draw(one_in_eight) else data, descriptor)
+    author = _Author(draw)
+    data = author.message(descriptor).SerializePartialToString()
+    if draw(_RATHER_NOT):
+        data = _damaged(draw, data, lambda: author.message(descriptor).SerializePartialToString())
+    return Wire(data, descriptor)
 
 
-def _damaged(draw: Draw, descriptor: Descriptor, data: bytes) -> bytes:
-    match draw(st.sampled_from(["merged", "unknown", "nested", "cut", "changed", "noise"])):
+def _damaged(draw: Draw, data: bytes, another: Callable[[], bytes]) -> bytes:
+    match draw(_DAMAGE):
         case "merged":  # a second member of a oneof, and fields that came already
-            other: bytes = draw(messages(descriptor)).SerializePartialToString()
-            return data + other
+            return data + another()
         case "unknown":
             return data + b"\xaa\xfa\x07\x80\x08" + b"x" * 1024
         case "nested":  # groups in groups: deeper than 100 no reader follows
-            depth = draw(st.sampled_from([50, 90, 1_000, 100_000]))
+            depth: int = draw(st.sampled_from([50, 90, 1_000, 100_000]))
             return data + b"\x0b" * depth + b"\x0c" * depth
         case "cut":
             return data[: draw(st.integers(0, len(data)))]
         case "changed":
             at = draw(st.integers(0, max(0, len(data) - 1)))
-            return data[:at] + draw(st.binary(min_size=1, max_size=4)) + data[at + 1 :]
+            return bytes(data[:at] + draw(st.binary(min_size=1, max_size=4)) + data[at + 1 :])
         case _:
             return bytes(draw(st.binary(max_size=200)))
 
 
-def _chosen(draw: Draw, descriptor: Descriptor) -> list[FieldDescriptor]:
-    """Most fields, but of a oneof only one."""
-    chosen = [field for field in descriptor.fields if not _is_choice(field) and not draw(one_in_eight)]
-    for choice in descriptor.oneofs:
-        members = [field for field in choice.fields if _is_choice(field)]
-        if members and not draw(one_in_eight):
-            chosen.append(draw(st.sampled_from(members)))
-    return chosen
+_DAMAGE: Final = st.sampled_from(["merged", "unknown", "nested", "cut", "changed", "noise"])
+_RATHER_NOT: Final = st.sampled_from([False] * 7 + [True])
+_HOW_STRANGE: Final = st.sampled_from([0, 0, 1, 4])
+_OF_THIRTY: Final = st.integers(1, 30)
+_HOW_MANY: Final = st.sampled_from([0, 1, 1, 2, 3])
+_TEXT: Final = st.sampled_from(STRANGE_TEXT) | st.text(max_size=40)
+_SNAPSHOTS: Final = st.sampled_from(
+    [
+        b"{}",
+        b'"runyard/"',
+        b'{"runyard/": ' + b"[" * 100_000,
+        json.dumps({"solid_definitions_snapshot": {"solid_def_snaps": ["runyard/"]}}).encode(),
+        b" " * 20_000_000 + b'"runyard/',
+    ]
+)
+
+
+class _Author:
+    """Writes one message. How much in it is strange is drawn once, for only ordinary ones get far."""
+
+    def __init__(self, draw: Draw) -> None:
+        self._draw = draw
+        self._strangeness = draw(_HOW_STRANGE)
+
+    def message(self, descriptor: Descriptor) -> Message:
+        message = GetMessageClass(descriptor)()
+        match descriptor.full_name:
+            case "google.protobuf.Duration" | "google.protobuf.Timestamp":
+                self._fill_time(message)
+            case "runyard.v1.Snapshot":
+                self._fill_snapshot(message)
+            case _:
+                for field in self._chosen(descriptor):
+                    self._fill(message, field)
+        return message
+
+    @property
+    def _is_strange(self) -> bool:
+        return bool(self._strangeness) and self._draw(_OF_THIRTY) <= self._strangeness
+
+    def _pick(self, values: Sequence[Any]) -> Any:
+        return values[0] if len(values) == 1 else self._draw(st.sampled_from(values))
+
+    def _chosen(self, descriptor: Descriptor) -> list[FieldDescriptor]:
+        """Most fields, but of a oneof only one."""
+        chosen = [field for field in descriptor.fields if not _is_choice(field) and not self._is_strange]
+        for choice in descriptor.oneofs:
+            members = [field for field in choice.fields if _is_choice(field)]
+            if members and not self._is_strange:
+                chosen.append(self._pick(members))
+        return chosen
+
+    def _fill(self, message: Message, field: FieldDescriptor) -> None:
+        kind = field.message_type
+        if kind is not None and kind.GetOptions().map_entry:
+            entries = getattr(message, field.name)
+            for _ in range(self._draw(_HOW_MANY)):
+                self._add_entry(entries, field)
+        elif field.is_repeated:
+            values = getattr(message, field.name)
+            for _ in range(self._draw(_HOW_MANY)):
+                values.append(self.message(kind) if kind else self._value(field))
+        elif kind is not None:
+            getattr(message, field.name).CopyFrom(self.message(kind))
+        else:
+            setattr(message, field.name, self._value(field))
+
+    def _add_entry(self, entries: Any, field: FieldDescriptor) -> None:
+        assert field.message_type is not None
+        value = field.message_type.fields_by_name["value"]
+        usual = USUAL_ENTRIES.get(field.name, {})
+        fitting = [
+            (key, each)
+            for key, known in usual.items()
+            for each in known
+            if isinstance(each, str) == (value.type == value.TYPE_STRING)
+        ]
+        if fitting and not self._is_strange:
+            key, entry = self._pick(fitting)
+        else:
+            key, entry = self._draw(_TEXT), self._value(value)
+        if value.message_type is None:
+            entries[key] = entry
+        else:
+            entries[key].CopyFrom(self.message(value.message_type))
+
+    def _value(self, field: FieldDescriptor) -> Any:
+        strange = self._is_strange
+        match field.type:
+            case FieldDescriptor.TYPE_STRING:
+                return self._draw(_TEXT) if strange else self._pick(USUAL_TEXT.get(field.name, ["orders"]))
+            case FieldDescriptor.TYPE_BYTES:
+                return b"\0" * 70_000 if strange else self._draw(st.binary(max_size=100))
+            case FieldDescriptor.TYPE_BOOL:
+                return self._pick([False, True])
+            case FieldDescriptor.TYPE_DOUBLE | FieldDescriptor.TYPE_FLOAT:
+                return self._draw(st.floats()) if strange else 0.5
+            case _:
+                return self._number(field, strange)
+
+    def _number(self, field: FieldDescriptor, strange: bool) -> int:
+        least, most = _RANGES[field.type]
+        if strange:
+            edges = st.sampled_from([least, most, most - 1, most // 2])
+            return int(self._draw(edges | st.integers(least, most)))
+        known = [value.number for value in field.enum_type.values] if field.enum_type else [0, 1, 2, 1000]
+        return int(self._pick(USUAL_NUMBERS.get(field.name, known)))
+
+    def _fill_time(self, message: Any) -> None:
+        message.seconds = self._pick(STRANGE_SECONDS if self._is_strange else [0, 1, 10, 600])
+        message.nanos = self._pick(STRANGE_NANOS if self._is_strange else [0])
+
+    def _fill_snapshot(self, message: Any) -> None:
+        plain = self._draw(_SNAPSHOTS)
+        message.data = b"garbage" if self._is_strange else zlib.compress(plain)
+        message.sha256 = "garbage" if self._is_strange else sha256(plain).hexdigest()
 
 
 def _is_choice(field: FieldDescriptor) -> bool:
     """Whether it excludes other fields; `optional` makes a oneof of a single field."""
     return field.containing_oneof is not None and len(field.containing_oneof.fields) > 1
-
-
-def _fill(draw: Draw, message: Message, field: FieldDescriptor) -> None:
-    kind = field.message_type
-    if kind is not None and kind.GetOptions().map_entry:
-        entries = getattr(message, field.name)
-        for key, value in draw(_entries(field)):
-            entries[key] = value
-    elif field.is_repeated:
-        values = getattr(message, field.name)
-        for _ in range(draw(st.sampled_from([0, 1, 1, 2, 3]))):
-            values.append(draw(messages(kind) if kind else _values(field)))
-    elif kind is not None:
-        getattr(message, field.name).CopyFrom(draw(messages(kind)))
-    else:
-        setattr(message, field.name, draw(_values(field)))
-
-
-def _entries(field: FieldDescriptor) -> st.SearchStrategy[list[tuple[str, Any]]]:
-    value = field.message_type.fields_by_name["value"]
-    usual = [(key, each) for key, known in USUAL_ENTRIES.get(field.name, {}).items() for each in known]
-    usual = [(key, each) for key, each in usual if isinstance(each, str) == (value.type == value.TYPE_STRING)]
-    strange = st.tuples(st.sampled_from(STRANGE_TEXT) | st.text(max_size=20), _values(value))
-    entry = st.sampled_from(usual) if usual else strange
-    return st.lists(_mostly(entry, strange), max_size=3)
-
-
-def _values(field: FieldDescriptor) -> st.SearchStrategy[Any]:
-    match field.type:
-        case FieldDescriptor.TYPE_STRING:
-            usual = st.sampled_from(USUAL_TEXT.get(field.name, ["a", "orders"]))
-            return _mostly(usual, st.sampled_from(STRANGE_TEXT) | st.text(max_size=40))
-        case FieldDescriptor.TYPE_BYTES:
-            return st.binary(max_size=100) | st.just(b"\0" * 70_000)
-        case FieldDescriptor.TYPE_BOOL:
-            return st.booleans()
-        case FieldDescriptor.TYPE_DOUBLE | FieldDescriptor.TYPE_FLOAT:
-            return _mostly(st.sampled_from([0.0, 0.5, 1.0]), st.floats())
-        case _:
-            return _numbers(field)
-
-
-def _numbers(field: FieldDescriptor) -> st.SearchStrategy[int]:
-    least, most = _RANGES[field.type]
-    known = [value.number for value in field.enum_type.values] if field.enum_type else [0, 1, 2, 1000]
-    usual = st.sampled_from(USUAL_NUMBERS.get(field.name, known))
-    return _mostly(usual, st.sampled_from([least, most, most - 1, most // 2]) | st.integers(least, most))
-
-
-def _mostly(usual: st.SearchStrategy[Any], strange: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    return one_in_eight.flatmap(lambda is_strange: strange if is_strange else usual)
-
-
-def _fill_time(draw: Draw, message: Any) -> None:
-    message.seconds = draw(_mostly(st.sampled_from([0, 1, 10, 600]), st.sampled_from(STRANGE_SECONDS)))
-    message.nanos = draw(_mostly(st.just(0), st.sampled_from(STRANGE_NANOS)))
-
-
-def _fill_snapshot(draw: Draw, message: Any) -> None:
-    plain = draw(
-        st.sampled_from(
-            [
-                b"{}",
-                b'"runyard/"',
-                b'{"runyard/": ' + b"[" * 100_000,
-                json.dumps({"solid_definitions_snapshot": {"solid_def_snaps": ["runyard/"]}}).encode(),
-                b" " * 20_000_000 + b'"runyard/',
-            ]
-        )
-    )
-    message.data = draw(_mostly(st.just(zlib.compress(plain)), st.binary(max_size=50)))
-    message.sha256 = draw(_mostly(st.just(sha256(plain).hexdigest()), st.text(max_size=10)))

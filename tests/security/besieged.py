@@ -11,7 +11,7 @@ import grpc
 from coordinator.fleet_building import make_hello
 from coordinator.serving import make_spec
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from services import Service, Yard, open_yard
+from services import Service, open_yard
 
 from runyard.client.channel import open_aio_channel
 from runyard.v1 import agent_pb2, agent_pb2_grpc, launch_pb2, launch_pb2_grpc, run_pb2
@@ -48,12 +48,12 @@ BEAT: Final = 1.0
 MIB: Final = 1 << 20
 
 ROOM: Final = 128 * MIB
-"""What the coordinator's memory may grow by, whatever comes: one snapshot of 20 MB read twice over, as bytes and as
-text, SQLite's page cache, and what the allocator does not give back."""
+"""What the coordinator's memory may grow by, whatever comes: one snapshot of 20 MB, as bytes and as text,
+SQLite's page cache, and what the allocator does not give back."""
 
 ROOM_PER_BYTE: Final = 16
-"""What every byte that was sent may occupy besides. Accepted launches and adopted runs are kept on purpose: as the
-message, and as the core's objects with their layers."""
+"""What every byte that was sent may occupy besides. Accepted launches and adopted runs are kept, as the
+message and as the core's objects with their layers."""
 
 QUIET: Final = "quiet-corner"
 """Name of the honest node, its taint, and all that is about it; nothing strange is ever called so."""
@@ -96,7 +96,7 @@ class Siege:
     async def _open(self) -> None:
         self._attacker = open_aio_channel(self.address)
         self._honest = open_aio_channel(self.address)
-        self._health = health_pb2_grpc.HealthStub(self._honest)
+        self._health: Any = health_pb2_grpc.HealthStub(self._honest)
         self._bystander = Bystander(self._honest)
         await self._bystander.join()
         await self._bystander.work()
@@ -166,7 +166,7 @@ class Siege:
         assert grown <= allowed, f"{self.sent / MIB:.1f} MiB were sent, and it grew by {grown / MIB:.0f} MiB"
 
     def assert_nothing_unforeseen(self) -> None:
-        """Raises AssertionError if the coordinator logged an error that it had not expected since the last look."""
+        """Raises AssertionError if the coordinator logged an unexpected error since the last look."""
         output = self.service.output()
         news, self._read = output[self._read :], len(output)
         unforeseen = [line for line in news.splitlines() if "Traceback" in line or '"critical"' in line]

@@ -1,7 +1,7 @@
 """How long is fuzzed, and from where.
 
-`make test` draws the same inputs each time, for as long as it takes to notice that something broke; `make fuzz`
-draws others each time, for as long as it is told.
+`make test` draws the same inputs each time, for as long as it takes to notice that something broke;
+`make fuzz` draws others each time, for as long as it is told.
 """
 
 import os

@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator
 
 import structlog
+from google.protobuf.message import DecodeError
 
 from runyard.coordinator.core.errors import InvalidField
 from runyard.coordinator.core.sessions import (
@@ -16,9 +17,9 @@ from runyard.coordinator.core.sessions import (
     on_status,
 )
 from runyard.coordinator.outbox import Outbox
-from runyard.coordinator.rpc.errors import Context, answering
+from runyard.coordinator.rpc.errors import LONGEST_TEXT, Context, answering
 from runyard.coordinator.rpc.logs import LogRelay
-from runyard.coordinator.rpc.requests import check_hello
+from runyard.coordinator.rpc.requests import check_attempts, check_hello
 from runyard.coordinator.shell import Shell
 from runyard.coordinator.store.store import StoreFull
 from runyard.v1 import agent_pb2, agent_pb2_grpc
@@ -87,6 +88,8 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
                     await self._take(request, node_id, session)
         except asyncio.CancelledError:
             raise
+        except (DecodeError, InvalidField) as error:
+            log.warning("message_refused", node=node_id, reason=str(error)[:LONGEST_TEXT])
         except Exception:
             log.exception("session_failed", node=node_id)
         outbox.hang_up()
@@ -101,9 +104,11 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         match request.WhichOneof("message"):
             case "heartbeat":
                 beat = request.heartbeat
+                check_attempts(beat.attempts)
                 await decide(lambda fleet, at: on_heartbeat(fleet, at, node_id, session, beat))
             case "report" if request.report.HasField("status"):
                 status = request.report.status
+                check_attempts([status])
                 await decide(lambda fleet, at: on_status(fleet, at, node_id, session, status))
             case "report" if request.report.HasField("rejection"):
                 rejection = request.report.rejection
