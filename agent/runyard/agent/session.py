@@ -39,6 +39,12 @@ GOODBYE_WITHIN = 2.0
 LONGEST_PAUSE = 32.0
 """Seconds; pauses between tries are drawn from a window that doubles from one second up to this."""
 
+LONGEST_REDIAL = 300.0
+"""Seconds for which a coordinator's goodbye keeps the agent away at most, whatever it asks for."""
+
+SHORTEST_BEAT = 0.05
+"""Seconds between two heartbeats at least, whatever the coordinator asks for."""
+
 OUTGOING_LIMIT = 1_000
 """Messages that may wait in one session; beyond it the session is given up and everything synced anew."""
 
@@ -199,7 +205,7 @@ class Session:
     ) -> None:
         await until_first_ends(
             self._hear(call, transfers, leaving),
-            self._beat(_seconds(welcome.heartbeat_interval)),
+            self._beat(max(_seconds(welcome.heartbeat_interval), SHORTEST_BEAT)),
             self._watch(_seconds(welcome.lease)),
             self._leave(leaving),
         )
@@ -249,7 +255,7 @@ class Session:
                 self._shell.refresh_warm_servers(response.refresh_warm_servers.name)
             case "goodbye":
                 goodbye = response.goodbye
-                pause = random.uniform(0, _seconds(goodbye.redial_within))
+                pause = random.uniform(0, min(_seconds(goodbye.redial_within), LONGEST_REDIAL))
                 raise _SessionOver(f"the coordinator says goodbye: {goodbye.reason}", pause)
             case other:
                 # A newer coordinator may say more than this agent understands.
@@ -335,7 +341,9 @@ async def stay_in_session(
                 log.info("session_moves", reason=str(move))
             except _SessionOver as over:
                 pause = over.pause
-                log.warning("session_ended", how=str(over), coordinator=settings.coordinator)
+                log.warning(
+                    "session_ended", how=str(over), coordinator=settings.coordinator, pause_asked=pause
+                )
             ever_welcomed = ever_welcomed or session.welcomed
             failures = 0 if session.welcomed else failures + 1
             await _pause(leaving, failures, pause)

@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator
 
 import structlog
+from google.protobuf.message import DecodeError
 
 from runyard.client.identity import Role
 from runyard.coordinator.core.errors import InvalidField
@@ -17,9 +18,9 @@ from runyard.coordinator.core.sessions import (
     on_status,
 )
 from runyard.coordinator.outbox import Outbox
-from runyard.coordinator.rpc.errors import Context, answering
+from runyard.coordinator.rpc.errors import LONGEST_TEXT, Context, answering
 from runyard.coordinator.rpc.logs import LogRelay
-from runyard.coordinator.rpc.requests import check_hello
+from runyard.coordinator.rpc.requests import check_attempts, check_hello
 from runyard.coordinator.security.callers import Caller, NotIdentified, NotPermitted, caller_of
 from runyard.coordinator.shell import Shell
 from runyard.coordinator.store.store import StoreFull
@@ -93,6 +94,8 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         except NotIdentified as refusal:
             log.warning("session_refused", node=node_id, reason=str(refusal))
             outbox.close(str(refusal))
+        except (DecodeError, InvalidField) as error:
+            log.warning("message_refused", node=node_id, reason=str(error)[:LONGEST_TEXT])
         except Exception:
             log.exception("session_failed", node=node_id)
         outbox.hang_up()
@@ -107,9 +110,11 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         match request.WhichOneof("message"):
             case "heartbeat":
                 beat = request.heartbeat
+                check_attempts(beat.attempts)
                 await decide(lambda fleet, at: on_heartbeat(fleet, at, node_id, session, beat))
             case "report" if request.report.HasField("status"):
                 status = request.report.status
+                check_attempts([status])
                 await decide(lambda fleet, at: on_status(fleet, at, node_id, session, status))
             case "report" if request.report.HasField("rejection"):
                 rejection = request.report.rejection

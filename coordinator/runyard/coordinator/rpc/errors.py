@@ -6,6 +6,7 @@ from typing import Any
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 
 from runyard.client.channel import RETRY_AFTER
 from runyard.coordinator.core.errors import (
@@ -94,6 +95,8 @@ async def answering(context: Context) -> AsyncIterator[None]:
         if isinstance(refusal, TooOften):
             context.set_trailing_metadata(((RETRY_AFTER, f"{refusal.seconds * 1e3:.0f}"),))
         await context.abort(code, text[:LONGEST_TEXT])
+    except DecodeError:  # of a stream; gRPC itself refuses a single message
+        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "a message of the stream cannot be read")
     except (grpc.aio.AbortError, GeneratorExit):
         raise
     except Exception:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from google.protobuf.duration_pb2 import Duration
 
 from runyard.coordinator.core.asks.context import CONTEXT_KEY, wants_in
+from runyard.coordinator.core.asks.fields import LONGEST_SECONDS
 from runyard.coordinator.core.asks.requirements import NO_WANTS, Layer, StopAfter, Wants
 from runyard.coordinator.core.asks.tags import wants_of_config, wants_of_tags
 from runyard.coordinator.core.errors import InvalidField
@@ -16,6 +17,12 @@ from runyard.v1 import run_pb2
 
 RUN_TAGS = "run tags"
 """Source of the highest layer."""
+
+LARGEST_ASK = 16_384
+"""Bytes of what a deployment asks for all its runs, and characters of what a code location does.
+
+To compare long lists of labels takes the square of their length, and the event loop waits.
+"""
 
 
 def layers_of(spec: run_pb2.LaunchSpec, ops: Layer | None) -> tuple[Layer, ...]:
@@ -38,6 +45,9 @@ def layers_of(spec: run_pb2.LaunchSpec, ops: Layer | None) -> tuple[Layer, ...]:
 
 
 def _wants_of_deployment(spec: run_pb2.LaunchSpec) -> Wants:
+    size = spec.requirements.ByteSize()
+    if size > LARGEST_ASK:
+        raise InvalidField("spec.requirements", f"has {size} bytes, more than the {LARGEST_ASK} allowed")
     stop_after = _seconds(spec.policies, "stop_after")
     return replace(
         wants_of(spec.requirements, "spec.requirements"),
@@ -55,6 +65,8 @@ def _seconds(asked: run_pb2.Policies, field: str) -> float | None:
     value = given.ToNanoseconds() / 1e9
     if value < 0:
         raise InvalidField(f"spec.policies.{field}", f"is {value:g} s; it cannot be negative")
+    if value > LONGEST_SECONDS:
+        raise InvalidField(f"spec.policies.{field}", f"is {value:g} s; give {LONGEST_SECONDS:g} at most")
     return value
 
 
@@ -69,8 +81,17 @@ def _wants_of_location(context_json: str, location: str) -> Wants:
     where = f"container_context.{CONTEXT_KEY} of {location}"
     if not isinstance(ours, Mapping):
         raise InvalidField(where, 'is no dictionary; write for example {"labels": {"zone": "a"}}')
+    if ours and _size(ours) > LARGEST_ASK:
+        raise InvalidField(where, f"has more than {LARGEST_ASK} characters")
     try:
         wants = wants_in(ours)
     except ValueError as error:
         raise InvalidField(where, str(error)) from None
     return wants_of_config(wants, where)
+
+
+def _size(config: Mapping[str, object]) -> int:
+    try:
+        return len(json.dumps(config))
+    except RecursionError:  # it was read from less depth
+        return LARGEST_ASK + 1

@@ -2,14 +2,14 @@
 
 import hashlib
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from runyard.client.service.names import NAME
 from runyard.coordinator.core.asks.layers import DEFAULT_GRACE
 from runyard.coordinator.core.asks.requirements import Layer, Policies, Requirements
 from runyard.coordinator.core.errors import InvalidField
 from runyard.coordinator.core.model import Launch
-from runyard.coordinator.core.offers import offer_of
+from runyard.coordinator.core.offers import offer_of, requirements_of
 from runyard.coordinator.rpc.errors import TooLarge
 from runyard.coordinator.rpc.layers import layers_of
 from runyard.v1 import agent_pb2, run_pb2
@@ -18,6 +18,9 @@ PRIORITY = "dagster/priority"
 
 HIGHEST_PRIORITY = 1_000_000_000
 """Priorities beyond it, or as far below zero, count as this."""
+
+MOST_ATTEMPTS = 1_000_000
+"""No run has more. An agent that claims the largest number there is would leave none for the next attempt."""
 
 MAX_SPEC = 8 * 1024 * 1024
 """Largest launch spec in bytes; it travels to the agent in one message."""
@@ -141,3 +144,20 @@ def check_hello(hello: agent_pb2.Hello) -> None:
         if not 0 < len(value) <= 64:
             raise InvalidField(field, "must have 1 to 64 characters")
     offer_of(hello.offer)
+    check_attempts(hello.attempts)
+
+
+def check_attempts(statuses: Iterable[agent_pb2.AttemptStatus]) -> None:
+    """Checks what an agent says of attempts, before any of it counts: the coordinator may have to adopt them.
+
+    Raises:
+        InvalidField: A field is malformed; the message names it.
+    """
+    for status in statuses:
+        if not NAME.fullmatch(status.run_id):
+            raise InvalidField("attempts.run_id", f"{status.run_id[:80]!r} is not the ID of a run")
+        if status.attempt > MOST_ATTEMPTS:
+            raise InvalidField(
+                "attempts.attempt", f"is {status.attempt}; no run has more than {MOST_ATTEMPTS}"
+            )
+        requirements_of(status.requirements)

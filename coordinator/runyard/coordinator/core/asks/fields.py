@@ -153,7 +153,10 @@ def structured(written: object) -> object:
 
 def quoted(written: object) -> str:
     """What was written, short enough for a message."""
-    shown = repr(written[:80] if isinstance(written, str) else written)
+    try:
+        shown = repr(written[:80] if isinstance(written, str) else written)
+    except RecursionError:
+        shown = "something nested too deep"
     return shown if len(shown) <= 100 else f"{shown[:97]}..."
 
 

@@ -23,7 +23,8 @@ class Operator(enum.StrEnum):
     AT_MOST = "<="
 
 
-_COMPARED: Final = re.compile(r"(?P<key>[^=!<>]+?)\s*(?P<operator>!=|>=|<=|=)\s*(?P<values>.*)")
+_COMPARED: Final = re.compile(r"(?P<key>[^=!<>]+)(?P<operator>!=|>=|<=|=)(?P<values>.*)", re.DOTALL)
+"""No two neighbours both take spaces: else a text full of spaces takes the square of its length."""
 
 
 @dataclass(frozen=True, order=True)

@@ -34,6 +34,9 @@ from runyard.coordinator.core.errors import InvalidField
 PREFIX: Final = "runyard/"
 CONFIG: Final = "config"
 
+LONGEST_TAG: Final = 8_192
+"""Characters of one tag; to compare long lists of labels takes the square of their length."""
+
 WRITTEN: Final = frozenset({"placed_cluster", "placed_node", "outcome", "exit_cause"})
 """Tags that Runyard writes, for people; it never reads them, for Dagster copies tags onto retries."""
 
@@ -81,6 +84,11 @@ def wants_of_tags(tags: Mapping[str, str], where: str) -> Wants:
         InvalidField: A tag is unknown or a value makes no sense; the message names the tag and the place.
     """
     ours = {name.removeprefix(PREFIX): text for name, text in tags.items() if name.startswith(PREFIX)}
+    for key, text in ours.items():
+        if len(text) > LONGEST_TAG:
+            raise InvalidField(
+                f"tag {PREFIX}{key[:80]} of {where}", f"has more than {LONGEST_TAG} characters"
+            )
     shorthands = [(key, text) for key, text in ours.items() if key != CONFIG and key not in WRITTEN]
     wants = _wants(shorthands, lambda key: f"tag {PREFIX}{key} of {where}", partial(_unknown_tag, where))
     return overlaid(_wants_of_config_tag(ours[CONFIG], where), wants) if CONFIG in ours else wants
