@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from dockerd import IMAGE, Dockerd
 from runyard.agent.core.model import AttemptKey, Finished, Outcome, OutcomeKind
 from runyard.agent.drivers.docker import follower
 from runyard.agent.drivers.docker.plan import ENTER, ContainerPlan
+from runyard.agent.drivers.docker.verdicts import ContainerState
 from runyard.agent.gpus import given
 from runyard.agent.records import SpecRecord
 from runyard.agent.wire import outcome_of
@@ -55,6 +57,7 @@ def word_of(outcome: Outcome, *, stop_requested: bool = False) -> str:
         (shell("exit 7"), OutcomeKind.FAILED, "exit_code_7"),
         (shell("kill -SEGV $$"), OutcomeKind.FAILED, "signal_SIGSEGV"),
         (shell("kill -KILL $$"), OutcomeKind.FAILED, "signal_SIGKILL"),
+        (shell("kill -KILL $$", **SMALL), OutcomeKind.FAILED, "signal_SIGKILL"),
         (python(EAT, **SMALL), OutcomeKind.OOM_KILLED, "oom_killed"),
         (shell("exit 0", image="no/such:1"), OutcomeKind.START_FAILED, "image_not_found"),
         (wanting(f"{OPEN}/etl:2"), OutcomeKind.START_FAILED, "image_not_found"),
@@ -133,6 +136,16 @@ async def test_a_container_that_outgrows_its_memory_is_told_at_once_and_its_neig
     assert not isinstance(docker_node.phases(neighbour)[-1], Finished)
     await docker_node.driver.stop(neighbour, 5.0, "enough")
     assert (await docker_node.outcome(neighbour)).memory_limit_bytes == LIMIT
+
+
+async def test_want_of_memory_that_the_engine_notices_after_the_end_is_still_the_cause(
+    docker_node: DockerNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = ContainerState.of
+    monkeypatch.setattr(ContainerState, "of", lambda attrs: replace(told(attrs), oom_killed=False))
+    await docker_node.start(python(EAT, **SMALL), KEY)
+    outcome = await docker_node.outcome(KEY)
+    assert outcome.kind is OutcomeKind.OOM_KILLED, outcome
 
 
 async def test_a_child_that_outgrows_the_memory_takes_the_whole_container_with_it(

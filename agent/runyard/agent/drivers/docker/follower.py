@@ -16,7 +16,7 @@ import contextlib
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -55,6 +55,9 @@ START_PATIENCE = 120.0
 
 RELIST = 20.0
 """Seconds between two looks at a container that nothing was heard of; jittered."""
+
+OOM_TOLD_WITHIN = 1.0
+"""Seconds for the engine to tell that memory was the cause of a SIGKILL; on an idle machine it takes none."""
 
 _KILL_AGAIN = 1.0
 """Seconds for the engine to tell that a container which was killed is over."""
@@ -325,12 +328,22 @@ class ContainerFollower:
         await self._copying.finish()
         if stop is not None and 0 < state.finished_at <= stop.requested_at:
             stop = None  # it was over when somebody asked for its end
+        if state.may_be_out_of_memory and stop is None:
+            state = replace(state, oom_killed=await self._hears_of_oom())
         if isinstance(self._phase, Starting):
             self._enter(Running(recorded.pid if recorded else 0))  # it was over before anybody looked
         verdict = container_ended(state, stop, recorded, self._around.peak_of(key_of(self._directory)))
         if spec.argv[1:2] == [ENTER] and stop is None:
             verdict = await self._without_a_worker(verdict, state, spec)
         await self._conclude(verdict)
+
+    async def _hears_of_oom(self) -> bool:
+        """Whether the kernel took a process: the engine may hear of it after the end."""
+        deadline = time.monotonic() + OOM_TOLD_WITHIN
+        while not self._is_out_of_memory and (left := deadline - time.monotonic()) > 0:
+            self._news.clear()
+            await self._wait(left)
+        return self._is_out_of_memory
 
     async def _without_a_worker(
         self, verdict: ExitRecord, state: ContainerState, spec: SpecRecord

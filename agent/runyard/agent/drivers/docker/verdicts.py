@@ -58,6 +58,12 @@ class ContainerState:
         return self.status in ("running", "paused", "restarting")
 
     @property
+    def may_be_out_of_memory(self) -> bool:
+        """Whether something killed it that may turn out to be the kernel, at the container's limit."""
+        is_killed = self.exit_code == 128 + Signals.SIGKILL
+        return is_killed and self.memory_limit > 0 and not self.oom_killed
+
+    @property
     def was_started(self) -> bool:
         """Whether it ever ran."""
         return self.status != "created"
