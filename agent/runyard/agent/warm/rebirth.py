@@ -95,7 +95,7 @@ def _run(code: CodeType, script: str) -> NoReturn:
     main.__dict__.update(__file__=script, __builtins__=__builtins__, __cached__=None)
     sys.modules["__main__"] = main
     try:
-        exec(code, main.__dict__)
+        exec(code, main.__dict__)  # noqa: S102 - the worker's own program
     except BaseException:
         traceback.print_exc()
         sys.stderr.flush()

@@ -106,7 +106,7 @@ def _become_step(command: list[str], descriptors: set[int], restore: Callable[[]
 def _execute(program: str) -> int:
     """Executes what follows `-c` in the command: it calls `spawn_main`."""
     try:
-        exec(program, {"__name__": "__main__"})
+        exec(program, {"__name__": "__main__"})  # noqa: S102 - the program of multiprocessing
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     return 0

@@ -30,12 +30,11 @@ def upgrade() -> None:
 
 def _rewrite(table: str, key: str, target: str, sources: tuple[str, ...], change: Any) -> None:
     connection = op.get_bind()
-    rows = connection.execute(sa.text(f"SELECT {key}, {', '.join(sources)} FROM {table}")).all()
+    rewritten = sa.table(table, *(sa.column(name) for name in (key, target, *sources)))
+    rows = connection.execute(sa.select(rewritten.c[key], *(rewritten.c[name] for name in sources))).all()
     for name, *values in rows:
-        connection.execute(
-            sa.text(f"UPDATE {table} SET {target} = :value WHERE {key} = :name"),
-            {"name": name, "value": json.dumps(change(*values))},
-        )
+        at_row = sa.update(rewritten).where(rewritten.c[key] == name)
+        connection.execute(at_row.values({target: json.dumps(change(*values))}))
 
 
 def _requirements(text: str) -> dict[str, Any]:
