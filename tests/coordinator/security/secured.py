@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 from certificates import Authority
-from coordinator.serving import NO_RECOVERY, SOON, Serving
+from coordinator.serving import NO_RECOVERY, SOON, Serving, StubAgent
 
 from runyard.client.channel import open_aio_channel
 from runyard.client.identity import Identity
@@ -34,6 +34,7 @@ class Secured:
         self.security = security
         self.address = address
         self.authority = authority
+        self.agents: dict[str, StubAgent] = {}
         self._opened: list[Serving] = []
 
     def as_(self, identity: Identity) -> Serving:
