@@ -253,7 +253,8 @@ async def pair(fort: Fort) -> AsyncIterator[Pair]:
             run = await made.run()
             return run if run.phase == run_pb2.PHASE_RUNNING else None
 
-        assert await await_until(runs, "the run runs", SOON)
+        seen: run_pb2.Run = await await_until(runs, "the run runs", SOON)
+        assert seen.node == "node-b"
         yield made
 
 
