@@ -104,9 +104,7 @@ class Connections:
         pid = os.getpid()
         if (connection := self._newest.pop(pid, None)) is not None:
             connection.channel.close()
-        for key in [key for key in self._coming if key[0] == pid]:
-            if (coming := self._coming.pop(key, None)) is not None:
-                coming.channel.close()
+        self._give_up_coming()
 
     def close_if_unused(self, connection: Connection) -> None:
         """Closes a connection that was replaced, once no call is left on it."""
@@ -135,6 +133,7 @@ class Connections:
         key = (os.getpid(), material.digest)
         if key in self._coming:
             return
+        self._give_up_coming()
         opened = Connection.to(self._address, material)
         if self._coming.setdefault(key, opened) is not opened:
             opened.channel.close()
@@ -145,13 +144,22 @@ class Connections:
             ready.result(HANDSHAKE_SECONDS)
             self._replace(key, opened)  # the callback may be yet to come
 
+    def _give_up_coming(self) -> None:
+        for key in [key for key in self._coming if key[0] == os.getpid()]:
+            if (coming := self._coming.pop(key, None)) is not None:
+                coming.channel.close()
+
     def _replace(self, key: tuple[int, str], ready: Connection) -> None:
-        if self._coming.pop(key, None) is None:
+        if self._coming.get(key) is not ready:
             return
-        if self._closed or self._tls is None or ready.tls != self._tls.current():
+        if self._tls is None or ready.tls != self._tls.current():
+            self._coming.pop(key, None)
             ready.channel.close()  # the files have changed again
             return
         old = self._newest.get(key[0])
         self._newest[key[0]] = ready
-        if old is not None:
+        self._coming.pop(key, None)
+        if self._closed:
+            ready.channel.close()
+        elif old is not None:
             self.close_if_unused(old)
