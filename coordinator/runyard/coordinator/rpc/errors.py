@@ -7,6 +7,7 @@ from typing import Any
 import grpc
 import structlog
 
+from runyard.client.secrets import masked
 from runyard.coordinator.core.errors import (
     FleetError,
     InvalidField,
@@ -72,7 +73,7 @@ async def answering(context: Context) -> AsyncIterator[None]:
         yield
     except tuple(STATUS) as refusal:
         code = next(code for kind, code in STATUS.items() if isinstance(refusal, kind))
-        text = str(refusal) or (type(refusal).__doc__ or "").strip()
+        text = masked(str(refusal)) or (type(refusal).__doc__ or "").strip()
         await context.abort(code, text[:LONGEST_TEXT])
     except (grpc.aio.AbortError, GeneratorExit):
         raise
