@@ -57,6 +57,7 @@ def _fuzz(name: str, seconds: int, by_atheris: bool) -> bool:
             "-m",
             "pytest",
             "-q",
+            f"--timeout={3 * seconds + 300}",
             "security/test_readers.py",
             "-k",
             f"keeps_its_promise and {name}-",
