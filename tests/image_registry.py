@@ -2,7 +2,8 @@
 
 open/etl:1      anybody may pull
 secret/etl:1    needs the name `puller` and the password `hunter2`
-slow/etl:1      sends its layer in many small parts
+slow:1          sends its layer in some parts, within seconds
+crawl:1         takes three times as long
 """
 
 import base64
@@ -10,6 +11,7 @@ import gzip
 import hashlib
 import io
 import json
+import random
 import sys
 import tarfile
 import threading
@@ -17,16 +19,15 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 CREDENTIALS = "Basic " + base64.b64encode(b"puller:hunter2").decode()
-REPOSITORIES = ("etl", "slow")
 PARTS = 8
-PAUSE = 0.4
-"""Seconds between two parts of a slow layer."""
+PAUSES = {"etl": 0.0, "slow": 0.4, "crawl": 1.2}
+"""The repositories, each with the seconds between two parts of its layer."""
 
 
 def _layer() -> bytes:
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as tar:
-        content = hashlib.sha512(b"etl").digest() * 20_000  # does not get much smaller by compression
+        content = random.Random(0).randbytes(4 << 20)  # does not get smaller by compression
         entry = tarfile.TarInfo("etl")
         entry.size = len(content)
         tar.addfile(entry, io.BytesIO(content))
@@ -90,15 +91,15 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(401, b'{"errors": [{"code": "UNAUTHORIZED", "message": "authentication required"}]}')
         elif self.path == "/v2/":
             self._answer(200, b"{}")
-        elif repository in REPOSITORIES and "/manifests/" in self.path and name in ("1", _digest(MANIFEST)):
+        elif repository in PAUSES and "/manifests/" in self.path and name in ("1", _digest(MANIFEST)):
             self._answer(200, MANIFEST, "application/vnd.docker.distribution.manifest.v2+json")
-        elif repository in REPOSITORIES and name in BLOBS:
-            self._answer(200, BLOBS[name], slowly=repository == "slow")
+        elif repository in PAUSES and name in BLOBS:
+            self._answer(200, BLOBS[name], pause=PAUSES[repository])
         else:
             self._answer(404, b'{"errors": [{"code": "MANIFEST_UNKNOWN", "message": "manifest unknown"}]}')
 
     def _answer(
-        self, status: int, content: bytes, kind: str = "application/json", *, slowly: bool = False
+        self, status: int, content: bytes, kind: str = "application/json", *, pause: float = 0.0
     ) -> None:
         self.send_response(status)
         self.send_header("Docker-Distribution-Api-Version", "registry/2.0")
@@ -110,11 +111,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             return
-        part = -(-len(content) // PARTS) if slowly else len(content)
+        part = -(-len(content) // PARTS)
         for start in range(0, len(content), part):
             self.wfile.write(content[start : start + part])
             self.wfile.flush()
-            time.sleep(PAUSE if slowly else 0)
+            time.sleep(pause)
 
     def log_message(self, format: str, *args: object) -> None:
         pass

@@ -55,6 +55,10 @@ STANDARD_LIBRARY_ONLY = (
     "limits.enforcement",
     "contact",
     "rundir",
+    "rundir.directories",
+    "rundir.directory",
+    "rundir.durable",
+    "rundir.errors",
     "records",
     "procfs",
     "endings",
@@ -104,7 +108,8 @@ def test_the_core_knows_neither_clock_nor_network_nor_disk(part: str) -> None:
 @pytest.mark.parametrize("module", STANDARD_LIBRARY_ONLY)
 def test_what_runs_beside_workers_needs_only_the_standard_library(module: str) -> None:
     siblings = tuple(f"runyard.agent.{name}" for name in STANDARD_LIBRARY_ONLY)
-    for name in imports(ROOT / "agent" / "runyard" / "agent" / f"{module.replace('.', '/')}.py"):
+    path = ROOT / "agent" / "runyard" / "agent" / module.replace(".", "/")
+    for name in imports(path / "__init__.py" if path.is_dir() else path.with_suffix(".py")):
         top = name.partition(".")[0]
         runs_dagster = module in ("worker", "warm.preload", "warm.rehearsal") and top in (
             "dagster",

@@ -29,7 +29,7 @@ def settings(dockerd: Dockerd) -> dict[str, object]:
     return {"host": dockerd.address, "image": IMAGE, "pull": "never", "volumes": [*HOST, "/tmp:/tmp"]}
 
 
-def launch(plant: Plant, number: int = 1, image: str = "") -> None:
+def launch(plant: Plant, number: int = 1, image: str = "", **resources: int) -> None:
     """Launches a worker in a container, which waits for its gate."""
     script = plant.folder / f"worker-{number}"
     script.write_text(
@@ -43,19 +43,19 @@ def launch(plant: Plant, number: int = 1, image: str = "") -> None:
         worker_args="{}",
         deployment="shop",
         code_origin=run_pb2.CodeOrigin(location="shop.py", job="orders", executable=str(script)),
-        requirements=placement_pb2.Requirements(driver="docker", image=image),
+        requirements=placement_pb2.Requirements(driver="docker", image=image, resources=resources),
     )
     with Client(plant.yard.address) as client:
         client.launch_run(spec, timeout=30.0)
 
 
-def until_offered(plant: Plant, *drivers: str) -> fleet_pb2.Node:
+def until_offered(plant: Plant, *drivers: str, node: str = "node-a") -> fleet_pb2.Node:
     """The node, as soon as it offers exactly these drivers."""
 
     def offered() -> fleet_pb2.Node | None:
         with Client(plant.yard.address) as client:
-            node = client.get_node("node-a")
-        return node if tuple(node.offer.drivers) == drivers else None
+            found = client.get_node(node)
+        return found if tuple(found.offer.drivers) == drivers else None
 
     return wait_until(offered, f"the node does not offer {drivers}")
 
@@ -115,3 +115,38 @@ def test_what_the_owner_forbids_is_refused_with_the_rule(plant: Plant, dockerd: 
     with dockerd.client() as client:
         names = {container.name for container in client.containers.list(all=True)}
     assert container_name(AttemptKey(plant.run_id(), 1)) not in names
+
+
+def test_what_one_node_cannot_start_goes_to_another(plant: Plant, dockerd: Dockerd) -> None:
+    plant.start_coordinator()
+    for node in ("node-a", "node-b"):  # their engine has no such devices, which only starting shows
+        plant.start_agent(node, docker=settings(dockerd), gpus=[f"GPU-{node}"])
+        until_offered(plant, "process", "docker", node=node)
+    launch(plant, gpu=1)
+    outcome = plant.outcome()
+    assert (outcome.kind, outcome.cause) == (run_pb2.OUTCOME_KIND_START_FAILED, "gpu_unavailable")
+    assert sorted(place.node for place in tried(plant)) == ["node-a", "node-b"]
+    assert all("could not select device driver" in place.reason for place in tried(plant))
+    assert plant.starts() == []
+
+
+def test_what_one_node_has_not_is_had_on_another(plant: Plant, dockerd: Dockerd) -> None:
+    plant.start_coordinator()
+    plant.start_agent("node-a", docker={**settings(dockerd), "networks": ["nowhere"]})
+    until_offered(plant, "process", "docker")
+    plant.start_agent("node-b", docker=settings(dockerd))
+    until_offered(plant, "process", "docker", node="node-b")
+    for number in (1, 2):  # one of them is given to the first node first
+        launch(plant, number)
+        plant.open_gate(number)
+    assert [plant.outcome(number).exit_code for number in (1, 2)] == [4, 4]
+    refused = [place for number in (1, 2) for place in tried(plant, number)]
+    assert {place.node for place in refused} == {"node-a"}
+    assert "network nowhere is not in the engine" in refused[0].reason
+
+
+def tried(plant: Plant, number: int = 1) -> list[run_pb2.FailedPlace]:
+    """The nodes that did not start the run."""
+    run = plant.run(number)
+    assert run is not None
+    return list(run.failed_places)

@@ -65,17 +65,6 @@ async def test_output_appears_before_the_container_ends(docker_node: DockerNode)
     assert not isinstance(docker_node.phases(KEY)[-1], Finished)
 
 
-async def test_a_container_that_outgrows_its_memory_is_told_with_limit_and_peak(
-    docker_node: DockerNode,
-) -> None:
-    limit = 64 << 20
-    await docker_node.start(python("b = bytearray(200 << 20)", mem_limit=limit, memswap_limit=limit), KEY)
-    outcome = await docker_node.outcome(KEY)
-    assert outcome.kind is OutcomeKind.OOM_KILLED, outcome
-    assert "64 MiB" in outcome.message
-    assert outcome.peak_rss_bytes == limit
-
-
 async def test_a_stop_is_heard_by_the_worker_and_told_with_its_reason(docker_node: DockerNode) -> None:
     script = f"trap 'echo bye; exit 3' TERM; {WAIT}"
     directory = await docker_node.start(shell(script), KEY)

@@ -1,35 +1,31 @@
 """Images are had by the pull policy, with the owner's credentials; and who says no is told apart."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from agent.docker_registries import AWAY, CLOSED, OPEN, serving
 from agent.docker_side import DockerNode, shell
 from dockerd import Dockerd
 from waiting import await_until
 
-from runyard.agent.core.model import AttemptKey, Finished, OutcomeKind
+from runyard.agent.core.model import AttemptKey, Finished, OutcomeKind, Starting
 from runyard.agent.drivers.docker import follower, images
 from runyard.agent.drivers.docker.plan import ContainerPlan
+from runyard.agent.drivers.docker.progress import Progress
 from runyard.agent.drivers.docker.settings import PullPolicy
 from runyard.agent.records import SpecRecord
 from runyard.agent.rundir import RunDirectories
 
 KEY = AttemptKey("run-a", 1)
-PORT, CLOSED_PORT = 5000, 5001
-OPEN, CLOSED = f"127.0.0.1:{PORT}", f"127.0.0.1:{CLOSED_PORT}"
 
 
 @pytest.fixture
 def registries(dockerd: Dockerd) -> Iterator[None]:
-    """The registries that the engine reaches, from which it has pulled nothing."""
-    with dockerd.neighbour("image_registry.py", str(PORT), str(CLOSED_PORT)):
+    """The registries, from which the engine has pulled nothing."""
+    with serving(dockerd):
         yield
-    with dockerd.client() as client:
-        dockerd.remove_containers()
-        for tag in [tag for image in client.images.list() for tag in image.tags]:
-            if tag.startswith((OPEN, CLOSED)):
-                client.images.remove(tag, force=True)
 
 
 @pytest.fixture
@@ -54,8 +50,10 @@ async def test_an_image_that_is_missing_is_pulled_and_people_are_told(
 ) -> None:
     directory = await docker_node.start(wanting(f"{OPEN}/etl:1"), KEY)
     await docker_node.outcome(KEY)
-    assert f"runyard: pulling {OPEN}/etl:1" in directory.stderr.read_text()
-    assert f"runyard: pulled {OPEN}/etl:1 in " in directory.stderr.read_text()
+    assert f"runyard: pulling image {OPEN}/etl:1" in directory.stderr.read_text()
+    assert f"runyard: pulled image {OPEN}/etl:1 in " in directory.stderr.read_text()
+    assert Starting() in docker_node.phases(KEY)
+    assert progress_told(docker_node) == [], "a short pull is nobody's business"
     assert docker_node.inspect(KEY)["Config"]["Image"] == f"{OPEN}/etl:1"
 
 
@@ -103,20 +101,60 @@ async def test_a_registry_that_is_away_is_tried_again_and_then_given_up(
     docker_node: DockerNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(follower, "START_PATIENCE", 1.0)
-    await docker_node.start(wanting("127.0.0.1:5999/etl:1"), KEY)
+    await docker_node.start(wanting(f"{AWAY}/etl:1"), KEY)
     outcome = await docker_node.outcome(KEY)
     assert outcome.kind is OutcomeKind.START_FAILED
-    assert "cannot pull 127.0.0.1:5999/etl:1" in outcome.message
+    assert f"cannot pull {AWAY}/etl:1" in outcome.message
 
 
-async def test_progress_is_told_while_a_pull_goes_on_and_a_stop_ends_the_wait(
+def progress_told(node: DockerNode) -> list[str]:
+    """What was told of the start, in order."""
+    return [phase.progress for phase in node.phases(KEY) if isinstance(phase, Starting) and phase.progress]
+
+
+async def test_progress_is_told_now_and_then_while_a_pull_goes_on(
     docker_node: DockerNode, registries: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(images, "NEWS_EVERY", 0.0)
+    monkeypatch.setattr(images, "NEWS_AFTER", 0.8)
+    monkeypatch.setattr(images, "NEWS_EVERY", 0.8)
     directory = await docker_node.start(wanting(f"{OPEN}/slow:1"), KEY)
-    await await_until(
-        lambda: directory.stderr.exists() and "layers" in directory.stderr.read_text(), "no progress"
-    )
+    await docker_node.outcome(KEY)
+    *underway, last = progress_told(docker_node)
+    amounts = [
+        float(match[1]) for line in underway if (match := re.search(r": ([\d.]+) of 4\.0 MiB, 0 of 1", line))
+    ]
+    assert 2 <= len(amounts) <= len(underway) <= 4, underway
+    assert amounts == sorted(amounts)
+    assert 0 < amounts[-1] <= 4
+    assert last.startswith(f"pulled image {OPEN}/slow:1 in ")
+    assert all(f"runyard: {line}\n" in directory.stderr.read_text() for line in (*underway, last))
+
+
+def test_layers_that_are_not_begun_make_the_size_a_least_one() -> None:
+    progress = Progress("etl:1")
+    assert str(progress) == "pulling image etl:1: the registry has sent nothing yet"
+    mib = 1 << 20
+    for line in (
+        {"status": "Pulling from etl", "id": "1"},
+        {"status": "Pulling fs layer", "id": "a", "progressDetail": {}},
+        {"status": "Already exists", "id": "b", "progressDetail": {}},
+        {"status": "Waiting", "id": "c", "progressDetail": {}},
+        {"status": "Downloading", "id": "a", "progressDetail": {"current": 120 * mib, "total": 400 * mib}},
+    ):
+        progress.take(line)
+    assert str(progress) == "pulling image etl:1: 120 of at least 400 MiB, 1 of 3 layers unpacked"
+    progress.take({"status": "Download complete", "id": "a"})
+    progress.take({"status": "Downloading", "id": "c", "progressDetail": {"current": mib, "total": 4 * mib}})
+    progress.take({"status": "Pull complete", "id": "a"})
+    assert str(progress) == "pulling image etl:1: 401 of 404 MiB, 2 of 3 layers unpacked"
+
+
+async def test_a_stop_ends_the_wait_for_a_pull(
+    docker_node: DockerNode, registries: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "NEWS_AFTER", 0.5)
+    await docker_node.start(wanting(f"{OPEN}/crawl:1"), KEY)
+    await await_until(lambda: progress_told(docker_node), "no progress")
     assert not isinstance(docker_node.phases(KEY)[-1], Finished)
     await docker_node.driver.stop(KEY, 60.0, "by alice")
     async with asyncio.timeout(2.0):

@@ -1,7 +1,12 @@
 """What the agent looks at before it takes an attempt."""
 
 import asyncio
+import os
+import shutil
+import tempfile
 import threading
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +16,7 @@ from runyard.agent import preflight
 from runyard.agent.config import PressureSettings
 from runyard.agent.core.pressure import Room, Scarce
 from runyard.agent.drivers.fake import FakeDriver
+from runyard.agent.drivers.process import worker_command
 from runyard.agent.preflight import Preflight, Unfit
 from runyard.agent.pressure import PressureWatch
 from runyard.agent.records import SpecRecord
@@ -29,10 +35,9 @@ class Hanging(FakeDriver):
         self.gate = threading.Event()
         self.looks = 0
 
-    def missing(self, spec: SpecRecord) -> str:
+    def missing(self, spec: SpecRecord) -> None:
         self.looks += 1
         self.gate.wait()
-        return ""
 
 
 async def test_worker_that_can_start_is_fit(node: Node) -> None:
@@ -92,3 +97,100 @@ async def test_looks_that_hang_are_given_up_and_not_repeated_until_one_comes_bac
                 await asyncio.sleep(0.01)
             else:
                 break
+
+
+# What another user can reach
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that everybody may enter, other than those of the tests."""
+    if os.geteuid() != 0:
+        pytest.skip("looking as another user needs root; run these tests in a container as root")
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def program_in(folder: Path) -> Path:
+    """A program that everybody may execute."""
+    folder.mkdir(exist_ok=True)
+    path = folder / "python"
+    path.write_text("#!/bin/sh\n")
+    path.chmod(0o755)
+    return path
+
+
+async def refusal(node: Node, spec: SpecRecord) -> str:
+    with pytest.raises(Unfit) as found:
+        await at_ease(node.directories).check(node.driver, spec)
+    return str(found.value)
+
+
+async def test_another_user_that_can_reach_everything_is_fit(node: Node, open_folder: Path) -> None:
+    spec = SpecRecord([str(program_in(open_folder))], {}, str(open_folder), run_as="nobody")
+    await at_ease(node.directories).check(node.driver, spec)
+
+
+async def test_a_working_directory_closed_to_the_user_makes_unfit(node: Node, open_folder: Path) -> None:
+    closed = open_folder / "closed"
+    closed.mkdir(mode=0o700)
+    spec = SpecRecord([str(program_in(open_folder))], {}, str(closed), run_as="nobody")
+    assert await refusal(node, spec) == (
+        f"working directory {closed} cannot be entered by user nobody (run_as); give it access on this node"
+    )
+    os.chown(closed, -1, 65534)
+    closed.chmod(0o710)
+    await at_ease(node.directories).check(node.driver, spec)
+
+
+async def test_an_interpreter_closed_to_the_user_makes_unfit(node: Node, open_folder: Path) -> None:
+    program = program_in(open_folder / "env")
+    program.parent.chmod(0o700)
+    (link := open_folder / "python").symlink_to(program)
+    assert await refusal(node, SpecRecord([str(link)], {}, run_as="nobody")) == (
+        f"executable {link} is not executable by user nobody (run_as); give it access on this node"
+    )
+    relative = SpecRecord(["env/python"], {}, str(open_folder), run_as="nobody")
+    assert "executable env/python is not executable by user nobody" in await refusal(node, relative)
+
+
+async def test_an_agent_installed_where_the_user_cannot_read_it_makes_unfit(
+    node: Node, open_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = open_folder / "worker.py"
+    script.touch(mode=0o600)
+    monkeypatch.setattr("runyard.agent.worker.__file__", str(script))
+    spec = SpecRecord(
+        worker_command(str(program_in(open_folder)), "execute_run", "run-a"), {}, run_as="nobody"
+    )
+    assert await refusal(node, spec) == (
+        f"the agent's own {script} cannot be read by user nobody (run_as); install the agent where it can"
+    )
+
+
+async def test_an_unknown_user_makes_unfit_and_is_told_the_remedy(node: Node) -> None:
+    assert await refusal(node, replace(shell("exit 0"), run_as="nobody-knows")) == (
+        "user nobody-knows (run_as) does not exist on this node; "
+        "create it there, or name another in isolation.run_as"
+    )
+
+
+async def test_what_cannot_be_looked_at_as_the_user_is_left_to_the_worker(
+    node: Node, open_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runyard.agent.requisites.ANSWER_WITHIN", 0.0)
+    await at_ease(node.directories).check(node.driver, replace(shell("exit 0"), run_as="nobody"))
+
+
+# Dagster
+
+
+async def test_only_run_workers_of_dagster_need_dagster(node: Node, tmp_path: Path) -> None:
+    python = program_in(tmp_path / "bin")
+    (tmp_path / "lib/python3.12/site-packages").mkdir(parents=True)
+    (tmp_path / "pyvenv.cfg").write_text("version = 3.12.1\n")
+    await at_ease(node.directories).check(node.driver, SpecRecord([str(python), "script.py"], {}))
+    worker = SpecRecord(worker_command(str(python), "execute_run", "run-a"), {})
+    assert "has no Dagster in" in await refusal(node, worker)

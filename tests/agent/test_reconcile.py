@@ -221,6 +221,8 @@ def test_repeated_acknowledgement_is_ignored() -> None:
         (Starting(), Running(41)),
         (Starting(), Stopping(None)),
         (Starting(), Finished(SUCCESS)),
+        (Starting(), Starting("pulling")),
+        (Starting("pulling"), Starting("pulled")),
         (Running(41), Stopping(41)),
         (Running(41), Finished(SUCCESS)),
         (Stopping(None), Finished(SUCCESS)),
@@ -238,7 +240,9 @@ def test_news_that_go_forward_are_taken_and_reported(before: AttemptPhase, news:
     ("before", "news"),
     [
         (Starting(), Starting()),
+        (Starting("pulling"), Starting("pulling")),
         (Running(41), Starting()),
+        (Running(41), Starting("pulling")),
         (Running(41), Running(41)),
         (Stopping(41), Starting()),
         (Stopping(41), Running(41)),

@@ -234,6 +234,7 @@ def test_a_read_only_disk_is_named_with_the_remedy(small_disk: Path) -> None:
 def test_the_node_side_below_the_agent_needs_only_the_standard_library() -> None:
     modules = ["procfs", "oom", "records", "rundir", "contact", "endings", "shim", "watch", "forkserver"]
     modules += ["warmchildren", "warm", "warm.boot", "warm.commandline", "warm.plan"]
+    modules += [f"rundir.{name}" for name in ("directories", "directory", "durable", "errors")]
     modules += ["belongings", "privileges", "limits"]
     modules += [f"limits.{name}" for name in ("plan", "groups", "scope", "tree", "enforcement")]
     imports = ", ".join(f"runyard.agent.{name}" for name in modules)

@@ -15,6 +15,7 @@ from runyard.agent import procfs
 from runyard.agent import shell as shell_module
 from runyard.agent.config import AgentSettings
 from runyard.agent.core.model import AttemptKey
+from runyard.agent.drivers.base import Lack
 from runyard.agent.drivers.fake import FakeDriver, FakeRun
 from runyard.agent.records import SpecRecord
 from runyard.agent.rundir import NoRoom, RunDirectories, RunDirectory
@@ -43,8 +44,8 @@ class Tracked(FakeDriver):
         await super().start(key)
         self.started.append(key)
 
-    def missing(self, spec: SpecRecord) -> str:
-        return self.misses
+    def missing(self, spec: SpecRecord) -> Lack | None:
+        return Lack(self.misses, "executable_missing") if self.misses else None
 
 
 class Agent:
@@ -192,7 +193,8 @@ async def test_attempt_whose_worker_would_miss_something_is_refused_and_leaves_n
 ) -> None:
     agent.driver.misses = "executable /opt/shop/bin/python does not exist on this node"
     await agent.assign()
-    assert (await agent.until_refused()).reason == agent.driver.misses
+    refusal = await agent.until_refused()
+    assert (refusal.reason, refusal.cause) == (agent.driver.misses, "executable_missing")
     assert agent.directories.open(KEY) is None
 
 

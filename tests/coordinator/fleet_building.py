@@ -159,9 +159,11 @@ def status(
     )
 
 
-def starting(run_id: str = RUN, attempt: int = 0) -> agent_pb2.AttemptStatus:
-    """The agent has the attempt on its disk."""
-    return status(run_pb2.PHASE_STARTING, run_id, attempt)
+def starting(run_id: str = RUN, attempt: int = 0, progress: str = "") -> agent_pb2.AttemptStatus:
+    """The agent has the attempt on its disk, and may tell what it is waiting for."""
+    told = status(run_pb2.PHASE_STARTING, run_id, attempt)
+    told.progress = progress
+    return told
 
 
 def running(run_id: str = RUN, attempt: int = 0, pid: int = 41) -> agent_pb2.AttemptStatus:
@@ -224,6 +226,10 @@ class Recorder:
     def saved(self, run_id: str = RUN) -> list[Phase]:
         """Takes the phases in which the run is to be saved, in order."""
         return [effect.run.phase for effect in self._take(SaveRun) if effect.run.run_id == run_id]
+
+    def history(self, run_id: str = RUN) -> list[str]:
+        """Takes the lines that are to be written into the run's history."""
+        return [effect.event for effect in self._take(SaveRun) if effect.run.run_id == run_id]
 
     def saved_node(self, node_id: str = NODE) -> Node:
         """Takes the one node that is to be saved."""
@@ -381,9 +387,10 @@ class FleetTrial:
         *,
         node_id: str = NODE,
         reason: str = "no room",
+        cause: str = "",
     ) -> None:
         """The agent refuses an assignment."""
-        told = agent_pb2.Rejection(run_id=run_id, attempt=attempt, reason=reason)
+        told = agent_pb2.Rejection(run_id=run_id, attempt=attempt, reason=reason, cause=cause)
         self.step(lambda fleet, at: on_rejection(fleet, at, node_id, session, told))
 
     # Time

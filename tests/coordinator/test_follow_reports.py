@@ -5,7 +5,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from coordinator.fleet_building import finished, make_hello, running
+from coordinator.fleet_building import finished, make_hello, running, starting
 from coordinator.serving import SOON, Serving, StubAgent, make_spec, run_id, serving
 from waiting import await_until
 
@@ -27,10 +27,15 @@ class Reporter:
 
     async def next(self, within: float = SOON) -> tuple[int, str]:
         """The number of the run that is told of, and its phase."""
+        run = await self.next_run(within)
+        phase = run_pb2.Phase.Name(run.phase).removeprefix("PHASE_").lower()
+        return int(run.run_id[-12:]), phase
+
+    async def next_run(self, within: float = SOON) -> run_pb2.Run:
+        """The run that is told of."""
         response = await asyncio.wait_for(self.call.read(), within)
         assert isinstance(response, launch_pb2.FollowReportsResponse)
-        phase = run_pb2.Phase.Name(response.run.phase).removeprefix("PHASE_").lower()
-        return int(response.run.run_id[-12:]), phase
+        return response.run
 
     async def settle(self, *numbers: int, attempt: int = 0) -> None:
         """Acknowledges outcomes."""
@@ -70,6 +75,18 @@ async def test_outcomes_of_before_come_first_then_each_as_it_happens(
     assert [await reporter.next() for _ in range(2)] == [(1, "finished"), (2, "finished")]
     await end_run(coordinator, agent, 3)
     assert await reporter.next() == (3, "finished")
+
+
+async def test_start_that_takes_long_is_told_with_its_progress(
+    coordinator: Serving, agent: StubAgent
+) -> None:
+    reporter = await Reporter(coordinator).open()
+    await coordinator.launched(make_spec(run_id(1)))
+    await agent.report(starting(run_id(1)))  # is no news
+    await agent.report(starting(run_id(1), progress="1 of 4 MiB"))
+    assert (await reporter.next_run()).message == "1 of 4 MiB"
+    await agent.report(running(run_id(1)))
+    assert await reporter.next() == (1, "running")
 
 
 async def test_worker_that_begins_to_run_is_told_too(coordinator: Serving, agent: StubAgent) -> None:

@@ -12,6 +12,7 @@ from coordinator.fleet_building import (
 )
 
 from runyard.coordinator.core.effects import SaveRun
+from runyard.coordinator.core.explaining import explain_run
 from runyard.coordinator.core.policy import PlacementPolicy
 from runyard.v1 import agent_pb2, run_pb2
 
@@ -53,6 +54,30 @@ def test_run_that_every_node_refused_has_failed_to_start_and_names_all_reasons()
         "and no other node could take the run"
     )
     assert trial.run().place is not None
+
+
+def test_run_that_its_only_node_refused_ends_with_the_cause_of_the_refusal() -> None:
+    trial = FleetTrial()
+    trial.join()
+    trial.launch()
+    trial.reject(1, reason="no interpreter", cause="executable_missing")
+    assert trial.outcome().kind == run_pb2.OUTCOME_KIND_START_FAILED
+    assert trial.outcome().cause == "executable_missing"
+
+
+def test_an_explanation_names_each_node_that_did_not_start_the_run_once() -> None:
+    trial = FleetTrial()
+    trial.join()
+    trial.join(make_hello("node-b"))
+    trial.launch()
+
+    def verdict() -> str:
+        return trial.step(lambda fleet, at: explain_run(fleet, at, trial.run())).verdict
+
+    trial.reject(1, reason="disk full")
+    assert verdict().endswith("; node node-a did not start it: disk full")
+    trial.reject(2, attempt=1, node_id="node-b", reason="no interpreter")
+    assert (verdict().count("disk full"), verdict().count("no interpreter")) == (1, 1)
 
 
 def test_refusals_are_remembered_over_a_restart() -> None:

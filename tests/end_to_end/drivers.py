@@ -9,6 +9,7 @@ from unittest import mock
 
 import pytest
 import yaml
+from agent.docker_registries import serving
 from dockerd import HOST, IMAGE, missing, open_dockerd
 
 ROOT = Path(__file__).parents[2]
@@ -38,10 +39,10 @@ def driver_under_test(folder: Path) -> Iterator[Path | None]:
         return
     if why := missing():
         pytest.skip(why)
-    with open_dockerd() as engine:
+    with open_dockerd() as engine, serving(engine):
         # Deployments and their projects are in temporary folders, which containers see under the same names.
         shared = [*HOST, f"{ROOT}:{ROOT}:ro", "/tmp:/tmp"]
-        settings = {"host": engine.address, "image": IMAGE, "pull": "never", "volumes": shared}
+        settings = {"host": engine.address, "image": IMAGE, "pull": "if-not-present", "volumes": shared}
         routing = folder / "routing.yaml"
         routing.write_text(yaml.safe_dump({"defaults": {"driver": "docker"}}))
         with mock.patch.dict(os.environ, RUNYARD_AGENT_DOCKER=json.dumps(settings)):

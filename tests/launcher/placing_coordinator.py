@@ -23,6 +23,10 @@ class PlacingCoordinator(FakeCoordinator):
 
     # What the node's workers do
 
+    def take_long(self, run_id: str, progress: str) -> None:
+        """The worker of the latest attempt does not begin yet."""
+        self.move(run_pb2.Run(run_id=run_id, phase=run_pb2.PHASE_STARTING, message=progress))
+
     def begin(self, run_id: str) -> None:
         """The worker of the latest attempt runs."""
         change = run_pb2.Run(run_id=run_id, phase=run_pb2.PHASE_RUNNING, pid=PID)
@@ -100,7 +104,7 @@ class PlacingCoordinator(FakeCoordinator):
                 self.changed.wait(0.02)
 
     def _is_news(self, run: run_pb2.Run) -> bool:
-        if run.phase == run_pb2.PHASE_RUNNING:
+        if run.phase == run_pb2.PHASE_RUNNING or (run.phase == run_pb2.PHASE_STARTING and run.message):
             return True
         return run.phase == run_pb2.PHASE_FINISHED and (run.run_id, run.attempt) not in self.acknowledged
 

@@ -3,7 +3,7 @@
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from runyard.launcher.engine_events import EngineEvent, launched, placed_again, worker_started
+from runyard.launcher.engine_events import EngineEvent, launched, placed_again, still_starting, worker_started
 from runyard.v1 import placement_pb2, run_pb2
 
 WANTED = placement_pb2.Requirements(
@@ -88,6 +88,12 @@ def test_a_coordinator_that_gives_no_reasons_is_quoted_with_none() -> None:
         "node": "n1",
         "pid": 41,
     }
+
+
+def test_a_worker_that_does_not_begin_yet_says_why() -> None:
+    event = still_starting(placed(message="pulling image etl:1: 120 of 400 MiB"))
+    assert event.message == "Node n1 prepares the worker: pulling image etl:1: 120 of 400 MiB"
+    assert metadata(event)["node"] == "n1"
 
 
 FAILED_PLACES = [

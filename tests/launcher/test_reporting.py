@@ -82,6 +82,23 @@ def test_a_killed_worker_is_a_failed_run_at_once_and_says_why(
     assert shop.run(run_id).tags["runyard/exit_cause"] == "oom_killed"
 
 
+def test_a_start_that_takes_long_is_told_line_by_line_and_each_line_once(
+    shop: Shop, coordinator: PlacingCoordinator
+) -> None:
+    run_id = shop.launch()
+    lines = ["pulling image etl:1: 1 of 4 MiB", "pulling image etl:1: 3 of 4 MiB"]
+    with reporting(shop):
+        wait_until(lambda: coordinator.reporters, "the reporter listens")
+        for number, line in enumerate(lines, start=2):
+            coordinator.take_long(run_id, line)
+            wait_until(lambda: len(shop.messages(run_id)) == number, lambda: shop.messages(run_id))  # noqa: B023
+        coordinator.take_long(run_id, lines[-1])
+        coordinator.begin(run_id)
+        wait_until(lambda: "Worker started" in shop.messages(run_id)[-1], lambda: shop.messages(run_id))
+    assert shop.messages(run_id)[1:-1] == [f"Node {NODE} prepares the worker: {line}" for line in lines]
+    assert shop.status(run_id) == STARTING
+
+
 def test_a_worker_that_never_started_fails_its_run_at_once(
     shop: Shop, coordinator: PlacingCoordinator
 ) -> None:

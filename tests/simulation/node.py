@@ -352,8 +352,8 @@ class SimulatedAgent:
             case Report(attempt=held) if self._link is not None:
                 report = agent_pb2.AttemptReport(status=status_of(held))
                 self._link.send(agent_pb2.SessionRequest(report=report))
-            case Reject(key=key, reason=reason) if self._link is not None:
-                report = agent_pb2.AttemptReport(rejection=rejection_of(key, reason))
+            case Reject() if self._link is not None:
+                report = agent_pb2.AttemptReport(rejection=rejection_of(effect))
                 self._link.send(agent_pb2.SessionRequest(report=report))
             case _:
                 pass

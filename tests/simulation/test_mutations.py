@@ -103,8 +103,8 @@ def conclude_before_the_node_has_stopped(patch: Patch) -> None:
 def forget_rejections(patch: Patch) -> None:
     """A repeated assignment is taken although it was refused, and given to another node meanwhile."""
 
-    def reject(holdings: reconcile.Holdings, key: AttemptKey, reason: str) -> list[Effect]:
-        return [Reject(key, reason)]
+    def reject(holdings: reconcile.Holdings, key: AttemptKey, reason: str, why: str = "") -> list[Effect]:
+        return [Reject(key, reason, why)]
 
     patch.setattr(reconcile.Holdings, "_reject", reject)
 

@@ -5,6 +5,8 @@ import os
 import uuid
 from pathlib import Path
 
+from runyard.agent.rundir.durable import sync_directory
+
 _NAME = "installation"
 
 
@@ -66,7 +68,7 @@ class Installation:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        _sync_directory(self._directory)
+        sync_directory(self._directory)
 
     def release(self) -> None:
         """Lets another agent have the directory."""
@@ -91,13 +93,5 @@ def _read_or_make_id(directory: Path) -> str:
         file.flush()
         os.fsync(file.fileno())
     aside.rename(path)
-    _sync_directory(directory)
+    sync_directory(directory)
     return name
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

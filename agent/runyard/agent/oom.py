@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 _KILLED = re.compile(rb"Killed process (\d+) ")  # mm/oom_kill.c
@@ -41,23 +42,46 @@ class OomWitness:
             return False
         deadline = time.monotonic() + _REPORT_SECONDS
         while True:
-            try:
-                found = _KILLED.search(os.read(self._log, _MAX_REPORT_BYTES))
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    return False
-                time.sleep(0.01)
-            except BrokenPipeError:
-                pass  # older records were overwritten; reading goes on with the oldest that is left
-            else:
+            for record in _records(self._log):
+                found = _KILLED.search(record)
                 if found and int(found[1]) == pid:
                     return True
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.01)
 
 
-def _open_kernel_log() -> int | None:
+def log_tells_of_group(name: str) -> bool:
+    """Whether the kernel log has a kill for want of memory in a control group, which may be gone by now.
+
+    Args:
+        name: Of a directory in the group's path; no other group ever has it.
+    """
+    log = _open_kernel_log(os.SEEK_SET)
+    if log is None:
+        return False
+    try:
+        limit_of = re.compile(rb"oom_memcg=[^,]*/" + re.escape(name.encode()) + rb"[/,]")  # mm/oom_kill.c
+        return any(limit_of.search(record) for record in _records(log))
+    finally:
+        os.close(log)
+
+
+def _records(log: int) -> Iterator[bytes]:
+    """Those of the kernel log that there are and were not read."""
+    while True:
+        try:
+            yield os.read(log, _MAX_REPORT_BYTES)
+        except BlockingIOError:
+            return
+        except BrokenPipeError:
+            pass  # older records were overwritten; reading goes on with the oldest that is left
+
+
+def _open_kernel_log(begin: int = os.SEEK_END) -> int | None:
     try:
         descriptor = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
-        os.lseek(descriptor, 0, os.SEEK_END)
+        os.lseek(descriptor, 0, begin)
     except OSError:
         return None
     return descriptor

@@ -4,7 +4,7 @@ import asyncio
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from runyard.agent.core.pressure import Scarce
-from runyard.agent.drivers.base import Driver, LookingDriver
+from runyard.agent.drivers.base import Driver, Lack, LookingDriver
 from runyard.agent.pressure import PressureWatch, in_words
 from runyard.agent.records import SpecRecord
 
@@ -15,8 +15,21 @@ MOST_HANGING = 2
 """How many looks may hang at a dead network disk; more are not tried until one of them comes back."""
 
 
+DISK_FULL = "disk_full"
+"""`Unfit.why` of everything on a node whose disk is nearly full."""
+
+
 class Unfit(Exception):
-    """This node cannot start the worker at the moment; the message says why."""
+    """This node cannot start the worker at the moment.
+
+    Args:
+        message: Why, in one sentence for people.
+        why: One word for programs, as in `ExitRecord`.
+    """
+
+    def __init__(self, message: str, why: str = "") -> None:
+        super().__init__(message)
+        self.why = why
 
 
 class Preflight:
@@ -29,7 +42,7 @@ class Preflight:
     def __init__(self, pressures: PressureWatch) -> None:
         self._pressures = pressures
         self._threads = ThreadPoolExecutor(MOST_HANGING, "preflight")
-        self._looks: set[Future[str]] = set()
+        self._looks: set[Future[Lack | None]] = set()
 
     async def check(self, driver: Driver, spec: SpecRecord) -> None:
         """Looks once. A start may still fail: what is there now may be gone by then.
@@ -43,18 +56,19 @@ class Preflight:
         """
         for pressure in self._pressures.all():
             if pressure.scarce is Scarce.DISK:
-                raise Unfit(f"disk pressure: {in_words(pressure)}")
-        if isinstance(driver, LookingDriver) and (missing := await self._look(driver, spec)):
-            raise Unfit(missing)
+                raise Unfit(f"disk pressure: {in_words(pressure)}", DISK_FULL)
+        if isinstance(driver, LookingDriver) and (lack := await self._look(driver, spec)):
+            raise Unfit(lack.reason, lack.why)
 
-    async def _look(self, driver: LookingDriver, spec: SpecRecord) -> str:
+    async def _look(self, driver: LookingDriver, spec: SpecRecord) -> Lack | None:
         self._looks = {look for look in self._looks if not look.done()}
         if len(self._looks) >= MOST_HANGING:
-            return "looks at the disks of this node hang; is a network disk gone?"
+            return Lack("looks at the disks of this node hang; is a network disk gone?")
         look = self._threads.submit(driver.missing, spec)
         self._looks.add(look)
         try:
             async with asyncio.timeout(LOOK_WITHIN):
                 return await asyncio.wrap_future(look)
         except TimeoutError:
-            return f"a look at {spec.argv[0]} and {spec.cwd or 'its directory'} took over {LOOK_WITHIN:g} s"
+            where = f"{spec.argv[0]} and {spec.cwd or 'its directory'}"
+            return Lack(f"a look at {where} took over {LOOK_WITHIN:g} s")

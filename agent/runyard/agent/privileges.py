@@ -30,7 +30,8 @@ def find_user(name: str) -> pwd.struct_passwd:
     try:
         user = pwd.getpwnam(name)
     except KeyError:
-        raise UnknownUser(f"user {name} (run_as) does not exist on this node") from None
+        remedy = "create it there, or name another in isolation.run_as"
+        raise UnknownUser(f"user {name} (run_as) does not exist on this node; {remedy}") from None
     if os.geteuid() not in (0, user.pw_uid):
         raise UnknownUser(f"user {name} (run_as): the agent must run as root to run workers as another user")
     return user

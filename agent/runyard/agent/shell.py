@@ -31,11 +31,11 @@ from runyard.agent.facts import WorkerUsage
 from runyard.agent.gpus import asked_for, devices_of, given, given_none
 from runyard.agent.limits.ladder import JUST_WATCHED, Rung
 from runyard.agent.orphans import sweep, sweep_belongings
-from runyard.agent.preflight import Preflight, Unfit
+from runyard.agent.preflight import DISK_FULL, Preflight, Unfit
 from runyard.agent.pressure import PressureWatch
 from runyard.agent.procfs import boottime
 from runyard.agent.records import SpecRecord, UnreadableRecord
-from runyard.agent.rundir import AttemptExists, RunDirectories, RunDirectoryError
+from runyard.agent.rundir import AttemptExists, NoRoom, RunDirectories, RunDirectoryError
 from runyard.agent.specs import UnusableLaunch, spec_record
 from runyard.agent.wire import identity_of, rejection_of, status_of, warm_server_of
 from runyard.client.service.failpoints import failpoint
@@ -259,7 +259,7 @@ class Shell:
                 self._send(agent_pb2.AttemptReport(status=status_of(held)))
             case Reject(key=key, reason=reason):
                 log.warning("rejected", attempt=str(key), reason=reason)
-                self._send(agent_pb2.AttemptReport(rejection=rejection_of(key, reason)))
+                self._send(agent_pb2.AttemptReport(rejection=rejection_of(effect)))
         return []
 
     def _send(self, report: agent_pb2.AttemptReport) -> None:
@@ -283,7 +283,11 @@ class Shell:
             failpoint("agent.after_accept")
         except AttemptExists:
             return await self._found(key)
-        except (RunDirectoryError, UnusableLaunch, Unfit) as error:
+        except Unfit as unfit:
+            return self.holdings.on_not_accepted(key, str(unfit), unfit.why)
+        except NoRoom as full:
+            return self.holdings.on_not_accepted(key, str(full), DISK_FULL)
+        except (RunDirectoryError, UnusableLaunch) as error:
             return self.holdings.on_not_accepted(key, str(error))
         if self.is_closing or boottime() > self._start_by:
             return self.holdings.on_postponed(key, effect.identity, devices_of(record))

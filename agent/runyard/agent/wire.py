@@ -6,9 +6,9 @@ from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 
+from runyard.agent.core.effects import Reject
 from runyard.agent.core.model import (
     Accepted,
-    AttemptKey,
     AttemptPhase,
     Finished,
     HeldAttempt,
@@ -45,6 +45,7 @@ def status_of(held: HeldAttempt, usage: WorkerUsage | None = None) -> agent_pb2.
         run_id=held.key.run_id,
         attempt=held.key.attempt,
         phase=_phase_of(phase),
+        progress=phase.progress if isinstance(phase, Starting) else "",
         pid=(phase.pid or 0) if isinstance(phase, Running | Stopping) else 0,
         outcome=outcome_of(phase.outcome) if isinstance(phase, Finished) else None,
         usage=usage_of(usage) if usage else None,
@@ -56,9 +57,12 @@ def status_of(held: HeldAttempt, usage: WorkerUsage | None = None) -> agent_pb2.
     )
 
 
-def rejection_of(key: AttemptKey, reason: str) -> agent_pb2.Rejection:
+def rejection_of(refusal: Reject) -> agent_pb2.Rejection:
     """A refusal of an assignment."""
-    return agent_pb2.Rejection(run_id=key.run_id, attempt=key.attempt, reason=reason)
+    key = refusal.key
+    return agent_pb2.Rejection(
+        run_id=key.run_id, attempt=key.attempt, reason=refusal.reason, cause=refusal.why
+    )
 
 
 def outcome_of(outcome: Outcome) -> run_pb2.Outcome:

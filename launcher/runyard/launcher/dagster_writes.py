@@ -8,7 +8,13 @@ from dagster._core.events import EngineEventData, JobFailureData, RunFailureReas
 
 from runyard.launcher import tags
 from runyard.launcher.causes import exit_cause, outcome_name
-from runyard.launcher.engine_events import EngineEvent, placed_again, worker_ended, worker_started
+from runyard.launcher.engine_events import (
+    EngineEvent,
+    placed_again,
+    still_starting,
+    worker_ended,
+    worker_started,
+)
 from runyard.v1 import run_pb2
 
 
@@ -18,11 +24,20 @@ def write_event(instance: DagsterInstance, run: DagsterRun, event: EngineEvent) 
 
 
 def write_announcement(instance: DagsterInstance, worker: run_pb2.Run) -> None:
-    """Tells people where the worker runs, or that its node did not start it and another is to."""
+    """Tells people where the worker runs, why it does not yet, or that another node is to start it."""
     run = _unfinished(instance, worker.run_id)
     if run is not None:
-        is_running = worker.phase == run_pb2.PHASE_RUNNING
-        write_event(instance, run, worker_started(worker) if is_running else placed_again(worker))
+        write_event(instance, run, _announcement(worker))
+
+
+def _announcement(worker: run_pb2.Run) -> EngineEvent:
+    match worker.phase:
+        case run_pb2.PHASE_RUNNING:
+            return worker_started(worker)
+        case run_pb2.PHASE_STARTING:
+            return still_starting(worker)
+        case _:
+            return placed_again(worker)
 
 
 def write_cancellation(instance: DagsterInstance, worker: run_pb2.Run, message: str) -> None:

@@ -45,6 +45,11 @@ def worker_started(run: run_pb2.Run) -> EngineEvent:
     return EngineEvent(f"{worker}{_because(run)}", {**_place(run), **_placement(run), **_failed_places(run)})
 
 
+def still_starting(run: run_pb2.Run) -> EngineEvent:
+    """The node has the run, and its worker does not begin yet."""
+    return EngineEvent(f"Node {run.node} prepares the worker: {run.message}", _place(run))
+
+
 def placed_again(run: run_pb2.Run) -> EngineEvent:
     """A node did not start the run, and its next attempt goes to another."""
     last = run.failed_places[-1]

@@ -171,7 +171,7 @@ class Settlement:
     def __init__(self, client: Client, instance: DagsterInstance) -> None:
         self._client = client
         self._instance = instance
-        self._announced: OrderedDict[tuple[str, int, bool], None] = OrderedDict()
+        self._announced: OrderedDict[tuple[str, int, bool, str], None] = OrderedDict()
 
     def settle(self, case: Case) -> bool:
         """Settles an attempt in Dagster.
@@ -214,7 +214,8 @@ class Settlement:
             return report
 
     def _announce(self, case: Case) -> None:
-        news = (*case.key, case.run.phase == run_pb2.PHASE_RUNNING)
+        progress = case.run.message if case.run.phase == run_pb2.PHASE_STARTING else ""
+        news = (*case.key, case.run.phase == run_pb2.PHASE_RUNNING, progress)
         if news not in self._announced:
             write_announcement(self._instance, case.run)
             self._announced[news] = None

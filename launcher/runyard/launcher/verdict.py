@@ -29,7 +29,7 @@ class Nothing:
 
 @dataclass(frozen=True)
 class Announce:
-    """The worker began to run, or goes to another node: people want to know where."""
+    """The worker began to run, takes long to start, or goes to another node: people want to know."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,8 @@ def decide(report: run_pb2.Run, latest: run_pb2.Run, dagster: InDagster | None) 
         return Nothing(f"Dagster has the run as {dagster.status.value}")
     if _is_superseded(report, latest, dagster):
         return Nothing("a later attempt serves the run")
+    if report.phase == run_pb2.PHASE_STARTING and not report.message:
+        return Nothing("the worker has begun meanwhile")
     if report.phase != run_pb2.PHASE_FINISHED:
         return Announce()
     return _verdict_on_end(report, dagster)

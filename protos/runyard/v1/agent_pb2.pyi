@@ -290,6 +290,7 @@ class AttemptStatus(google.protobuf.message.Message):
     JOB_FIELD_NUMBER: builtins.int
     LOCATION_FIELD_NUMBER: builtins.int
     REQUIREMENTS_FIELD_NUMBER: builtins.int
+    PROGRESS_FIELD_NUMBER: builtins.int
     run_id: builtins.str
     attempt: builtins.int
     phase: runyard.v1.run_pb2.Phase.ValueType
@@ -301,6 +302,10 @@ class AttemptStatus(google.protobuf.message.Message):
     deployment: builtins.str
     job: builtins.str
     location: builtins.str
+    progress: builtins.str
+    """What keeps a worker that is STARTING from beginning, in one sentence, such as how far the pull of its image is. Each
+    becomes an event of the run, so a new one comes every 10 s at most. Empty: nothing to tell.
+    """
     @property
     def outcome(self) -> runyard.v1.run_pb2.Outcome:
         """Set when FINISHED."""
@@ -325,9 +330,10 @@ class AttemptStatus(google.protobuf.message.Message):
         job: builtins.str = ...,
         location: builtins.str = ...,
         requirements: runyard.v1.placement_pb2.Requirements | None = ...,
+        progress: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["outcome", b"outcome", "requirements", b"requirements", "usage", b"usage"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "deployment", b"deployment", "job", b"job", "location", b"location", "outcome", b"outcome", "phase", b"phase", "pid", b"pid", "requirements", b"requirements", "resume_number", b"resume_number", "run_id", b"run_id", "usage", b"usage"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "deployment", b"deployment", "job", b"job", "location", b"location", "outcome", b"outcome", "phase", b"phase", "pid", b"pid", "progress", b"progress", "requirements", b"requirements", "resume_number", b"resume_number", "run_id", b"run_id", "usage", b"usage"]) -> None: ...
 
 Global___AttemptStatus: typing_extensions.TypeAlias = AttemptStatus
 
@@ -370,17 +376,21 @@ class Rejection(google.protobuf.message.Message):
     RUN_ID_FIELD_NUMBER: builtins.int
     ATTEMPT_FIELD_NUMBER: builtins.int
     REASON_FIELD_NUMBER: builtins.int
+    CAUSE_FIELD_NUMBER: builtins.int
     run_id: builtins.str
     attempt: builtins.int
     reason: builtins.str
+    cause: builtins.str
+    """As `Outcome.cause`: that of the run, if no other node starts it."""
     def __init__(
         self,
         *,
         run_id: builtins.str = ...,
         attempt: builtins.int = ...,
         reason: builtins.str = ...,
+        cause: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "reason", b"reason", "run_id", b"run_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "cause", b"cause", "reason", b"reason", "run_id", b"run_id"]) -> None: ...
 
 Global___Rejection: typing_extensions.TypeAlias = Rejection
 

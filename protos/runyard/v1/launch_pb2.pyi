@@ -556,8 +556,8 @@ class FollowReportsResponse(google.protobuf.message.Message):
     RUN_FIELD_NUMBER: builtins.int
     @property
     def run(self) -> runyard.v1.run_pb2.Run:
-        """A finished attempt, which needs an acknowledgement; or one that has just begun to run, or is to be placed again
-        because a node did not start it, which need none.
+        """A finished attempt, which needs an acknowledgement; or one that has just begun to run, is to be placed again
+        because a node did not start it, or takes long to start (`Run.message` says why), which need none.
         """
 
     def __init__(

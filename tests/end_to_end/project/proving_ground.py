@@ -11,6 +11,7 @@ The code server imports the module before any of these files exists; the run wor
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -152,6 +153,26 @@ def eat_in_child() -> None:
 
 
 @dg.op
+def scatter_processes(context: dg.OpExecutionContext) -> None:
+    """Starts what is hard to find and to end: deaf to all but SIGKILL, in other sessions, orphaned."""
+    name = f"scattered-{context.run_id}"
+    deaf = "trap '' TERM INT HUP; while :; do sleep 0.2; done"
+    subprocess.Popen(["/bin/sh", "-c", deaf, name])
+    environments: list[dict[str, str] | None] = [None, {}]
+    for environment in environments:
+        daemon = ["/bin/sh", "-c", f"({deaf}) >/dev/null 2>&1 &", name]
+        subprocess.run(daemon, start_new_session=True, env=environment, check=True)
+    enter(context)
+    linger(context)
+
+
+@dg.job(executor_def=dg.multiprocess_executor)
+def scatter() -> None:
+    """As `wait_in_child`, with processes of its own."""
+    scatter_processes()
+
+
+@dg.op
 def crash_hard() -> None:
     os.kill(os.getpid(), signal.SIGSEGV)
 
@@ -174,6 +195,9 @@ def leave() -> None:
 
 
 defs = dg.Definitions(
-    jobs=[succeed, disagree, fail, wait, resist, devour, wait_in_child, eat, eat_in_child, crash, leave],
+    jobs=[
+        *(succeed, disagree, fail, wait, resist, devour, wait_in_child),
+        *(eat, eat_in_child, scatter, crash, leave),
+    ],
     executor=dg.in_process_executor,
 )

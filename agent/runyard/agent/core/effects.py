@@ -52,6 +52,8 @@ class Reject:
 
     key: AttemptKey
     reason: str
+    why: str = ""
+    """One word for programs; see `runyard.v1.Rejection`."""
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,9 @@ class Accepted:
 class Starting:
     """Handed to the driver; there may be a worker at any moment."""
 
+    progress: str = ""
+    """What keeps the worker from beginning, in one sentence, if it takes long."""
+
 
 @dataclass(frozen=True)
 class Running:

@@ -32,7 +32,7 @@ class Holdings:
 
     def __init__(self) -> None:
         self._held: dict[AttemptKey, HeldAttempt] = {}
-        self._rejected: OrderedDict[AttemptKey, str] = OrderedDict()
+        self._rejected: OrderedDict[AttemptKey, Reject] = OrderedDict()
 
     def all(self) -> list[HeldAttempt]:
         """The full set, as Hello and heartbeats carry it."""
@@ -59,8 +59,8 @@ class Holdings:
         """Takes an assignment, unless this agent has or had the attempt, or one that excludes it."""
         if held := self._held.get(key):
             return self._start(held) if isinstance(held.phase, Accepted) else [Report(held)]
-        if reason := self._rejected.get(key):
-            return [Reject(key, reason)]
+        if refusal := self._rejected.get(key):
+            return [refusal]
         for other in self._held.values():
             if other.key.run_id == key.run_id:
                 if other.key.attempt > key.attempt:
@@ -81,9 +81,9 @@ class Holdings:
         """The attempt is on disk, but the offer ran out meanwhile: it waits for the next one."""
         return [Report(self._hold(HeldAttempt(key, identity, devices=devices)))]
 
-    def on_not_accepted(self, key: AttemptKey, reason: str) -> list[Effect]:
+    def on_not_accepted(self, key: AttemptKey, reason: str, why: str = "") -> list[Effect]:
         """The attempt could not be written to disk, so it can never start here."""
-        return self._reject(key, reason)
+        return self._reject(key, reason, why)
 
     def on_found(self, attempt: HeldAttempt) -> list[Effect]:
         """The disk had the attempt already, or has it now as one that must never start."""
@@ -122,6 +122,9 @@ class Holdings:
             phase = Stopping(phase.pid)
             if phase == held.phase:
                 return []
+        elif isinstance(held.phase, Starting) and isinstance(phase, Starting):
+            if phase == held.phase:
+                return []
         elif _ORDER.index(type(phase)) <= _ORDER.index(type(held.phase)):
             return []
         return [Report(self._hold(replace(held, phase=phase)))]
@@ -134,8 +137,8 @@ class Holdings:
         self._held[attempt.key] = attempt
         return attempt
 
-    def _reject(self, key: AttemptKey, reason: str) -> list[Effect]:
-        self._rejected[key] = reason
+    def _reject(self, key: AttemptKey, reason: str, why: str = "") -> list[Effect]:
+        refusal = self._rejected[key] = Reject(key, reason, why)
         while len(self._rejected) > REJECTIONS_KEPT:
             self._rejected.popitem(last=False)
-        return [Reject(key, reason)]
+        return [refusal]

@@ -11,6 +11,7 @@ from runyard.agent.records import Cause, SpecRecord
 OnChange = Callable[[AttemptKey, AttemptPhase], None]
 """Called in the event loop for every phase that an attempt enters, each at most once and never going back.
 
+`Starting` may come again with other news of a start that takes long: seldom, for each is written down.
 `Finished` is called only when the verdict is on disk.
 """
 
@@ -136,12 +137,22 @@ class DependentDriver(Driver, Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Lack:
+    """Why a worker could not start on this node."""
+
+    reason: str
+    """One sentence for people."""
+    why: str = ""
+    """One word for programs, as in `ExitRecord`."""
+
+
 @runtime_checkable
 class LookingDriver(Driver, Protocol):
     """A driver that can tell beforehand what a worker would miss."""
 
-    def missing(self, spec: SpecRecord) -> str:
-        """Why the worker could not start here, in one sentence; empty if nothing is known. Blocks."""
+    def missing(self, spec: SpecRecord) -> Lack | None:
+        """Why the worker could not start here; None if nothing is known. Blocks."""
         ...
 
 

@@ -10,7 +10,7 @@ import structlog
 from runyard.agent import worker as worker_script
 from runyard.agent.config import WarmSettings
 from runyard.agent.core.model import Accepted, AttemptKey, AttemptPhase, Finished, HeldAttempt
-from runyard.agent.drivers.base import DriverError, OnChange, UnknownAttempt
+from runyard.agent.drivers.base import DriverError, Lack, OnChange, UnknownAttempt
 from runyard.agent.drivers.follower import Follower
 from runyard.agent.drivers.forks import ForkServerLink
 from runyard.agent.drivers.outcomes import held_attempt, key_of
@@ -18,8 +18,8 @@ from runyard.agent.drivers.shims import Shims
 from runyard.agent.drivers.warm_servers import WarmServers
 from runyard.agent.facts import UsageSampler, UsageTarget, WorkerUsage
 from runyard.agent.records import Cause, SpecRecord, StopRequest, UnreadableRecord
+from runyard.agent.requisites import Requisites
 from runyard.agent.rundir import RunDirectories, RunDirectory
-from runyard.agent.shim import StartFailure, find_executable
 
 COLD = WarmSettings(mode="off")
 """Nothing is imported ahead of runs."""
@@ -69,6 +69,7 @@ class ProcessDriver:
         self._followers: dict[AttemptKey, Follower] = {}
         self._tasks: dict[AttemptKey, asyncio.Task[None]] = {}
         self._sampler = UsageSampler()
+        self._requisites = Requisites()
 
     @property
     def fork_server_pid(self) -> int | None:
@@ -93,13 +94,9 @@ class ProcessDriver:
                 self._follow(directory)
         return found
 
-    def missing(self, spec: SpecRecord) -> str:
-        """Looks for the program and its directory. See `LookingDriver.missing`."""
-        try:
-            find_executable(spec)
-        except StartFailure as failure:
-            return str(failure)
-        return ""
+    def missing(self, spec: SpecRecord) -> Lack | None:
+        """Looks for program, directory, user and Dagster. See `LookingDriver.missing`."""
+        return self._requisites.missing(spec)
 
     async def start(self, key: AttemptKey) -> None:
         """Has the worker started. See `Driver.start`."""

@@ -17,6 +17,7 @@ from runyard.agent.limits import scope
 from runyard.agent.limits.groups import Group
 from runyard.agent.limits.plan import SYSTEMD, LimitsPlan
 from runyard.agent.limits.tree import family, proportional_bytes, resident_bytes
+from runyard.agent.oom import log_tells_of_group
 from runyard.agent.records import ExitRecord
 
 DATA_FACTOR = 4
@@ -61,6 +62,7 @@ class Grouped(Unlimited):
 
     def __init__(self, plan: LimitsPlan, group: Group) -> None:
         self._limit = plan.memory
+        self._unit = plan.unit
         self._group = group
         self._ends_as_one = group.ends_as_one
 
@@ -76,7 +78,12 @@ class Grouped(Unlimited):
     def judge(self, verdict: ExitRecord) -> ExitRecord:
         peak = self._group.peak() or verdict.peak_rss_bytes
         known = replace(verdict, memory_limit_bytes=self._limit, peak_rss_bytes=peak)
-        return _beyond_limit(known, "the kernel") if self.is_exceeded() else known
+        return _beyond_limit(known, "the kernel") if self.is_exceeded() or self._is_lost() else known
+
+    def _is_lost(self) -> bool:
+        """Whether the kernel killed in a group that is gone: systemd removes scopes that are empty."""
+        is_gone = bool(self._limit and self._unit) and not self._group.is_there
+        return is_gone and log_tells_of_group(self._unit)
 
     def remove(self) -> None:
         self._group.remove()

@@ -45,6 +45,7 @@ def explain_run(fleet: Fleet, now: Instant, run: Run) -> Explanation:
             silent = "; the node is silent" if fleet.unreachable(run) else ""
             where = _where(placed.place)
             explanation = Explanation(verdict=f"run {run.run_id} {_verb(placed)} {where}{silent}")
+    explanation.verdict += _not_started(run, explanation.verdict)
     explanation.rule = run.launch.route.rule
     explanation.fields.extend(_fields(run.launch, fleet.policy))
     explanation.priority = run.launch.priority
@@ -97,6 +98,13 @@ def _ended(finished: Finished) -> str:
     if finished.place is None:
         return f"is over, and never had a node{how}"
     return f"is over{how}; it was on {_where(finished.place)}"
+
+
+def _not_started(run: Run, said: str) -> str:
+    """The nodes that did not start the run, unless that is said already."""
+    return "".join(
+        f"; node {node} did not start it: {why}" for node, why in run.refused_by if why not in said
+    )
 
 
 def _refused(refusal: FleetError) -> str:

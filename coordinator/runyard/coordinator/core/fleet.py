@@ -23,6 +23,7 @@ from runyard.coordinator.core.model import (
     Queued,
     Ready,
     Run,
+    Starting,
     Suspect,
     Tombstone,
 )
@@ -47,6 +48,7 @@ class Fleet:
         index: The nodes, and what live runs have of them.
         queue: The runs without a node, and what shares hold.
         deadlines: When runs will be too late.
+        progress: What keeps the workers of starting runs from beginning, where that is known.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Fleet:
         self.nodes: dict[str, Node] = {}
         self.tombstones: dict[str, Tombstone] = {}
         self.usage: dict[str, run_pb2.WorkerUsage] = {}
+        self.progress: dict[str, str] = {}
         self._verdicts_from = started.monotonic + leases.recovery
         self.last_tick = started.monotonic
         self.index = NodeIndex()
@@ -80,6 +83,7 @@ class Fleet:
         """Goes back to the runs as the store holds them, after a write that failed."""
         self.runs.clear()
         self.usage.clear()
+        self.progress.clear()
         self.index.forget_runs()
         self.queue = RunQueue(self.index, self.policy)
         self.deadlines.clear()
@@ -146,6 +150,8 @@ class Fleet:
                 return f"node {placed.place.node} is silent; the worker is not presumed dead"
             case _ if run.stop:
                 return run.stop.reason
+            case Starting():
+                return self.progress.get(run.run_id, "")
             case _:
                 return ""
 
@@ -239,6 +245,8 @@ class Fleet:
             self.queue.add(run)
         if not run.is_live:
             self.usage.pop(run.run_id, None)
+        if not isinstance(run.phase, Starting):
+            self.progress.pop(run.run_id, None)
         if (late_at := deadline(run)) is None:
             self.deadlines.cancel(run.run_id)
         else:
@@ -269,6 +277,8 @@ class Fleet:
         assert live == indexed, f"{live} != {indexed}"
         assert sum(map(len, self._live_by_node.values())) == len(live), "a run is live on two nodes"
         assert set(self.usage) <= set(live), "usage of a run that is not live"
+        starting = {run.run_id for run in self.runs.values() if isinstance(run.phase, Starting)}
+        assert set(self.progress) <= starting, "progress of a run that is not starting"
         for node_id in {*self.nodes, *live.values()}:
             total = NOTHING
             for run in self.live_on(node_id):

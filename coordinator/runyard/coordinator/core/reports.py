@@ -53,9 +53,18 @@ def _apply(fleet: Fleet, now: Instant, run: Run, place: Place, status: agent_pb2
     else:
         phase = _phase(place, status)
         if phase is not None and type(phase) in ALLOWED[type(run.phase)]:
-            fleet.move(run, phase, now, _event(phase))
+            _note_progress(fleet, fleet.move(run, phase, now, _event(phase)), status.progress)
+        elif isinstance(run.phase, Starting) and isinstance(phase, Starting):
+            _note_progress(fleet, run, status.progress)
         elif isinstance(run.phase, Stopping) and status.pid and not run.phase.pid:
             fleet.put(replace(run, phase=replace(run.phase, pid=status.pid)), f"worker has pid {status.pid}")
+
+
+def _note_progress(fleet: Fleet, run: Run, progress: str) -> None:
+    """Writes down what keeps the worker from beginning, once; heartbeats repeat it."""
+    if isinstance(run.phase, Starting) and progress and fleet.progress.get(run.run_id) != progress:
+        fleet.progress[run.run_id] = progress
+        fleet.put(run, progress)
 
 
 def _phase(place: Place, status: agent_pb2.AttemptStatus) -> Phase | None:

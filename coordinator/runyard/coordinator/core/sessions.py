@@ -194,7 +194,7 @@ def on_rejection(
         finish(fleet, now, run, outcome)
     elif isinstance(run.phase, Assigned):
         kind = run_pb2.OUTCOME_KIND_START_FAILED
-        outcome = run_pb2.Outcome(kind=kind, message=rejection.reason)
+        outcome = run_pb2.Outcome(kind=kind, message=rejection.reason, cause=rejection.cause)
         place_elsewhere(fleet, now, run, "refused", outcome)
     place_waiting(fleet, now)
 

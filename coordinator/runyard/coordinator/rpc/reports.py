@@ -10,7 +10,7 @@ import structlog
 from runyard.coordinator.core.errors import InvalidField
 from runyard.coordinator.core.fleet import Fleet
 from runyard.coordinator.core.launching import on_reports_settled, unsettled
-from runyard.coordinator.core.model import Assigned, Finished, Queued, Run, Running
+from runyard.coordinator.core.model import Assigned, Finished, Queued, Run, Running, Starting
 from runyard.coordinator.rpc.errors import Unavailable
 from runyard.coordinator.shell import Shell
 from runyard.v1 import launch_pb2
@@ -111,5 +111,7 @@ def _is_news(fleet: Fleet, run: Run) -> bool:
             return bool(run.refused_by) and run.run_id in fleet.queue
         case Assigned():
             return bool(run.refused_by)
+        case Starting():
+            return run.run_id in fleet.progress
         case _:
             return False

@@ -3,7 +3,7 @@
 from runyard.agent.core.model import AttemptKey
 from runyard.agent.drivers.docker.delivery import archive
 from runyard.agent.drivers.docker.engine import Engine, NameTaken, NotThere
-from runyard.agent.drivers.docker.gpus import device_requests
+from runyard.agent.drivers.docker.gpus import device_requests, seen_inside
 from runyard.agent.drivers.docker.labels import RUN, container_name, labels_of
 from runyard.agent.drivers.docker.plan import TOOLS, ContainerPlan
 from runyard.agent.drivers.docker.verdicts import ContainerState
@@ -57,9 +57,10 @@ class Container:
         kwargs["labels"] = {**kwargs.get("labels", {}), **labels_of(self._key, self._agent)}
         if kwargs.get("read_only"):
             kwargs["volumes"] = [*kwargs.get("volumes", []), TOOLS]  # one of its own, removed with it
-        if devices := devices_of(spec):
+        devices = devices_of(spec)
+        if devices:
             kwargs["device_requests"] = device_requests(len(devices), devices)
-        environment = {**spec.env, MARK_NAME: f"{self._key.run_id}/{self._key.attempt}"}
+        environment = {**seen_inside(spec.env, devices), MARK_NAME: f"{self._key.run_id}/{self._key.attempt}"}
         await self._engine.call(
             lambda client: client.containers.create(
                 plan.image,

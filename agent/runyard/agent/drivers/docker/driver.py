@@ -17,20 +17,21 @@ from runyard.agent.core.model import (
     Running,
     Stopping,
 )
-from runyard.agent.drivers.base import OnChange, UnknownAttempt
+from runyard.agent.drivers.base import Lack, OnChange, UnknownAttempt
 from runyard.agent.drivers.docker.cleaning import Cleaner
 from runyard.agent.drivers.docker.container import Container
 from runyard.agent.drivers.docker.engine import Engine, EngineError
-from runyard.agent.drivers.docker.events import EventWatch
+from runyard.agent.drivers.docker.events import OOM, EventWatch
 from runyard.agent.drivers.docker.follower import ContainerFollower, Surroundings
 from runyard.agent.drivers.docker.labels import container_name
+from runyard.agent.drivers.docker.looking import missing_in_engine, unreachable
 from runyard.agent.drivers.docker.plan import DRIVER_NAME
 from runyard.agent.drivers.docker.settings import DockerSettings
 from runyard.agent.drivers.docker.usage import UsageWatch
 from runyard.agent.drivers.docker.warden import WardenLink
 from runyard.agent.drivers.outcomes import held_attempt, key_of
 from runyard.agent.facts import WorkerUsage
-from runyard.agent.records import Cause, StopRequest, UnreadableRecord
+from runyard.agent.records import Cause, SpecRecord, StopRequest, UnreadableRecord
 from runyard.agent.rundir import RunDirectories, RunDirectory
 
 PING_EVERY = 5.0
@@ -80,7 +81,9 @@ class DockerDriver:
         """Begins to watch the engine, be it there or not. See `Driver.open`."""
         loop = asyncio.get_running_loop()
         self._events = EventWatch(
-            self._engine, self._agent, lambda name: _forward(loop, lambda: self._wake(name))
+            self._engine,
+            self._agent,
+            lambda name, action: _forward(loop, lambda: self._on_event(name, action)),
         )
         self._events.open()
         await self._ping()
@@ -96,6 +99,10 @@ class DockerDriver:
             if not isinstance(held.phase, Accepted | Finished):
                 self._follow(directory)
         return found
+
+    def missing(self, spec: SpecRecord) -> Lack | None:
+        """Asks the engine for image and networks. See `LookingDriver.missing`."""
+        return unreachable(self.trouble) if self.trouble else missing_in_engine(self._engine, spec)
 
     async def start(self, key: AttemptKey) -> None:
         """Has the container made and started. See `Driver.start`."""
@@ -161,6 +168,13 @@ class DockerDriver:
         self._usage.forget(key)
         if not task.cancelled() and (error := task.exception()):
             log.error("attempt_no_longer_followed", attempt=str(key), exc_info=error)
+
+    def _on_event(self, container: str | None, action: str) -> None:
+        if action == OOM:
+            for key, followed in self._followed.items():
+                if container == container_name(key):
+                    followed.follower.ran_out_of_memory()
+        self._wake(container)
 
     def _wake(self, container: str | None) -> None:
         for key, followed in self._followed.items():

@@ -44,6 +44,10 @@ class Unreachable(EngineError):
     """The engine gave no answer, so nobody knows whether it did what it was asked to."""
 
 
+class NoAnswer(Unreachable):
+    """The engine is there, and takes longer than it was given."""
+
+
 class NotThere(EngineError):
     """There is no such container, network or file."""
 
@@ -96,7 +100,7 @@ class Engine:
             async with asyncio.timeout(within):
                 return await threads.run(lambda: self.ask(ask))
         except TimeoutError:
-            raise Unreachable(f"{self.host} does not answer within {within:g} s") from None
+            raise NoAnswer(f"{self.host} does not answer within {within:g} s") from None
 
     def ask(self, ask: Callable[[docker.DockerClient], T]) -> T:
         """As `call`, in the caller's own thread.
@@ -118,6 +122,8 @@ class Engine:
             raise NotThere(_said(error)) from error
         except APIError as error:
             raise (NameTaken if error.status_code == 409 else EngineError)(_said(error)) from error
+        except requests.exceptions.ReadTimeout as error:
+            raise NoAnswer(f"{self.host}: {_root(error)}") from error
         except (
             requests.exceptions.RequestException,
             urllib3.exceptions.HTTPError,
@@ -131,6 +137,18 @@ class Engine:
         except (TypeError, ValueError) as error:  # the package itself looks at some arguments
             raise EngineError(f"container_kwargs: {error}") from error
 
+    def look(self, path: str, within: float) -> None:
+        """Asks whether the engine has something. Blocks.
+
+        Args:
+            path: Of the API, after the version.
+            within: Seconds.
+
+        Raises:
+            EngineError: See the classes above; `NotThere` if it has not.
+        """
+        self.ask(lambda client: _get(client, path, {}, (within, within)).close())
+
     def stream(self, path: str, parameters: dict[str, Any], silence: float) -> requests.Response:
         """Opens an answer that goes on for as long as there is something to tell. Blocks.
 
@@ -142,7 +160,7 @@ class Engine:
         Raises:
             EngineError: See the classes above.
         """
-        return self.ask(lambda client: _open_stream(client, path, parameters, silence))
+        return self.ask(lambda client: _get(client, path, parameters, (ANSWER_WITHIN, silence)))
 
     def _connected(self) -> docker.DockerClient:
         with self._connecting:
@@ -164,12 +182,13 @@ class Engine:
         return TLSConfig(client_cert=pair, ca_cert=str(folder / "ca.pem"), verify=True)
 
 
-def _open_stream(
-    client: docker.DockerClient, path: str, parameters: dict[str, Any], silence: float
+def _get(
+    client: docker.DockerClient, path: str, parameters: dict[str, Any], within: tuple[float, float]
 ) -> requests.Response:
+    """An answer to be read piece by piece; `within` is for the connection and for each piece, in seconds."""
     api = client.api
     address = f"{api.base_url}/v{api.api_version}/{path}"
-    response = api.get(address, params=parameters, stream=True, timeout=(ANSWER_WITHIN, silence))
+    response = api.get(address, params=parameters, stream=True, timeout=within)
     try:
         response.raise_for_status()
     except requests.exceptions.HTTPError as error:

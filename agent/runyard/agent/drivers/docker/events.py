@@ -14,6 +14,9 @@ from runyard.agent.drivers.docker.labels import AGENT, name_of
 SILENCE = 60.0
 """Seconds without news after which the stream is opened anew: it may be that of a frozen engine."""
 
+OOM = "oom"
+"""What happened to a container of which the kernel killed a process for want of memory."""
+
 OVERLAP = 5
 """Seconds of the past that are told again, so that nothing falls between two streams."""
 
@@ -28,11 +31,11 @@ class EventWatch:
     Args:
         engine: The engine.
         agent: The label of this agent's containers.
-        on_news: Called in that thread with the name of a container that something happened to, or None for
-            any: the stream has been opened anew, and much may have happened before.
+        on_news: Called in that thread with the name of a container and what happened to it, in the engine's
+            word. None stands for any container: the stream has been opened anew, and much may have happened.
     """
 
-    def __init__(self, engine: Engine, agent: str, on_news: Callable[[str | None], None]) -> None:
+    def __init__(self, engine: Engine, agent: str, on_news: Callable[[str | None, str], None]) -> None:
         self._engine = engine
         self._on_news = on_news
         self._closed = threading.Event()
@@ -60,13 +63,14 @@ class EventWatch:
         since = int(time.time()) - OVERLAP
         response = self._engine.stream("events", {"filters": self._filters, "since": since}, SILENCE)
         with contextlib.closing(response), self._engine.named_errors():
-            self._tell(None)
+            self._tell(None, "")
             for line in response.iter_lines():
                 if line and not self._closed.is_set():
-                    attributes = json.loads(line).get("Actor", {}).get("Attributes", {})
-                    self._tell(name_of(attributes))
+                    event = json.loads(line)
+                    attributes = event.get("Actor", {}).get("Attributes", {})
+                    self._tell(name_of(attributes), event.get("Action") or event.get("status") or "")
 
-    def _tell(self, container: str | None) -> None:
+    def _tell(self, container: str | None, action: str) -> None:
         if not self._closed.is_set():
             with contextlib.suppress(RuntimeError):  # the event loop was closed meanwhile
-                self._on_news(container)
+                self._on_news(container, action)

@@ -16,13 +16,19 @@ import contextlib
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
 from runyard.agent import procfs
 from runyard.agent.contact import Fence
 from runyard.agent.core.model import AttemptKey, AttemptPhase, Finished, Running, Starting, Stopping
+from runyard.agent.drivers.docker.causes import (
+    ENGINE_UNAVAILABLE,
+    EXECUTABLE_MISSING,
+    IMAGE_UNAVAILABLE,
+    word_for,
+)
 from runyard.agent.drivers.docker.container import Container, Foreign
 from runyard.agent.drivers.docker.copying import Copying
 from runyard.agent.drivers.docker.engine import Engine, EngineError, NameTaken, Unreachable
@@ -49,6 +55,12 @@ START_PATIENCE = 120.0
 
 RELIST = 20.0
 """Seconds between two looks at a container that nothing was heard of; jittered."""
+
+OOM_TOLD_WITHIN = 1.0
+"""Seconds for the engine to tell that memory was the cause of a SIGKILL; on an idle machine it takes none."""
+
+_KILL_AGAIN = 1.0
+"""Seconds for the engine to tell that a container which was killed is over."""
 
 _RETRY_SECONDS = (0.2, 5.0)
 """First and longest pause after something failed; doubled each time, jittered."""
@@ -94,6 +106,8 @@ class ContainerFollower:
         self._copying = Copying(around.engine, container.name, directory, self.wake)
         self._delivered: StopRequest | None = None
         self._kill_at = 0.0
+        self._is_out_of_memory = False
+        self._killing: asyncio.Task[None] | None = None
         self._fence: Fence | None = None
         self._trying_since: float | None = None
         self._log = log.bind(attempt=directory.mark, container=container.name)
@@ -101,6 +115,12 @@ class ContainerFollower:
     def wake(self) -> None:
         """Has it look at once."""
         self._news.set()
+
+    def ran_out_of_memory(self) -> None:
+        """Has what is left in it killed: the kernel has taken one of its processes, and a run ends as one."""
+        self._is_out_of_memory = True
+        self._killing = asyncio.create_task(self._kill())  # at once: looks take their time
+        self.wake()
 
     async def run(self) -> None:
         """Returns when the verdict is on disk, and was told."""
@@ -145,7 +165,8 @@ class ContainerFollower:
 
     async def _begin(self, spec: SpecRecord) -> None:
         """Makes and starts the container; a stop request ends the attempt at any step before the last."""
-        self._enter(Starting())
+        if not isinstance(self._phase, Starting):
+            self._enter(Starting())
         making = asyncio.create_task(self._make(spec))
         waiting = asyncio.create_task(self._stop_requested())
         try:
@@ -153,16 +174,18 @@ class ContainerFollower:
             if not making.done():
                 return
             making.result()
-        except (PullFailed, Foreign, TypeError) as failure:
+        except PullFailed as failure:
+            await self._conclude(never_started("start_failed", str(failure), failure.why))
+            return
+        except (Foreign, TypeError) as failure:
             await self._conclude(never_started("start_failed", str(failure)))
             return
         except (Unreachable, NameTaken, PullInterrupted) as error:
             await self._try_again(error)
             return
         except EngineError as error:
-            await self._conclude(
-                never_started("start_failed", f"the engine cannot make the container: {error}")
-            )
+            message = f"the engine cannot make the container: {error}"
+            await self._conclude(never_started("start_failed", message, word_for(message)))
             return
         finally:
             for task in (making, waiting):
@@ -184,15 +207,20 @@ class ContainerFollower:
             await asyncio.to_thread(self._directory.mark_starting)
             return
 
-        def tell(line: str) -> None:
-            note(self._directory, line)
-            self._log.info("image", news=line)
-
-        await ensure_image(self._around.engine, self._around.settings, plan, tell)
+        await ensure_image(self._around.engine, self._around.settings, plan, self._note, self._tell)
         failpoint("docker.before_make")
         await self.container.make(plan, spec)
         failpoint("docker.after_make")
         await asyncio.to_thread(self._copying.prepare)
+
+    async def _note(self, line: str) -> None:
+        await asyncio.to_thread(note, self._directory, line)
+        self._log.info("image", news=line)
+
+    async def _tell(self, line: str) -> None:
+        await self._note(line)
+        if isinstance(self._phase, Starting):
+            self._enter(Starting(line))
 
     async def _stop_requested(self) -> None:
         while await asyncio.to_thread(self._directory.read_stop) is None:
@@ -204,8 +232,12 @@ class ContainerFollower:
         self._trying_since = self._trying_since or now
         if now < self._trying_since + START_PATIENCE:
             raise error
-        message = f"the engine is not available: tried for {START_PATIENCE:g} s: {error}"
-        await self._conclude(never_started("start_failed", message))
+        if isinstance(error, PullInterrupted):
+            message, why = f"tried for {START_PATIENCE:g} s: {error}", IMAGE_UNAVAILABLE
+        else:
+            message = f"the engine is not available: tried for {START_PATIENCE:g} s: {error}"
+            why = ENGINE_UNAVAILABLE
+        await self._conclude(never_started("start_failed", message, why))
 
     async def _start(self) -> None:
         try:
@@ -217,7 +249,8 @@ class ContainerFollower:
             # What was asked for cannot be started; unless an earlier request came through after all.
             state = await self.container.state()
             if state is not None and not state.was_started:
-                await self._conclude(never_started("start_failed", f"the container cannot start: {error}"))
+                message = f"the container cannot start: {error}"
+                await self._conclude(never_started("start_failed", message, word_for(message)))
 
     async def _end_before_start(self, stop: StopRequest) -> None:
         self._enter(Stopping(None))
@@ -256,7 +289,10 @@ class ContainerFollower:
         self.is_running = True
         self._enter(Running(state.pid) if stop is None else Stopping(state.pid))
         self._copying.keep()
-        if stop is not None:
+        if self._is_out_of_memory:
+            await self._kill()
+            await self._wait(_KILL_AGAIN)
+        elif stop is not None:
             await self._stop(state, stop)
         elif fence := await asyncio.to_thread(self._guarded_fence_of, spec):
             if fence.seconds_left() > 0:
@@ -279,8 +315,12 @@ class ContainerFollower:
         if left > 0:
             await self._wait(min(left, _relist()))
         else:
+            await self._kill()
+            await self._wait(_KILL_AGAIN)
+
+    async def _kill(self) -> None:
+        with contextlib.suppress(EngineError):  # the next look finds out whether it is over
             await self.container.signal("SIGKILL")
-            await self._wait(1.0)
 
     async def _judge(self, state: ContainerState, spec: SpecRecord, stop: StopRequest | None) -> None:
         self.is_running = False
@@ -288,12 +328,22 @@ class ContainerFollower:
         await self._copying.finish()
         if stop is not None and 0 < state.finished_at <= stop.requested_at:
             stop = None  # it was over when somebody asked for its end
+        if state.may_be_out_of_memory and stop is None:
+            state = replace(state, oom_killed=await self._hears_of_oom())
         if isinstance(self._phase, Starting):
             self._enter(Running(recorded.pid if recorded else 0))  # it was over before anybody looked
         verdict = container_ended(state, stop, recorded, self._around.peak_of(key_of(self._directory)))
         if spec.argv[1:2] == [ENTER] and stop is None:
             verdict = await self._without_a_worker(verdict, state, spec)
         await self._conclude(verdict)
+
+    async def _hears_of_oom(self) -> bool:
+        """Whether the kernel took a process: the engine may hear of it after the end."""
+        deadline = time.monotonic() + OOM_TOLD_WITHIN
+        while not self._is_out_of_memory and (left := deadline - time.monotonic()) > 0:
+            self._news.clear()
+            await self._wait(left)
+        return self._is_out_of_memory
 
     async def _without_a_worker(
         self, verdict: ExitRecord, state: ContainerState, spec: SpecRecord
@@ -306,7 +356,7 @@ class ContainerFollower:
             return never_started("exit_unknown", message)
         if state.exit_code in NOT_EXECUTABLE and await self.container.has(f"{TOOLS}/args"):
             message = f"the image cannot execute {spec.argv[0]}: set docker.python to its interpreter"
-            return never_started("start_failed", message)
+            return never_started("start_failed", message, EXECUTABLE_MISSING)
         return verdict
 
     async def _was_started_twice(self) -> bool:

@@ -85,5 +85,7 @@ def _sample(stats: Mapping[str, Any], before: _Sample | None) -> _Sample:
     cpu_seconds = ((stats.get("cpu_stats") or {}).get("cpu_usage") or {}).get("total_usage", 0) / 1e9
     now = time.monotonic()
     cores = (cpu_seconds - before.cpu_seconds) / max(now - before.taken_at, 1e-3) if before else 0.0
-    peak = max(in_use, before.usage.peak_rss_bytes if before else 0)
+    # Only control groups of version 1 keep a mark of the most; with others it is the most that was seen.
+    most = max(in_use, memory.get("max_usage") or 0)
+    peak = max(most, before.usage.peak_rss_bytes if before else 0)
     return _Sample(WorkerUsage(max(0.0, cores), in_use, peak, None), cpu_seconds, now)

@@ -2,13 +2,13 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from signal import Signals
 from typing import Any
 
 from runyard.agent import procfs
-from runyard.agent.endings import never_started, rebooted
+from runyard.agent.endings import in_mib, never_started, rebooted
 from runyard.agent.records import Cause, ContainerRecord, ExitRecord, StopRequest
 
 LOST_WITH_THE_ENGINE = 255
@@ -58,6 +58,12 @@ class ContainerState:
         return self.status in ("running", "paused", "restarting")
 
     @property
+    def may_be_out_of_memory(self) -> bool:
+        """Whether something killed it that may turn out to be the kernel, at the container's limit."""
+        is_killed = self.exit_code == 128 + Signals.SIGKILL
+        return is_killed and self.memory_limit > 0 and not self.oom_killed
+
+    @property
     def was_started(self) -> bool:
         """Whether it ever ran."""
         return self.status != "created"
@@ -83,41 +89,46 @@ def container_ended(
     code = None if signal else state.exit_code
     how = f"killed by signal {signal} ({Signals(signal).name})" if signal else f"exited with code {code}"
     cause: Cause = "signaled" if signal else "exited"
-    if state.oom_killed:
-        if signal == Signals.SIGKILL:
-            cause, how = "oom_killed", _out_of_memory(state, peak_bytes)
-        else:
-            how += "; the kernel had killed a process in the container for want of memory"
-    if stop is not None:
-        cause, how = stop.cause, f"stopped ({stop.reason}): {how}"
-    return ExitRecord(
-        cause=cause,
-        message=how,
+    verdict = ExitRecord(
+        cause=stop.cause if stop else cause,
+        message=f"stopped ({stop.reason}): {how}" if stop else how,
         ended_at=state.finished_at or time.time(),
         code=code,
         signal=signal,
-        peak_rss_bytes=max(peak_bytes, state.memory_limit if cause == "oom_killed" else 0),
+        peak_rss_bytes=peak_bytes,
         stop_requested=stop is not None,
+        memory_limit_bytes=state.memory_limit,
+        why=stop.why if stop else "",
     )
+    return _out_of_memory(verdict) if state.oom_killed else verdict
 
 
 def container_gone(stop: StopRequest | None) -> ExitRecord:
     """The verdict on a container that somebody removed before anybody saw how it ended."""
     if stop is not None:
-        return never_started(stop.cause, f"stopped ({stop.reason}): its container was removed meanwhile")
+        message = f"stopped ({stop.reason}): its container was removed meanwhile"
+        return never_started(stop.cause, message, stop.why)
     return never_started(
         "exit_unknown", "its container was removed by somebody else, and how it ended with it"
     )
 
 
-def _out_of_memory(state: ContainerState, peak_bytes: int) -> str:
-    limit = f"its limit is {_mebibytes(state.memory_limit)}" if state.memory_limit else "it has no limit"
-    peak = f", {_mebibytes(peak_bytes)} were seen in use" if peak_bytes else ""
-    return f"killed by the kernel for want of memory; {limit}{peak}"
-
-
-def _mebibytes(amount: int) -> str:
-    return f"{amount / 2**20:.0f} MiB"
+def _out_of_memory(verdict: ExitRecord) -> ExitRecord:
+    """The verdict on a container in which the kernel killed a process for want of memory."""
+    # A worker that ended well, or as it was told to, did so in spite of what became of one of its processes.
+    if verdict.stop_requested or verdict.code == 0:
+        told = f"{verdict.message}; the kernel had killed a process in the container for want of memory"
+        return replace(verdict, message=told)
+    limit, seen = verdict.memory_limit_bytes, verdict.peak_rss_bytes
+    where = f"at its memory limit of {in_mib(limit)}" if limit else "for want of memory; it had no limit"
+    sample = f"at most {in_mib(seen)} were seen in use" if seen else "it ended before anybody measured it"
+    # Nobody can measure a container that is over. But where there is a limit, all of it was in use.
+    return replace(
+        verdict,
+        cause="oom_killed",
+        message=f"killed by the kernel {where}; {sample}",
+        peak_rss_bytes=max(limit, seen),
+    )
 
 
 def _is_signal(number: int) -> bool:
