@@ -64,7 +64,7 @@ class Plant:
                 location="shop.py", job="orders", executable=executable or str(self._worker(number, script))
             ),
         )
-        with Client(self.yard.address) as client:
+        with self.client() as client:
             return client.launch_run(spec, timeout=30.0)
 
     def launch_busy(self, number: int = 1, script: str = "") -> run_pb2.Run:
@@ -93,9 +93,13 @@ class Plant:
 
     # What the coordinator knows
 
+    def client(self) -> Client:
+        """A client of the coordinator."""
+        return Client(self.yard.address)
+
     def run(self, number: int = 1) -> run_pb2.Run | None:
         """The run; None while the coordinator cannot tell."""
-        with suppress(RunNotFound, CoordinatorUnreachable), Client(self.yard.address) as client:
+        with suppress(RunNotFound, CoordinatorUnreachable), self.client() as client:
             return client.get_run(self.run_id(number)).run
         return None
 
@@ -116,7 +120,7 @@ class Plant:
         """The node, as soon as it is in that state."""
 
         def reached() -> fleet_pb2.Node | None:
-            with Client(self.yard.address) as client:
+            with self.client() as client:
                 found = client.get_node(node)
             return found if found.state == state else None
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from certificates import Authority, tls_settings
 
 from runyard.agent.__main__ import main
 from runyard.agent.config import INHERITED, AgentSettings
@@ -34,7 +35,7 @@ def check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Check:
         "{coordinator: 'unix:/run/runyard.sock', state_directory: /tmp/x, log_format: json}",
         "{python: /usr/bin/python3, interpreters: {shop.py: /opt/shop/bin/python}, working_directory: /srv}",
         "{environment: {A: b}, inherit_environment: [PATH, AWS_PROFILE], keep_logs: 0, keep_runs: 0}",
-        "{coordinator: 'runyard.example:7171', insecure: true}",
+        "{coordinator: 'runyard.example:7171', join: {address: 'runyard.example:7172', token_file: /t}}",
         "{resources: {cpu: 7.5, memory: 32Gi, gpu: 0, licenses: 3}, reserved: {cpu: 500m, memory: 2Gi}}",
         "{taints: [gpu, batch=night]}",
     ],
@@ -81,11 +82,13 @@ def test_setting_that_cannot_be_used_is_named_with_its_file(
     assert expected in printed
 
 
-def test_coordinator_beyond_this_machine_needs_consent(check: Check) -> None:
+def test_coordinator_beyond_this_machine_needs_certificates(check: Check, tmp_path: Path) -> None:
     code, printed = check("", "--coordinator", "runyard.example:7171")
     assert code == 2
-    assert "will not dial runyard.example:7171 without encryption" in printed
-    assert check("", "--coordinator", "runyard.example:7171", "--insecure")[0] == 0
+    assert "will not dial runyard.example:7171 without certificates" in printed
+    files = Authority().agent(tmp_path / "tls", "a")
+    named = (f"--tls-{part}={path}" for part, path in tls_settings(files).items())
+    assert check("", "--coordinator", "runyard.example:7171", *named)[0] == 0
 
 
 def test_command_line_wins_over_the_file(check: Check) -> None:

@@ -57,7 +57,7 @@ def power_off_and_fence(scene: Scene) -> None:
     load.wait_busy(*kept)
     _pull_the_plug(scene, NODE)
     wait_until(partial(yard.is_silent, NODE), yard.describe)
-    assert yard.client.fence_node(NODE, reason="its plug is out").runs_ended == len(kept)
+    assert yard.operator.fence_node(NODE, reason="its plug is out").runs_ended == len(kept)
     scene.detections.append(seconds_until(lambda: all(map(yard.is_over, kept)), "the runs are over"))
     for run_id in kept:
         load.resume(run_id, 1.0)

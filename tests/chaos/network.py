@@ -78,6 +78,7 @@ class Network:
     """Namespaces of one yard; they are deleted with everything in them by `networked`."""
 
     PORT = 7171
+    MOST_WIRES = 100
 
     def __init__(self) -> None:
         self._prefix = f"ry{os.getpid()}x{next(_SERIAL)}"

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import psutil
+from certificates import CLIENT, OPERATOR, Authority, tls_settings
 from chaos.ledger import Ledger
 from chaos.network import Network, inside
 from examples.deployment.processes import Child, Processes, free_port, wait_for_text
@@ -55,9 +56,11 @@ class Yard:
         processes: Who starts them.
         ledger: What the workers say.
         client: Talks to the coordinator from outside.
+        operator: The same for what only operators may do.
         address: Where the coordinator listens.
         network: Namespaces to run in; None: this machine's loopback.
         tempo: The coordinator's settings.
+        authority: Gives certificates to all of them, where there is a network.
         extra: Environment of the coordinator and the agents beside that.
         agents: Those that were started last, by node ID.
         detour: What agents dial instead of the coordinator; empty for the straight way.
@@ -67,9 +70,11 @@ class Yard:
     processes: Processes
     ledger: Ledger
     client: Client
+    operator: Client
     address: str
     network: Network | None
     tempo: Tempo
+    authority: Authority
     extra: Mapping[str, str] = field(default_factory=dict)
     agents: dict[str, Child] = field(default_factory=dict)
     detour: str = ""
@@ -122,11 +127,24 @@ class Yard:
         self.agents[node] = self._begin(node, prefix, "agent", *options, **environ)
 
     def _begin(self, name: str, prefix: tuple[str, ...], part: str, *options: str, **environ: str) -> Child:
-        common = ("--state", str(self.folder / name / "state"), "--insecure", "--log-format", "json")
-        argv = (*prefix, sys.executable, "-m", f"runyard.{part}", *options, *common)
+        common = ("--state", str(self.folder / name / "state"), "--log-format", "json")
+        argv = (*prefix, sys.executable, "-m", f"runyard.{part}", *options, *common, *self._tls(name))
         # A proxy knows nothing of these namespaces.
         direct = {f"{scheme}_proxy": "" for scheme in ("http", "https", "grpc", "all")}
         return self.processes.start(name, *argv, environment={**direct, **self.extra, **environ})
+
+    def _tls(self, name: str) -> Iterator[str]:
+        """The certificates of the coordinator or of a node, where there is a network."""
+        if self.network is None:
+            return
+        folder = self.folder / name / "tls"
+        gateways = (f"10.210.{number}.1" for number in range(1, Network.MOST_WIRES + 1))
+        files = (
+            self.authority.coordinator(folder, *gateways)
+            if name == "coordinator"
+            else self.authority.agent(folder, name)
+        )
+        yield from (f"--tls-{part}={path}" for part, path in tls_settings(files).items())
 
     def slow_down(self, delay: float, jitter: float) -> None:
         """Has agents that are started from now on reach the coordinator over a slow network; in seconds."""
@@ -237,8 +255,13 @@ def open_yard(
             address, door = f"0.0.0.0:{Network.PORT}", f"unix:{folder / 'door'}"
             argv = (*inside(network.hub), *RELAY, str(folder / "door"), str(Network.PORT))
             wait_for_text(processes.start("door", *argv), "open")
-        client = stack.enter_context(Client(door, timeout=5.0))
-        yard = Yard(folder, processes, Ledger(folder), client, address, network, tempo, extra)
+        authority = Authority()
+        tls = None if network is None else authority.holder(folder / "client", CLIENT)
+        client = stack.enter_context(Client(door, timeout=5.0, tls=tls))
+        tls = None if network is None else authority.holder(folder / "operator", OPERATOR)
+        operator = stack.enter_context(Client(door, timeout=5.0, tls=tls))
+        ledger = Ledger(folder)
+        yard = Yard(folder, processes, ledger, client, operator, address, network, tempo, authority, extra)
         yield yard
 
 

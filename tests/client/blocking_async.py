@@ -6,7 +6,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
-from runyard.client import AsyncClient, AsyncReportFollower, Client
+from runyard.client import AsyncClient, AsyncReportFollower, Client, TlsFiles
 
 T = TypeVar("T")
 
@@ -49,8 +49,8 @@ class _Loop:
 class BlockingAsyncClient:
     """Takes the calls of `Client` to an `AsyncClient`."""
 
-    def __init__(self, address: str, *, timeout: float = 10.0, insecure: bool = False) -> None:
-        self._client = AsyncClient(address, timeout=timeout, insecure=insecure)
+    def __init__(self, address: str, *, timeout: float = 10.0, tls: TlsFiles | None = None) -> None:
+        self._client = AsyncClient(address, timeout=timeout, tls=tls)
         self._loop = _Loop()
 
     def __getattr__(self, name: str) -> Callable[..., Any]:

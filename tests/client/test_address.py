@@ -7,7 +7,7 @@ from runyard.client.address import (
     UnixSocket,
     is_local,
     parse_address,
-    require_local_unless_insecure,
+    require_local,
 )
 from runyard.client.channel import open_channel
 from runyard.client.errors import InsecureAddress, InvalidAddress, RunyardError
@@ -71,17 +71,16 @@ def test_a_bad_address_is_refused_with_field_and_remedy(text: str, problem: str)
 )
 def test_loopback_and_unix_sockets_are_local(text: str) -> None:
     assert is_local(text)
-    require_local_unless_insecure(text, insecure=False, verb="listen on")
+    require_local(text, "listen on")
 
 
 @pytest.mark.parametrize(
     "text", ["0.0.0.0:1", "[::]:1", "10.0.0.1:1", "localhost.example:1", "127.0.0.1.nip.io:1", "[fe80::1]:1"]
 )
-def test_everything_else_needs_consent_to_be_insecure(text: str) -> None:
+def test_nothing_else_is_local(text: str) -> None:
     assert not is_local(text)
     with pytest.raises(InsecureAddress, match="will not dial"):
-        require_local_unless_insecure(text, insecure=False, verb="dial")
-    require_local_unless_insecure(text, insecure=True, verb="dial")
+        require_local(text, "dial")
 
 
 def test_port_0_cannot_be_dialled() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from certificates import CLIENT, Authority
 from client.blocking_async import ClientFactory
 from client.fake_coordinator import STDERR, STDOUT, FakeCoordinator, make_node, make_spec
 
@@ -288,10 +289,10 @@ def test_health_is_what_the_coordinator_says(
 # The connection
 
 
-def test_a_far_address_needs_consent_to_be_insecure(new_client: ClientFactory) -> None:
-    with pytest.raises(InsecureAddress, match=r"will not dial 10\.0\.0\.1:7171"):
+def test_a_far_address_needs_certificates(new_client: ClientFactory, tmp_path: Path) -> None:
+    with pytest.raises(InsecureAddress, match=r"will not dial 10\.0\.0\.1:7171 without certificates"):
         new_client("10.0.0.1:7171")
-    with new_client("10.0.0.1:7171", insecure=True) as client:
+    with new_client("10.0.0.1:7171", tls=Authority().holder(tmp_path / "tls", CLIENT)) as client:
         assert client is not None
     with pytest.raises(InvalidAddress):
         new_client("http://127.0.0.1:7171")

@@ -14,9 +14,11 @@ from coordinator.fleet_building import make_hello
 from waiting import await_until
 
 from runyard.client.channel import open_aio_channel
+from runyard.coordinator.config import CoordinatorSettings
 from runyard.coordinator.core.deadlines import Retention
 from runyard.coordinator.core.leases import LeasePolicy
-from runyard.coordinator.server import assemble
+from runyard.coordinator.listening import make_server
+from runyard.coordinator.security.setup import Security
 from runyard.coordinator.shell import Shell
 from runyard.coordinator.store.store import Store
 from runyard.v1 import (
@@ -59,10 +61,10 @@ def make_spec(run: str = RUN_ID, **fields: Any) -> run_pb2.LaunchSpec:
 class Serving:
     """A coordinator on this event loop, and stubs to call it."""
 
-    def __init__(self, shell: Shell, address: str) -> None:
+    def __init__(self, shell: Shell, address: str, channel: grpc.aio.Channel | None = None) -> None:
         self.shell = shell
         self.address = address
-        self.channel = open_aio_channel(address)
+        self.channel = channel or open_aio_channel(address)
         self.launch: launch_pb2_grpc.LaunchServiceAsyncStub = launch_pb2_grpc.LaunchServiceStub(self.channel)
         self.fleet: fleet_pb2_grpc.FleetServiceAsyncStub = fleet_pb2_grpc.FleetServiceStub(self.channel)
         self.agents: list[StubAgent] = []
@@ -135,7 +137,7 @@ async def serving(
     sockets = Path(tempfile.mkdtemp(prefix="ry-"))  # pytest's own folders are too long for a socket
     store = open_store(state)
     shell = Shell(store, leases, Retention())
-    server, _ = assemble(shell)
+    server, _ = make_server(shell, Security.of(CoordinatorSettings(), shell))
     address = f"unix:{sockets / 'socket'}"
     server.add_insecure_port(address)
     shell.start()

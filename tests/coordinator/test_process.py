@@ -30,9 +30,9 @@ def yard() -> Iterator[Yard]:
         yield opened
 
 
-def serve(yard: Yard) -> Service:
+def serve(yard: Yard, **settings: object) -> Service:
     """A coordinator that serves, and has nothing to recover."""
-    coordinator = yard.coordinator(settings={"recovery": 0})
+    coordinator = yard.coordinator(settings={"recovery": 0, **settings})
     coordinator.wait_for_event("ready")
     return coordinator
 
@@ -165,8 +165,9 @@ def health_of(channel: grpc.Channel, service: str) -> int:
 
 
 def test_health_is_served_for_every_service_and_reflection_lists_them(yard: Yard) -> None:
-    serve(yard)
-    ours = [f"runyard.v1.{name}" for name in ("AgentService", "FleetService", "LaunchService")]
+    serve(yard, reflection=True)
+    names = ("AgentService", "FleetService", "LaunchService", "SecurityService")
+    ours = [f"runyard.v1.{name}" for name in names]
     with open_channel(yard.address) as channel:
         for service in ("", *ours):
             assert health_of(channel, service) == health_pb2.HealthCheckResponse.SERVING
@@ -175,6 +176,15 @@ def test_health_is_served_for_every_service_and_reflection_lists_them(yard: Yard
         for service in ours:
             methods = database.FindFileContainingSymbol(service).service[0].method
             assert [method.name for method in methods]
+
+
+def test_reflection_is_off_unless_it_is_asked_for(yard: Yard) -> None:
+    serve(yard)
+    with open_channel(yard.address) as channel:
+        database = ProtoReflectionDescriptorDatabase(channel)
+        with pytest.raises(grpc.RpcError) as refused:
+            database.get_services()
+    assert refused.value.code() == grpc.StatusCode.UNIMPLEMENTED
 
 
 def test_secrets_of_a_launch_are_never_logged(yard: Yard) -> None:

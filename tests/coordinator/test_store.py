@@ -276,7 +276,7 @@ def test_database_of_a_newer_version_is_refused_and_left_alone(state: Path) -> N
     with sqlite3.connect(path) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
     connection.close()
-    with pytest.raises(StoreError, match=r"newer Runyard \(this one knows schema 0003.*upgrade"):
+    with pytest.raises(StoreError, match=r"newer Runyard \(this one knows schema 0005.*upgrade"):
         Store(state)
     with sqlite3.connect(path) as connection:
         assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("9999",)]

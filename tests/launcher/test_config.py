@@ -5,10 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from certificates import CLIENT, Authority, tls_settings
 from dagster import DagsterInstance, DagsterInvalidConfigError
 from launcher.shop import write_home
 
-from runyard.client import InsecureAddress, InvalidAddress, RunyardError
+from runyard.client import InsecureAddress, InvalidAddress, InvalidTlsFiles, RunyardError, TlsFiles
 from runyard.launcher import RunyardRunLauncher
 from runyard.launcher.config import resolve_environment
 from runyard.launcher.errors import InvalidLauncherConfig
@@ -37,7 +38,7 @@ def test_no_setting_is_needed(new_launcher: NewLauncher) -> None:
     assert settings.launch_timeout == 30
     assert settings.request_timeout == 10
     assert settings.reporter is True
-    assert settings.insecure is False
+    assert settings.tls is None
     assert (settings.cluster, settings.grace, settings.stop_after) == (None, None, None)
 
 
@@ -46,7 +47,6 @@ def test_every_setting_may_come_from_the_environment(
 ) -> None:
     values = {
         "address": "unix:/run/yard",
-        "insecure": "True",
         "deployment": "night",
         "cluster": "gpu",
         "launch_timeout_seconds": "5",
@@ -60,10 +60,11 @@ def test_every_setting_may_come_from_the_environment(
     for name, value in values.items():
         monkeypatch.setenv(f"YARD_{name.upper()}", value)
     config: dict[str, object] = {name: {"env": f"YARD_{name.upper()}"} for name in values}
+    config["tls"] = {part: {"env": "YARD_CLUSTER"} for part in ("authority", "certificate", "key")}
     config |= {"labels": {"zone": {"env": "YARD_CLUSTER"}}, "env_vars": [{"env": "YARD_DEPLOYMENT"}]}
     settings = new_launcher(config).settings
     assert settings.address == "unix:/run/yard"
-    assert settings.insecure is True
+    assert settings.tls == TlsFiles(Path("gpu"), Path("gpu"), Path("gpu"))
     assert settings.deployment == "night"
     assert settings.cluster == "gpu"
     assert (settings.launch_timeout, settings.request_timeout) == (5, 2.5)
@@ -140,9 +141,16 @@ def test_an_address_that_cannot_be_dialled_is_refused_when_it_is_first_used(
         new_launcher(config).open_client()
 
 
-def test_consent_to_an_unencrypted_connection_is_passed_on(new_launcher: NewLauncher) -> None:
-    with new_launcher({"address": "yard.example:7171", "insecure": True}).open_client() as client:
+def test_certificates_are_passed_on(new_launcher: NewLauncher, tmp_path: Path) -> None:
+    tls = tls_settings(Authority().holder(tmp_path / "tls", CLIENT))
+    with new_launcher({"address": "yard.example:7171", "tls": tls}).open_client() as client:
         assert client.address == "yard.example:7171"
+
+
+def test_certificates_that_are_not_there_are_named(new_launcher: NewLauncher, tmp_path: Path) -> None:
+    tls = dict.fromkeys(("authority", "certificate", "key"), str(tmp_path / "none.pem"))
+    with pytest.raises(InvalidTlsFiles, match=r"tls\.authority: .*none\.pem cannot be read"):
+        new_launcher({"address": "yard.example:7171", "tls": tls}).open_client()
 
 
 def test_environment_entries_copy_or_set_variables() -> None:

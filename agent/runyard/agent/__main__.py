@@ -8,8 +8,10 @@ from runyard.agent.config import AgentSettings
 from runyard.agent.drivers.base import DriverError
 from runyard.agent.installation import StateError
 from runyard.agent.rundir import RunDirectoryError
+from runyard.agent.security.enrolment import JoinFailed
 from runyard.agent.server import serve
 from runyard.agent.session import Refused
+from runyard.client.errors import InvalidTlsFiles
 from runyard.client.service.command import run_service, service_parser
 
 
@@ -67,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         Exit code: 0 after an orderly stop, 1 after a failure, 2 for settings that cannot be used.
     """
-    failures = (StateError, RunDirectoryError, DriverError, Refused)
+    failures = (StateError, RunDirectoryError, DriverError, JoinFailed, InvalidTlsFiles, Refused)
     return run_service("agent", AgentSettings, _parser().parse_args(argv), _serve, failures)
 
 

@@ -10,12 +10,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from runyard.agent.core.warmth import Limits
 from runyard.agent.drivers.docker.settings import DockerSettings
+from runyard.agent.security.credentials import has_joined, joined_files
 from runyard.agent.warm_plans import WarmMode
-from runyard.client.address import DEFAULT_ADDRESS, parse_address, require_local_unless_insecure
+from runyard.client.address import DEFAULT_ADDRESS, is_local, parse_address, require_local
 from runyard.client.errors import InvalidAddress
 from runyard.client.service.command import ServiceSettings
 from runyard.client.service.names import LABEL_KEY, LABEL_VALUE, NAME
 from runyard.client.service.quantities import parse_quantity
+from runyard.client.tls import TlsFiles
 
 RungName = Literal["cgroup2", "cgroup1", "systemd", "watchdog"]
 
@@ -160,6 +162,26 @@ class PressureSettings(BaseModel):
         return None if value is None else parse_quantity(name, value)
 
 
+class JoinSettings(BaseModel):
+    """How this node gets its certificate, which it then renews by itself."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    address: str
+    """`host:port` where the coordinator lets nodes join: its setting `join_listen`."""
+
+    token_file: Path
+    """Holds what `runyard token create` prints. Another token put there has the node join anew."""
+
+    @field_validator("address")
+    @classmethod
+    def _host_and_port(cls, value: str) -> str:
+        try:
+            return str(parse_address(value, "join.address"))
+        except InvalidAddress as error:
+            raise ValueError(str(error)) from error
+
+
 class AgentSettings(ServiceSettings):
     """Everything that can be set; times are in seconds."""
 
@@ -168,6 +190,9 @@ class AgentSettings(ServiceSettings):
 
     node_id: str = Field(default_factory=socket.gethostname)
     """Name of this node, unique in the fleet. The host's name by default."""
+
+    join: JoinSettings | None = None
+    """How this node gets its certificate. Not needed where `tls` names one."""
 
     cluster: str = "default"
     """The pool of nodes that this one belongs to."""
@@ -304,9 +329,26 @@ class AgentSettings(ServiceSettings):
                 raise ValueError(f"{taint!r} must be `key` or `key=value`, of the letters that labels have")
         return tuple(sorted(set(taints)))
 
+    def tls_files(self) -> TlsFiles | None:
+        """The certificates to use: those that are named, or those of joining. None: plain text."""
+        return joined_files(self.state_directory) if self.renews_certificate else super().tls_files()
+
+    @property
+    def renews_certificate(self) -> bool:
+        """Whether this node's certificate comes from joining, now or once; then it renews it by itself."""
+        if self.tls is not None:
+            return False
+        return self.join is not None or (not is_local(self.coordinator) and has_joined(self.state_directory))
+
+    def check_files(self) -> None:
+        """Raises `SettingsError` if the certificates that the settings name cannot be used."""
+        if self.tls is not None:
+            super().check_files()
+
     def require_safe(self) -> None:
-        """Raises `InsecureAddress` if the coordinator is elsewhere and the user has not consented."""
-        require_local_unless_insecure(self.coordinator, self.insecure, "dial")
+        """Raises `InsecureAddress` if the coordinator is elsewhere and there are no certificates."""
+        if self.tls_files() is None:
+            require_local(self.coordinator, "dial")
 
 
 def _amount(name: str, written: object) -> int:

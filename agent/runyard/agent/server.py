@@ -17,10 +17,11 @@ from runyard.agent.offer import Offering
 from runyard.agent.procfs import boot_id
 from runyard.agent.racing import until_first_ends
 from runyard.agent.rundir import RunDirectories
+from runyard.agent.security.enrolment import ensure_certificate
+from runyard.agent.security.renewal import keep_certificate
 from runyard.agent.session import Identity, stay_in_session
 from runyard.agent.shell import Shell
 from runyard.agent.shutdown import machine_is_stopping
-from runyard.client.address import is_local
 
 log = structlog.get_logger("runyard.agent")
 
@@ -32,6 +33,7 @@ async def serve(settings: AgentSettings) -> None:
         StateError: The state directory cannot be used.
         RunDirectoryError: The run directories in it cannot be used.
         DriverError: A driver cannot work on this machine.
+        JoinFailed: This node has no certificate, and cannot get one as things are.
         Refused: The coordinator does not want this agent.
     """
     asked = asyncio.Event()
@@ -40,17 +42,19 @@ async def serve(settings: AgentSettings) -> None:
         loop.add_signal_handler(number, asked.set)
     installation = Installation(settings.state_directory)
     try:
+        await until_first_ends(ensure_certificate(settings), _until(asked))
         identity = Identity(installation, uuid.uuid4().hex, boot_id())
-        await _work(settings, identity, asked)
+        if not asked.is_set():
+            await _work(settings, identity, asked)
     finally:
         installation.release()
 
 
+async def _until(asked: asyncio.Event) -> None:
+    await asked.wait()
+
+
 async def _work(settings: AgentSettings, identity: Identity, asked: asyncio.Event) -> None:
-    if not is_local(settings.coordinator):
-        log.warning(
-            "insecure", coordinator=settings.coordinator, risk="whoever answers there can run commands here"
-        )
     drivers: dict[str, Driver] = {}
     directories = RunDirectories(settings.state_directory)
     rung = await _isolation(settings, directories)
@@ -74,6 +78,7 @@ async def _work(settings: AgentSettings, identity: Identity, asked: asyncio.Even
                 shell.tidy(),
                 shell.pressures.keep(),
                 offering.keep(),
+                keep_certificate(settings),
                 stay_in_session(settings, identity, shell, offering, leaving),
             )
         finally:

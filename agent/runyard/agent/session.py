@@ -4,8 +4,9 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 import structlog
@@ -16,13 +17,13 @@ from runyard.agent.contact import ContactFile
 from runyard.agent.core.model import AttemptKey
 from runyard.agent.facts import node_facts, node_load
 from runyard.agent.installation import Installation
+from runyard.agent.line import Lines
 from runyard.agent.offer import Offer, Offering
 from runyard.agent.racing import until_first_ends
 from runyard.agent.sent import HELLO, SentMessages, SentOffer
 from runyard.agent.shell import Shell
 from runyard.agent.transfers import Transfers
 from runyard.agent.wire import facts_of, load_of, offer_of, pressure_of
-from runyard.client.channel import open_aio_channel
 from runyard.client.service.failpoints import failpoint
 from runyard.v1 import agent_pb2, agent_pb2_grpc
 
@@ -52,6 +53,7 @@ REFUSED = frozenset(
         grpc.StatusCode.ALREADY_EXISTS,
         grpc.StatusCode.FAILED_PRECONDITION,
         grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.PERMISSION_DENIED,
     }
 )
 """Answers to Hello that another try will not change."""
@@ -69,6 +71,10 @@ class _SessionOver(Exception):
     def __init__(self, how: str, pause: float | None = None) -> None:
         super().__init__(how)
         self.pause = pause
+
+
+class _SessionMoves(_SessionOver):
+    """The next session can begin on another connection, which is ready."""
 
 
 @dataclass(frozen=True)
@@ -101,19 +107,32 @@ class Session:
         else:
             self._requests.put_nowait(None)
 
-    async def run(self, stub: "agent_pb2_grpc.AgentServiceAsyncStub", leaving: asyncio.Event) -> None:
+    async def run(self, lines: Lines, leaving: asyncio.Event) -> None:
         """Keeps the session until it ends.
 
         Args:
-            stub: Of a channel to the coordinator.
+            lines: To the coordinator.
             leaving: Set when the agent shuts down; the session then ends with a Goodbye.
 
         Raises:
             Refused: The coordinator does not want this agent.
             _SessionOver: The session ended in any other way than by `leaving`.
         """
-        call = stub.Session(self._outgoing())
+        line = lines.take()
+        stub: agent_pb2_grpc.AgentServiceAsyncStub = agent_pb2_grpc.AgentServiceStub(line.channel)
         transfers = Transfers(self._shell, stub)
+        async with contextlib.AsyncExitStack() as closing:
+            closing.push_async_callback(line.channel.close)
+            closing.push_async_callback(transfers.close)
+            try:
+                await self._run(stub.Session(self._outgoing()), transfers, lines.replaced(line), leaving)
+            except _SessionMoves:
+                lines.leave(transfers.finished(), closing.pop_all())
+                raise
+
+    async def _run(
+        self, call: "_Call", transfers: Transfers, replaced: Coroutine[Any, Any, str], leaving: asyncio.Event
+    ) -> None:
         try:
             usages = await self._shell.usages()
             # Nothing may come between: Hello is the first message, and reports are what changed after it.
@@ -123,14 +142,14 @@ class Session:
             self.put(agent_pb2.SessionRequest(hello=self._hello(offer, attempts)))
             with self._shell.reporting_to(self):
                 welcome = await self._welcome(call)
-                await self._stay(call, welcome, transfers, leaving)
+                await until_first_ends(self._stay(call, welcome, transfers, leaving), _move(replaced))
         except grpc.aio.AioRpcError as error:
             if error.code() in REFUSED and not self.welcomed:
                 raise Refused(error.details() or error.code().name) from error
             raise _SessionOver(f"{error.code().name}: {error.details()}") from error
         finally:
+            replaced.close()
             call.cancel()
-            await transfers.close()
 
     async def _outgoing(self) -> AsyncIterator[agent_pb2.SessionRequest]:
         while (message := await self._requests.get()) is not None:
@@ -270,6 +289,10 @@ class Session:
         raise _SessionOver(f"no heartbeat was acknowledged for {lease:g} s")
 
 
+async def _move(replaced: Coroutine[Any, Any, str]) -> None:
+    raise _SessionMoves(await replaced, pause=0.0)
+
+
 _Call = grpc.aio.StreamStreamCall[agent_pb2.SessionRequest, agent_pb2.SessionResponse]
 
 
@@ -298,29 +321,34 @@ async def stay_in_session(
 
     Raises:
         Refused: The coordinator refused this agent before it ever welcomed it. Later refusals are retried.
+        InvalidTlsFiles: The certificates cannot be used.
     """
     ever_welcomed = False
     failures = 0
-    while not leaving.is_set():
-        session = Session(settings, identity, shell, offering)
-        pause: float | None = None
-        try:
-            await _one_session(session, settings, leaving)
-        except Refused as refusal:
-            if not ever_welcomed:
-                raise
-            log.error("refused", reason=str(refusal))
-        except _SessionOver as over:
-            pause = over.pause
-            log.warning("session_ended", how=str(over), coordinator=settings.coordinator, pause_asked=pause)
-        ever_welcomed = ever_welcomed or session.welcomed
-        failures = 0 if session.welcomed else failures + 1
-        await _pause(leaving, failures, pause)
-
-
-async def _one_session(session: Session, settings: AgentSettings, leaving: asyncio.Event) -> None:
-    async with open_aio_channel(settings.coordinator) as channel:
-        await session.run(agent_pb2_grpc.AgentServiceStub(channel), leaving)
+    lines = Lines(settings)
+    try:
+        while not leaving.is_set():
+            session = Session(settings, identity, shell, offering)
+            pause: float | None = None
+            try:
+                await session.run(lines, leaving)
+            except Refused as refusal:
+                if not ever_welcomed:
+                    raise
+                log.error("refused", reason=str(refusal))
+            except _SessionMoves as move:
+                pause = move.pause
+                log.info("session_moves", reason=str(move))
+            except _SessionOver as over:
+                pause = over.pause
+                log.warning(
+                    "session_ended", how=str(over), coordinator=settings.coordinator, pause_asked=pause
+                )
+            ever_welcomed = ever_welcomed or session.welcomed
+            failures = 0 if session.welcomed else failures + 1
+            await _pause(leaving, failures, pause)
+    finally:
+        await lines.close()
 
 
 async def _pause(leaving: asyncio.Event, failures: int, asked: float | None) -> None:

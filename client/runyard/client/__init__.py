@@ -11,7 +11,7 @@ from runyard.client.address import (
     UnixSocket,
     is_local,
     parse_address,
-    require_local_unless_insecure,
+    require_local,
 )
 from runyard.client.aio import AsyncClient
 from runyard.client.aio_reports import AsyncReportFollower
@@ -26,6 +26,7 @@ from runyard.client.errors import (
     InsecureAddress,
     InvalidAddress,
     InvalidRequest,
+    InvalidTlsFiles,
     LaunchConflict,
     LaunchRefused,
     NodeNotFound,
@@ -39,6 +40,7 @@ from runyard.client.errors import (
 from runyard.client.health import Health
 from runyard.client.reports import ReportFollower
 from runyard.client.requests import RunMatch, ThoughtLaunch, attempt_key
+from runyard.client.tls import TlsFiles
 
 __all__ = [
     "DEFAULT_ADDRESS",
@@ -55,6 +57,7 @@ __all__ = [
     "InsecureAddress",
     "InvalidAddress",
     "InvalidRequest",
+    "InvalidTlsFiles",
     "LaunchConflict",
     "LaunchRefused",
     "NodeNotFound",
@@ -67,11 +70,12 @@ __all__ = [
     "RunNotFound",
     "RunyardError",
     "ThoughtLaunch",
+    "TlsFiles",
     "UnixSocket",
     "attempt_key",
     "is_local",
     "open_aio_channel",
     "open_channel",
     "parse_address",
-    "require_local_unless_insecure",
+    "require_local",
 ]

@@ -70,21 +70,18 @@ def is_local(address: str | Address) -> bool:
         return False
 
 
-def require_local_unless_insecure(
-    address: str | Address, insecure: bool, verb: Literal["listen on", "dial"]
-) -> None:
-    """Refuses to use a plain-text connection that leaves this machine, unless the user insists.
+def require_local(address: str | Address, verb: Literal["listen on", "dial"]) -> None:
+    """Refuses plain text on a connection that may leave this machine. Nothing overrides it.
 
     Args:
-        address: What to listen on or dial.
-        insecure: The user's explicit consent.
+        address: What to listen on or dial without certificates.
         verb: What the caller is about to do, for the error.
 
     Raises:
-        InsecureAddress: The address is not local and `insecure` is false.
+        InsecureAddress: The address is not local.
         InvalidAddress: It is text that cannot be understood.
     """
-    if not is_local(address) and not insecure:
+    if not is_local(address):
         raise InsecureAddress(str(address), verb)
 
 

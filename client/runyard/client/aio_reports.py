@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from types import TracebackType
 from typing import Self
 
@@ -27,14 +27,16 @@ class AsyncReportFollower:
         ],
         pending: PendingAcknowledgements,
         address: str,
+        on_end: Callable[[], None],
     ) -> None:
-        """Opens the stream. Made by `AsyncClient.follow_reports`."""
+        """Opens the stream. Made by `AsyncClient.follow_reports`; `on_end` is called when it is over."""
         self._address = address
         self._pending = pending
         self._left = False
         self._changed = asyncio.Event()
         # gRPC cancels the requests together with the call.
         self._call = stub(self._requests(), timeout=STREAM_TIMEOUT_SECONDS)
+        self._call.add_done_callback(lambda _: on_end())
 
     async def __aenter__(self) -> Self:
         return self

@@ -5,8 +5,9 @@ from typing import Final
 import grpc
 import grpc.aio
 
-from runyard.client.address import Address, HostPort, is_local, parse_address
+from runyard.client.address import Address, HostPort, UnixSocket, is_local, parse_address, require_local
 from runyard.client.errors import InvalidAddress
+from runyard.client.tls import TlsMaterial
 
 MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
 
@@ -32,28 +33,43 @@ CHANNEL_OPTIONS: Final[tuple[tuple[str, int], ...]] = (
 # A proxy from the environment cannot reach this machine's loopback.
 _LOCAL_OPTIONS: Final[tuple[tuple[str, int], ...]] = (*CHANNEL_OPTIONS, ("grpc.enable_http_proxy", 0))
 
+# A path stands in no certificate; whoever holds the socket is on this machine.
+_SOCKET_NAME: Final = (("grpc.ssl_target_name_override", "localhost"),)
 
-def open_channel(address: str | Address) -> grpc.Channel:
+
+def open_channel(address: str | Address, tls: TlsMaterial | None = None) -> grpc.Channel:
     """Opens a channel, which connects when it is first used.
 
     Args:
         address: `host:port`, `[ipv6]:port` or `unix:/path`.
+        tls: Whom to trust there, and what to show. None: plain text, which stays on this machine.
 
     Raises:
         InvalidAddress: The address cannot be understood or cannot be dialled.
+        InsecureAddress: It is beyond this machine, and `tls` is None.
     """
     target = _dialable(address)
+    if tls is not None:
+        return grpc.secure_channel(str(target), tls.channel_credentials(), options=_tls_options(target))
+    require_local(target, "dial")
     return grpc.insecure_channel(str(target), options=_options(target))
 
 
-def open_aio_channel(address: str | Address) -> grpc.aio.Channel:
+def open_aio_channel(address: str | Address, tls: TlsMaterial | None = None) -> grpc.aio.Channel:
     """As `open_channel`, for asyncio; call it inside the running event loop."""
     target = _dialable(address)
+    if tls is not None:
+        return grpc.aio.secure_channel(str(target), tls.channel_credentials(), options=_tls_options(target))
+    require_local(target, "dial")
     return grpc.aio.insecure_channel(str(target), options=_options(target))
 
 
 def _options(target: Address) -> tuple[tuple[str, int], ...]:
     return _LOCAL_OPTIONS if is_local(target) else CHANNEL_OPTIONS
+
+
+def _tls_options(target: Address) -> tuple[tuple[str, int | str], ...]:
+    return (*_options(target), *(_SOCKET_NAME if isinstance(target, UnixSocket) else ()))
 
 
 def _dialable(address: str | Address) -> Address:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 
 import grpc
 
 from runyard.client.acknowledgements import PendingAcknowledgements
-from runyard.client.address import parse_address, require_local_unless_insecure
-from runyard.client.channel import open_channel
-from runyard.client.errors import ClientClosed, from_rpc_error
+from runyard.client.address import parse_address, require_local
+from runyard.client.connection import Connection, Connections
+from runyard.client.errors import from_rpc_error
 from runyard.client.health import CHECK_METHOD, CHECK_REQUEST, Health, read_health
 from runyard.client.repetition import RepeatedCall
 from runyard.client.reports import ReportFollower
@@ -32,21 +30,16 @@ from runyard.client.requests import (
     run_filter,
     snapshot_missing,
 )
+from runyard.client.security_calls import SecurityCalls
+from runyard.client.tls import TlsFiles, WatchedTls
 from runyard.v1 import fleet_pb2, launch_pb2, placement_pb2, run_pb2
-from runyard.v1.fleet_pb2_grpc import FleetServiceStub
-from runyard.v1.launch_pb2_grpc import LaunchServiceStub
 
 RequestT = TypeVar("RequestT")
 ResponseT = TypeVar("ResponseT")
 
-
-@dataclass(frozen=True)
-class _Connection:
-    """A channel and its stubs; belongs to the process that opened it."""
-
-    channel: grpc.Channel
-    launch: LaunchServiceStub
-    fleet: FleetServiceStub
+if TYPE_CHECKING:  # gRPC's types take parameters in their stubs only
+    UnaryMethod = Callable[[Connection], grpc.UnaryUnaryMultiCallable[RequestT, ResponseT]]
+    StreamMethod = Callable[[Connection], grpc.UnaryStreamMultiCallable[RequestT, ResponseT]]
 
 
 class Client:
@@ -59,26 +52,27 @@ class Client:
     All calls raise `RunyardError`; `CoordinatorUnreachable` says that nothing is known of the call's effect.
     """
 
-    def __init__(self, address: str, *, timeout: float = 10.0, insecure: bool = False) -> None:
-        """Checks the address; connects nowhere.
+    def __init__(self, address: str, *, timeout: float = 10.0, tls: TlsFiles | None = None) -> None:
+        """Checks the address and reads the files; connects nowhere.
 
         Args:
             address: `host:port`, `[ipv6]:port` or `unix:/path` of the coordinator.
             timeout: Seconds for each call that is not given another deadline.
-            insecure: Consent to a plain-text connection that leaves this machine.
+            tls: Whom to trust there, and what to show; read again when the files change. None: plain text,
+                which only a local address may be spoken to in.
 
         Raises:
             InvalidAddress: The address cannot be understood.
-            InsecureAddress: It is not local and `insecure` is false.
+            InsecureAddress: It is not local and `tls` is None.
+            InvalidTlsFiles: The files cannot be used.
             ValueError: `timeout` is not above zero.
         """
         target = parse_address(address)
-        require_local_unless_insecure(target, insecure, "dial")
+        if tls is None:
+            require_local(target, "dial")
         self.address = str(target)
         self.timeout = require_positive(timeout)
-        self._closed = False
-        # By process ID. A parent's entry stays: to destroy its channel in the child could hang.
-        self._connections: dict[int, _Connection] = {}
+        self._connections = Connections(self.address, WatchedTls(tls) if tls is not None else None)
 
     def __enter__(self) -> Self:
         return self
@@ -90,10 +84,7 @@ class Client:
 
     def close(self) -> None:
         """Closes this process's connection and ends its streams. Later calls raise `ClientClosed`."""
-        self._closed = True
-        connection = self._connections.pop(os.getpid(), None)
-        if connection is not None:
-            connection.channel.close()
+        self._connections.close()
 
     # Runs
 
@@ -120,13 +111,12 @@ class Client:
             LaunchRefused: No node could ever run it, or an attempt of the run is still live.
             InvalidRequest: A field is wrong, or the snapshot is wanted and was not given.
         """
-        stub = self._connection().launch.LaunchRun
         call = self._repeated("LaunchRun", timeout)
-        response = self._repeat(call, stub, launch_request(spec))
+        response = self._repeat(call, lambda to: to.launch.LaunchRun, launch_request(spec))
         if response.snapshot_needed:
             if snapshot is None:
                 raise snapshot_missing(spec)
-            response = self._repeat(call, stub, launch_request(spec, snapshot()))
+            response = self._repeat(call, lambda to: to.launch.LaunchRun, launch_request(spec, snapshot()))
         return launched_run(response, self.address)
 
     def terminate_run(
@@ -144,7 +134,7 @@ class Client:
         """
         request = launch_pb2.TerminateRunRequest(run_id=run_id, reason=reason)
         call = self._repeated("TerminateRun", timeout)
-        return self._repeat(call, self._connection().launch.TerminateRun, request)
+        return self._repeat(call, lambda to: to.launch.TerminateRun, request)
 
     def get_run(self, run_id: str, timeout: float | None = None) -> launch_pb2.GetRunResponse:
         """Gives the latest attempt of a run, and the events of all its attempts.
@@ -153,7 +143,7 @@ class Client:
             RunNotFound: The coordinator has never had it.
         """
         request = launch_pb2.GetRunRequest(run_id=run_id)
-        return self._call("GetRun", self._connection().launch.GetRun, request, timeout)
+        return self._call("GetRun", lambda to: to.launch.GetRun, request, timeout)
 
     def explain_run(self, run_id: str, timeout: float | None = None) -> placement_pb2.Explanation:
         """Says why a run is where it is, or what it waits for.
@@ -162,8 +152,7 @@ class Client:
             RunNotFound: The coordinator has never had it.
         """
         request = launch_pb2.ExplainRunRequest(run_id=run_id)
-        stub = self._connection().launch.ExplainRun
-        return self._call("ExplainRun", stub, request, timeout).explanation
+        return self._call("ExplainRun", lambda to: to.launch.ExplainRun, request, timeout).explanation
 
     def explain_launch(
         self, *, timeout: float | None = None, **launch: Unpack[ThoughtLaunch]
@@ -180,8 +169,7 @@ class Client:
             NotFound: The coordinator does not hold the job snapshot.
         """
         request = explain_launch_request(launch)
-        stub = self._connection().launch.ExplainLaunch
-        return self._call("ExplainLaunch", stub, request, timeout).explanation
+        return self._call("ExplainLaunch", lambda to: to.launch.ExplainLaunch, request, timeout).explanation
 
     def list_runs(
         self, *, limit: int | None = None, timeout: float | None = None, **match: Unpack[RunMatch]
@@ -195,8 +183,9 @@ class Client:
         """
         pages = RunPages(run_filter(match), limit)
         while pages.request is not None:
-            stub = self._connection().launch.ListRuns
-            yield from pages.take(self._call("ListRuns", stub, pages.request, timeout))
+            yield from pages.take(
+                self._call("ListRuns", lambda to: to.launch.ListRuns, pages.request, timeout)
+            )
 
     def watch_runs(self, *, timeout: float | None = None, **match: Unpack[RunMatch]) -> Iterator[run_pb2.Run]:
         """Gives the matching runs as they are, then each change, until the stream breaks.
@@ -209,8 +198,7 @@ class Client:
             ResourceExhausted: The caller reads too slowly; watch again.
         """
         request = launch_pb2.WatchRunsRequest(filter=run_filter(match))
-        stub = self._connection().launch.WatchRuns
-        for response in self._messages("WatchRuns", stub, request, timeout):
+        for response in self._messages("WatchRuns", lambda to: to.launch.WatchRuns, request, timeout):
             yield response.run
 
     def read_logs(
@@ -240,7 +228,7 @@ class Client:
             CoordinatorUnreachable: Also while the node is silent.
         """
         request = logs_request(run_id, stream, offset, limit, follow, attempt)
-        yield from self._messages("ReadLogs", self._connection().launch.ReadLogs, request, timeout)
+        yield from self._messages("ReadLogs", lambda to: to.launch.ReadLogs, request, timeout)
 
     def follow_reports(self, deployment: str, reporter: str) -> ReportFollower:
         """Reports for a deployment: opens the stream of finished attempts and waits for its turn.
@@ -250,14 +238,15 @@ class Client:
             reporter: Who reports, for people: host name and process ID.
         """
         pending = PendingAcknowledgements(deployment, reporter)
-        return ReportFollower(self._connection().launch.FollowReports, pending, self.address)
+        lease = self._connections.lease()
+        return ReportFollower(lease.connection.launch.FollowReports, pending, self.address, lease.end)
 
     # Fleet
 
     def list_nodes(self, cluster: str = "", timeout: float | None = None) -> list[fleet_pb2.Node]:
         """Gives all nodes of a cluster, connected or not. An empty name means all clusters."""
         request = fleet_pb2.ListNodesRequest(cluster=cluster)
-        return list(self._call("ListNodes", self._connection().fleet.ListNodes, request, timeout).nodes)
+        return list(self._call("ListNodes", lambda to: to.fleet.ListNodes, request, timeout).nodes)
 
     def get_node(self, node_id: str, timeout: float | None = None) -> fleet_pb2.Node:
         """Gives one node.
@@ -266,7 +255,7 @@ class Client:
             NodeNotFound: It never joined.
         """
         request = fleet_pb2.GetNodeRequest(node_id=node_id)
-        return self._call("GetNode", self._connection().fleet.GetNode, request, timeout).node
+        return self._call("GetNode", lambda to: to.fleet.GetNode, request, timeout).node
 
     def cordon_node(self, node_id: str, timeout: float | None = None) -> fleet_pb2.Node:
         """Keeps new runs off a node; those that it has go on.
@@ -275,7 +264,7 @@ class Client:
             NodeNotFound: It never joined.
         """
         request = fleet_pb2.CordonNodeRequest(node_id=node_id)
-        return self._call("CordonNode", self._connection().fleet.CordonNode, request, timeout).node
+        return self._call("CordonNode", lambda to: to.fleet.CordonNode, request, timeout).node
 
     def uncordon_node(self, node_id: str, timeout: float | None = None) -> fleet_pb2.Node:
         """Ends a cordon or a drain.
@@ -284,7 +273,7 @@ class Client:
             NodeNotFound: It never joined.
         """
         request = fleet_pb2.UncordonNodeRequest(node_id=node_id)
-        return self._call("UncordonNode", self._connection().fleet.UncordonNode, request, timeout).node
+        return self._call("UncordonNode", lambda to: to.fleet.UncordonNode, request, timeout).node
 
     def drain_node(
         self, node_id: str, *, deadline: float | None = None, timeout: float | None = None
@@ -300,7 +289,7 @@ class Client:
             NodeNotFound: It never joined.
         """
         request = drain_request(node_id, deadline)
-        return self._call("DrainNode", self._connection().fleet.DrainNode, request, timeout).node
+        return self._call("DrainNode", lambda to: to.fleet.DrainNode, request, timeout).node
 
     def fence_node(
         self, node_id: str, *, reason: str, timeout: float | None = None
@@ -317,7 +306,7 @@ class Client:
             Refused: It is in session, so it is not off.
         """
         request = fleet_pb2.FenceNodeRequest(node_id=node_id, reason=reason)
-        return self._call("FenceNode", self._connection().fleet.FenceNode, request, timeout)
+        return self._call("FenceNode", lambda to: to.fleet.FenceNode, request, timeout)
 
     def refresh_warm_servers(self, node_id: str, name: str = "", timeout: float | None = None) -> int:
         """Has warm servers of a node made anew; returns when the node was asked. Runs that they forked go on.
@@ -335,80 +324,72 @@ class Client:
             Refused: It is not in session.
         """
         request = fleet_pb2.RefreshWarmServersRequest(node_id=node_id, name=name)
-        stub = self._connection().fleet.RefreshWarmServers
-        return self._call("RefreshWarmServers", stub, request, timeout).servers
+        return self._call(
+            "RefreshWarmServers", lambda to: to.fleet.RefreshWarmServers, request, timeout
+        ).servers
 
     def list_clusters(self, timeout: float | None = None) -> list[fleet_pb2.Cluster]:
         """Gives the clusters, each with the sum over its nodes."""
         request = fleet_pb2.ListClustersRequest()
-        return list(
-            self._call("ListClusters", self._connection().fleet.ListClusters, request, timeout).clusters
-        )
+        return list(self._call("ListClusters", lambda to: to.fleet.ListClusters, request, timeout).clusters)
+
+    @property
+    def security(self) -> SecurityCalls:
+        """Tokens and certificates, for admins."""
+        return SecurityCalls(self._call)
 
     def check_health(self, timeout: float | None = None) -> Health:
         """Asks the coordinator whether it serves."""
-        stub: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._connection().channel.unary_unary(
-            CHECK_METHOD
-        )
-        return read_health(self._call("Check", stub, CHECK_REQUEST, timeout))
+        return read_health(self._call("Check", _health_check, CHECK_REQUEST, timeout))
 
     # Calls
-
-    def _connection(self) -> _Connection:
-        if self._closed:
-            raise ClientClosed
-        pid = os.getpid()
-        found = self._connections.get(pid)
-        if found is not None:
-            return found
-        channel = open_channel(self.address)
-        opened = _Connection(channel, LaunchServiceStub(channel), FleetServiceStub(channel))
-        # Atomic, unlike a lock, which a fork in another thread could leave locked forever. The loser of a
-        # race has not connected yet.
-        connection = self._connections.setdefault(pid, opened)
-        if connection is not opened:
-            channel.close()
-        return connection
 
     def _repeated(self, method: str, timeout: float | None) -> RepeatedCall:
         seconds = self.timeout if timeout is None else require_positive(timeout)
         return RepeatedCall(method, self.address, seconds, time.monotonic())
 
     def _repeat(
-        self, call: RepeatedCall, stub: grpc.UnaryUnaryMultiCallable[RequestT, ResponseT], request: RequestT
+        self, call: RepeatedCall, method: UnaryMethod[RequestT, ResponseT], request: RequestT
     ) -> ResponseT:
         while True:
             try:
-                return stub(request, timeout=call.remaining(time.monotonic()))
+                with self._connections.use() as connection:
+                    return method(connection)(request, timeout=call.remaining(time.monotonic()))
             except grpc.RpcError as error:
                 time.sleep(call.pause_after(error, time.monotonic()))
 
     def _call(
         self,
-        method: str,
-        stub: grpc.UnaryUnaryMultiCallable[RequestT, ResponseT],
+        name: str,
+        method: UnaryMethod[RequestT, ResponseT],
         request: RequestT,
         timeout: float | None,
     ) -> ResponseT:
         seconds = self.timeout if timeout is None else require_positive(timeout)
         try:
-            return stub(request, timeout=seconds)
+            with self._connections.use() as connection:
+                return method(connection)(request, timeout=seconds)
         except grpc.RpcError as error:
-            raise from_rpc_error(error, self.address, method) from error
+            raise from_rpc_error(error, self.address, name) from error
 
     def _messages(
         self,
-        method: str,
-        stub: grpc.UnaryStreamMultiCallable[RequestT, ResponseT],
+        name: str,
+        method: StreamMethod[RequestT, ResponseT],
         request: RequestT,
         timeout: float | None,
     ) -> Iterator[ResponseT]:
         """Gives the messages of a stream; ends the call when the caller stops to read."""
         seconds = STREAM_TIMEOUT_SECONDS if timeout is None else require_positive(timeout)
-        call = stub(request, timeout=seconds)
-        try:
-            yield from call
-        except grpc.RpcError as error:
-            raise from_rpc_error(error, self.address, method) from error
-        finally:
-            call.cancel()
+        with self._connections.use() as connection:
+            call = method(connection)(request, timeout=seconds)
+            try:
+                yield from call
+            except grpc.RpcError as error:
+                raise from_rpc_error(error, self.address, name) from error
+            finally:
+                call.cancel()
+
+
+def _health_check(to: Connection) -> grpc.UnaryUnaryMultiCallable[bytes, bytes]:
+    return to.channel.unary_unary(CHECK_METHOD)

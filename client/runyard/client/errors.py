@@ -3,6 +3,7 @@
     RunyardError
     ├── InvalidAddress                also a ValueError
     ├── InsecureAddress               a plain-text connection beyond this machine
+    ├── InvalidTlsFiles               also a ValueError: certificates or keys that cannot be used
     ├── ClientClosed                  a call after close()
     ├── CoordinatorUnreachable        UNAVAILABLE, DEADLINE_EXCEEDED: the call may be repeated
     ├── InvalidRequest                INVALID_ARGUMENT, OUT_OF_RANGE
@@ -22,6 +23,8 @@
 """
 
 import grpc
+
+from runyard.client.handshakes import DOCTOR, why_no_handshake
 
 
 class RunyardError(Exception):
@@ -45,9 +48,14 @@ class InsecureAddress(RunyardError):
         self.address = address
         self.verb = verb
         super().__init__(
-            f"will not {verb} {address} without encryption: it is reachable beyond this machine. "
-            f"Use a loopback address or unix:/path, or set `insecure` (--insecure) in a network you trust"
+            f"will not {verb} {address} without certificates: it is reachable beyond this machine. Name "
+            "them by `tls` (--tls-authority, --tls-certificate, --tls-key; `runyard ca init` makes an "
+            "authority that issues them), or use a loopback address or unix:/path"
         )
+
+
+class InvalidTlsFiles(RunyardError, ValueError):
+    """A certificate or key cannot be used; the message names the file and the remedy."""
 
 
 class ClientClosed(RunyardError):
@@ -197,6 +205,8 @@ _TRANSPORT_FAILURES = (
 def _unreachable_message(address: str, details: str) -> str:
     if not details.lower().startswith(_TRANSPORT_FAILURES):
         return f"the coordinator at {address} cannot answer now: {details or 'unavailable'}"
+    if reason := why_no_handshake(details):
+        return f"the coordinator at {address} cannot be trusted or does not trust us: {reason}. {DOCTOR}"
     cause = details.rsplit(": ", 1)[-1].rstrip("]").lower()
     return (
         f"the coordinator at {address} cannot be reached: {cause}. Check that it runs there, and the address"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Self
 
@@ -30,8 +30,9 @@ class ReportFollower:
         ],
         pending: PendingAcknowledgements,
         address: str,
+        on_end: Callable[[], None],
     ) -> None:
-        """Opens the stream. Made by `Client.follow_reports`."""
+        """Opens the stream. Made by `Client.follow_reports`; `on_end` is called when the stream is over."""
         self._address = address
         self._pending = pending
         self._left = False
@@ -39,8 +40,9 @@ class ReportFollower:
         self._changed = threading.Condition()
         self._call = stub(self._requests(), timeout=STREAM_TIMEOUT_SECONDS)
         # Lets the sending thread end with the stream rather than at its next keepalive. False: ended already.
-        if not self._call.add_callback(self._end_requests):
-            self._end_requests()
+        for end in (self._end_requests, on_end):
+            if not self._call.add_callback(end):
+                end()
 
     def __enter__(self) -> Self:
         return self

@@ -1,34 +1,11 @@
 """`python -m runyard.coordinator` and `runyard coordinator`."""
 
-import argparse
-import asyncio
+import os
 import sys
-from pathlib import Path
-
-from runyard.client.service.command import run_service, service_parser
-from runyard.coordinator.config import CoordinatorSettings
-from runyard.coordinator.routing_file.document import RoutingFileError
-from runyard.coordinator.server import serve
-from runyard.coordinator.store.engine import StoreError
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = service_parser("coordinator", "Takes launches from Dagster and routes them to node agents.")
-    parser.add_argument("--listen", metavar="ADDRESS", help="host:port or unix:/path to serve on")
-    parser.add_argument("--routing", type=Path, metavar="FILE", help="rules on which run goes where")
-    return parser
-
-
-def _serve(settings: CoordinatorSettings) -> int:
-    try:
-        return asyncio.run(serve(settings))
-    except RoutingFileError as error:
-        print(f"runyard coordinator: {error}", file=sys.stderr)
-        return 2
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the coordinator.
+    """Runs the coordinator; see `command.run`.
 
     Args:
         argv: Arguments after the program's name; None takes the process's own.
@@ -36,8 +13,18 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         Exit code: 0 after an orderly stop, 1 after a failure, 2 for settings that cannot be used.
     """
-    given = _parser().parse_args(argv)
-    return run_service("coordinator", CoordinatorSettings, given, _serve, (StoreError,))
+    # Has gRPC say which handshake failed, and with whom. Read when it is loaded, so it is loaded after this.
+    os.environ.setdefault("GRPC_TRACE", "handshaker")
+    try:
+        from runyard.coordinator.command import run
+    except ModuleNotFoundError as missing:
+        print(
+            f"runyard coordinator: needs {missing.name}, which is not installed.\n"
+            "Install it with: pip install 'runyard[coordinator]'",
+            file=sys.stderr,
+        )
+        return 1
+    return run(argv)
 
 
 if __name__ == "__main__":

@@ -3,20 +3,25 @@
 import asyncio
 import contextlib
 import signal
-import socket
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import grpc
 import structlog
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_health.v1 import health, health_pb2
 
-from runyard.client.address import HostPort, UnixSocket, is_local, parse_address
-from runyard.client.channel import MAX_MESSAGE_BYTES
+from runyard.client.address import parse_address
 from runyard.coordinator.config import CoordinatorSettings
 from runyard.coordinator.core.policy_change import on_policy
+from runyard.coordinator.listening import (
+    SERVER_OPTIONS,
+    SERVICES,
+    TLS_OPTIONS,
+    add_reflection,
+    listen,
+    make_server,
+)
 from runyard.coordinator.routing_file.reload import (
     WITHOUT_FILE,
     RoutingReload,
@@ -24,41 +29,13 @@ from runyard.coordinator.routing_file.reload import (
     read_version,
     warn_of,
 )
-from runyard.coordinator.rpc.agents import AgentService
-from runyard.coordinator.rpc.fleet import FleetService
-from runyard.coordinator.rpc.launch import LaunchService
-from runyard.coordinator.rpc.logs import LogRelay
+from runyard.coordinator.rpc.joining import join_server
+from runyard.coordinator.security.server_credentials import ClientCertificates, server_credentials
+from runyard.coordinator.security.setup import Security
 from runyard.coordinator.shell import Shell
-from runyard.coordinator.store.engine import StoreError
 from runyard.coordinator.store.store import Store, StoreFull
-from runyard.v1 import agent_pb2, agent_pb2_grpc, fleet_pb2, fleet_pb2_grpc, launch_pb2, launch_pb2_grpc
 
 log = structlog.get_logger("runyard.coordinator")
-
-SERVER_OPTIONS = (
-    # A frozen peer still acknowledges TCP: without http2.ping_timeout_ms (60 s) it is noticed after 65 s.
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.http2.ping_timeout_ms", 10_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.max_pings_without_data", 0),
-    # Agents ping every 15 s on silent streams; by default a server takes that for an attack.
-    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-    # After a restart all agents come back at once; by default a thousand may wait and the rest is cancelled.
-    ("grpc.server.max_pending_requests", 100_000),
-    ("grpc.so_reuseport", 0),
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-)
-
-SERVICES = tuple(
-    file.DESCRIPTOR.services_by_name[name].full_name
-    for file, name in (
-        (launch_pb2, "LaunchService"),
-        (fleet_pb2, "FleetService"),
-        (agent_pb2, "AgentService"),
-    )
-)
 
 
 async def serve(settings: CoordinatorSettings) -> int:
@@ -70,6 +47,8 @@ async def serve(settings: CoordinatorSettings) -> int:
     Raises:
         StoreError: The state directory cannot be used.
         RoutingFileError: The routing file cannot be used.
+        InvalidTlsFiles: The certificates cannot be used.
+        AuthorityError: The directory of the authority cannot be used.
     """
     routing = read_version(settings.routing) if settings.routing else WITHOUT_FILE
     stopping = asyncio.Event()
@@ -78,16 +57,23 @@ async def serve(settings: CoordinatorSettings) -> int:
         loop.add_signal_handler(number, stopping.set)
     store = Store(settings.state_directory)
     try:
-        shell = Shell(store, settings.lease_policy(), settings.retention())
-        server, status = assemble(shell)
+        shell = Shell(store, settings.lease_policy(), settings.retention(), settings.confinement())
+        security = Security.of(settings, shell)
+        options = SERVER_OPTIONS if settings.tls is None else (*SERVER_OPTIONS, *TLS_OPTIONS)
+        server, status = make_server(shell, security, options=options)
+        if settings.reflection:
+            add_reflection(server)
         address = _listen(server, settings)
+        joining = _Joining(settings, security)
         shell.start()
         await _route_by(routing, settings.routing, shell)
         await server.start()
+        await joining.start()
         for service in ("", *SERVICES):
             await status.set(service, health_pb2.HealthCheckResponse.SERVING)
         log.info("ready", address=address, version=version("runyard"), runs=len(shell.fleet.runs))
         failed = await _until(stopping, shell)
+        await joining.stop()
         await _stop(server, status, shell, settings.shutdown_grace)
         return 1 if failed else 0
     finally:
@@ -106,49 +92,33 @@ async def _route_by(version: Version, file: Path | None, shell: Shell) -> None:
         shell.attend(reload.follow)
 
 
-def assemble(shell: Shell) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
-    """All services on a server that listens nowhere yet, and the status that they show."""
-    server = grpc.aio.server(options=SERVER_OPTIONS)
-    logs = LogRelay(shell)
-    launch_pb2_grpc.add_LaunchServiceServicer_to_server(LaunchService(shell, logs), server)
-    fleet_pb2_grpc.add_FleetServiceServicer_to_server(FleetService(shell), server)
-    agent_pb2_grpc.add_AgentServiceServicer_to_server(AgentService(shell, logs), server)
-    status = health.aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(status, server)
-    reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-    return server, status
-
-
 def _listen(server: grpc.aio.Server, settings: CoordinatorSettings) -> str:
-    address = parse_address(settings.listen, "listen")
-    if not is_local(address):
-        log.warning("insecure", address=str(address), risk="anyone who reaches this address can run commands")
-    if isinstance(address, UnixSocket):
-        _clear_away_dead_socket(address)
-    try:
-        port = server.add_insecure_port(str(address))
-    except RuntimeError as error:
-        raise StoreError(f"cannot listen on {address}: {error}; is another coordinator there?") from error
-    return str(HostPort(address.host, port)) if isinstance(address, HostPort) else str(address)
+    files = settings.tls_files()
+    credentials = None if files is None else server_credentials(files, ClientCertificates.REQUIRED)
+    return listen(server, parse_address(settings.listen, "listen"), credentials)
 
 
-def _clear_away_dead_socket(address: UnixSocket) -> None:
-    """Deletes the socket of a coordinator that was killed; nothing else that may be there."""
-    path = Path(address.path)
-    if not path.exists():
-        return
-    if not path.is_socket():
-        raise StoreError(f"cannot listen on {address}: the file there is not a socket; choose another path")
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(1.0)
-        try:
-            probe.connect(address.path)
-        except ConnectionRefusedError:
-            path.unlink(missing_ok=True)
-        except OSError as error:
-            raise StoreError(f"cannot listen on {address}: {error.strerror or error}") from error
-        else:
-            raise StoreError(f"cannot listen on {address}: it is in use; is another coordinator there?")
+class _Joining:
+    """Lets nodes join by token, if the settings say where; on a server of its own."""
+
+    def __init__(self, settings: CoordinatorSettings, security: Security) -> None:
+        self._server: grpc.aio.Server | None = None
+        files = settings.tls_files()
+        if settings.join_listen is None or security.enrolment is None or files is None:
+            return
+        status = health.aio.HealthServicer()
+        self._server = join_server(security.enrolment, status)
+        credentials = server_credentials(files, ClientCertificates.NOT_ASKED_FOR)
+        address = listen(self._server, parse_address(settings.join_listen, "join_listen"), credentials)
+        log.info("nodes_may_join", address=address)
+
+    async def start(self) -> None:
+        if self._server is not None:
+            await self._server.start()
+
+    async def stop(self) -> None:
+        if self._server is not None:
+            await self._server.stop(None)
 
 
 async def _until(stopping: asyncio.Event, shell: Shell) -> bool:

@@ -4,9 +4,10 @@ import asyncio
 import contextlib
 import functools
 import itertools
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TypeVar
 
 import structlog
@@ -26,6 +27,7 @@ from runyard.coordinator.core.effects import (
 from runyard.coordinator.core.fleet import Fleet
 from runyard.coordinator.core.leases import LeasePolicy, suspect
 from runyard.coordinator.core.model import Instant
+from runyard.coordinator.core.policy import WITHOUT_RULES
 from runyard.coordinator.outbox import Outbox
 from runyard.coordinator.store.rows import phase_name
 from runyard.coordinator.store.store import Store, StoreFull
@@ -63,13 +65,27 @@ class Shell:
     fsync.
     """
 
-    def __init__(self, store: Store, leases: LeasePolicy, retention: Retention) -> None:
+    def __init__(
+        self,
+        store: Store,
+        leases: LeasePolicy,
+        retention: Retention,
+        confinement: Mapping[str, frozenset[str]] = MappingProxyType({}),
+    ) -> None:
+        """Takes the account up where the store has it.
+
+        Args:
+            store: Where it is kept.
+            leases: The rhythm of heartbeats.
+            retention: How long finished runs are kept.
+            confinement: The clients that are bound to clusters; see `PlacementPolicy`.
+        """
         self.store = store
         self.watchers = Watchers()
         self.fatal: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
         self._retention = retention
         started = now()
-        self.fleet = Fleet(leases, started)
+        self.fleet = Fleet(leases, started, replace(WITHOUT_RULES, confinement=confinement))
         account = store.load(started.monotonic)
         self.fleet.restore(account.runs, account.nodes, account.tombstones)
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")

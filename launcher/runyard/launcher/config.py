@@ -6,12 +6,14 @@ workers make a launcher too, for one property, and lack the variables of the con
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from dagster import Array, Field, ScalarUnion
 
 from runyard.client.address import DEFAULT_ADDRESS
 from runyard.client.durations import parse_duration
+from runyard.client.tls import TlsFiles
 from runyard.launcher.errors import InvalidLauncherConfig
 
 # No time limit of a run is longer; protobuf's Duration ends at 10,000 years.
@@ -34,10 +36,11 @@ SCHEMA: Final[dict[str, Field]] = {
         default_value=DEFAULT_ADDRESS,
         description="The coordinator: host:port, [ipv6]:port or unix:/path.",
     ),
-    "insecure": Field(
-        _YES_OR_NO,
-        default_value=False,
-        description="Allow an unencrypted connection to another machine. Only in a network you trust.",
+    "tls": Field(
+        {"authority": _TEXT, "certificate": _TEXT, "key": _TEXT},
+        is_required=False,
+        description="PEM files: whom to trust, what to show, and its key. Needed for an address beyond this "
+        "machine. They are read again when they change.",
     ),
     "deployment": Field(
         _TEXT,
@@ -103,7 +106,7 @@ class Settings:
     """The launcher's settings, looked up and checked. Times in seconds; None: as the coordinator has it."""
 
     address: str
-    insecure: bool
+    tls: TlsFiles | None
     deployment: str
     cluster: str | None
     labels: Mapping[str, str]
@@ -130,7 +133,7 @@ def resolve_settings(config: Mapping[str, Any], environ: Mapping[str, str]) -> S
     source = _Source(config, environ)
     return Settings(
         address=source.name("address"),
-        insecure=source.yes_or_no("insecure"),
+        tls=source.tls("tls"),
         deployment=source.name("deployment"),
         cluster=source.name("cluster") if "cluster" in config else None,
         labels={key: source.text(f"labels.{key}", value) for key, value in config["labels"].items()},
@@ -219,6 +222,15 @@ class _Source:
         if not text:
             raise InvalidLauncherConfig(field, "is empty", "Give it a value, or leave it out")
         return text
+
+    def tls(self, field: str) -> TlsFiles | None:
+        if field not in self.config:
+            return None
+        parts = {part: self.text(f"{field}.{part}", value) for part, value in self.config[field].items()}
+        for part, text in parts.items():
+            if not text.strip():
+                raise InvalidLauncherConfig(f"{field}.{part}", "is empty", "Give the path of a PEM file")
+        return TlsFiles(Path(parts["authority"]), Path(parts["certificate"]), Path(parts["key"]))
 
     def yes_or_no(self, field: str) -> bool:
         text = self.text(field, self.config[field]).lower()

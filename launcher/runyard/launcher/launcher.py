@@ -260,7 +260,7 @@ class RunyardRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
             RunyardError: The configuration is wrong, or the address is not allowed without encryption.
         """
         settings = self.settings
-        return Client(settings.address, timeout=settings.request_timeout, insecure=settings.insecure)
+        return Client(settings.address, timeout=settings.request_timeout, tls=settings.tls)
 
     def _keep_reporter(self) -> None:
         """Lets this process report ended workers, if no other does. That it cannot must not fail a run."""

@@ -413,6 +413,7 @@ class Run(google.protobuf.message.Message):
     PLACED_BECAUSE_FIELD_NUMBER: builtins.int
     RULE_FIELD_NUMBER: builtins.int
     FAILED_PLACES_FIELD_NUMBER: builtins.int
+    LAUNCHED_BY_FIELD_NUMBER: builtins.int
     run_id: builtins.str
     attempt: builtins.int
     """Number of the attempt, counted by the coordinator. It is the fencing number: a later attempt makes every
@@ -439,6 +440,8 @@ class Run(google.protobuf.message.Message):
     """Why it was placed where it is, in one sentence. Empty while QUEUED."""
     rule: builtins.str
     """Name of the routing rule that applied. Empty: none."""
+    launched_by: builtins.str
+    """Who launched it: the URI in the certificate of the client, or `local`. Empty: not known."""
     @property
     def outcome(self) -> Global___Outcome:
         """Set when FINISHED."""
@@ -489,9 +492,10 @@ class Run(google.protobuf.message.Message):
         placed_because: builtins.str = ...,
         rule: builtins.str = ...,
         failed_places: collections.abc.Iterable[Global___FailedPlace] | None = ...,
+        launched_by: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["assigned_at", b"assigned_at", "finished_at", b"finished_at", "launched_at", b"launched_at", "outcome", b"outcome", "requirements", b"requirements", "running_at", b"running_at", "usage", b"usage"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["assigned_at", b"assigned_at", "attempt", b"attempt", "cluster", b"cluster", "deployment", b"deployment", "failed_places", b"failed_places", "finished_at", b"finished_at", "job", b"job", "launched_at", b"launched_at", "location", b"location", "message", b"message", "node", b"node", "outcome", b"outcome", "phase", b"phase", "pid", b"pid", "placed_because", b"placed_because", "requirements", b"requirements", "resume_number", b"resume_number", "rule", b"rule", "run_id", b"run_id", "running_at", b"running_at", "stop_requested", b"stop_requested", "unreachable", b"unreachable", "usage", b"usage"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["assigned_at", b"assigned_at", "attempt", b"attempt", "cluster", b"cluster", "deployment", b"deployment", "failed_places", b"failed_places", "finished_at", b"finished_at", "job", b"job", "launched_at", b"launched_at", "launched_by", b"launched_by", "location", b"location", "message", b"message", "node", b"node", "outcome", b"outcome", "phase", b"phase", "pid", b"pid", "placed_because", b"placed_because", "requirements", b"requirements", "resume_number", b"resume_number", "rule", b"rule", "run_id", b"run_id", "running_at", b"running_at", "stop_requested", b"stop_requested", "unreachable", b"unreachable", "usage", b"usage"]) -> None: ...
 
 Global___Run: typing_extensions.TypeAlias = Run
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from runyard.client.cli import (
+    authority_commands,
     cluster_commands,
     daemon_commands,
     dev_command,
@@ -14,9 +15,18 @@ from runyard.client.cli import (
     node_commands,
     route_commands,
     run_commands,
+    token_commands,
 )
 from runyard.client.cli.exit_codes import EXIT_CODES_HELP, ExitCode, exit_code_of
-from runyard.client.cli.options import AddressOption, InsecureOption, OutputOption, Settings
+from runyard.client.cli.options import (
+    AddressOption,
+    OutputOption,
+    Settings,
+    TlsAuthorityOption,
+    TlsCertificateOption,
+    TlsKeyOption,
+    tls_files,
+)
 from runyard.client.errors import RunyardError
 
 app = typer.Typer(
@@ -32,6 +42,8 @@ app.add_typer(run_commands.app, name="run")
 app.add_typer(node_commands.app, name="node")
 app.add_typer(cluster_commands.app, name="cluster")
 app.add_typer(route_commands.app, name="route")
+app.add_typer(token_commands.app, name="token")
+app.add_typer(authority_commands.app, name="ca")
 dev_command.register(app)
 doctor_command.register(app)
 daemon_commands.register(app)
@@ -47,14 +59,17 @@ def _print_version(wanted: bool) -> None:
 def root(
     context: typer.Context,
     address: AddressOption = None,
-    insecure: InsecureOption = False,
+    tls_authority: TlsAuthorityOption = None,
+    tls_certificate: TlsCertificateOption = None,
+    tls_key: TlsKeyOption = None,
     output: OutputOption = None,
     show_version: Annotated[
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
     ] = False,
 ) -> None:
-    context.obj = Settings().overridden(address, insecure, output)
+    tls = tls_files(tls_authority, tls_certificate, tls_key)
+    context.obj = Settings(tls=tls).overridden(address, output)
 
 
 def run_command(argv: list[str]) -> int:

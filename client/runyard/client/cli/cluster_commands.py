@@ -3,7 +3,7 @@
 import typer
 
 from runyard.client.cli.json_output import to_json
-from runyard.client.cli.options import AddressOption, InsecureOption, Output, OutputOption, Settings
+from runyard.client.cli.options import AddressOption, Output, OutputOption, Settings
 from runyard.client.cli.tables import print_clusters
 
 app = typer.Typer(help="List clusters.", no_args_is_help=True, rich_markup_mode=None)
@@ -19,10 +19,9 @@ def list_clusters(
     context: typer.Context,
     output: OutputOption = None,
     address: AddressOption = None,
-    insecure: InsecureOption = False,
 ) -> None:
     """List clusters, each with the sum over its nodes."""
-    settings = Settings.of(context, address, insecure, output)
+    settings = Settings.of(context, address, output)
     with settings.client() as client:
         clusters = client.list_clusters()
     if settings.output is Output.JSON:

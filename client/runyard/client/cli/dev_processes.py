@@ -14,7 +14,7 @@ from typing import Final
 from rich.console import Console
 from rich.text import Text
 
-from runyard.client.address import parse_address, require_local_unless_insecure
+from runyard.client.address import parse_address, require_local
 from runyard.client.cli.doctor_dagster import launcher_yaml
 from runyard.client.cli.node_commands import LIVE_PHASES
 from runyard.client.client import Client
@@ -72,7 +72,7 @@ class Development:
             InsecureAddress: `listen` is reachable beyond this machine.
         """
         self._address = parse_address(listen, "listen")
-        require_local_unless_insecure(self._address, False, "listen on")
+        require_local(self._address, "listen on")
         self._state = state.absolute()
         self._agent_options = [
             *(["--slots", str(slots)] if slots is not None else []),

@@ -4,13 +4,15 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
-from runyard.client.address import is_local
+from runyard.client.address import Address, parse_address
 from runyard.client.cli.doctor_dagster import examine_dagster
-from runyard.client.cli.findings import Finding, ok, problem, warning
+from runyard.client.cli.doctor_tls import examine_tls, speaks_tls
+from runyard.client.cli.findings import Finding, Level, ok, problem, warning
 from runyard.client.cli.options import Settings
 from runyard.client.client import Client
-from runyard.client.errors import RunyardError
+from runyard.client.errors import AccessDenied, InvalidTlsFiles, RunyardError
 from runyard.client.health import Health
+from runyard.client.tls import TlsFiles
 from runyard.v1 import fleet_pb2, run_pb2
 
 _DEADLINE_SECONDS = 5.0
@@ -31,26 +33,48 @@ def examine(settings: Settings, dagster_home: Path | None) -> Iterator[Finding]:
 
 def _examine_coordinator(settings: Settings) -> Iterator[Finding]:
     try:
-        client = Client(settings.address, insecure=settings.insecure, timeout=_DEADLINE_SECONDS)
+        client = Client(settings.address, tls=settings.tls, timeout=_DEADLINE_SECONDS)
+    except InvalidTlsFiles as error:
+        yield problem("certificates", str(error), "Mend what it names, and ask again")
+        return
     except RunyardError as error:
         yield problem("address", str(error), "Give --address or set RUNYARD_ADDRESS")
         return
     with client:
-        if not is_local(client.address):
-            yield warning(
-                "address",
-                f"{client.address} is beyond this machine, and the connection is plain text",
-                "Anyone on the way can read and change launches; use it in a network you trust only",
-            )
-        else:
-            yield ok("address", client.address)
-        try:
-            yield _coordinator_health(client)
-            yield from _examine_fleet(client)
-        except RunyardError as error:
-            yield problem(
-                "coordinator", str(error), f"Start it with: runyard coordinator --listen {client.address}"
-            )
+        yield ok("address", client.address)
+        shut = False
+        for finding in _examine_door(parse_address(client.address), settings.tls):
+            shut = shut or finding.level is Level.PROBLEM
+            yield finding
+        if not shut:
+            yield from _ask_coordinator(client)
+
+
+def _examine_door(address: Address, tls: TlsFiles | None) -> Iterator[Finding]:
+    if tls is not None:
+        yield from examine_tls(address, tls)
+    elif speaks_tls(address):
+        yield problem(
+            "certificates",
+            f"{address} speaks TLS, and no certificates were given for it",
+            "Give --tls-authority, --tls-certificate and --tls-key, or set RUNYARD_TLS_AUTHORITY and so on",
+        )
+
+
+def _ask_coordinator(client: Client) -> Iterator[Finding]:
+    try:
+        yield _coordinator_health(client)
+        yield from _examine_fleet(client)
+    except AccessDenied as error:
+        yield problem(
+            "role",
+            str(error),
+            "Use a certificate whose role may look: a client's, an operator's or an admin's",
+        )
+    except RunyardError as error:
+        yield problem(
+            "coordinator", str(error), f"Start it with: runyard coordinator --listen {client.address}"
+        )
 
 
 def _coordinator_health(client: Client) -> Finding:

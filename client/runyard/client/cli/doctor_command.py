@@ -7,7 +7,7 @@ import typer
 
 from runyard.client.cli.exit_codes import ExitCode
 from runyard.client.cli.findings import Level
-from runyard.client.cli.options import AddressOption, InsecureOption, Settings
+from runyard.client.cli.options import AddressOption, Settings
 from runyard.client.cli.tables import console
 
 
@@ -28,7 +28,6 @@ def doctor(
         ),
     ] = None,
     address: AddressOption = None,
-    insecure: InsecureOption = False,
 ) -> None:
     """Check the coordinator, its nodes and Dagster's settings. Ends with 1 if there is a problem."""
     from runyard.client.cli.doctor_checks import examine
@@ -36,7 +35,7 @@ def doctor(
     out = console()
     colors = {Level.OK: "green", Level.WARNING: "yellow", Level.PROBLEM: "red"}
     worst = Level.OK
-    for finding in examine(Settings.of(context, address, insecure), dagster_home):
+    for finding in examine(Settings.of(context, address), dagster_home):
         worst = max(worst, finding.level)
         word = finding.level.name.lower()
         out.print(f"[{colors[finding.level]}]{word:<8}[/] [bold]{finding.subject}[/]: ", end="")

@@ -6,6 +6,7 @@ from runyard.client.errors import (
     CoordinatorUnreachable,
     InsecureAddress,
     InvalidAddress,
+    InvalidTlsFiles,
     NotFound,
     RunyardError,
 )
@@ -39,7 +40,7 @@ class UsageError(RunyardError):
 def exit_code_of(error: RunyardError) -> ExitCode:
     """The exit code for a command that ended with this error."""
     match error:
-        case UsageError() | InvalidAddress() | InsecureAddress():
+        case UsageError() | InvalidAddress() | InsecureAddress() | InvalidTlsFiles():
             return ExitCode.USAGE
         case CoordinatorUnreachable():
             return ExitCode.UNREACHABLE

@@ -9,12 +9,12 @@ from runyard.client.cli.exit_codes import CommandFailed, UsageError
 from runyard.client.cli.json_output import to_json
 from runyard.client.cli.options import (
     AddressOption,
-    InsecureOption,
     NodeArgument,
     Output,
     OutputOption,
     Settings,
 )
+from runyard.client.cli.security_tables import print_certificates
 from runyard.client.cli.tables import print_node, print_nodes
 from runyard.client.cli.warm_commands import app as warm_app
 from runyard.client.cli.words import age
@@ -40,10 +40,9 @@ def list_nodes(
     cluster: Annotated[str, typer.Option(metavar="NAME", help="Only nodes of this cluster.")] = "",
     output: OutputOption = None,
     address: AddressOption = None,
-    insecure: InsecureOption = False,
 ) -> None:
     """List nodes, connected or not."""
-    settings = Settings.of(context, address, insecure, output)
+    settings = Settings.of(context, address, output)
     with settings.client() as client:
         nodes = client.list_nodes(cluster)
     if settings.output is Output.JSON:
@@ -58,10 +57,9 @@ def show_node(
     node: NodeArgument,
     output: OutputOption = None,
     address: AddressOption = None,
-    insecure: InsecureOption = False,
 ) -> None:
     """Show one node: its machine, its load, and the runs that live on it."""
-    settings = Settings.of(context, address, insecure, output)
+    settings = Settings.of(context, address, output)
     with settings.client() as client:
         found = client.get_node(node)
         if settings.output is Output.JSON:
@@ -75,10 +73,9 @@ def cordon_node(
     context: typer.Context,
     node: NodeArgument,
     address: AddressOption = None,
-    insecure: InsecureOption = False,
 ) -> None:
     """Keep new runs off a node; those that it has go on."""
-    with Settings.of(context, address, insecure).client() as client:
+    with Settings.of(context, address).client() as client:
         found = client.cordon_node(node)
     typer.echo(f"node {node} is cordoned; {_live(found)} there")
 
@@ -88,10 +85,9 @@ def uncordon_node(
     context: typer.Context,
     node: NodeArgument,
     address: AddressOption = None,
-    insecure: InsecureOption = False,
 ) -> None:
     """Let a node have new runs again: end a cordon or a drain."""
-    with Settings.of(context, address, insecure).client() as client:
+    with Settings.of(context, address).client() as client:
         client.uncordon_node(node)
     typer.echo(f"node {node} takes new runs")
 
@@ -110,12 +106,11 @@ def drain_node(
     wait: Annotated[bool, typer.Option("--wait", help="Return when the node is empty.")] = False,
     timeout: Annotated[str, typer.Option(metavar="TIME", help="How long to wait with --wait.")] = "1d",
     address: AddressOption = None,
-    insecure: InsecureOption = False,
 ) -> None:
     """Keep new runs off a node and let it run empty, for maintenance."""
     seconds = None if deadline is None else _span("--deadline", deadline)
     patience = _span("--timeout", timeout)
-    with Settings.of(context, address, insecure).client() as client:
+    with Settings.of(context, address).client() as client:
         found = client.drain_node(node, deadline=seconds)
         if wait:
             found = _until_empty(client, found, patience)
@@ -136,16 +131,48 @@ def fence_node(
         str, typer.Option(metavar="TEXT", help="Who made sure of it, and how; shown with each run.")
     ] = "",
     address: AddressOption = None,
-    insecure: InsecureOption = False,
 ) -> None:
     """Vouch that a silent node is off, so that its runs end and may run elsewhere."""
-    with Settings.of(context, address, insecure).client() as client:
+    with Settings.of(context, address).client() as client:
         if not confirm:
             raise UsageError(_what_fencing_means(client.get_node(node)))
         if not reason.strip():
             raise UsageError("--reason is missing: say who made sure that the node is off, and how")
         response = client.fence_node(node, reason=reason.strip())
     typer.echo(f"node {node} is fenced: {_runs(response.runs_ended)} ended as node_lost")
+
+
+@app.command("revoke")
+def revoke_node(
+    context: typer.Context,
+    node: NodeArgument,
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="For those who read the log.")] = "",
+    address: AddressOption = None,
+) -> None:
+    """Refuse every certificate that a node has, for good. Its runs go on; it joins anew with a new token."""
+    with Settings.of(context, address).client() as client:
+        refused = client.security.revoke_node(node, reason=reason)
+    certificates = f"{refused} certificate{'s' * (refused != 1)}"
+    typer.echo(f"node {node} is refused from now on ({certificates}); it may come back with a new token")
+
+
+@app.command("certificates")
+def list_certificates(
+    context: typer.Context,
+    node: Annotated[
+        str, typer.Argument(metavar="[NODE]", help="Node ID; without it, all nodes.", show_default=False)
+    ] = "",
+    output: OutputOption = None,
+    address: AddressOption = None,
+) -> None:
+    """List the unexpired certificates that nodes were given."""
+    settings = Settings.of(context, address, output)
+    with settings.client() as client:
+        certificates = client.security.list_certificates(node)
+    if settings.output is Output.JSON:
+        typer.echo(to_json(certificates))
+    else:
+        print_certificates(certificates)
 
 
 def _what_fencing_means(node: fleet_pb2.Node) -> str:

@@ -1,13 +1,19 @@
-"""Options that commands share. They may stand before the command or after it; the latter wins."""
+"""Options that commands share. They may stand before the command or after it; the latter wins.
+
+Those for certificates stand before it, or in the environment: they go with the user, not with the command.
+"""
 
 import enum
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated, Self
 
 import typer
 
 from runyard.client.address import DEFAULT_ADDRESS
 from runyard.client.client import Client
+from runyard.client.errors import InvalidTlsFiles
+from runyard.client.tls import TlsFiles
 
 
 class Output(enum.StrEnum):
@@ -28,8 +34,29 @@ AddressOption = Annotated[
     ),
 ]
 NodeArgument = Annotated[str, typer.Argument(metavar="NODE", help="Node ID.")]
-InsecureOption = Annotated[
-    bool, typer.Option("--insecure", help="Allow a plain-text connection to another machine.")
+TlsAuthorityOption = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="RUNYARD_TLS_AUTHORITY",
+        metavar="FILE",
+        show_default=False,
+        help="Certificates of the authorities to trust, in PEM. Needed beyond this machine.",
+    ),
+]
+TlsCertificateOption = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="RUNYARD_TLS_CERTIFICATE", metavar="FILE", show_default=False, help="Your certificate."
+    ),
+]
+TlsKeyOption = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="RUNYARD_TLS_KEY",
+        metavar="FILE",
+        show_default=False,
+        help="The key of that certificate; nobody else may read it.",
+    ),
 ]
 OutputOption = Annotated[
     Output | None,
@@ -44,7 +71,7 @@ class Settings:
     """What the shared options amount to."""
 
     address: str = DEFAULT_ADDRESS
-    insecure: bool = False
+    tls: TlsFiles | None = None
     output: Output = Output.TABLE
 
     @classmethod
@@ -52,22 +79,35 @@ class Settings:
         cls,
         context: typer.Context,
         address: str | None,
-        insecure: bool = False,
         output: Output | None = None,
     ) -> Self:
         """The settings of a command: its own options, else those before it, else the defaults."""
         before = context.obj if isinstance(context.obj, cls) else cls()
-        return before.overridden(address, insecure, output)
+        return before.overridden(address, output)
 
-    def overridden(self, address: str | None, insecure: bool, output: Output | None) -> Self:
+    def overridden(self, address: str | None, output: Output | None) -> Self:
         """These settings, with the options that were given."""
         return replace(
             self,
             address=address or self.address,
-            insecure=insecure or self.insecure,
             output=output or self.output,
         )
 
     def client(self) -> Client:
         """A client of the coordinator; close it after use."""
-        return Client(self.address, insecure=self.insecure)
+        return Client(self.address, tls=self.tls)
+
+
+def tls_files(authority: Path | None, certificate: Path | None, key: Path | None) -> TlsFiles | None:
+    """What the three options amount to. None: plain text.
+
+    Raises:
+        InvalidTlsFiles: Some of them are missing.
+    """
+    if authority is None:
+        if certificate is not None or key is not None:
+            raise InvalidTlsFiles(
+                "--tls-authority is missing; it names the certificates of the authority to trust"
+            )
+        return None
+    return TlsFiles(authority, certificate, key)

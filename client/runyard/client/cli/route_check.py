@@ -12,7 +12,7 @@ import typer
 from runyard.client.address import DEFAULT_ADDRESS
 from runyard.client.cli.exit_codes import CommandFailed, ExitCode
 from runyard.client.cli.findings import Level
-from runyard.client.cli.options import AddressOption, InsecureOption, Output, OutputOption, Settings
+from runyard.client.cli.options import AddressOption, Output, OutputOption, Settings
 from runyard.client.errors import CoordinatorUnreachable
 
 TIMEOUT = 5.0
@@ -34,13 +34,12 @@ def check_file(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The routing file.")],
     output: OutputOption = None,
     address: AddressOption = None,
-    insecure: InsecureOption = False,
 ) -> None:
     """Check a routing file. Ends with 1 if the coordinator would refuse it.
 
     Needs no coordinator; with --address it also says which clusters have no node.
     """
-    settings = Settings.of(context, address, insecure, output)
+    settings = Settings.of(context, address, output)
     reading = _load_reader()
     try:
         routing = reading.load_routing(file)

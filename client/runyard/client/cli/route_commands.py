@@ -8,7 +8,7 @@ import typer
 from runyard.client.cli.exit_codes import UsageError
 from runyard.client.cli.explanation import print_explanation
 from runyard.client.cli.json_output import to_json
-from runyard.client.cli.options import AddressOption, InsecureOption, Output, OutputOption, Settings
+from runyard.client.cli.options import AddressOption, Output, OutputOption, Settings
 from runyard.client.cli.route_check import check_file
 
 app = typer.Typer(help="Say where runs go.", no_args_is_help=True, rich_markup_mode=None)
@@ -32,10 +32,9 @@ def explain_launch(
     ] = "",
     output: OutputOption = None,
     address: AddressOption = None,
-    insecure: InsecureOption = False,
 ) -> None:
     """Say where a run would go now, and why. Launches nothing."""
-    settings = Settings.of(context, address, insecure, output)
+    settings = Settings.of(context, address, output)
     tags = _tags(tag or [])
     with settings.client() as client:
         explanation = client.explain_launch(

@@ -15,7 +15,7 @@ import typer
 from runyard.client.cli.exit_codes import CommandFailed
 from runyard.client.cli.explanation import print_explanation
 from runyard.client.cli.json_output import to_json
-from runyard.client.cli.options import AddressOption, InsecureOption, Output, OutputOption, Settings
+from runyard.client.cli.options import AddressOption, Output, OutputOption, Settings
 from runyard.client.cli.run_ids import SHORTEST_PREFIX, resolve_run_id
 from runyard.client.cli.run_logs import AttemptLog
 from runyard.client.cli.tables import print_run, print_runs
@@ -78,10 +78,9 @@ def list_runs(
     limit: Annotated[int, typer.Option(min=1, metavar="N", help="Most runs to list, newest first.")] = 50,
     output: OutputOption = None,
     address: AddressOption = None,
-    insecure: InsecureOption = False,
 ) -> None:
     """List runs, newest first."""
-    settings = Settings.of(context, address, insecure, output)
+    settings = Settings.of(context, address, output)
     phases = [name.phase for name in phase or []]
     with settings.client() as client:
         runs = list(client.list_runs(phases=phases, cluster=cluster, node=node, limit=limit))
@@ -97,10 +96,9 @@ def show_run(
     run: RunArgument,
     output: OutputOption = None,
     address: AddressOption = None,
-    insecure: InsecureOption = False,
 ) -> None:
     """Show one run: where it is, what happened, and the end of its stderr."""
-    settings = Settings.of(context, address, insecure, output)
+    settings = Settings.of(context, address, output)
     with settings.client() as client:
         response = client.get_run(resolve_run_id(client, run))
     if settings.output is Output.JSON:
@@ -115,10 +113,9 @@ def explain_run(
     run: RunArgument,
     output: OutputOption = None,
     address: AddressOption = None,
-    insecure: InsecureOption = False,
 ) -> None:
     """Say why a run is where it is, or what it waits for."""
-    settings = Settings.of(context, address, insecure, output)
+    settings = Settings.of(context, address, output)
     with settings.client() as client:
         explanation = client.explain_run(resolve_run_id(client, run))
     if settings.output is Output.JSON:
@@ -142,10 +139,9 @@ def read_logs(
         int | None, typer.Option(min=0, metavar="N", help="Which attempt; default: the latest.")
     ] = None,
     address: AddressOption = None,
-    insecure: InsecureOption = False,
 ) -> None:
     """Print the worker's output, during the run and after it."""
-    with Settings.of(context, address, insecure).client() as client:
+    with Settings.of(context, address).client() as client:
         run_id = resolve_run_id(client, run)
         number = client.get_run(run_id).run.attempt if attempt is None else attempt
         logs = [AttemptLog(client, run_id, number, which) for which in stream.streams]
@@ -168,10 +164,9 @@ def stop_run(
         str, typer.Option(metavar="TEXT", help="Why, in one sentence; shown as the cause.")
     ] = "",
     address: AddressOption = None,
-    insecure: InsecureOption = False,
 ) -> None:
     """Stop a run: SIGTERM to its worker, and SIGKILL after its grace."""
-    with Settings.of(context, address, insecure).client() as client:
+    with Settings.of(context, address).client() as client:
         run_id = resolve_run_id(client, run)
         response = client.terminate_run(run_id, reason=reason or _who_asks())
         if not response.HasField("run"):

@@ -28,7 +28,7 @@ def console() -> Console:
 
 def print_runs(runs: Iterable[run_pb2.Run], when_none: str = "no runs match") -> None:
     """One line a run, or `when_none`."""
-    table = _table("run", "job", "cluster", "node", "attempt", "state", "age", "start", "message")
+    table = new_table("run", "job", "cluster", "node", "attempt", "state", "age", "start", "message")
     now = time.time()
     for run in runs:
         table.add_row(
@@ -42,7 +42,7 @@ def print_runs(runs: Iterable[run_pb2.Run], when_none: str = "no runs match") ->
             time_to_start(run),
             escape(_message(run)),
         )
-    _print(table, when_none)
+    print_table(table, when_none)
 
 
 def print_run(response: launch_pb2.GetRunResponse) -> None:
@@ -70,7 +70,7 @@ def print_run(response: launch_pb2.GetRunResponse) -> None:
     _print_facts(out, facts)
     if response.events:
         out.print()
-        events = _table("at", "attempt", "phase", "node", "event")
+        events = new_table("at", "attempt", "phase", "node", "event")
         for event in response.events:
             phase = enum_word(run_pb2.Phase.DESCRIPTOR, event.phase)
             at = event.at.ToDatetime().isoformat(sep=" ", timespec="milliseconds")
@@ -83,7 +83,9 @@ def print_run(response: launch_pb2.GetRunResponse) -> None:
 
 def print_nodes(nodes: Iterable[fleet_pb2.Node]) -> None:
     """One line a node."""
-    table = _table("node", "cluster", "state", "slots", "cpu", "memory", "others", "heard", "agent", "labels")
+    table = new_table(
+        "node", "cluster", "state", "slots", "cpu", "memory", "others", "heard", "agent", "labels"
+    )
     now = time.time()
     for node in nodes:
         offered, allocated = node.offer.resources, node.allocated
@@ -99,7 +101,7 @@ def print_nodes(nodes: Iterable[fleet_pb2.Node]) -> None:
             escape(node.facts.agent_version),
             escape(words.labels(_chosen(node.offer.labels))),
         )
-    _print(table, "no nodes; start one with `runyard agent`")
+    print_table(table, "no nodes; start one with `runyard agent`")
 
 
 def print_node(node: fleet_pb2.Node, runs: Iterable[run_pb2.Run]) -> None:
@@ -135,7 +137,7 @@ def print_node(node: fleet_pb2.Node, runs: Iterable[run_pb2.Run]) -> None:
 def print_warm_servers(nodes: Iterable[fleet_pb2.Node], when_none: str = "no warm servers") -> None:
     """One line a server; why its runs start cold, or did last, comes at the end, since it may be long."""
     columns = ("node", "server", "state", "for", "mode", "locations", "pid", "memory", "forks", "cold")
-    table = _table(*columns, "why cold")
+    table = new_table(*columns, "why cold")
     for node in nodes:
         for server in node.warm_servers:
             table.add_row(
@@ -151,12 +153,12 @@ def print_warm_servers(nodes: Iterable[fleet_pb2.Node], when_none: str = "no war
                 str(server.cold_starts),
                 escape(" ".join((server.reason or server.last_cold_reason).split())),
             )
-    _print(table, when_none)
+    print_table(table, when_none)
 
 
 def print_clusters(clusters: Iterable[fleet_pb2.Cluster]) -> None:
     """One line a cluster."""
-    table = _table("cluster", "nodes", "ready", "slots", "cpu", "memory", "others")
+    table = new_table("cluster", "nodes", "ready", "slots", "cpu", "memory", "others")
     for cluster in clusters:
         table.add_row(
             escape(cluster.name),
@@ -167,7 +169,7 @@ def print_clusters(clusters: Iterable[fleet_pb2.Cluster]) -> None:
             taken("memory", cluster.allocated, cluster.resources),
             escape(taken_of_the_rest(cluster.allocated, cluster.resources)),
         )
-    _print(table, "no clusters; they appear with their first node")
+    print_table(table, "no clusters; they appear with their first node")
 
 
 def time_to_start(run: run_pb2.Run) -> str:
@@ -181,7 +183,7 @@ def _resources(node: fleet_pb2.Node) -> Table:
     """One line a resource. The last column is there for gateways that limit a single run."""
     offer = node.offer
     limited = ["largest run"] if offer.largest_run else []
-    table = _table("resource", "offered", "allocated", "free", "reserved", *limited)
+    table = new_table("resource", "offered", "allocated", "free", "reserved", *limited)
     for name in in_order(offer.resources, node.allocated, offer.reserved):
         offered, allocated = offer.resources.get(name, 0), node.allocated.get(name, 0)
         cells = [show_quantity(name, amount) for amount in (offered, allocated, max(0, offered - allocated))]
@@ -199,14 +201,16 @@ def _chosen(labels: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key, value in labels.items() if not key.startswith("runyard/")}
 
 
-def _table(*columns: str) -> Table:
+def new_table(*columns: str) -> Table:
+    """A table without lines, with these headings."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for column in columns:
         table.add_column(column.upper(), no_wrap=True)
     return table
 
 
-def _print(table: Table, when_empty: str) -> None:
+def print_table(table: Table, when_empty: str) -> None:
+    """The table, or `when_empty` if it has no rows."""
     console().print(table if table.rows else when_empty)
 
 

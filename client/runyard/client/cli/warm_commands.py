@@ -8,7 +8,6 @@ import typer
 from runyard.client.cli.json_output import as_dict
 from runyard.client.cli.options import (
     AddressOption,
-    InsecureOption,
     NodeArgument,
     Output,
     OutputOption,
@@ -31,10 +30,9 @@ def list_warm_servers(
     ] = None,
     output: OutputOption = None,
     address: AddressOption = None,
-    insecure: InsecureOption = False,
 ) -> None:
     """List warm servers, as nodes told of them last."""
-    settings = Settings.of(context, address, insecure, output)
+    settings = Settings.of(context, address, output)
     with settings.client() as client:
         nodes = client.list_nodes() if node is None else [client.get_node(node)]
     if settings.output is Output.JSON:
@@ -54,10 +52,9 @@ def refresh_warm_servers(
         str, typer.Argument(metavar="[NAME]", help="Of one server; without it, all that are not resting.")
     ] = "",
     address: AddressOption = None,
-    insecure: InsecureOption = False,
 ) -> None:
     """Have warm servers made anew. Runs start cold meanwhile; those that were forked before go on."""
-    with Settings.of(context, address, insecure).client() as client:
+    with Settings.of(context, address).client() as client:
         asked = client.refresh_warm_servers(node, name)
     servers = f"{asked} warm server{'s' * (asked != 1)}" if asked else "warm servers, but has none"
     typer.echo(f"node {node} was asked to make anew {servers}")

@@ -6,23 +6,28 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from runyard.client.errors import InsecureAddress
+from runyard.client.errors import InsecureAddress, InvalidTlsFiles
 from runyard.client.service.log import LogFormat, LogLevel, configure_log
-from runyard.client.service.settings import Settings, SettingsError, load_settings
+from runyard.client.service.settings import Settings, SettingsError, TlsSettings, load_settings
+from runyard.client.tls import TlsFiles
 
 
 class ServiceSettings(Settings):
     """Settings that every service has."""
 
-    insecure: bool = False
-    """Allows plain text on an address that other machines can reach."""
+    tls: TlsSettings | None = None
+    """Certificates of this service. Without them it uses plain text, on this machine only."""
 
     log_format: LogFormat = "console"
     log_level: LogLevel = "info"
 
     def require_safe(self) -> None:
-        """Raises `InsecureAddress` if an address leaves this machine without the user's consent."""
+        """Raises `InsecureAddress` if an address leaves this machine and there are no certificates for it."""
         raise NotImplementedError
+
+    def tls_files(self) -> TlsFiles | None:
+        """The certificates to use. None: plain text."""
+        return self.tls.files() if self.tls is not None else None
 
     def check_files(self) -> None:
         """Looks at the files that the settings name, for `--check`.
@@ -30,6 +35,11 @@ class ServiceSettings(Settings):
         Raises:
             SettingsError: One of them cannot be used.
         """
+        if (files := self.tls_files()) is not None:
+            try:
+                files.read()
+            except InvalidTlsFiles as error:
+                raise SettingsError(str(error)) from error
 
 
 S = TypeVar("S", bound=ServiceSettings)
@@ -46,9 +56,12 @@ def service_parser(role: str, description: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--state", dest="state_directory", type=Path, metavar="DIR", help="where everything is kept"
     )
-    parser.add_argument(
-        "--insecure", action="store_true", default=None, help="allow plain text beyond this machine"
-    )
+    for part, help_text in (
+        ("authority", "certificates of the authorities to trust, in PEM; the three --tls-... go together"),
+        ("certificate", "this service's certificate"),
+        ("key", "the key of that certificate; nobody else may read it"),
+    ):
+        parser.add_argument(f"--tls-{part}", type=Path, metavar="FILE", help=help_text)
     parser.add_argument("--log-format", choices=("console", "json"))
     parser.add_argument("--check", action="store_true", help="check the settings and exit")
     return parser
@@ -74,6 +87,7 @@ def run_service(
         Exit code: 0 after an orderly stop, 1 after a failure, 2 for settings that cannot be used.
     """
     flags: dict[str, Any] = {key: value for key, value in vars(given).items() if key in kind.model_fields}
+    flags["tls"] = _tls_flags(given)
     try:
         settings = load_settings(kind, file=given.config, prefix=f"RUNYARD_{role.upper()}", flags=flags)
         settings.require_safe()
@@ -91,3 +105,8 @@ def run_service(
     except failures as error:
         print(f"runyard {role}: {error}", file=sys.stderr)
         return 1
+
+
+def _tls_flags(given: argparse.Namespace) -> dict[str, Path] | None:
+    parts = {part: getattr(given, f"tls_{part}") for part in TlsSettings.model_fields}
+    return {part: path for part, path in parts.items() if path is not None} or None

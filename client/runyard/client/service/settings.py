@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from runyard.client.tls import TlsFiles
+
 
 class SettingsError(Exception):
     """The settings cannot be used; the message names the file, the key and the remedy."""
@@ -17,6 +19,23 @@ class Settings(BaseModel):
     """Base of a service's settings: immutable, and a key that is not known is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TlsSettings(Settings):
+    """Whom a service trusts, and what it shows: PEM files, which are read again when they change."""
+
+    authority: Path
+    """Certificates of the authorities that are trusted."""
+
+    certificate: Path
+    """This side's certificate, then those between it and the authority."""
+
+    key: Path
+    """Its private key, which nobody else may read."""
+
+    def files(self) -> TlsFiles:
+        """The same, as the client library takes them."""
+        return TlsFiles(self.authority, self.certificate, self.key)
 
 
 S = TypeVar("S", bound=Settings)

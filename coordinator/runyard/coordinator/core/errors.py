@@ -5,6 +5,7 @@
     ├── LaunchConflict       the same launch key with another content
     ├── LaunchRefused        the launch cannot be taken now or ever
     ├── QueueFull            as many runs wait as may
+    ├── NotAllowed           the client is bound to clusters or runs, and this is none of them
     ├── NodeRefused          the agent may not join
     │   └── NodeIdInUse      another agent holds the node ID
     ├── UnknownNode          the node never joined
@@ -38,6 +39,10 @@ class LaunchConflict(FleetError):
 
 class LaunchRefused(FleetError):
     """The launch cannot be taken as it is."""
+
+
+class NotAllowed(FleetError):
+    """The client may not do this."""
 
 
 class QueueFull(FleetError):

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from runyard.coordinator.core.commands import stop
+from runyard.coordinator.core.confining import require_own
 from runyard.coordinator.core.errors import LaunchConflict, LaunchRefused, QueueFull
 from runyard.coordinator.core.fleet import Fleet
 from runyard.coordinator.core.model import (
@@ -46,9 +47,12 @@ def on_launch(fleet: Fleet, now: Instant, launch: Launch) -> Run:
     Raises:
         LaunchConflict: The same key was launched with another content.
         LaunchRefused: An earlier attempt is live, the key is superseded, or no node could ever take the run.
+        NotAllowed: The client is bound, and neither the run nor its clusters are among what it may use.
         QueueFull: As many runs wait as may.
     """
     known = fleet.runs.get(launch.run_id)
+    if known is not None:
+        require_own(known, launch, fleet.policy.confinement.get(launch.launched_by))
     if known is not None and known.launch.resume_number == launch.resume_number:
         return _repeated(known, launch)
     if known is not None:

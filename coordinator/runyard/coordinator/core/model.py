@@ -31,6 +31,7 @@ class Launch:
         layers: What the launch said by itself, from the lowest; defaults and rules come below.
         priority: As the run's tag says; a higher one goes first.
         share: Under which name the run shares the fleet with others.
+        launched_by: Who launched it, as an identity is written; empty: not known.
     """
 
     run_id: str
@@ -47,6 +48,7 @@ class Launch:
     route: Route = ANYWHERE
     priority: int = 0
     share: str = ""
+    launched_by: str = ""
 
     def without_secrets(self) -> "Launch":
         """The same launch, without the arguments and the environment of the worker."""

@@ -1,10 +1,11 @@
-"""What operators ask: cordon, drain, uncordon and fence nodes."""
+"""What operators and admins ask: cordon, drain, uncordon, fence and expel nodes."""
 
 from dataclasses import replace
 
 from runyard.coordinator.core.elsewhere import finish
 from runyard.coordinator.core.errors import NodeStillSpeaks, UnknownNode
 from runyard.coordinator.core.fleet import Fleet
+from runyard.coordinator.core.leases import suspect
 from runyard.coordinator.core.model import Cordoned, Draining, Instant, Lost, Node, Open
 from runyard.coordinator.core.placing import place_waiting
 from runyard.v1 import run_pb2
@@ -60,6 +61,14 @@ def on_fence(fleet: Fleet, now: Instant, node_id: str, reason: str) -> int:
         finish(fleet, now, run, outcome)
     fleet.put_node(replace(node, liveness=Lost(node.liveness.last_heard)))
     return len(ended)
+
+
+def on_expulsion(fleet: Fleet, node_id: str, reason: str) -> None:
+    """Closes the session of a node that may not speak any more. Its runs are not presumed dead."""
+    node = fleet.nodes.get(node_id)
+    if node is not None and node.is_ready:
+        fleet.end_session(node, reason)
+        fleet.put_node(suspect(node))
 
 
 def _find(fleet: Fleet, node_id: str) -> Node:

@@ -1,6 +1,7 @@
 """What the operator has decided on placement: defaults, rules, the queue, quotas."""
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -74,6 +75,7 @@ class PlacementPolicy:
 
     Attributes:
         most_places: On how many nodes a launch is tried that none of them starts.
+        confinement: By who launched them: the clusters in which runs may be. Who is not here is not bound.
     """
 
     defaults: Wants = NO_WANTS
@@ -85,6 +87,7 @@ class PlacementPolicy:
     queue: QueuePolicy = QueuePolicy()
     quotas: dict[str, Quota] = field(default_factory=dict)
     most_places: int = 3
+    confinement: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 WITHOUT_RULES: Final = PlacementPolicy()

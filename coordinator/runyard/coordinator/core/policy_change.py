@@ -21,7 +21,8 @@ def on_policy(fleet: Fleet, now: Instant, policy: PlacementPolicy) -> int:
     Returns:
         How many waiting runs ask for something else, or may go elsewhere, than before.
     """
-    fleet.take_policy(policy)
+    # Who is bound to which clusters, no routing file says.
+    fleet.take_policy(replace(policy, confinement=fleet.policy.confinement))
     changed = 0
     for run in fleet.waiting():
         launch = launch_now(fleet, run)

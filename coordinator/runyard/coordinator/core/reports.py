@@ -33,7 +33,7 @@ GRACE_OF_ADOPTED = 30.0
 def apply_status(fleet: Fleet, now: Instant, node: Node, status: agent_pb2.AttemptStatus) -> None:
     """Takes the status of one attempt, whatever it is: news, old news, or an attempt that must not be."""
     run = fleet.runs.get(status.run_id)
-    if run is None or status.attempt > run.attempt:
+    if run is None or (status.attempt > run.attempt and not _lives_elsewhere(fleet, now, run, node)):
         # Only this coordinator numbers attempts, so its store is older than the agent's memory.
         _adopt(fleet, now, node, status)
     elif status.attempt == run.attempt and run.place is not None and run.place.node == node.node_id:
@@ -42,6 +42,16 @@ def apply_status(fleet: Fleet, now: Instant, node: Node, status: agent_pb2.Attem
         acknowledge(fleet, node.node_id, status.run_id, status.attempt)
     else:
         stop_stale(fleet, node.node_id, status.run_id, status.attempt)
+
+
+def _lives_elsewhere(fleet: Fleet, now: Instant, run: Run, node: Node) -> bool:
+    """Whether another node has the run: then no agent may claim it by naming a higher attempt.
+
+    After a restart the store may be an older one than the agents know, and that node may say otherwise.
+    """
+    return (
+        run.is_live and run.place is not None and run.place.node != node.node_id and not fleet.recovering(now)
+    )
 
 
 def _apply(fleet: Fleet, now: Instant, run: Run, place: Place, status: agent_pb2.AttemptStatus) -> None:

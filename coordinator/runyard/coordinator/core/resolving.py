@@ -5,6 +5,7 @@ from typing import Final, assert_never
 
 from runyard.coordinator.core.asks.layers import requirements_and_policies
 from runyard.coordinator.core.asks.requirements import Layer, Requirements
+from runyard.coordinator.core.confining import confined
 from runyard.coordinator.core.errors import LaunchRefused
 from runyard.coordinator.core.model import Launch
 from runyard.coordinator.core.policy import PlacementPolicy, QueuePolicy, Unmatched
@@ -22,17 +23,19 @@ def resolved(launch: Launch, policy: PlacementPolicy) -> Launch:
     A launch without layers is left as it is: it was adopted from its agent, and what it asked for is lost.
 
     Raises:
-        FleetError: The layers contradict each other, or no rule is for the run and the policy wants one.
+        FleetError: The layers contradict each other, no rule is for the run and the policy wants one, or the
+            client may not use any of the run's clusters.
     """
     if not launch.layers:
         return launch
     rule = first_match(policy.rules, launch)
     requirements, policies = requirements_and_policies(_layers(launch, policy, rule))
+    route = _route(launch, policy, rule, requirements)
     return replace(
         launch,
         requirements=requirements,
         policies=policies,
-        route=_route(launch, policy, rule, requirements),
+        route=confined(route, launch.launched_by, policy.confinement.get(launch.launched_by)),
         share=_share(launch, policy.queue),
     )
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import structlog
 from google.protobuf.message import DecodeError
 
+from runyard.client.identity import Role
 from runyard.coordinator.core.errors import InvalidField
 from runyard.coordinator.core.sessions import (
     on_disconnect,
@@ -20,6 +21,7 @@ from runyard.coordinator.outbox import Outbox
 from runyard.coordinator.rpc.errors import LONGEST_TEXT, Context, answering
 from runyard.coordinator.rpc.logs import LogRelay
 from runyard.coordinator.rpc.requests import check_attempts, check_hello
+from runyard.coordinator.security.callers import Caller, NotIdentified, NotPermitted, caller_of
 from runyard.coordinator.shell import Shell
 from runyard.coordinator.store.store import StoreFull
 from runyard.v1 import agent_pb2, agent_pb2_grpc
@@ -45,6 +47,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         async with answering(context):
             requests = aiter(request_iterator)
             hello = await self._hello(requests)
+            require_own_node(caller_of(context), hello)
             outbox = Outbox()
             with self._shell.session(outbox) as session:
                 await self._shell.decide(lambda fleet, at: on_hello(fleet, at, session, hello))
@@ -90,6 +93,9 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
             raise
         except (DecodeError, InvalidField) as error:
             log.warning("message_refused", node=node_id, reason=str(error)[:LONGEST_TEXT])
+        except NotIdentified as refusal:
+            log.warning("session_refused", node=node_id, reason=str(refusal))
+            outbox.close(str(refusal))
         except Exception:
             log.exception("session_failed", node=node_id)
         outbox.hang_up()
@@ -131,6 +137,23 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         self, request_iterator: AsyncIterator[agent_pb2.PushLogsRequest], context: Context
     ) -> agent_pb2.PushLogsResponse:
         async with answering(context):
-            await self._logs.take(request_iterator)
+            caller = caller_of(context)
+            await self._logs.take(request_iterator, caller.may_speak_for)
             return agent_pb2.PushLogsResponse()
         raise AssertionError("answering() ends the call")
+
+
+def require_own_node(caller: Caller, hello: agent_pb2.Hello) -> None:
+    """Sees to it that an agent speaks for its own node. What follows in the session is that node's by this.
+
+    Raises:
+        NotPermitted: The certificate is another node's, or another cluster's.
+    """
+    if not caller.may_speak_for(hello.node_id):
+        refusal = f"{caller.identity} may not speak for node {hello.node_id!r}"
+    elif caller.role is not Role.LOCAL and caller.identity.cluster != hello.cluster:
+        refusal = f"{caller.identity} may not speak for cluster {hello.cluster!r}"
+    else:
+        return
+    log.warning("session_refused", node=hello.node_id, peer=caller.peer, reason=refusal)
+    raise NotPermitted(f"{refusal}; the settings of the agent and its certificate must agree")

@@ -17,10 +17,14 @@ from runyard.coordinator.core.errors import (
     NodeIsSilent,
     NodeRefused,
     NodeStillSpeaks,
+    NotAllowed,
     QueueFull,
     UnknownNode,
     UnknownWarmServer,
 )
+from runyard.coordinator.security.authority_directory import AuthorityError
+from runyard.coordinator.security.callers import NotIdentified, NotPermitted
+from runyard.coordinator.security.enrolment import JoinRefused, NodeIsTaken
 from runyard.coordinator.store.store import StoreFull
 from runyard.coordinator.watchers import ShuttingDown, TooSlow
 
@@ -35,6 +39,10 @@ class Unavailable(Exception):
     """It cannot be had now; the same call may succeed later."""
 
 
+class NoAuthority(Exception):
+    """This coordinator signs no certificates: set ca_directory, or make them with another authority."""
+
+
 class TooLarge(Exception):
     """The request exceeds a limit that the message names."""
 
@@ -44,7 +52,14 @@ STATUS: dict[type[Exception], grpc.StatusCode] = {
     NotFound: grpc.StatusCode.NOT_FOUND,
     Unavailable: grpc.StatusCode.UNAVAILABLE,
     TooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    NoAuthority: grpc.StatusCode.FAILED_PRECONDITION,
+    AuthorityError: grpc.StatusCode.FAILED_PRECONDITION,
+    JoinRefused: grpc.StatusCode.PERMISSION_DENIED,
+    NodeIsTaken: grpc.StatusCode.ALREADY_EXISTS,
     LaunchConflict: grpc.StatusCode.ALREADY_EXISTS,
+    NotIdentified: grpc.StatusCode.UNAUTHENTICATED,
+    NotPermitted: grpc.StatusCode.PERMISSION_DENIED,
+    NotAllowed: grpc.StatusCode.PERMISSION_DENIED,
     QueueFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
     LaunchRefused: grpc.StatusCode.FAILED_PRECONDITION,
     NodeIdInUse: grpc.StatusCode.ALREADY_EXISTS,

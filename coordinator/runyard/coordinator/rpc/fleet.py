@@ -1,10 +1,12 @@
 """FleetService: the nodes and clusters."""
 
+from runyard.coordinator.core.confining import Sight
 from runyard.coordinator.core.errors import InvalidField
 from runyard.coordinator.core.operations import on_cordon, on_drain, on_fence, on_uncordon
 from runyard.coordinator.core.warmth import on_refresh_warm_servers
 from runyard.coordinator.rpc.errors import Context, NotFound, answering
 from runyard.coordinator.rpc.views import cluster_views, node_view
+from runyard.coordinator.security.callers import caller_of
 from runyard.coordinator.shell import Shell
 from runyard.v1 import fleet_pb2, fleet_pb2_grpc
 
@@ -18,18 +20,18 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
     async def ListNodes(
         self, request: fleet_pb2.ListNodesRequest, context: Context
     ) -> fleet_pb2.ListNodesResponse:
-        fleet = self._shell.fleet
+        fleet, sight = self._shell.fleet, self._sight(context)
         nodes = [
-            node_view(fleet, fleet.nodes[node_id])
-            for node_id in sorted(fleet.nodes)
-            if request.cluster in ("", fleet.nodes[node_id].cluster)
+            node_view(fleet, node)
+            for _, node in sorted(fleet.nodes.items())
+            if request.cluster in ("", node.cluster) and sight.sees_cluster(node.cluster)
         ]
         return fleet_pb2.ListNodesResponse(nodes=nodes)
 
     async def GetNode(self, request: fleet_pb2.GetNodeRequest, context: Context) -> fleet_pb2.GetNodeResponse:
         async with answering(context):
             node = self._shell.fleet.nodes.get(request.node_id)
-            if node is None:
+            if node is None or not self._sight(context).sees_cluster(node.cluster):
                 raise NotFound(f"no node {request.node_id!r} has ever joined this coordinator")
             return fleet_pb2.GetNodeResponse(node=node_view(self._shell.fleet, node))
         raise AssertionError("answering() ends the call")
@@ -37,7 +39,9 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
     async def ListClusters(
         self, request: fleet_pb2.ListClustersRequest, context: Context
     ) -> fleet_pb2.ListClustersResponse:
-        return fleet_pb2.ListClustersResponse(clusters=cluster_views(self._shell.fleet))
+        sight = self._sight(context)
+        clusters = [each for each in cluster_views(self._shell.fleet) if sight.sees_cluster(each.name)]
+        return fleet_pb2.ListClustersResponse(clusters=clusters)
 
     async def CordonNode(
         self, request: fleet_pb2.CordonNodeRequest, context: Context
@@ -87,6 +91,10 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
             )
             return fleet_pb2.RefreshWarmServersResponse(servers=asked)
         raise AssertionError("answering() ends the call")
+
+    def _sight(self, context: Context) -> Sight:
+        who = str(caller_of(context).identity)
+        return Sight(who, self._shell.fleet.policy.confinement.get(who))
 
     def _view(self, node_id: str) -> fleet_pb2.Node:
         return node_view(self._shell.fleet, self._shell.fleet.nodes[node_id])

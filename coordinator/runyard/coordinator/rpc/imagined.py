@@ -50,7 +50,7 @@ def imagined_spec(request: launch_pb2.ExplainLaunchRequest, known: Iterable[Run]
 
 
 async def imagined_launch(
-    request: launch_pb2.ExplainLaunchRequest, snapshots: Snapshots, known: Iterable[Run]
+    request: launch_pb2.ExplainLaunchRequest, snapshots: Snapshots, known: Iterable[Run], launched_by: str
 ) -> Launch:
     """The launch, as it would be read if it came.
 
@@ -65,7 +65,7 @@ async def imagined_launch(
     except NotFound:
         if request.job_snapshot_id:
             raise
-    return launch_of(spec, ops)
+    return launch_of(spec, ops, launched_by)
 
 
 def _newest_first(runs: Iterable[Run]) -> list[Run]:

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 
 from runyard.coordinator.clock import now
+from runyard.coordinator.core.confining import Sight
 from runyard.coordinator.core.errors import InvalidField
 from runyard.coordinator.core.explaining import explain_launch, explain_run
 from runyard.coordinator.core.launching import on_launch, on_terminate
@@ -14,6 +15,7 @@ from runyard.coordinator.rpc.reports import ReportLine
 from runyard.coordinator.rpc.requests import check_run_id, check_spec, launch_of
 from runyard.coordinator.rpc.snapshots import Snapshots
 from runyard.coordinator.rpc.views import event_view, matches, run_view
+from runyard.coordinator.security.callers import caller_of
 from runyard.coordinator.shell import Shell
 from runyard.v1 import launch_pb2, launch_pb2_grpc, run_pb2
 
@@ -35,13 +37,14 @@ class LaunchService(launch_pb2_grpc.LaunchServiceServicer):
     ) -> launch_pb2.LaunchRunResponse:
         async with answering(context):
             spec = request.spec
+            sight = self._sight(context)
             check_spec(spec)
             if not await self._snapshots.hold(request):
                 return launch_pb2.LaunchRunResponse(snapshot_needed=True)
             ops = await self._snapshots.ops_layer(
                 spec.job_snapshot_id, spec.step_keys, spec.execution_config_json
             )
-            launch = launch_of(spec, ops)
+            launch = launch_of(spec, ops, sight.who)
             run = await self._shell.decide(lambda fleet, at: on_launch(fleet, at, launch))
             return launch_pb2.LaunchRunResponse(run=self._view(run))
         raise AssertionError("answering() ends the call")
@@ -51,6 +54,7 @@ class LaunchService(launch_pb2_grpc.LaunchServiceServicer):
     ) -> launch_pb2.TerminateRunResponse:
         async with answering(context):
             run_id = check_run_id(request.run_id)
+            self._require_seen(run_id, self._sight(context))
             reason = request.reason or "stopped on request"
             stopping = await self._shell.decide(lambda fleet, at: on_terminate(fleet, at, run_id, reason))
             run = self._shell.fleet.runs.get(run_id)
@@ -61,7 +65,7 @@ class LaunchService(launch_pb2_grpc.LaunchServiceServicer):
         async with answering(context):
             run_id = check_run_id(request.run_id)
             await self._shell.decided()
-            run = self._find(run_id)
+            run = self._find(run_id, self._sight(context))
             rows = await self._shell.in_writer(lambda: self._shell.store.events(run_id))
             return launch_pb2.GetRunResponse(run=self._view(run), events=[event_view(row) for row in rows])
         raise AssertionError("answering() ends the call")
@@ -72,7 +76,7 @@ class LaunchService(launch_pb2_grpc.LaunchServiceServicer):
         async with answering(context):
             run_id = check_run_id(request.run_id)
             await self._shell.decided()
-            explanation = explain_run(self._shell.fleet, now(), self._find(run_id))
+            explanation = explain_run(self._shell.fleet, now(), self._find(run_id, self._sight(context)))
             return launch_pb2.ExplainRunResponse(explanation=explanation)
         raise AssertionError("answering() ends the call")
 
@@ -80,7 +84,8 @@ class LaunchService(launch_pb2_grpc.LaunchServiceServicer):
         self, request: launch_pb2.ExplainLaunchRequest, context: Context
     ) -> launch_pb2.ExplainLaunchResponse:
         async with answering(context):
-            launch = await imagined_launch(request, self._snapshots, self._shell.fleet.runs.values())
+            sight = self._sight(context)
+            launch = await imagined_launch(request, self._snapshots, self._seen_by(sight), sight.who)
             await self._shell.decided()
             explanation = explain_launch(self._shell.fleet, now(), launch)
             return launch_pb2.ExplainLaunchResponse(explanation=explanation)
@@ -92,7 +97,7 @@ class LaunchService(launch_pb2_grpc.LaunchServiceServicer):
         async with answering(context):
             size = _page_size(request.page_size)
             await self._shell.decided()
-            runs = [run for run in self._shell.fleet.runs.values() if matches(request.filter, run)]
+            runs = [run for run in self._seen_by(self._sight(context)) if matches(request.filter, run)]
             runs.sort(key=_newest_first)
             if request.page_token:
                 after = _page_start(request.page_token)
@@ -108,14 +113,15 @@ class LaunchService(launch_pb2_grpc.LaunchServiceServicer):
         self, request: launch_pb2.WatchRunsRequest, context: Context
     ) -> AsyncIterator[launch_pb2.WatchRunsResponse]:
         async with answering(context):
+            sight = self._sight(context)
             with self._shell.watchers.watching() as watcher:
                 await self._shell.decided()
-                for run in list(self._shell.fleet.runs.values()):
+                for run in self._seen_by(sight):
                     if matches(request.filter, run):
                         yield launch_pb2.WatchRunsResponse(run=self._view(run))
                 while True:
                     run = await watcher.next()
-                    if matches(request.filter, run):
+                    if sight.sees(run.launch) and matches(request.filter, run):
                         yield launch_pb2.WatchRunsResponse(run=self._view(run))
 
     async def ReadLogs(
@@ -124,17 +130,31 @@ class LaunchService(launch_pb2_grpc.LaunchServiceServicer):
         async with answering(context):
             check_run_id(request.run_id)
             await self._shell.decided()
-            async for piece in self._logs.read(request, self._find(request.run_id)):
+            async for piece in self._logs.read(request, self._find(request.run_id, self._sight(context))):
                 yield piece
 
     async def FollowReports(
         self, request_iterator: AsyncIterator[launch_pb2.FollowReportsRequest], context: Context
     ) -> AsyncIterator[launch_pb2.FollowReportsResponse]:
         async with answering(context):
-            async for run in self._reports.follow(request_iterator):
+            async for run in self._reports.follow(request_iterator, self._sight(context)):
                 yield launch_pb2.FollowReportsResponse(run=self._view(run))
 
-    def _find(self, run_id: str) -> Run:
+    def _sight(self, context: Context) -> Sight:
+        who = str(caller_of(context).identity)
+        return Sight(who, self._shell.fleet.policy.confinement.get(who))
+
+    def _seen_by(self, sight: Sight) -> list[Run]:
+        return [run for run in self._shell.fleet.runs.values() if sight.sees(run.launch)]
+
+    def _require_seen(self, run_id: str, sight: Sight) -> None:
+        """Raises `NotFound` if somebody else has launched the run, and the caller sees its own only."""
+        run = self._shell.fleet.runs.get(run_id)
+        if run is not None and not sight.sees(run.launch):
+            raise NotFound(f"run {run_id} was never launched by {sight.who}, or is long over")
+
+    def _find(self, run_id: str, sight: Sight) -> Run:
+        self._require_seen(run_id, sight)
         run = self._shell.fleet.runs.get(run_id)
         if run is not None:
             return run

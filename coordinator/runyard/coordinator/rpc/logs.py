@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from runyard.coordinator.core.effects import Send
 from runyard.coordinator.core.errors import InvalidField
@@ -25,7 +25,8 @@ NEWS_WITHIN = 5.0
 class Transfer:
     """One log on its way from an agent to a reader."""
 
-    def __init__(self) -> None:
+    def __init__(self, node_id: str) -> None:
+        self.node_id = node_id
         self._pieces: asyncio.Queue[agent_pb2.PushLogsRequest | None] = asyncio.Queue(PIECES)
         self._reader_left = asyncio.Event()
         self.begun = asyncio.Event()
@@ -71,7 +72,7 @@ class LogRelay:
             raise InvalidField("stream", "is not set; give STDOUT or STDERR")
         attempt = request.attempt if request.HasField("attempt") else run.attempt
         node_id = await self._node_of(run, attempt)
-        transfer_id, transfer = uuid.uuid4().hex, Transfer()
+        transfer_id, transfer = uuid.uuid4().hex, Transfer(node_id)
         sent = 0
         self._transfers[transfer_id] = transfer
         try:
@@ -91,22 +92,32 @@ class LogRelay:
             del self._transfers[transfer_id]
             transfer.leave()
 
-    async def take(self, pieces: AsyncIterator[agent_pb2.PushLogsRequest]) -> None:
+    async def take(
+        self, pieces: AsyncIterator[agent_pb2.PushLogsRequest], may_speak_for: Callable[[str], bool]
+    ) -> None:
         """Takes what an agent pushes.
 
+        Args:
+            pieces: The messages.
+            may_speak_for: Whether it is the agent of the node with that ID.
+
         Raises:
-            NotFound: Nobody waits for this transfer (any more).
+            NotFound: Nobody waits for this transfer (any more), or waits for another node to send it.
         """
         transfer: Transfer | None = None
         try:
             async for piece in pieces:
-                transfer = transfer or self._transfers.get(piece.transfer_id)
+                transfer = transfer or self._asked_of(piece.transfer_id, may_speak_for)
                 if transfer is None or not await transfer.put(piece):
                     raise NotFound("nobody reads this log any more")
         finally:
             if transfer is not None:
                 with contextlib.suppress(asyncio.CancelledError):
                     await transfer.put(None)
+
+    def _asked_of(self, transfer_id: str, may_speak_for: Callable[[str], bool]) -> Transfer | None:
+        transfer = self._transfers.get(transfer_id)
+        return transfer if transfer is not None and may_speak_for(transfer.node_id) else None
 
     async def _node_of(self, run: Run, attempt: int) -> str:
         if attempt == run.attempt and run.place is not None:

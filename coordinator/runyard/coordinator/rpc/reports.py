@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import structlog
 
+from runyard.coordinator.core.confining import Sight
 from runyard.coordinator.core.errors import InvalidField
 from runyard.coordinator.core.fleet import Fleet
 from runyard.coordinator.core.launching import on_reports_settled, unsettled
@@ -28,10 +29,14 @@ class ReportLine:
 
     def __init__(self, shell: Shell) -> None:
         self._shell = shell
-        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._turns: defaultdict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
 
-    async def follow(self, requests: Requests) -> AsyncIterator[Run]:
+    async def follow(self, requests: Requests, sight: Sight) -> AsyncIterator[Run]:
         """Waits for the reporter's turn, then gives it what `FollowReportsResponse` names.
+
+        Args:
+            requests: What the reporter says.
+            sight: Which runs it sees. One that does not see all is in a line of its own.
 
         Raises:
             InvalidField: The first message names no deployment.
@@ -40,11 +45,12 @@ class ReportLine:
         first = await anext(aiter(requests), None)
         if first is None or not first.deployment:
             raise InvalidField("deployment", "is empty in the first message; name the Dagster deployment")
-        listening = asyncio.create_task(self._listen(requests))
+        listening = asyncio.create_task(self._listen(requests, sight))
+        line = (first.deployment, "" if sight.clusters is None else sight.who)
         try:
-            async with self._turn(first.deployment, listening):
+            async with self._turn(line, listening):
                 log.info("reporter_follows", deployment=first.deployment, reporter=first.reporter)
-                async for run in self._tell(first.deployment, listening):
+                async for run in self._tell(first.deployment, listening, sight):
                     yield run
         finally:
             listening.cancel()
@@ -52,8 +58,8 @@ class ReportLine:
                 await listening
 
     @contextlib.asynccontextmanager
-    async def _turn(self, deployment: str, listening: asyncio.Task[None]) -> AsyncIterator[None]:
-        lock = self._turns[deployment]
+    async def _turn(self, line: tuple[str, str], listening: asyncio.Task[None]) -> AsyncIterator[None]:
+        lock = self._turns[line]
         taking = asyncio.create_task(lock.acquire())
         try:
             await asyncio.wait({taking, listening}, return_when=asyncio.FIRST_COMPLETED)
@@ -68,11 +74,12 @@ class ReportLine:
             if taking.done() and not taking.cancelled():
                 lock.release()
 
-    async def _tell(self, deployment: str, listening: asyncio.Task[None]) -> AsyncIterator[Run]:
+    async def _tell(self, deployment: str, listening: asyncio.Task[None], sight: Sight) -> AsyncIterator[Run]:
         with self._shell.watchers.watching() as watcher:
             await self._shell.decided()
             for run in unsettled(self._shell.fleet, deployment):
-                yield run
+                if sight.sees(run.launch):
+                    yield run
             while True:
                 change = asyncio.create_task(watcher.next())
                 try:
@@ -83,10 +90,11 @@ class ReportLine:
                     run = change.result()
                 finally:
                     change.cancel()
-                if run.launch.deployment == deployment and _is_news(self._shell.fleet, run):
+                ours = run.launch.deployment == deployment and sight.sees(run.launch)
+                if ours and _is_news(self._shell.fleet, run):
                     yield run
 
-    async def _listen(self, requests: Requests) -> None:
+    async def _listen(self, requests: Requests, sight: Sight) -> None:
         """Takes acknowledgements until the reporter leaves or falls silent."""
         iterator = aiter(requests)
         while True:
@@ -97,8 +105,15 @@ class ReportLine:
                 raise Unavailable(f"nothing heard from the reporter for {SILENCE:g} s") from None
             if request is None:
                 return
-            if keys := [(key.run_id, key.attempt) for key in request.acknowledged]:
+            keys = [
+                (key.run_id, key.attempt) for key in request.acknowledged if self._sees(sight, key.run_id)
+            ]
+            if keys:
                 await self._shell.decide(lambda fleet, _, keys=keys: on_reports_settled(fleet, keys))  # type: ignore[misc]
+
+    def _sees(self, sight: Sight, run_id: str) -> bool:
+        run = self._shell.fleet.runs.get(run_id)
+        return run is not None and sight.sees(run.launch)
 
 
 def _is_news(fleet: Fleet, run: Run) -> bool:

@@ -68,12 +68,13 @@ def check_spec(spec: run_pb2.LaunchSpec) -> None:
     _check_environment(spec)
 
 
-def launch_of(spec: run_pb2.LaunchSpec, ops: Layer | None) -> Launch:
+def launch_of(spec: run_pb2.LaunchSpec, ops: Layer | None, launched_by: str = "") -> Launch:
     """A launch from its spec, without what follows from the routing rules.
 
     Args:
         spec: As `check_spec` accepted it.
         ops: What the tags of its ops come to.
+        launched_by: Who launches it; empty: not known.
 
     Raises:
         InvalidField: What it asks for makes no sense; the message names the tag or the field.
@@ -91,6 +92,7 @@ def launch_of(spec: run_pb2.LaunchSpec, ops: Layer | None) -> Launch:
         repository=spec.code_origin.repository,
         layers=layers_of(spec, ops),
         priority=priority_of(spec.tags),
+        launched_by=launched_by,
     )
 
 

@@ -45,6 +45,7 @@ def run_view(fleet: Fleet, run: Run) -> run_pb2.Run:
         deployment=run.launch.deployment,
         job=run.launch.job,
         location=run.launch.location,
+        launched_by=run.launch.launched_by,
         phase=phase_view(run.phase),
         cluster=run.place.cluster if run.place else "",
         node=run.place.node if run.place else "",

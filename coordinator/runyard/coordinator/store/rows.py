@@ -60,6 +60,7 @@ def run_row(run: Run) -> Row:
         "priority": run.launch.priority,
         "share": run.launch.share,
         "avoided": run.avoided,
+        "launched_by": run.launch.launched_by,
         "policies": asdict(run.launch.policies),
         "digest": run.launch.digest,
         "spec": run.launch.spec.SerializeToString(),
@@ -90,6 +91,7 @@ def run_of(row: Row, since: float) -> Run:
         route=_ROUTE.validate_python(row["route"]),
         priority=row["priority"],
         share=row["share"],
+        launched_by=row["launched_by"],
     )
     return Run(
         launch=launch,

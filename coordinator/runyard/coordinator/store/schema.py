@@ -43,6 +43,7 @@ runs = Table(
     Column("priority", Integer, nullable=False),
     Column("share", Text, nullable=False),
     Column("avoided", JSON, nullable=False),
+    Column("launched_by", Text, nullable=False, server_default=""),
     Index("runs_by_snapshot", "snapshot_id"),
 )
 
@@ -89,4 +90,52 @@ snapshots = Table(
     Column("sha256", String(64), nullable=False),
     Column("data", LargeBinary, nullable=False),
     Column("stored_at", Float, nullable=False),
+)
+
+join_tokens = Table(
+    "join_tokens",
+    metadata,
+    Column("token_id", String(64), primary_key=True),
+    Column("secret_digest", String(64), nullable=False),
+    Column("cluster", Text, nullable=False),
+    Column("node_id", String(128), nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("expires_at", Float, nullable=False),
+    Column("uses", Integer, nullable=False),
+    Column("used", Integer, nullable=False),
+    Column("created_by", Text, nullable=False),
+)
+
+certificates = Table(
+    "certificates",
+    metadata,
+    Column("serial", String(64), primary_key=True),
+    Column("uri", Text, nullable=False),
+    Column("cluster", Text, nullable=False),
+    Column("node_id", String(128), nullable=False),
+    Column("key_digest", String(64), nullable=False),
+    Column("request_digest", String(64), nullable=False),
+    Column("token_id", String(64), nullable=False),
+    Column("issued_at", Float, nullable=False),
+    Column("not_before", Float, nullable=False),
+    Column("not_after", Float, nullable=False),
+    Column("authority", String(64), nullable=False),
+    Column("pem", Text, nullable=False),
+    Index("certificates_by_node", "node_id"),
+)
+
+node_revocations = Table(
+    "node_revocations",
+    metadata,
+    Column("node_id", String(128), primary_key=True),
+    Column("at", Float, nullable=False),
+    Column("reason", Text, nullable=False),
+)
+
+certificate_revocations = Table(
+    "certificate_revocations",
+    metadata,
+    Column("serial", String(64), primary_key=True),
+    Column("at", Float, nullable=False),
+    Column("reason", Text, nullable=False),
 )

@@ -73,7 +73,7 @@ class Store:
             StoreFull: The disk is full; nothing of it was written.
         """
         batch = list(effects)
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             _write_runs(connection, batch)
             _write_nodes(connection, [effect.node for effect in batch if isinstance(effect, SaveNode)])
             _write_tombstones(connection, [effect for effect in batch if isinstance(effect, SaveTombstone)])
@@ -103,7 +103,7 @@ class Store:
             StoreFull: The disk is full.
         """
         row = {"snapshot_id": snapshot_id, "sha256": sha256, "data": data, "stored_at": time.time()}
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             held = select(snapshots.c.snapshot_id).where(snapshots.c.snapshot_id == snapshot_id)
             if connection.execute(held).first() is None:
                 connection.execute(insert(snapshots), [row])
@@ -111,7 +111,7 @@ class Store:
     def drop_unused_snapshots(self, older_than: float) -> None:
         """Deletes snapshots stored before `older_than` (wall clock, seconds) that no run refers to."""
         used = select(runs.c.snapshot_id)
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             connection.execute(
                 delete(snapshots).where(
                     snapshots.c.stored_at < older_than, snapshots.c.snapshot_id.not_in(used)
@@ -120,11 +120,16 @@ class Store:
 
     def drop_tombstones(self, older_than: float) -> None:
         """Deletes tombstones set before `older_than` (wall clock, seconds)."""
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             connection.execute(delete(tombstones).where(tombstones.c.at < older_than))
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[Connection]:
+    def transaction(self) -> Iterator[Connection]:
+        """A transaction, which is durable when the block ends, and never was if the block raises.
+
+        Raises:
+            StoreFull: The disk is full; nothing was written.
+        """
         try:
             with self._engine.begin() as connection:
                 yield connection

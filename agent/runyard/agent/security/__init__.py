@@ -1,0 +1,1 @@
+"""How this node gets its certificate, and keeps one that is valid."""

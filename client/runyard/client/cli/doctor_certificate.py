@@ -1,0 +1,72 @@
+"""The checks of `runyard doctor` on our own certificate: whose it is, and from when till when it holds."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from runyard.client.cli.findings import Finding, ok, problem, warning
+from runyard.client.identity import InvalidIdentity, Role, parse_identity
+
+SUBJECT: Final = "our certificate"
+
+_SOON: Final = timedelta(days=1)
+
+_ROLES: Final = (Role.CLIENT, Role.OPERATOR, Role.ADMIN)
+"""Those that have business with the command line."""
+
+
+def examine_certificate(pem: bytes, now: datetime | None = None) -> list[Finding]:
+    """Checks a certificate by itself.
+
+    Args:
+        pem: The certificate, and those between it and its authority.
+        now: The time. None: this moment.
+    """
+    try:
+        from cryptography import x509
+    except ImportError:
+        return []  # the connection is tried all the same
+    now = now or datetime.now(UTC)
+    try:
+        certificate = x509.load_pem_x509_certificate(pem)
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        (uri,) = names.get_values_for_type(x509.UniformResourceIdentifier)
+        identity = parse_identity(uri)
+    except (ValueError, x509.ExtensionNotFound, InvalidIdentity) as error:
+        return [
+            problem(
+                SUBJECT,
+                f"names nobody: {error}",
+                "It needs one URI such as spiffe://runyard/client/NAME (`runyard ca issue`)",
+            )
+        ]
+    begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if ends <= now:
+        return [problem(SUBJECT, f"{identity} has expired {_ago(now - ends)} ago", "Have it issued anew")]
+    if begins > now:
+        return [
+            problem(
+                SUBJECT,
+                f"{identity} is not valid yet, for another {_ago(begins - now)}: "
+                "this machine's clock is behind, or the authority's is ahead",
+                "Compare `date -u` on both machines",
+            )
+        ]
+    if identity.role not in _ROLES:
+        return [
+            problem(
+                SUBJECT,
+                f"belongs to the {identity.role} {identity}",
+                "Launching and looking need a client's, an operator's or an admin's",
+            )
+        ]
+    if ends - now < _SOON:
+        return [warning(SUBJECT, f"{identity} expires in {_ago(ends - now)}", "Have it issued anew")]
+    return [ok(SUBJECT, f"{identity}, for another {_ago(ends - now)}")]
+
+
+def _ago(span: timedelta) -> str:
+    if span >= timedelta(days=2):
+        return f"{span.days} days"
+    if span >= timedelta(hours=2):
+        return f"{span // timedelta(hours=1)} hours"
+    return f"{max(1, span // timedelta(minutes=1))} minutes"

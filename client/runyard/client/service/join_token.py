@@ -1,0 +1,107 @@
+"""The one string with which a node joins: which token, its secret, and the authority to expect."""
+
+import base64
+import binascii
+import re
+import ssl
+from dataclasses import dataclass, field
+from typing import Final
+
+_PREFIX: Final = "ryj1"
+
+_LONGEST: Final = 16 * 1024
+"""Characters. A certificate of an authority has less than a thousand bytes, at most a few thousand."""
+
+_TOKEN_ID: Final = re.compile(r"[0-9a-f]{12}")
+_SECRET: Final = re.compile(r"[A-Za-z0-9_-]{43}")
+
+REMEDY: Final = "make a new one with `runyard token create` and copy the whole line"
+
+
+class InvalidToken(ValueError):
+    """What was given is no join token; the message says why, and nothing of what it holds."""
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """What the coordinator needs of a token.
+
+    Attributes:
+        token_id: Names the token; no secret.
+        secret: 32 random bytes in base64url.
+    """
+
+    token_id: str
+    secret: str = field(repr=False)
+
+    @property
+    def text(self) -> str:
+        """As it is sent: `ryj1.<ID>.<secret>`."""
+        return f"{_PREFIX}.{self.token_id}.{self.secret}"
+
+
+@dataclass(frozen=True)
+class JoinToken:
+    """What the node needs.
+
+    Attributes:
+        ticket: For the coordinator.
+        authority: The certificate of the authority in DER. The node trusts nothing else before it has joined.
+    """
+
+    ticket: Ticket
+    authority: bytes = field(repr=False)
+
+    @property
+    def text(self) -> str:
+        """As it is given to people: `ryj1.<ID>.<secret>.<certificate>`."""
+        return f"{self.ticket.text}.{base64.urlsafe_b64encode(self.authority).decode().rstrip('=')}"
+
+    @property
+    def authority_pem(self) -> bytes:
+        """The certificate of the authority in PEM."""
+        return ssl.DER_cert_to_PEM_cert(self.authority).encode()
+
+
+def parse_join_token(text: str) -> JoinToken:
+    """Reads a token as `runyard token create` prints it.
+
+    Raises:
+        InvalidToken: It is none, or not the whole of it.
+    """
+    parts = _parts(text, 4)
+    try:
+        authority = base64.b64decode(parts[3] + "=" * (-len(parts[3]) % 4), altchars=b"-_", validate=True)
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=authority)
+    except (binascii.Error, ssl.SSLError, ValueError):
+        raise InvalidToken(f"the join token's last part is no certificate; {REMEDY}") from None
+    return JoinToken(_ticket(parts), authority)
+
+
+def parse_ticket(text: str) -> Ticket:
+    """Reads a token without its last part, as it is sent.
+
+    Raises:
+        InvalidToken: It is none.
+    """
+    return _ticket(_parts(text, 3))
+
+
+def _parts(text: str, count: int) -> list[str]:
+    text = text.strip()
+    if not text:
+        raise InvalidToken(f"there is no join token; {REMEDY}")
+    if len(text) > _LONGEST or not text.isascii():
+        raise InvalidToken(f"a join token is one line of at most {_LONGEST} letters and digits; {REMEDY}")
+    parts = text.split(".")
+    if parts[0] != _PREFIX:
+        raise InvalidToken(f"a join token begins with `{_PREFIX}.`; {REMEDY}")
+    if len(parts) != count:
+        raise InvalidToken(f"a join token has {count} parts with dots between, not {len(parts)}; {REMEDY}")
+    return parts
+
+
+def _ticket(parts: list[str]) -> Ticket:
+    if not _TOKEN_ID.fullmatch(parts[1]) or not _SECRET.fullmatch(parts[2]):
+        raise InvalidToken(f"the join token is damaged; {REMEDY}")
+    return Ticket(parts[1], parts[2])

@@ -1,0 +1,66 @@
+"""What the coordinator shows to those who connect, and whom it lets in: by the newest files at all times."""
+
+import enum
+
+import grpc
+import structlog
+
+from runyard.client.errors import InvalidTlsFiles
+from runyard.client.tls import TlsFiles, TlsMaterial, WatchedTls
+
+log = structlog.get_logger("runyard.coordinator.security")
+
+
+class ClientCertificates(enum.Enum):
+    """Whether those who connect must show a certificate of our authority."""
+
+    REQUIRED = "required"
+    NOT_ASKED_FOR = "not asked for"
+
+
+def server_credentials(files: TlsFiles, from_clients: ClientCertificates) -> grpc.ServerCredentials:
+    """Credentials of a listening port. Connections that are open go on with what they were opened with.
+
+    Args:
+        files: With a certificate and its key.
+        from_clients: What is asked of those who connect.
+
+    Raises:
+        InvalidTlsFiles: The files cannot be used.
+    """
+    watched = WatchedTls(files, lambda problem: log.error("certificates_not_renewed", problem=problem))
+    newest = _Newest(watched, from_clients)
+    # For each handshake gRPC asks for a configuration; the same object again means that nothing has changed.
+    return grpc.dynamic_ssl_server_credentials(
+        newest.configuration,
+        newest.fetch,
+        require_client_authentication=from_clients is ClientCertificates.REQUIRED,
+    )
+
+
+class _Newest:
+    """The newest configuration, made anew when the files have changed. Asked in gRPC's threads."""
+
+    def __init__(self, watched: WatchedTls, from_clients: ClientCertificates) -> None:
+        self._watched = watched
+        self._from_clients = from_clients
+        self._made_of = watched.current()
+        self.configuration = self._make(self._made_of)
+
+    def fetch(self) -> grpc.ServerCertificateConfiguration:
+        """Never raises: that would end the connection, and the next."""
+        try:
+            material = self._watched.current()
+            if material != self._made_of:
+                self.configuration = self._make(material)
+                self._made_of = material
+                log.info("certificates_renewed", digest=material.digest[:16])
+        except Exception:
+            log.exception("certificates_not_renewed")
+        return self.configuration
+
+    def _make(self, material: TlsMaterial) -> grpc.ServerCertificateConfiguration:
+        if material.certificate is None or material.key is None:
+            raise InvalidTlsFiles("tls: a server needs a certificate and its key; name both")
+        roots = material.authority if self._from_clients is ClientCertificates.REQUIRED else None
+        return grpc.ssl_server_certificate_configuration([(material.key, material.certificate)], roots)

@@ -1,0 +1,36 @@
+"""Puts the coordinator's security together, as the settings have it."""
+
+from dataclasses import dataclass
+
+from runyard.coordinator.config import CoordinatorSettings
+from runyard.coordinator.security.admission import Admission
+from runyard.coordinator.security.enrolment import Enrolment
+from runyard.coordinator.security.expulsion import Expulsion, load_revocations
+from runyard.coordinator.security.opening import open_enrolment
+from runyard.coordinator.shell import Shell
+
+
+@dataclass(frozen=True)
+class Security:
+    """Who decides on callers.
+
+    Attributes:
+        admission: Whether they may speak at all.
+        enrolment: Gives nodes their certificates; None where others do.
+        expulsion: Takes certificates back.
+    """
+
+    admission: Admission
+    enrolment: Enrolment | None
+    expulsion: Expulsion
+
+    @classmethod
+    def of(cls, settings: CoordinatorSettings, shell: Shell) -> "Security":
+        """As the settings have it, with what was revoked before.
+
+        Raises:
+            AuthorityError: The authority or the certificates cannot be used, or do not belong together.
+        """
+        revocations = load_revocations(shell.store)
+        enrolment = open_enrolment(settings, shell, revocations)
+        return cls(Admission(settings.trust_domain, revocations), enrolment, Expulsion(shell, revocations))

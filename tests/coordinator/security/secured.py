@@ -1,0 +1,108 @@
+"""A coordinator with certificates on the test's event loop, and callers of every kind."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+from certificates import Authority
+from coordinator.serving import NO_RECOVERY, SOON, Serving, StubAgent
+
+from runyard.client.channel import open_aio_channel
+from runyard.client.identity import Identity
+from runyard.client.service.settings import TlsSettings
+from runyard.client.tls import TlsMaterial
+from runyard.coordinator.config import AccessSettings, ClientAccess, CoordinatorSettings
+from runyard.coordinator.core.deadlines import Retention
+from runyard.coordinator.listening import SERVER_OPTIONS, TLS_OPTIONS, Options, add_reflection, make_server
+from runyard.coordinator.security.server_credentials import ClientCertificates, server_credentials
+from runyard.coordinator.security.setup import Security
+from runyard.coordinator.shell import Shell
+from runyard.coordinator.store.store import Store
+
+ENDLESS = 0.5
+"""Seconds after which a stream that says nothing is taken for one that goes on for ever."""
+
+
+class Secured:
+    """The coordinator, where it listens, and who signs for it."""
+
+    def __init__(self, shell: Shell, security: Security, address: str, authority: Authority) -> None:
+        self.shell = shell
+        self.security = security
+        self.address = address
+        self.authority = authority
+        self.agents: dict[str, StubAgent] = {}
+        self._opened: list[Serving] = []
+
+    def as_(self, identity: Identity) -> Serving:
+        """Somebody with a certificate of ours, and stubs."""
+        return self.with_(self.authority.material(identity.uri))
+
+    def with_(self, material: TlsMaterial) -> Serving:
+        """Somebody with those certificates, and stubs."""
+        opened = Serving(self.shell, self.address, open_aio_channel(self.address, material))
+        self._opened.append(opened)
+        return opened
+
+    async def close(self) -> None:
+        """Closes whatever was opened."""
+        for opened in self._opened:
+            await opened.close()
+
+
+@contextlib.asynccontextmanager
+async def secured(
+    folder: Path, *, bound: dict[str, tuple[str, ...]] | None = None, options: Options = ()
+) -> AsyncIterator[Secured]:
+    """A coordinator on a loopback port.
+
+    Args:
+        folder: For its state and its certificates.
+        bound: Clients that are bound to clusters.
+        options: Of the server, beyond those that it has.
+    """
+    authority = Authority()
+    files = authority.coordinator(folder / "tls")
+    assert files.certificate is not None
+    assert files.key is not None
+    clients = {name: ClientAccess(clusters=clusters) for name, clusters in (bound or {}).items()}
+    settings = CoordinatorSettings(
+        state_directory=folder / "state",
+        tls=TlsSettings(authority=files.authority, certificate=files.certificate, key=files.key),
+        access=AccessSettings(clients=clients),
+    )
+    store = Store(settings.state_directory)
+    shell = Shell(store, NO_RECOVERY, Retention(), settings.confinement())
+    security = Security.of(settings, shell)
+    server, _ = make_server(shell, security, options=(*SERVER_OPTIONS, *TLS_OPTIONS, *options))
+    add_reflection(server)
+    port = server.add_secure_port("127.0.0.1:0", server_credentials(files, ClientCertificates.REQUIRED))
+    shell.start()
+    await server.start()
+    opened = Secured(shell, security, f"127.0.0.1:{port}", authority)
+    try:
+        yield opened
+    finally:
+        await opened.close()
+        await server.stop(0)
+        await asyncio.wait_for(shell.stop(), SOON)
+        store.close()
+
+
+async def code_of(channel: grpc.aio.Channel, method: str) -> grpc.StatusCode:
+    """How a call ends that says nothing at all; DEADLINE_EXCEEDED if it does not end."""
+    call: Any = channel.stream_stream(method)
+    try:
+        stream = call(_nothing(), timeout=ENDLESS)
+        async for _ in stream:
+            pass
+    except grpc.aio.AioRpcError as error:
+        return error.code()
+    return grpc.StatusCode.OK
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    yield b""
