@@ -1,4 +1,4 @@
-"""Shared by all tests: makes the helper modules beside this file importable."""
+"""Shared by all tests: makes the helper modules beside this file importable, and the example deployment."""
 
 import contextlib
 import signal
@@ -9,9 +9,27 @@ from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 
 from dockerd import Dockerd, missing, open_dockerd
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy machine")
+
+LONGEST_FIRST = (
+    "agent/test_warm_conformance",
+    "simulation",
+    "end_to_end",
+    "chaos",
+    "agent/test_docker_driver_crashes",
+    "agent/test_warm_node",
+    "client/test_dev",
+    "agent",
+)
+"""What begins first where workers share the tests by files: the last to be done must be short ones."""
 
 # A shell that runs us in the background has SIGINT ignored, and every process that a test starts would
 # inherit that: none of them could be interrupted.
@@ -22,6 +40,18 @@ def pytest_report_header() -> str | None:
     """Says once what all tests of containers would say one by one."""
     why = missing()
     return f"tests of containers are left out: {why}" if why else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Puts the longest files first, if workers share the tests; alone, the order is that of the folders."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=_place_in_line)
+
+
+def _place_in_line(item: pytest.Item) -> int:
+    name = str(item.path.relative_to(Path(__file__).parent))
+    places = (place for place, start in enumerate(LONGEST_FIRST) if name.startswith(start))
+    return next(places, len(LONGEST_FIRST))
 
 
 @pytest.fixture(scope="session")

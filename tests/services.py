@@ -15,6 +15,9 @@ from typing import Any
 
 from waiting import wait_until
 
+ROOT_TOO: Mapping[str, object] = MappingProxyType({"policy": {"allow_root": True}})
+"""Settings of agents whose workers may be root, as whom tests often run."""
+
 
 class Service:
     """One process of `python -m runyard.<part>`.
@@ -114,7 +117,7 @@ class Yard:
     ) -> Service:
         """Starts an agent."""
         ours = ("--coordinator", self.address, "--node", node, "--state", str(self.folder / (state or node)))
-        return self._start("agent", *ours, *arguments, settings=settings)
+        return self._start("agent", *ours, *arguments, settings={**ROOT_TOO, **settings})
 
     def close(self) -> None:
         """Kills all services. Their workers are the test's to end."""

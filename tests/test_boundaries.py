@@ -16,6 +16,8 @@ SHARED = (
     "runyard.client.address",
     "runyard.client.channel",
     "runyard.client.errors",
+    "runyard.client.references",
+    "runyard.client.secrets",
     "runyard.client.identity",
     "runyard.client.tls",
 )

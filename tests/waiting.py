@@ -11,7 +11,7 @@ T = TypeVar("T")
 def wait_until(
     condition: Callable[[], T | None],
     describe: Callable[[], object] | str,
-    timeout: float = 30.0,
+    timeout: float = 60.0,
     poll: float = 0.05,
 ) -> T:
     """Polls until `condition` gives something true, and returns it.
@@ -38,7 +38,7 @@ def wait_until(
 async def await_until(
     condition: Callable[[], T | Awaitable[T | None] | None],
     describe: Callable[[], object] | str,
-    timeout: float = 30.0,
+    timeout: float = 60.0,
     poll: float = 0.05,
 ) -> T:
     """As `wait_until`, without blocking the event loop; the condition may be a coroutine function."""

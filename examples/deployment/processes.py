@@ -1,6 +1,9 @@
 """Child processes: each with a log, each stopped by its process ID, none left behind."""
 
+import contextlib
+import itertools
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -13,6 +16,11 @@ import psutil
 
 MARK = "RUNYARD_DEPLOYMENT"
 """Environment variable of everything that we start: the folder of its deployment, to find it again."""
+
+_NOT_GIVEN_AWAY = range(20_000, 32_768)
+"""Ports below those of net.ipv4.ip_local_port_range, as Linux has it unless it is told otherwise."""
+
+_ports = itertools.islice(itertools.cycle(_NOT_GIVEN_AWAY), random.randrange(len(_NOT_GIVEN_AWAY)), None)
 
 
 @dataclass(frozen=True)
@@ -178,8 +186,14 @@ def wait_for(condition: Callable[[], bool], what: str, timeout: float = 60.0, po
 
 
 def free_port() -> int:
-    """A TCP port of the loopback interface that nobody listens on just now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+    """A TCP port of the loopback interface that nobody listens on just now.
+
+    It is none of those that the kernel gives away, so that it is still free a moment later, and while whoever
+    listens there restarts. Each process counts on from a place of its own.
+    """
+    for port in itertools.islice(_ports, len(_NOT_GIVEN_AWAY)):
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(("127.0.0.1", port))
+            return port
+    raise OSError(f"all ports from {_NOT_GIVEN_AWAY[0]} to {_NOT_GIVEN_AWAY[-1]} are taken")

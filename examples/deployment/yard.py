@@ -2,14 +2,19 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from runyard.client.client import Client
 from runyard.v1 import run_pb2
 
 from .processes import Child, Processes, free_port, wait_for_text
+
+ROOT_TOO: Mapping[str, Any] = MappingProxyType({"policy": {"allow_root": True}})
+"""Settings of agents whose workers may be root, if that is who tries this out. Not for real nodes."""
 
 READY = '"event": "ready"'
 """What the log of a coordinator or an agent contains once it serves or is in session."""
@@ -52,14 +57,29 @@ class Yard:
         wait_for_text(self.coordinator, READY)
         return self.coordinator
 
-    def start_agent(self, node: str, cluster: str, *, slots: int = 4, labels: Sequence[str] = ()) -> Child:
+    def start_agent(
+        self,
+        node: str,
+        cluster: str,
+        *,
+        slots: int = 4,
+        labels: Sequence[str] = (),
+        settings: Mapping[str, Any] = ROOT_TOO,
+    ) -> Child:
         """As `begin_agent`, and returns when the agent is in session. Its state survives a restart."""
-        self.agents[node] = self.begin_agent(node, cluster, slots=slots, labels=labels)
+        self.agents[node] = self.begin_agent(node, cluster, slots=slots, labels=labels, settings=settings)
         wait_for_text(self.agents[node], READY)
         return self.agents[node]
 
     def begin_agent(
-        self, node: str, cluster: str, *, slots: int = 4, labels: Sequence[str] = (), state: str = ""
+        self,
+        node: str,
+        cluster: str,
+        *,
+        slots: int = 4,
+        labels: Sequence[str] = (),
+        state: str = "",
+        settings: Mapping[str, Any] = ROOT_TOO,
     ) -> Child:
         """Starts an agent, and returns at once.
 
@@ -69,6 +89,7 @@ class Yard:
             slots: How many workers it may have at once.
             labels: Each `key=value`.
             state: Name of the folder of its state; as the node if empty.
+            settings: Further ones, as in its configuration file.
         """
         return self._start(
             "agent",
@@ -76,11 +97,14 @@ class Yard:
             *("--state", str(self._folder / (state or node))),
             *(argument for label in labels for argument in ("--label", label)),
             name=state or node,
+            **settings,
         )
 
-    def _start(self, part: str, *arguments: str, name: str = "") -> Child:
+    def _start(self, part: str, *arguments: str, name: str = "", **settings: Any) -> Child:
         argv = (sys.executable, "-m", f"runyard.{part}", *arguments, "--log-format", "json")
-        return self._processes.start(name or part, *argv)
+        prefix = f"RUNYARD_{part.upper()}_"
+        environment = {f"{prefix}{key.upper()}": json.dumps(value) for key, value in settings.items()}
+        return self._processes.start(name or part, *argv, environment=environment)
 
     def run(self, run_id: str) -> run_pb2.Run:
         """The latest attempt of a run."""

@@ -170,6 +170,7 @@ class Project:
         (self.code / "beside.py").write_text("EDITION = ''\ndef double(number): return 2 * number")
         (self.code / ".env").write_text("SECRET='from .env'\n")
         self.flag = folder / "flag"
+        self.secrets: dict[str, str] = {}
         self.instance = DagsterInstance.from_config(str(self.home))
 
     async def play(self, node: Node, case: Case) -> History:
@@ -182,6 +183,7 @@ class Project:
             cwd=str(self.code),
             worker_args=args,
             identity={"location": "shop"},
+            secret_names=list(self.secrets),
         )
         key = AttemptKey(run.run_id, 1)
         directory = await node.start(spec, key)
@@ -195,7 +197,12 @@ class Project:
         return self._history(run, directory)
 
     def _environment(self) -> dict[str, str]:
-        return {"PATH": os.environ["PATH"], "DAGSTER_HOME": str(self.home), "FLAG": str(self.flag)}
+        return {
+            "PATH": os.environ["PATH"],
+            "DAGSTER_HOME": str(self.home),
+            "FLAG": str(self.flag),
+            **self.secrets,
+        }
 
     def _create(self, case: Case) -> tuple[DagsterRun, str]:
         job = self._job(case.job, "defs")

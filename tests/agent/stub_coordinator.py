@@ -14,6 +14,7 @@ from typing import Any
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
+from services import ROOT_TOO
 from waiting import await_until
 
 from runyard.v1 import agent_pb2, agent_pb2_grpc, placement_pb2, run_pb2
@@ -192,7 +193,10 @@ class Agent:
         self._log = state.parent / f"{state.name}.log"
         self._environment = {
             **os.environ,
-            **{f"RUNYARD_AGENT_{name.upper()}": json.dumps(value) for name, value in settings.items()},
+            **{
+                f"RUNYARD_AGENT_{name.upper()}": json.dumps(value)
+                for name, value in {**ROOT_TOO, **settings}.items()
+            },
         }
         self._command = [sys.executable, "-m", "runyard.agent", "--coordinator", address]
         self._command += ["--state", str(state), "--node", "node-a", "--slots", "4"]

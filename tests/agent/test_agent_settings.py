@@ -68,7 +68,7 @@ def test_good_settings_are_fine(check: Check, content: str) -> None:
         ("taints: [a b]", "taints: 'a b' must be `key` or `key=value`"),
         ("taints: ['=a']", "taints: '=a' must be `key` or `key=value`"),
         ("keep_logs: -1", "keep_logs: Input should be greater than or equal to 0"),
-        ("environment: {A: 1}", "environment.A: Input should be a valid string"),
+        ("environment: {A: 1}", "environment.A: must be a text (put numbers in quotes), {env: NAME} or"),
         ("log_level: loud", "log_level: Input should be 'debug', 'info', 'warning' or 'error'"),
     ],
 )

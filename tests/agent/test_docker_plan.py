@@ -8,6 +8,8 @@ from pydantic import ValidationError
 
 from runyard.agent.config import AgentSettings
 from runyard.agent.core.model import UNKNOWN_LAUNCH
+from runyard.agent.drivers.docker.allow import Violation, violations
+from runyard.agent.drivers.docker.context import DockerContext, read_context
 from runyard.agent.drivers.docker.images import registry_of
 from runyard.agent.drivers.docker.plan import (
     ENTER,
@@ -16,12 +18,11 @@ from runyard.agent.drivers.docker.plan import (
     container_environment,
     plan_container,
 )
-from runyard.agent.drivers.docker.settings import DockerSettings
+from runyard.agent.drivers.docker.settings import Allow, DockerSettings
+from runyard.agent.references import GivenEnvironment
 from runyard.agent.specs import UnusableLaunch, spec_record
+from runyard.client.secrets import Secret
 from runyard.v1 import placement_pb2, run_pb2
-
-OPEN = {"mounts": ["*"], "networks": ["*"], "users": ["*"], "env_vars": ["*"], "privileged": True}
-"""Rules of an owner who allows everything."""
 
 
 def launch(*, image: str = "", context: object = None, **requirements: Any) -> run_pb2.LaunchSpec:
@@ -50,6 +51,12 @@ def docker(**context: Any) -> dict[str, Any]:
     return {"docker": context}
 
 
+def against(context: object) -> list[Violation]:
+    """What the rules of some owner say of a container_context."""
+    allow = Allow(mounts=("/data/*",), networks=("etl*",), users=("1000",))
+    return list(violations(allow, "", read_context(json.dumps(context))))
+
+
 def test_the_image_of_the_run_goes_before_the_code_locations_and_that_before_the_agents() -> None:
     assert plan(launch()).image == "etl:1"
     assert plan(launch(image="etl:2")).image == "etl:2"
@@ -73,7 +80,6 @@ def test_lists_are_appended_and_arguments_replaced_as_dagsters_launcher_does() -
         volumes=["/cache:/cache:ro"],
         container_kwargs={"volumes": ["/old:/old"], "hostname": "a", "shm_size": "1g"},
         labels={"team": "etl"},
-        allow=OPEN,
     )
     assert made.networks == ["ours", "theirs"]
     assert made.kwargs["volumes"] == ["/cache:/cache:ro", "/data:/data"]
@@ -126,15 +132,15 @@ def test_arguments_that_runyard_keeps_for_itself_are_refused_with_the_remedy(nam
     with pytest.raises(ValidationError, match=rf"{name}: "):
         DockerSettings(container_kwargs={name: "x"})
     with pytest.raises(UnusablePlan, match=rf"container_kwargs: {name}: "):
-        plan(launch(context=docker(container_kwargs={name: "x"})), allow=OPEN)
+        plan(launch(context=docker(container_kwargs={name: "x"})))
 
 
 def test_the_environment_is_what_was_given_and_nothing_of_the_agents_own() -> None:
     settings = DockerSettings(env_vars=("A=settings", "TOKEN"))
     spec = launch(context={"env_vars": ["B=location"], "docker": {"env_vars": ["A=location"]}})
-    spec.environment["C"] = "launch"
     own = {"TOKEN": "t", "PATH": "/usr/bin"}
-    assert container_environment(settings, {"D": "everyone", "C": "everyone"}, spec, own) == {
+    given = GivenEnvironment({"D": "everyone", "C": "everyone"}, {"C": "launch"})
+    assert container_environment(settings, given, spec, own) == {
         "A": "location",
         "B": "location",
         "C": "launch",
@@ -145,7 +151,7 @@ def test_the_environment_is_what_was_given_and_nothing_of_the_agents_own() -> No
 
 def test_a_variable_that_the_agent_has_not_is_named() -> None:
     with pytest.raises(UnusablePlan, match="TOKEN"):
-        container_environment(DockerSettings(env_vars=("TOKEN",)), {}, launch(), {})
+        container_environment(DockerSettings(env_vars=("TOKEN",)), GivenEnvironment({}, {}), launch(), {})
 
 
 @pytest.mark.parametrize(
@@ -171,9 +177,7 @@ def test_a_variable_that_the_agent_has_not_is_named() -> None:
     ],
 )
 def test_a_code_location_gets_nothing_that_the_owner_does_not_allow(rule: str, context: object) -> None:
-    allow = {"mounts": ["/data/*"], "networks": ["etl*"], "users": ["1000"]}
-    with pytest.raises(UnusablePlan, match=rf"docker\.allow\.{rule}"):
-        plan(launch(context=context), allow=allow)
+    assert {violation.rule for violation in against(context)} == {rule}
 
 
 @pytest.mark.parametrize(
@@ -189,18 +193,16 @@ def test_a_code_location_gets_nothing_that_the_owner_does_not_allow(rule: str, c
     ],
 )
 def test_a_code_location_gets_what_the_owner_allows(context: object) -> None:
-    plan(
-        launch(context=context),
-        allow={"mounts": ["/data/*"], "networks": ["etl*"], "users": ["1000"]},
-    )
+    assert against(context) == []
+    plan(launch(context=context))
 
 
-def test_an_image_that_the_owner_does_not_allow_is_refused_but_not_the_owners_own() -> None:
-    allow = {"images": ["registry.example/*"]}
-    with pytest.raises(UnusablePlan, match=r"evil:1.*docker\.allow\.images"):
-        plan(launch(image="evil:1"), allow=allow)
-    assert plan(launch(image="registry.example/etl:2"), allow=allow).image == "registry.example/etl:2"
-    assert plan(launch(), allow=allow).image == "etl:1"
+def test_an_image_that_the_owner_does_not_allow_is_named_but_not_the_owners_own() -> None:
+    allow = Allow(images=("registry.example/*",))
+    (violation,) = violations(allow, "evil:1", DockerContext())
+    assert (violation.rule, violation.reason) == ("images", "'evil:1' is not among registry.example/*")
+    assert not list(violations(allow, "registry.example/etl:2", DockerContext()))
+    assert not list(violations(allow, "", DockerContext()))
 
 
 @pytest.mark.parametrize(
@@ -218,11 +220,11 @@ def test_a_context_of_another_form_is_refused_with_its_key(context: object, matc
     spec = launch()
     spec.code_origin.container_context_json = json.dumps(context)
     with pytest.raises(UnusablePlan, match=match):
-        plan(spec, allow=OPEN)
+        plan(spec)
 
 
 def test_the_run_directory_gets_the_plan_and_the_command_in_the_image() -> None:
-    settings = AgentSettings(docker=DockerSettings(image="etl:1"), environment={"A": "1"})
+    settings = AgentSettings(docker=DockerSettings(image="etl:1"), environment={"A": Secret("1")})
     record = spec_record(settings, UNKNOWN_LAUNCH, launch(), {"PATH": "/usr/bin"})
     assert record.argv == ["/usr/local/bin/python", ENTER, "execute_run", "run-a"]
     assert record.env == {"A": "1"}
@@ -241,6 +243,7 @@ def test_a_refusal_becomes_the_rejection_of_the_launch() -> None:
     [
         ({"host": "10.0.0.1"}, "unix:///path or tcp://host:port"),
         ({"host": "tcp://10.0.0.1:2375"}, "set tls_directory"),
+        ({"host": "tcp://127.0.0.1:2375"}, "set tls_directory"),
         ({"registries": {"r": {"username": "u"}}}, "password or password_file"),
         ({"pull": "sometimes"}, "always"),
         ({"imagee": "x"}, "imagee"),

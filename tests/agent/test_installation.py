@@ -72,6 +72,15 @@ def test_new_directory_belongs_to_its_user_alone(state: Path) -> None:
     assert stat.S_IMODE(state.stat().st_mode) == 0o700
 
 
+def test_directory_that_others_can_enter_is_refused_with_the_remedy(state: Path) -> None:
+    state.mkdir(parents=True)
+    state.chmod(0o750)
+    with pytest.raises(StateError, match=rf"can be entered by others .*`chmod 700 {state}`"):
+        Installation(state)
+    state.chmod(0o700)
+    Installation(state).release()
+
+
 def test_file_in_place_of_the_directory_is_refused_with_a_remedy(tmp_path: Path) -> None:
     path = tmp_path / "state"
     path.touch()
@@ -81,7 +90,7 @@ def test_file_in_place_of_the_directory_is_refused_with_a_remedy(tmp_path: Path)
 
 def test_full_disk_is_refused_with_a_remedy_and_is_no_trouble_later(small_disk: Path) -> None:
     state = small_disk / "state"
-    state.mkdir()
+    state.mkdir(mode=0o700)
     filler = small_disk / "filler"
     filler.write_bytes(bytes(os.statvfs(small_disk).f_bavail * 4_096))
     with pytest.raises(StateError, match=r"No space left on device.*free some space"):

@@ -17,7 +17,7 @@ from runyard.agent.config import AgentSettings
 from runyard.agent.core.model import AttemptKey
 from runyard.agent.drivers.base import Lack
 from runyard.agent.drivers.fake import FakeDriver, FakeRun
-from runyard.agent.records import SpecRecord
+from runyard.agent.records import ExitRecord, SpecRecord
 from runyard.agent.rundir import NoRoom, RunDirectories, RunDirectory
 from runyard.agent.shell import Shell
 from runyard.v1 import agent_pb2, placement_pb2, run_pb2
@@ -134,6 +134,17 @@ def names_below(folder: Path) -> set[str]:
     return {path.name for path in folder.rglob("*")}
 
 
+def secrets_in(folder: Path) -> list[str]:
+    """Files that hold one of the secrets of these tests."""
+    return sorted(
+        path.name for path in folder.rglob("*") if path.is_file() and b"canary" in path.read_bytes()
+    )
+
+
+def spec_of(directory: RunDirectory) -> bytes:
+    return (directory.path / "spec").read_bytes()
+
+
 def fill_up(disk: Path) -> Path:
     """Takes all room that is left; gives the file to delete."""
     filler = disk / "filler"
@@ -159,6 +170,50 @@ async def test_attempt_is_on_disk_before_it_is_told(agent: Agent) -> None:
     await agent.assign()
     await await_until(lambda: on_disk, "nothing was told", SOON)
     assert on_disk[0]
+
+
+async def test_secrets_leave_the_disk_when_the_worker_has_begun_and_the_rest_stays(agent: Agent) -> None:
+    await agent.assign(environment={"API_TOKEN": "canary-token"}, worker_args="canary-args")
+    await agent.until_told("starting", "running")
+    directory = agent.directories.open(KEY)
+    assert directory is not None
+    await await_until(lambda: secrets_in(directory.path) == [], lambda: secrets_in(directory.path), SOON)
+    spec = directory.read_spec()
+    assert spec is not None
+    assert (spec.driver, spec.identity["job"], spec.secret_names) == ("fake", "orders", ["API_TOKEN"])
+    assert spec.fingerprints != []
+    await agent.stop(grace=0.0)
+    await agent.until_told("starting", "running", "stopping", "finished")
+    await agent.acknowledge()
+    await await_until(lambda: b'"fingerprints": []' in spec_of(directory), lambda: spec_of(directory), SOON)
+
+
+async def test_secrets_stay_while_an_attempt_may_still_be_started(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setting_out = asyncio.Event()
+
+    async def take_for_ever(key: AttemptKey) -> None:
+        setting_out.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(agent.driver, "start", take_for_ever)
+    await agent.assign(environment={"API_TOKEN": "canary-token"}, worker_args="canary-args")
+    await setting_out.wait()
+    await agent.until_told("starting")
+    directory = agent.directories.open(KEY)
+    assert directory is not None
+    assert secrets_in(directory.path) == ["spec"]
+
+
+async def test_secrets_that_a_killed_agent_left_are_deleted_by_the_next(tmp_path: Path) -> None:
+    directory = RunDirectories(tmp_path).create(
+        KEY, SpecRecord(["true"], {"API_TOKEN": "canary-token"}, worker_args="canary-args", driver="fake")
+    )
+    directory.mark_starting()
+    directory.write_exit(ExitRecord("exited", "", 1.0, code=0))
+    async with working(tmp_path):
+        assert secrets_in(directory.path) == []
 
 
 async def test_repeated_assignment_is_answered_and_starts_nothing(agent: Agent) -> None:

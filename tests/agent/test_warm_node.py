@@ -213,6 +213,43 @@ def test_plans_are_made_for_runyards_own_worker_with_its_arguments_only() -> Non
     assert (plan.python, plan.job_origin) == (sys.executable, "")  # its variables come from who knows where
 
 
+ARGUMENTS = '{"instance_ref": {}, "job_origin": {"repository_origin": {}}}'
+
+
+def test_no_secret_is_in_a_plan_that_imports_no_user_code() -> None:
+    environment = {"PLAIN": "a", "API_TOKEN": "canary"}
+    spec = SpecRecord(
+        worker_command("", "execute_run", "r"), environment, worker_args=ARGUMENTS, secret_names=["API_TOKEN"]
+    )
+    framework, location = plan_of(spec, "framework", True), plan_of(spec, "location", True)
+    assert framework is not None
+    assert (framework.env, framework.is_secret) == ({"PLAIN": "a"}, False)
+    assert location is not None  # user code may read it when it is imported
+    assert (location.env, location.is_secret) == (environment, True)
+    assert "canary" not in repr(location)
+
+
+async def test_a_plan_with_secrets_is_on_disk_only_while_a_server_reads_it(
+    node: Node, project: Project
+) -> None:
+    project.secrets["API_TOKEN"] = "canary-token"
+    homes = node.directories.state / "warm"
+
+    def with_secrets() -> list[Path]:
+        return [path for path in homes.rglob("*") if path.is_file() and b"canary" in path.read_bytes()]
+
+    await project.play(node, GOOD)
+    await ready(node)
+    assert with_secrets() == []
+    await project.play(node, GOOD)
+    assert (await ready(node))["all_forks"] == 1
+    node.driver.warm_servers.refresh()  # made once more, from what the agent remembers
+    await ready(node)
+    await project.play(node, GOOD)
+    assert (await ready(node))["all_forks"] == 2
+    assert with_secrets() == []
+
+
 def test_settings_tell_for_each_code_location_what_is_imported_ahead(tmp_path: Path) -> None:
     file = tmp_path / "agent.yaml"
     file.write_text("warm: {mode: off, locations: {shop: location}}")

@@ -16,6 +16,7 @@ from certificates import CLIENT, OPERATOR, Authority, tls_settings
 from chaos.ledger import Ledger
 from chaos.network import Network, inside
 from examples.deployment.processes import Child, Processes, free_port, wait_for_text
+from services import ROOT_TOO
 from waiting import wait_until
 
 from runyard.client import Client, CoordinatorUnreachable, Health, NodeNotFound, RunNotFound
@@ -123,7 +124,8 @@ class Yard:
             prefix = (*prefix, "unshare", "--mount", "sh", "-c", f'{mount} && exec "$@"', "sh")
         options = ("--coordinator", address, "--node", node, "--slots", str(slots))
         # The workers here are no Dagster, so they never say that they are up.
-        environ = {"RUNYARD_AGENT_MAX_CONCURRENT_STARTS": str(slots), **environ}
+        ours = {"MAX_CONCURRENT_STARTS": str(slots), "POLICY": json.dumps(ROOT_TOO["policy"])}
+        environ = {**{f"RUNYARD_AGENT_{name}": value for name, value in ours.items()}, **environ}
         self.agents[node] = self._begin(node, prefix, "agent", *options, **environ)
 
     def _begin(self, name: str, prefix: tuple[str, ...], part: str, *options: str, **environ: str) -> Child:

@@ -10,6 +10,7 @@ import pytest
 from certificates import CLIENT, Authority
 from client.blocking_async import ClientFactory
 from client.fake_coordinator import STDERR, STDOUT, FakeCoordinator, make_node, make_spec
+from examples.deployment.processes import free_port
 
 from runyard.client import (
     AccessDenied,
@@ -52,9 +53,7 @@ class CountedSnapshot:
 @pytest.fixture
 def free_address() -> str:
     """A loopback address where nobody listens yet."""
-    fake = FakeCoordinator().start()
-    fake.stop()
-    return fake.address
+    return f"127.0.0.1:{free_port()}"
 
 
 # Launch

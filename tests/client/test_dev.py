@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from examples.deployment.processes import free_port
 from waiting import wait_until
 
 from runyard.client import Client, CoordinatorUnreachable
@@ -34,7 +35,7 @@ class Dev:
     """A `runyard dev` in a process group of its own, as a terminal would give it."""
 
     def __init__(self, directory: Path, *options: str) -> None:
-        self.address = f"127.0.0.1:{_free_port()}"
+        self.address = f"127.0.0.1:{free_port()}"
         self.state = directory / "state"
         self.output = directory / "output"
         self._options = options
@@ -202,9 +203,3 @@ def test_dev_stays_on_this_machine(dev: Dev) -> None:
     dev.address = "0.0.0.0:7171"
     assert dev.start().process.wait(40) == 2
     assert "will not listen on 0.0.0.0:7171" in dev.text()
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port

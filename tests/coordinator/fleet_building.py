@@ -98,6 +98,7 @@ def make_launch(
             worker_args="a secret",
             environment={"TOKEN": "a secret"},
             job_snapshot_id="snapshot-1",
+            signed=run_pb2.SignedLaunch(payload=b"a secret"),
         ),
     )
 

@@ -18,6 +18,7 @@ from runyard.coordinator.config import CoordinatorSettings
 from runyard.coordinator.core.deadlines import Retention
 from runyard.coordinator.core.leases import LeasePolicy
 from runyard.coordinator.listening import make_server
+from runyard.coordinator.security.audit import UNAUDITED, Audit
 from runyard.coordinator.security.setup import Security
 from runyard.coordinator.shell import Shell
 from runyard.coordinator.store.store import Store
@@ -132,12 +133,13 @@ async def serving(
     *,
     leases: LeasePolicy = NO_RECOVERY,
     open_store: Callable[[Path], Store] = Store,
+    audit: Audit = UNAUDITED,
 ) -> AsyncIterator[Serving]:
     """A coordinator with that state directory, which it gives back at the end."""
     sockets = Path(tempfile.mkdtemp(prefix="ry-"))  # pytest's own folders are too long for a socket
     store = open_store(state)
     shell = Shell(store, leases, Retention())
-    server, _ = make_server(shell, Security.of(CoordinatorSettings(), shell))
+    server, _ = make_server(shell, Security.of(CoordinatorSettings(), shell, audit))
     address = f"unix:{sockets / 'socket'}"
     server.add_insecure_port(address)
     shell.start()

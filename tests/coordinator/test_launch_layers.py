@@ -37,7 +37,16 @@ def test_layers_are_in_the_order_in_which_they_go_before_each_other() -> None:
     assert requirements_and_policies(layers)[0].cluster == "d"
 
 
-@pytest.mark.parametrize("context", [None, {}, {"k8s": {"namespace": "shop"}}, {"runyard": {}}])
+@pytest.mark.parametrize(
+    "context",
+    [
+        None,
+        {},
+        {"k8s": {"namespace": "shop"}},
+        {"runyard": {}},
+        {"runyard": {"env_vars": ["A=1", "B@env:C"]}},
+    ],
+)
 def test_layers_that_say_nothing_are_left_out_but_for_the_deployments(context: dict[str, Any] | None) -> None:
     layers = launch_of(spec_with(context, tags={"team": "x"}), None).layers
     assert layers == (Layer("deployment", Wants()),)

@@ -54,6 +54,15 @@ async def test_order_of_tags_and_environment_does_not_make_another_content(
     assert (await coordinator.launched(back)).attempt == 0
 
 
+async def test_a_launch_that_was_signed_anew_is_the_same_launch(
+    coordinator: Serving, agent: StubAgent
+) -> None:
+    first = make_spec(signed=run_pb2.SignedLaunch(payload=b"until noon", signature=b"1"))
+    again = make_spec(signed=run_pb2.SignedLaunch(payload=b"until one", signature=b"2"))
+    await coordinator.launched(first)
+    assert (await coordinator.launched(again)).attempt == 0
+
+
 async def test_launch_that_no_node_could_take_is_FAILED_PRECONDITION(
     coordinator: Serving, agent: StubAgent
 ) -> None:

@@ -189,7 +189,9 @@ async def test_agent_is_told_when_the_reader_has_left(coordinator: Serving, plac
         return (await push.call.code()) if push.call.done() else None
 
     code: grpc.StatusCode = await await_until(refused, "the push goes on", SOON)
-    assert code == Status.NOT_FOUND
+    # grpc itself calls it an internal error if the refusal comes while a piece is being written.
+    assert code in (Status.NOT_FOUND, Status.INTERNAL)
+    assert "the coordinator failed" not in await push.call.details()
 
 
 async def test_slow_reader_holds_the_agent_back(coordinator: Serving, placed: StubAgent) -> None:

@@ -56,7 +56,11 @@ LAUNCHES: dict[str, tuple[run_pb2.LaunchSpec, str]] = {
     "no worker arguments": (changed(worker_args=None), "spec.worker_args: is empty"),
     "no deployment": (changed(deployment=None), "spec.deployment: is empty"),
     "a variable without a name": (changed(environment={"": "x"}), "spec.environment: '' is no name"),
-    "a variable with =": (changed(environment={"A=B": "x"}), "spec.environment: 'A=B' is no name"),
+    "a variable with =": (changed(environment={"A=B": "x"}), "spec.environment: 'A' is no name"),
+    "a reference for a variable without a name": (
+        changed(environment_references={"": {"env": "X"}}),
+        "spec.environment_references: '' is no name",
+    ),
     "a variable with a zero byte": (changed(environment={"A": "x\0"}), "spec.environment: 'A'"),
     "a cluster with a slash": (wanting(cluster="a/b"), "spec.requirements.cluster: 'a/b' may hold only"),
     "a node with a space": (wanting(node="a b"), "spec.requirements.node: 'a b'"),
@@ -131,9 +135,9 @@ async def test_launch_that_is_too_large_says_how_large_it_may_be(
 
 
 async def test_refusal_of_an_enormous_name_is_short_enough_to_arrive(coordinator: Serving) -> None:
-    code, text = await refusal(coordinator.launched(make_spec(environment={"=" + "ü" * 100_000: "x"})))
+    code, text = await refusal(coordinator.launched(make_spec(environment={"ü" * 100_000 + "=": "x"})))
     assert code == Status.INVALID_ARGUMENT
-    assert text.startswith("spec.environment: '=ü")
+    assert text.startswith("spec.environment: 'ü")
 
 
 CALLS: dict[str, tuple[Callable[[Serving], Any], str]] = {

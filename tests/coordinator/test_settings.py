@@ -67,6 +67,8 @@ def test_good_settings_are_fine(check: Check, content: str) -> None:
         ("listen: localhost:99999", "listen: 'localhost:99999' has no port number"),
         ("[1, 2]", "must hold a mapping of settings"),
         ("listen: [", "is not valid YAML"),
+        ("rates: {launch: {burst: 0, per_second: 1}}", "rates.launch.burst: Input should be greater than"),
+        ("rates: {join: {per_second: 0, burst: 1}}", "rates.join.per_second: Input should be greater than 0"),
         ("{lease: x, lisen: y}", "lisen: there is no such setting"),
     ],
 )

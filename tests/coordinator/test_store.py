@@ -15,9 +15,19 @@ from coordinator.accounts import OUTCOME, PLACE, in_every_phase, make_node, make
 from coordinator.small_disk import fill_up, mounted
 
 from runyard.coordinator.core.effects import DropRun, SaveNode, SaveRun, SaveTombstone
-from runyard.coordinator.core.model import Finished, Queued, Running, Suspect, Tombstone
+from runyard.coordinator.core.model import (
+    Assigned,
+    Finished,
+    Phase,
+    Queued,
+    Run,
+    Running,
+    Suspect,
+    Tombstone,
+)
 from runyard.coordinator.store.engine import StoreError
 from runyard.coordinator.store.store import Store, StoreFull
+from runyard.v1 import run_pb2
 
 NOW = 55.0
 
@@ -201,7 +211,7 @@ def test_full_disk_is_told_apart_nothing_is_written_and_room_is_enough_to_go_on(
 
 
 def test_store_on_a_disk_that_is_full_already_is_refused_with_a_remedy(small_disk: Path) -> None:
-    (small_disk / "state").mkdir()
+    (small_disk / "state").mkdir(mode=0o700)
     fill_up(small_disk)
     with pytest.raises(StoreError, match="is the disk full"):
         Store(small_disk / "state")
@@ -263,7 +273,7 @@ def test_truncated_file_is_noticed(state: Path) -> None:
 
 
 def test_file_that_is_no_database_is_refused_and_left_alone(state: Path) -> None:
-    state.mkdir()
+    state.mkdir(mode=0o700)
     path = state / "coordinator.db"
     path.write_text("These are my notes.\n" * 100)
     with pytest.raises(StoreError, match=r"coordinator\.db is damaged .*move it away"):
@@ -292,7 +302,7 @@ def test_second_coordinator_on_one_directory_is_refused_until_the_first_has_left
 
 
 def test_directory_is_free_again_after_a_start_that_failed(state: Path) -> None:
-    state.mkdir()
+    state.mkdir(mode=0o700)
     (state / "coordinator.db").write_text("nonsense " * 1_000)
     for _ in range(2):
         with pytest.raises(StoreError, match="is damaged"):
@@ -314,13 +324,76 @@ def test_file_in_place_of_the_directory_is_refused_with_a_remedy(tmp_path: Path)
         Store(path)
 
 
-def test_nobody_else_can_read_the_secrets_in_the_database_wherever_it_is(state: Path) -> None:
-    state.mkdir(mode=0o755)
+@pytest.mark.parametrize("mode", [0o755, 0o710, 0o702])
+def test_directory_that_others_can_enter_is_refused_with_the_remedy(state: Path, mode: int) -> None:
+    state.mkdir()
+    state.chmod(mode)
+    with pytest.raises(StoreError, match=rf"its mode is {mode:04o}.*`chmod 700 {state}`"):
+        Store(state)
+    state.chmod(0o700)
+    Store(state).close()
+
+
+def test_directory_of_another_user_is_refused_with_the_remedy(state: Path) -> None:
+    state.mkdir(mode=0o700)
+    os.chown(state, 65534, 65534)
+    with pytest.raises(StoreError, match=rf"belongs to user 65534.*`chown -R {os.geteuid()} {state}`"):
+        Store(state)
+
+
+def test_nobody_else_can_read_the_files_of_the_database_wherever_they_are(state: Path) -> None:
     store = Store(state)
     store.write(whole_account())
     files = {path.name: stat.S_IMODE(path.stat().st_mode) for path in state.iterdir()}
     assert {"coordinator.db", "coordinator.db-wal"} <= set(files)
     assert [name for name, mode in files.items() if mode & 0o077] == []
+    store.close()
+
+
+CONTEXT = '{"docker": {"env_vars": ["A=canary"]}, "runyard": {"env_vars": ["A=canary"], "cpu": 1}}'
+
+
+def holding_canaries(state: Path) -> list[str]:
+    return [path.name for path in state.iterdir() if path.is_file() and b"canary" in path.read_bytes()]
+
+
+def secret_run(number: int, phase: Phase) -> Run:
+    """A run with secrets of different sizes, as the core saves it in that phase."""
+    run = replace(make_run(f"run-{number}"), phase=phase)
+    spec = run_pb2.LaunchSpec(
+        worker_args="canary" * (1 + number * 97),
+        environment={"A": f"canary{number}"},
+        execution_config_json="canary",
+        code_origin=run_pb2.CodeOrigin(container_context_json=CONTEXT),
+    )
+    launch = replace(run.launch, spec=spec)
+    return replace(run, launch=launch.without_secrets() if isinstance(phase, Finished) else launch)
+
+
+def test_no_file_holds_secrets_of_runs_that_are_over(state: Path) -> None:
+    store = Store(state)
+    store.drop_old_secrets()
+    assert not store.has_old_secrets
+    for number in range(60):
+        for phase in (Queued(), Assigned(PLACE), Running(PLACE, 1), Finished(OUTCOME, PLACE)):
+            store.write([SaveRun(secret_run(number, phase), "it moved on")])
+    assert holding_canaries(state) != []
+    assert store.has_old_secrets
+    store.drop_old_secrets()
+    assert holding_canaries(state) == []
+    assert not store.has_old_secrets
+    assert store.load(NOW).runs[0].launch.spec.code_origin.container_context_json == '{"runyard": {"cpu": 1}}'
+    store.close()
+    assert holding_canaries(state) == []
+
+
+def test_errors_of_the_database_quote_no_row(state: Path) -> None:
+    store = Store(state)
+    run = secret_run(1, Queued())
+    broken = replace(run, launch=replace(run.launch, job=object()))  # type: ignore[arg-type]
+    with pytest.raises(Exception, match="INSERT INTO runs") as failed:
+        store.write([SaveRun(broken, "launched")])
+    assert "canary" not in str(failed.value)
     store.close()
 
 
@@ -333,7 +406,7 @@ def test_new_state_directory_belongs_to_its_user_alone(state: Path) -> None:
 
 
 def test_database_of_the_first_schema_opens_with_all_that_is_in_it(state: Path) -> None:
-    state.mkdir()
+    state.mkdir(mode=0o700)
     shutil.copy(Path(__file__).parent / "data" / "schema_0001.db", state / "coordinator.db")
     store = Store(state)
     account = store.load(NOW)

@@ -102,6 +102,7 @@ def test_people_see_when_it_happened_on_the_wall_clock(before: str, after: str, 
 def test_end_drops_the_secrets_of_the_launch_and_keeps_the_rest() -> None:
     spec = advance(in_phase(Running(PLACE, 41)), PHASES["finished"], LATER).launch.spec
     assert (spec.worker_args, dict(spec.environment)) == ("", {})
+    assert b"a secret" not in spec.SerializeToString()
     assert spec.job_snapshot_id == "snapshot-1"
 
 

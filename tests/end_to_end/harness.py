@@ -12,7 +12,7 @@ from typing import Any
 import dagster as dg
 from end_to_end.drivers import driver_under_test
 from examples.deployment.deployment import NOTHING, Deployment, open_deployment
-from examples.deployment.yard import WorkerProcesses
+from examples.deployment.yard import ROOT_TOO, WorkerProcesses
 from waiting import wait_until
 
 from runyard.client.errors import RunNotFound
@@ -20,6 +20,9 @@ from runyard.v1 import run_pb2
 
 NODE = "alpha"
 """The node of most tests, in the cluster `default`."""
+
+LONG = 120.0
+"""Seconds that a run may take to its next step on a very busy machine; one step imports Dagster twice."""
 
 STARTED = dg.DagsterRunStatus.STARTED
 SUCCESS = dg.DagsterRunStatus.SUCCESS
@@ -53,7 +56,7 @@ class ProvingGround:
 
     def wait_for_import(self) -> None:
         """Waits until a worker is blocked in the import."""
-        wait_until((self.folder / "importing").exists, "no worker has begun to import")
+        wait_until((self.folder / "importing").exists, "no worker has begun to import", timeout=LONG)
 
     def broken_imports(self) -> Any:
         """Run workers cannot import the user's code for as long as this lasts."""
@@ -101,14 +104,15 @@ class Stage:
         wait_until(
             lambda: len(self.ground.starts(run_id)) >= starts and self.site.status(run_id) == STARTED,
             lambda: self.describe(run_id),
+            timeout=LONG,
         )
 
-    def wait_for_status(self, run_id: str, status: dg.DagsterRunStatus, timeout: float = 60.0) -> None:
+    def wait_for_status(self, run_id: str, status: dg.DagsterRunStatus, timeout: float = LONG) -> None:
         """Waits until Dagster says so."""
         wait_until(lambda: self.site.status(run_id) == status, lambda: self.describe(run_id), timeout=timeout)
 
     def wait_for_phase(
-        self, run_id: str, phase: run_pb2.Phase.ValueType, timeout: float = 30.0
+        self, run_id: str, phase: run_pb2.Phase.ValueType, timeout: float = LONG
     ) -> run_pb2.Run:
         """Waits until the coordinator says so, and returns the run."""
 
@@ -118,7 +122,7 @@ class Stage:
 
         return wait_until(reached, lambda: self.describe(run_id), timeout=timeout)
 
-    def wait_for_end(self, run_id: str, timeout: float = 30.0) -> run_pb2.Outcome:
+    def wait_for_end(self, run_id: str, timeout: float = LONG) -> run_pb2.Outcome:
         """Waits until the worker is provably over, and returns how it ended."""
         return self.wait_for_phase(run_id, run_pb2.PHASE_FINISHED, timeout).outcome
 
@@ -161,6 +165,7 @@ def open_stage(
     ground_folder: Path,
     settings: Mapping[str, Any],
     launcher: Mapping[str, Any] = NOTHING,
+    agent: Mapping[str, Any] = NOTHING,
 ) -> Iterator[Stage]:
     """A stage with one agent, for a module of tests.
 
@@ -168,6 +173,7 @@ def open_stage(
         ground_folder: An empty folder; becomes the proving ground.
         settings: Top-level keys of `dagster.yaml` that differ from the quickstart's.
         launcher: Settings of the run launcher beside the address.
+        agent: Settings of the agent.
     """
     shutil.copy(Path(__file__).parent / "project" / "proving_ground.py", ground_folder)
     with (
@@ -180,7 +186,7 @@ def open_stage(
             routing=routing,
         ) as deployment,
     ):
-        deployment.yard.start_agent(NODE, "default")
+        deployment.yard.start_agent(NODE, "default", settings={**ROOT_TOO, **agent})
         yield Stage(deployment, ProvingGround(ground_folder))
 
 

@@ -85,8 +85,8 @@ class Made:
         )
 
 
-def run_to_success(deployment: Deployment) -> str:
-    """Runs the example's quickest job."""
+def run_to_success(deployment: Deployment, dockerd: Dockerd) -> str:
+    """Runs the example's quickest job, and returns when its container has ended too."""
     site = deployment.site
     run_id = site.submit(site.create_run("noop"))
 
@@ -96,13 +96,16 @@ def run_to_success(deployment: Deployment) -> str:
 
     wait_until(lambda: site.status(run_id) in ENDS, history, timeout=120)
     assert site.status(run_id) == dg.DagsterRunStatus.SUCCESS, history()
+    with dockerd.client() as client:
+        for container in client.containers.list(filters={"label": f"dagster/run_id={run_id}"}):
+            container.wait(timeout=60)
     return run_id
 
 
 def test_the_page_is_right_about_both_launchers(shop: Dockerd, tmp_path: Path) -> None:
     before = {**LAUNCH_IN_THE_CALLER, **block("before/dagster.yaml")}
     with open_deployment(settings=before) as deployment:
-        old = Made.of(shop, run_to_success(deployment))
+        old = Made.of(shop, run_to_success(deployment, shop))
 
     launcher = block("after/dagster.yaml")["run_launcher"]["config"]
     del launcher["address"]  # every deployment has its own
@@ -114,7 +117,7 @@ def test_the_page_is_right_about_both_launchers(shop: Dockerd, tmp_path: Path) -
         open_deployment(settings=LAUNCH_IN_THE_CALLER, launcher=launcher, routing=routing) as deployment,
     ):
         deployment.yard.start_agent("alpha", "default")
-        new = Made.of(shop, run_to_success(deployment))
+        new = Made.of(shop, run_to_success(deployment, shop))
 
     assert new == old
     assert (new.environment["SHOP_TOKEN"], new.environment["REGION"]) == ("t0ken", "eu")

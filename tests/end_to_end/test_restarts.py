@@ -10,6 +10,7 @@ from end_to_end.drivers import processes_only
 from end_to_end.harness import (
     CANCELED,
     FAILURE,
+    LONG,
     NODE,
     SUCCESS,
     Stage,
@@ -141,6 +142,6 @@ def test_a_launch_waits_for_a_coordinator_that_is_back_in_time(stage: Stage) -> 
             lambda: f"Dagster has the run as {stage.site.status(run.run_id)}",
         )
         start_part(stage, COORDINATOR)
-        launch.result(timeout=30)
+        launch.result(timeout=LONG)
     stage.wait_for_status(run.run_id, SUCCESS)
     assert len(stage.ground.starts(run.run_id)) == 1

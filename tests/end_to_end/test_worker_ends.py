@@ -3,6 +3,8 @@
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
+from unittest import mock
 
 import dagster as dg
 import psutil
@@ -26,10 +28,18 @@ from end_to_end.harness import (
 from examples.deployment.dagster_site import LAUNCH_IN_THE_CALLER
 from waiting import wait_until
 
+from runyard.launcher import launcher
+from runyard.launcher.reporter import Reporter, Timing
 from runyard.v1 import run_pb2
 
-AT_ONCE = 5.0
-"""Seconds in which Dagster must know, on a machine that may be busy; on an idle one it takes about one."""
+AT_ONCE = 10.0
+"""Seconds in which Dagster must know, on a machine that may be busy; on an idle one it takes about one.
+
+Shorter than every wait of ours that could stand in for the news: leases, sweeps and looks at engines.
+"""
+
+IMPATIENT = Timing(sweep_every=3.0, linger=12.0)
+"""Of the reporter: as usual, but it looks for workers that outlive their runs more often, and sooner."""
 
 NARROW = "narrow"
 """A cluster that has a single slot, for runs that are tagged with it."""
@@ -38,7 +48,10 @@ NARROW = "narrow"
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     folder = tmp_path_factory.mktemp("project")
-    with open_stage(folder, LAUNCH_IN_THE_CALLER, launcher={"cluster": "default"}) as stage:
+    with (
+        mock.patch.object(launcher, "Reporter", partial(Reporter, timing=IMPATIENT)),
+        open_stage(folder, LAUNCH_IN_THE_CALLER, launcher={"cluster": "default"}) as stage,
+    ):
         stage.yard.start_agent("gate", NARROW, slots=1)
         yield stage
 

@@ -10,6 +10,7 @@ from dagster import DagsterInstance, DagsterInvalidConfigError
 from launcher.shop import write_home
 
 from runyard.client import InsecureAddress, InvalidAddress, InvalidTlsFiles, RunyardError, TlsFiles
+from runyard.client.references import FromEnvironment, FromFile
 from runyard.launcher import RunyardRunLauncher
 from runyard.launcher.config import resolve_environment
 from runyard.launcher.errors import InvalidLauncherConfig
@@ -155,7 +156,23 @@ def test_certificates_that_are_not_there_are_named(new_launcher: NewLauncher, tm
 
 def test_environment_entries_copy_or_set_variables() -> None:
     resolved = resolve_environment(["A", "B=x=y", "C="], {"A": "1", "B": "2"})
-    assert resolved == {"A": "1", "B": "x=y", "C": ""}
+    assert resolved.values == {"A": "1", "B": "x=y", "C": ""}
+    assert resolved.references == {}
+
+
+def test_entries_may_say_where_the_node_finds_the_value() -> None:
+    entries = ["A@env:B", "C@file:/run/secrets/c=d", "E=env:F", "G=file:/g", "H=x@env:y"]
+    resolved = resolve_environment(entries, {})
+    assert resolved.references == {"A": FromEnvironment("B"), "C": FromFile("/run/secrets/c=d")}
+    assert resolved.values == {"E": "env:F", "G": "file:/g", "H": "x@env:y"}
+
+
+@pytest.mark.parametrize(
+    "entry", ["A@env:", "A@env:B C", "A@file:", "A@file:b", "A@file:/a/../b", "A@file:/a//b"]
+)
+def test_an_entry_that_refers_to_nothing_is_refused(entry: str) -> None:
+    with pytest.raises(InvalidLauncherConfig, match=r"env_vars\[0\] refers to nothing"):
+        resolve_environment([entry], {})
 
 
 @pytest.mark.parametrize("entry", ["", "=x", "NEVER_SET"])

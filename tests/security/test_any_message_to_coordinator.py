@@ -11,16 +11,17 @@ from security.arbitrary import Wire, wire
 from security.besieged import Siege, besieged
 from security.rounds import fuzz
 
-from runyard.coordinator.server import SERVICES
-from runyard.v1 import agent_pb2, fleet_pb2, launch_pb2
+from runyard.coordinator.listening import SERVICES
+from runyard.v1 import agent_pb2, fleet_pb2, launch_pb2, security_pb2
 
-FILES = (agent_pb2, launch_pb2, fleet_pb2)
+FILES = (agent_pb2, launch_pb2, fleet_pb2, security_pb2)
 """Agents first: so there are nodes and runs for others to ask for."""
 
 METHODS: list[MethodDescriptor] = [
     method
     for file in FILES
     for service in file.DESCRIPTOR.services_by_name.values()
+    if service.name != "JoinService"  # has a server of its own
     for method in service.methods
 ]
 

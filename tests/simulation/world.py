@@ -49,6 +49,7 @@ class World:
         self.stopped: set[str] = set()
         self.buried: set[str] = set()
         self._ended: dict[tuple[str, int], run_pb2.OutcomeKind.ValueType] = {}
+        self._seen: dict[str, Run] = {}
         self._schedule_clients()
         self._schedule_faults()
 
@@ -98,7 +99,9 @@ class World:
             assert run is not None, f"acknowledged run {run_id} was forgotten"
             assert run.attempt >= attempt, f"run {run_id} went back from attempt {attempt} to {run.attempt}"
         for run in self.coordinator.disk.runs.values():
-            self._check_absorbing(run)
+            if self._seen.get(run.run_id) is not run:
+                self._check_absorbing(run)
+                self._seen[run.run_id] = run
 
     def _check_absorbing(self, run: Run) -> None:
         key = (run.run_id, run.attempt)

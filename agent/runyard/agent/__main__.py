@@ -13,6 +13,7 @@ from runyard.agent.server import serve
 from runyard.agent.session import Refused
 from runyard.client.errors import InvalidTlsFiles
 from runyard.client.service.command import run_service, service_parser
+from runyard.client.service.signing import UnusableKey
 
 
 class _Pair(argparse.Action):
@@ -69,7 +70,15 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         Exit code: 0 after an orderly stop, 1 after a failure, 2 for settings that cannot be used.
     """
-    failures = (StateError, RunDirectoryError, DriverError, JoinFailed, InvalidTlsFiles, Refused)
+    failures = (
+        StateError,
+        RunDirectoryError,
+        DriverError,
+        JoinFailed,
+        InvalidTlsFiles,
+        Refused,
+        UnusableKey,
+    )
     return run_service("agent", AgentSettings, _parser().parse_args(argv), _serve, failures)
 
 

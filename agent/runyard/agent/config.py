@@ -9,17 +9,27 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from runyard.agent.core.warmth import Limits
+from runyard.agent.drivers.docker.allow import mount_sources
 from runyard.agent.drivers.docker.settings import DockerSettings
+from runyard.agent.references import EnvironmentSetting, ReferenceRules
 from runyard.agent.security.credentials import has_joined, joined_files
+from runyard.agent.trust.profiles import PolicySettings
+from runyard.agent.trust.sockets import holds_engine_socket
 from runyard.agent.warm_plans import WarmMode
 from runyard.client.address import DEFAULT_ADDRESS, is_local, parse_address, require_local
 from runyard.client.errors import InvalidAddress
 from runyard.client.service.command import ServiceSettings
 from runyard.client.service.names import LABEL_KEY, LABEL_VALUE, NAME
 from runyard.client.service.quantities import parse_quantity
+from runyard.client.service.settings import SettingsError
+from runyard.client.service.signing import UnusableKey, read_public_key
 from runyard.client.tls import TlsFiles
 
 RungName = Literal["cgroup2", "cgroup1", "systemd", "watchdog"]
+
+SignatureMode = Literal["off", "warn", "require"]
+"""What becomes of a launch that nobody signed whom the owner trusts: nothing is looked at, or it is marked
+and runs, or it is refused."""
 
 INHERITED = (
     "DAGSTER_HOME",
@@ -227,8 +237,11 @@ class AgentSettings(ServiceSettings):
     working_directory: str = ""
     """Where workers start whose launch names no directory. The agent's own by default."""
 
-    environment: dict[str, str] = Field(default_factory=dict)
-    """Given to every worker."""
+    environment: dict[str, EnvironmentSetting] = Field(default_factory=dict)
+    """Given to every worker: texts, or `{env: NAME}` and `{file: /path}` for what this node has there."""
+
+    references: ReferenceRules = ReferenceRules()
+    """What launches and code locations may refer to on this node."""
 
     inherit_environment: tuple[str, ...] = INHERITED
     """Names of variables of the agent's own environment that workers get."""
@@ -260,8 +273,17 @@ class AgentSettings(ServiceSettings):
     shutdown_budget: float = Field(default=60.0, ge=0)
     """How long runs may take to end when the machine shuts down; less than the service manager waits."""
 
+    policy: PolicySettings = PolicySettings()
+    """What the owner of this node lets others do with it."""
+
     docker: DockerSettings | None = None
     """How containers are started. Without this section none are."""
+
+    signing_keys: tuple[str, ...] = ()
+    """Public keys of the launchers that are trusted: each as text, or the path of its file."""
+
+    signatures: SignatureMode = "off"
+    """What becomes of launches that none of them signed."""
 
     @field_validator("coordinator")
     @classmethod
@@ -329,6 +351,36 @@ class AgentSettings(ServiceSettings):
                 raise ValueError(f"{taint!r} must be `key` or `key=value`, of the letters that labels have")
         return tuple(sorted(set(taints)))
 
+    @field_validator("docker")
+    @classmethod
+    def _within_policy(cls, docker: DockerSettings | None, info: ValidationInfo) -> DockerSettings | None:
+        policy = info.data.get("policy")
+        if docker is None or not isinstance(policy, PolicySettings):
+            return docker
+        if policy.profiles and "allow" in docker.model_fields_set:
+            raise ValueError("allow: means nothing beside policy.profiles; move it into `containers` of one")
+        own = [*mount_sources({"volumes": docker.volumes}), *mount_sources(docker.container_kwargs)]
+        for source in own:
+            if holds_engine_socket(source, docker.host) and not policy.allow_engine_socket:
+                raise ValueError(
+                    f"{source} holds the socket of a container engine, with which every run owns this "
+                    "machine; if you mean that, set policy.allow_engine_socket: true"
+                )
+        return docker
+
+    @field_validator("signatures", mode="before")
+    @classmethod
+    def _mode(cls, value: object) -> object:
+        # YAML reads `off` as a truth value.
+        return "off" if value is False else value
+
+    @field_validator("signatures")
+    @classmethod
+    def _with_keys(cls, value: SignatureMode, info: ValidationInfo) -> SignatureMode:
+        if value != "off" and not info.data.get("signing_keys", True):
+            raise ValueError(f"{value} needs signing_keys; `runyard signing-key create` makes one")
+        return value
+
     def tls_files(self) -> TlsFiles | None:
         """The certificates to use: those that are named, or those of joining. None: plain text."""
         return joined_files(self.state_directory) if self.renews_certificate else super().tls_files()
@@ -341,9 +393,14 @@ class AgentSettings(ServiceSettings):
         return self.join is not None or (not is_local(self.coordinator) and has_joined(self.state_directory))
 
     def check_files(self) -> None:
-        """Raises `SettingsError` if the certificates that the settings name cannot be used."""
+        """Raises `SettingsError` if the certificates or keys that the settings name cannot be used."""
         if self.tls is not None:
             super().check_files()
+        for written in self.signing_keys:
+            try:
+                read_public_key(written)
+            except UnusableKey as error:
+                raise SettingsError(f"signing_keys: {error}") from error
 
     def require_safe(self) -> None:
         """Raises `InsecureAddress` if the coordinator is elsewhere and there are no certificates."""

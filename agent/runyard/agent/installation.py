@@ -6,6 +6,7 @@ import uuid
 from pathlib import Path
 
 from runyard.agent.rundir.durable import sync_directory
+from runyard.client.service.private_directory import NotPrivate, make_private
 
 _NAME = "installation"
 
@@ -21,14 +22,16 @@ class Installation:
         id: Made once with the directory; tells two agents under one node ID apart.
 
     Raises:
-        StateError: The directory is not writable, or another agent holds it.
+        StateError: The directory is not writable, open to others, or another agent holds it.
     """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         try:
-            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_private(directory, "state_directory")
             self._fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except NotPrivate as error:
+            raise StateError(str(error)) from error
         except OSError as error:
             raise _unusable(directory, error) from error
         try:

@@ -68,19 +68,19 @@ class Record:
 
 @dataclass(frozen=True)
 class SpecRecord(Record):
-    """`spec`: everything needed to start the worker. Holds secrets: the file's mode is 0600."""
+    """`spec`: everything needed to start the worker. Holds secrets until it is: the file's mode is 0600."""
 
     argv: list[str]
-    env: dict[str, str]
-    """The whole environment of the worker; nothing of the agent's own is added."""
+    env: dict[str, str] = field(repr=False)
+    """The whole environment of the worker; nothing of the agent's own is added. Empty once it is running."""
     cwd: str = ""
     """Empty: the agent's working directory."""
     grace_seconds: float = 30.0
     """Between SIGTERM and SIGKILL, unless a stop request brings its own."""
     stop_after: float | None = None
     """Seconds without contact to the coordinator after which the worker is stopped; None: never."""
-    worker_args: str = ""
-    """Given to the worker through a file descriptor: never in its arguments or environment."""
+    worker_args: str = field(default="", repr=False)
+    """Given to the worker through a file descriptor: never in its arguments or environment. As `env`."""
     identity: dict[str, Any] = field(default_factory=dict)
     """The fields of the launch that a coordinator without a memory needs; opaque to the shim."""
     driver: str = "process"
@@ -97,6 +97,10 @@ class SpecRecord(Record):
     core_dumps: bool = True
     gpus: list[str] = field(default_factory=list)
     """What the attempt has to itself until it is over: UUIDs, or indices where these are not known."""
+    secret_names: list[str] = field(default_factory=list)
+    """The variables in `env` that hold secrets."""
+    fingerprints: list[list[int]] = field(default_factory=list)
+    """By which secrets are recognised in the worker's last words: see `runyard.agent.fingerprints`."""
 
 
 @dataclass(frozen=True)

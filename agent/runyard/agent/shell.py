@@ -3,8 +3,8 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable, Iterator, Mapping
-from typing import Protocol
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from typing import Any, Protocol
 
 import structlog
 
@@ -21,6 +21,8 @@ from runyard.agent.core.model import (
     LaunchIdentity,
     Outcome,
     OutcomeKind,
+    Running,
+    Stopping,
 )
 from runyard.agent.core.reconcile import Holdings
 from runyard.agent.drivers.absent import AbsentDriver
@@ -37,6 +39,7 @@ from runyard.agent.procfs import boottime
 from runyard.agent.records import SpecRecord, UnreadableRecord
 from runyard.agent.rundir import AttemptExists, NoRoom, RunDirectories, RunDirectoryError
 from runyard.agent.specs import UnusableLaunch, spec_record
+from runyard.agent.trust.gatekeeper import Gatekeeper, note_doubt
 from runyard.agent.wire import identity_of, rejection_of, status_of, warm_server_of
 from runyard.client.service.failpoints import failpoint
 from runyard.v1 import agent_pb2, fleet_pb2, run_pb2
@@ -79,6 +82,9 @@ class Shell:
         drivers: By name. Filled by the caller before `open`.
         rung: The means by which limits are enforced here.
 
+    Raises:
+        UnusableKey: One of the signing keys cannot be read.
+
     Attributes:
         gpus: The devices that runs may have. Filled by the caller before there is a session.
         pressures: What the node is short of.
@@ -100,11 +106,13 @@ class Shell:
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._room = asyncio.Semaphore(COMMANDS_WAITING)
         self._outgoing: Outgoing | None = None
-        self._stops: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._emptying = asyncio.Lock()
         self._start_by = 0.0
         self.gpus: tuple[str, ...] = ()
         self.pressures = PressureWatch(settings.pressure, directories.state)
         self._preflight = Preflight(self.pressures)
+        self._gatekeeper = Gatekeeper(settings)
         self._moved = asyncio.Event()
         self.is_closing = False
 
@@ -114,6 +122,7 @@ class Shell:
         Raises:
             DriverError: A driver cannot work on this machine.
         """
+        self._gatekeeper.announce()
         found: list[HeldAttempt] = []
         for driver in (*self.drivers.values(), self._absent):
             await driver.open()
@@ -124,6 +133,8 @@ class Shell:
             sweep_belongings, self.directories, self._rung, self._settings.isolation.scratch_directory
         )
         log.info("recovered", attempts=len(found))
+        for held in found:
+            await self._forget_secrets(held)
         await self.pressures.look()
         await self._carry_out(self.holdings.on_recovered(found))
 
@@ -147,7 +158,7 @@ class Shell:
 
     async def close(self) -> None:
         """Lets go of the workers; they go on."""
-        for task in self._stops:
+        for task in self._tasks:
             task.cancel()
         for driver in self.drivers.values():
             await driver.close()
@@ -248,19 +259,23 @@ class Shell:
             case Start(key=key):
                 return await self._start(key)
             case StopWorker(key=key):
-                task = asyncio.create_task(self._stop(effect), name=f"stop {key}")
-                self._stops.add(task)
-                task.add_done_callback(self._stops.discard)
+                self._in_background(self._stop(effect))
             case Forget(key=key):
                 await self._forget(key)
             case Report(attempt=held):
                 failpoint(f"agent.before_report_{type(held.phase).__name__.lower()}")
                 log.info("attempt", attempt=str(held.key), phase=type(held.phase).__name__.lower())
                 self._send(agent_pb2.AttemptReport(status=status_of(held)))
+                self._in_background(self._forget_secrets(held))
             case Reject(key=key, reason=reason):
                 log.warning("rejected", attempt=str(key), reason=reason)
                 self._send(agent_pb2.AttemptReport(rejection=rejection_of(effect)))
         return []
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _send(self, report: agent_pb2.AttemptReport) -> None:
         if self._outgoing is not None:
@@ -271,15 +286,19 @@ class Shell:
         try:
             if self.directories.open(key) is not None:
                 return await self._found(key)  # refused it must not be: it may have run
-            record = spec_record(self._settings, effect.identity, effect.spec)
+            admission = self._gatekeeper.admit(key, effect.spec)
+            spec, identity = admission.spec, identity_of(admission.spec)
+            # In a thread, since values may be read from files.
+            record = await asyncio.to_thread(spec_record, self._settings, identity, spec)
             if record.driver not in self.drivers:
                 raise UnusableLaunch(f"this agent has no driver {record.driver!r}")
+            admission = self._gatekeeper.require_allowed(admission)
             if record.driver == "process":
-                record = confined(record, key, effect.spec, self._settings.isolation, self._rung)
+                record = confined(record, key, spec, self._settings.isolation, self._rung)
             await self._preflight.check(self.drivers[record.driver], record)
-            record = self._with_gpus(record, effect.identity)
+            record = self._with_gpus(record, identity)
             failpoint("agent.before_accept")
-            await asyncio.to_thread(self.directories.create, key, record)
+            directory = await asyncio.to_thread(self.directories.create, key, record)
             failpoint("agent.after_accept")
         except AttemptExists:
             return await self._found(key)
@@ -289,9 +308,11 @@ class Shell:
             return self.holdings.on_not_accepted(key, str(full), DISK_FULL)
         except (RunDirectoryError, UnusableLaunch) as error:
             return self.holdings.on_not_accepted(key, str(error))
+        if admission.doubt:
+            await asyncio.to_thread(note_doubt, directory, admission.doubt)
         if self.is_closing or boottime() > self._start_by:
-            return self.holdings.on_postponed(key, effect.identity, devices_of(record))
-        return self.holdings.on_accepted(key, effect.identity, devices_of(record))
+            return self.holdings.on_postponed(key, identity, devices_of(record))
+        return self.holdings.on_accepted(key, identity, devices_of(record))
 
     def _with_gpus(self, record: SpecRecord, identity: LaunchIdentity) -> SpecRecord:
         """The record with devices that no other attempt has. Attempts are taken one by one."""
@@ -371,11 +392,27 @@ class Shell:
             return
         try:
             failpoint("agent.before_forget")
-            await asyncio.to_thread(directory.acknowledge)
+            async with self._emptying:
+                await asyncio.to_thread(directory.acknowledge)
             failpoint("agent.after_forget")
         except RunDirectoryError as error:
             # It will be reported once more after the next start, and acknowledged again.
             log.warning("cannot_mark_acknowledged", attempt=str(key), error=str(error))
+
+    async def _forget_secrets(self, held: HeldAttempt) -> None:
+        """Deletes what only a start needs from the disk, once there can be no start any more."""
+        match held.phase:
+            case Running() | Stopping(pid=int()) | Finished():
+                directory = self.directories.open(held.key)
+            case _:
+                return
+        try:
+            if directory is not None:
+                async with self._emptying:
+                    await asyncio.to_thread(directory.forget_secrets)
+        except (RunDirectoryError, OSError) as error:
+            # Tried again when the attempt is over, and when its end is acknowledged.
+            log.warning("secrets_still_on_disk", attempt=str(held.key), error=str(error))
 
     def _spec_of(self, key: AttemptKey) -> SpecRecord | None:
         directory = self.directories.open(key)

@@ -17,8 +17,11 @@ from runyard.agent.drivers.docker.plan import (
 )
 from runyard.agent.drivers.docker.settings import DockerSettings
 from runyard.agent.drivers.process import worker_command
+from runyard.agent.fingerprints import fingerprints_of
 from runyard.agent.identities import identity_record
 from runyard.agent.records import SpecRecord
+from runyard.agent.references import GivenEnvironment, Lookup, UnresolvedReference
+from runyard.client.secrets import names_of_urls_with_passwords, remember, secret_values
 from runyard.v1 import run_pb2
 
 DEFAULT_GRACE = 30.0
@@ -43,9 +46,10 @@ def spec_record(
     """What the run directory of a launch holds.
 
     The environment is put together from what the agent passes on, its settings, and the launch; later wins.
+    Values that this node has to look up are looked up now, which blocks.
 
     Raises:
-        UnusableLaunch: The launch asks for something that this agent does not understand.
+        UnusableLaunch: The launch asks for something that this agent does not understand, have or allow.
     """
     verb = _VERBS.get(spec.kind)
     if verb is None:
@@ -60,14 +64,38 @@ def spec_record(
         driver=spec.requirements.driver or "process",
         stop_after=_seconds(policies.stop_after) if policies.HasField("stop_after") else None,
     )
+    given = _given_environment(settings, spec, own_environment)
     if common.driver == DRIVER_NAME and settings.docker is not None:
-        return _in_container(common, settings.docker, settings.environment, spec, verb, own_environment)
-    return _as_process(common, settings, spec, verb, own_environment)
+        record = _in_container(common, settings.docker, given, spec, verb, own_environment)
+    else:
+        record = _as_process(common, settings, given, spec, verb, own_environment)
+    return _with_secrets_noted(record, given)
+
+
+def _given_environment(
+    settings: AgentSettings, spec: run_pb2.LaunchSpec, own_environment: Mapping[str, str]
+) -> GivenEnvironment:
+    try:
+        return Lookup(settings.node_id, settings.references, own_environment).given(
+            settings.environment, spec
+        )
+    except UnresolvedReference as error:
+        raise UnusableLaunch(str(error)) from None
+
+
+def _with_secrets_noted(record: SpecRecord, given: GivenEnvironment) -> SpecRecord:
+    """The record with what tells its secrets when they are gone from it; from now on the log masks them."""
+    names = given.secrets_among(record.env)
+    values = secret_values(record.env, names)
+    remember(values)
+    holders = sorted({*names, *names_of_urls_with_passwords(record.env)})
+    return replace(record, secret_names=holders, fingerprints=fingerprints_of(values))
 
 
 def _as_process(
     common: SpecRecord,
     settings: AgentSettings,
+    given: GivenEnvironment,
     spec: run_pb2.LaunchSpec,
     verb: str,
     own_environment: Mapping[str, str],
@@ -80,7 +108,7 @@ def _as_process(
     return replace(
         common,
         argv=worker_command(python, verb, spec.run_id),
-        env={**passed_on, **settings.environment, **spec.environment},
+        env={**passed_on, **given.by_owner, **given.by_launch},
         cwd=origin.working_directory or settings.working_directory,
     )
 
@@ -88,7 +116,7 @@ def _as_process(
 def _in_container(
     common: SpecRecord,
     docker: DockerSettings,
-    environment: Mapping[str, str],
+    given: GivenEnvironment,
     spec: run_pb2.LaunchSpec,
     verb: str,
     own_environment: Mapping[str, str],
@@ -98,7 +126,7 @@ def _in_container(
         return replace(
             common,
             argv=container_command(docker, spec, verb),
-            env=container_environment(docker, environment, spec, own_environment),
+            env=container_environment(docker, given, spec, own_environment),
             container=plan_container(docker, spec).as_record(),
         )
     except UnusablePlan as error:

@@ -39,16 +39,19 @@ def plan_of(spec: SpecRecord, mode: WarmMode, forks_steps: bool) -> WarmPlan | N
     if origin is None:
         return None  # whatever this is, it is no run of Dagster's
     is_for_location = mode == "location" and _reads_files(secrets_loader)
+    # User code may read its secrets when it is imported. Dagster does not, and each fork has its own.
+    left_out = PER_RUN if is_for_location else PER_RUN.union(spec.secret_names)
     return WarmPlan(
         python=spec.argv[0],
         script=spec.argv[1],
         cwd=spec.cwd,
-        env={name: value for name, value in spec.env.items() if name not in PER_RUN},
+        env={name: value for name, value in spec.env.items() if name not in left_out},
         modules=(*_ALWAYS, *sorted(set(_modules(instance)))),
         job_origin=json.dumps(origin) if is_for_location else "",
         secrets_loader=json.dumps(secrets_loader) if is_for_location and secrets_loader else "",
         forks_steps=forks_steps,
         location=str(spec.identity.get("location", "")) if is_for_location else "",
+        is_secret=is_for_location and bool(spec.secret_names),
     )
 
 

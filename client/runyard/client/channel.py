@@ -9,6 +9,9 @@ from runyard.client.address import Address, HostPort, UnixSocket, is_local, pars
 from runyard.client.errors import InvalidAddress
 from runyard.client.tls import TlsMaterial
 
+RETRY_AFTER: Final = "runyard-retry-after-ms"
+"""Trailing metadata of a refusal that only time stands behind: milliseconds until the call may succeed."""
+
 MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
 
 CHANNEL_OPTIONS: Final[tuple[tuple[str, int], ...]] = (

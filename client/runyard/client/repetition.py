@@ -1,10 +1,11 @@
 """When a failed call is repeated: pure, the time is an argument."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import grpc
 
+from runyard.client.channel import RETRY_AFTER
 from runyard.client.errors import CoordinatorUnreachable, RunyardError, from_rpc_error
 
 FIRST_PAUSE_SECONDS = 0.1
@@ -13,6 +14,8 @@ LONGEST_PAUSE_SECONDS = 2.0
 
 class RepeatedCall:
     """An idempotent call that is repeated while the coordinator is unavailable, inside one deadline.
+
+    A coordinator that is called too often says when it may be asked again, and is asked then.
 
     The pauses are drawn evenly from a window that doubles ("full jitter"), so that clients that lost the same
     coordinator do not come back all at once.
@@ -53,6 +56,9 @@ class RepeatedCall:
             RunyardError: The call is not to be repeated, because of its status or because time is up.
         """
         failure = from_rpc_error(error, self._address, self._method)
+        told = _told_to_wait(error)
+        if told is not None and told < self.remaining(now):
+            return min(told + self._draw(0.0, self._window), self.remaining(now))
         if not isinstance(failure, CoordinatorUnreachable):
             raise failure from error
         if error.code() == grpc.StatusCode.UNAVAILABLE:
@@ -66,3 +72,13 @@ class RepeatedCall:
     def _telling_failure(self, last: CoordinatorUnreachable) -> RunyardError:
         """An earlier "connection refused" says more than the "deadline exceeded" of a last, short try."""
         return self._unavailable or last
+
+
+def _told_to_wait(error: grpc.RpcError) -> float | None:
+    """Seconds after which the coordinator wants to be asked again; None if it does not say."""
+    trailing: Iterable[tuple[str, str | bytes]] = getattr(error, "trailing_metadata", lambda: None)() or ()
+    for key, value in trailing:
+        if key == RETRY_AFTER:
+            text = value.decode(errors="replace") if isinstance(value, bytes) else value
+            return int(text) / 1e3 if text.isdecimal() else None
+    return None

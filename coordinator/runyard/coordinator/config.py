@@ -16,6 +16,7 @@ from runyard.coordinator.core.leases import LeasePolicy
 from runyard.coordinator.routing_file.document import RoutingFileError
 from runyard.coordinator.routing_file.reading import load_routing
 from runyard.coordinator.security.authority_directory import AuthorityDirectory, AuthorityError
+from runyard.coordinator.security.rates import RateSettings
 
 _LEASES = LeasePolicy()
 _RETENTION = Retention()
@@ -99,6 +100,9 @@ class CoordinatorSettings(ServiceSettings):
     keep_finished: float = Field(default=_RETENTION.seconds, gt=0)
     """For how long finished runs are shown."""
 
+    rates: RateSettings = RateSettings()
+    """How often somebody may do something."""
+
     shutdown_grace: float = Field(default=5.0, ge=0)
     """For how long open calls may go on when the coordinator shuts down."""
 
@@ -109,6 +113,10 @@ class CoordinatorSettings(ServiceSettings):
             return str(parse_address(value, "listen"))
         except InvalidAddress as error:
             raise ValueError(str(error)) from error
+
+    def audit_path(self) -> Path:
+        """Where the audit log is."""
+        return self.audit or self.state_directory / "audit.jsonl"
 
     @field_validator("join_listen")
     @classmethod

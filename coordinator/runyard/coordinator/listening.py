@@ -86,14 +86,14 @@ def make_server(
     shell: Shell, security: Security, *, options: Options = SERVER_OPTIONS
 ) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
     """All services behind the gate, on a server that listens nowhere yet, and the status that they show."""
-    server = grpc.aio.server(
-        options=options, interceptors=(Gate(security.admission),), maximum_concurrent_rpcs=MOST_CALLS
-    )
+    audit = security.audit
+    gate = Gate(security.admission, security.throttle, audit)
+    server = grpc.aio.server(options=options, interceptors=(gate,), maximum_concurrent_rpcs=MOST_CALLS)
     logs = LogRelay(shell)
-    launch_pb2_grpc.add_LaunchServiceServicer_to_server(LaunchService(shell, logs), server)
-    fleet_pb2_grpc.add_FleetServiceServicer_to_server(FleetService(shell), server)
+    launch_pb2_grpc.add_LaunchServiceServicer_to_server(LaunchService(shell, logs, audit), server)
+    fleet_pb2_grpc.add_FleetServiceServicer_to_server(FleetService(shell, audit), server)
     agent_pb2_grpc.add_AgentServiceServicer_to_server(AgentService(shell, logs), server)
-    security_service = SecurityService(security.enrolment, security.expulsion)
+    security_service = SecurityService(security.enrolment, security.expulsion, audit)
     security_pb2_grpc.add_SecurityServiceServicer_to_server(security_service, server)
     status = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(status, server)

@@ -30,9 +30,11 @@ from runyard.coordinator.routing_file.reload import (
     warn_of,
 )
 from runyard.coordinator.rpc.joining import join_server
+from runyard.coordinator.security.audit_file import AuditFile
 from runyard.coordinator.security.server_credentials import ClientCertificates, server_credentials
 from runyard.coordinator.security.setup import Security
 from runyard.coordinator.shell import Shell
+from runyard.coordinator.store.engine import StoreError
 from runyard.coordinator.store.store import Store, StoreFull
 
 log = structlog.get_logger("runyard.coordinator")
@@ -56,9 +58,11 @@ async def serve(settings: CoordinatorSettings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     store = Store(settings.state_directory)
+    audit: AuditFile | None = None
     try:
         shell = Shell(store, settings.lease_policy(), settings.retention(), settings.confinement())
-        security = Security.of(settings, shell)
+        audit = _open_audit(settings.audit_path())
+        security = Security.of(settings, shell, audit)
         options = SERVER_OPTIONS if settings.tls is None else (*SERVER_OPTIONS, *TLS_OPTIONS)
         server, status = make_server(shell, security, options=options)
         if settings.reflection:
@@ -78,6 +82,18 @@ async def serve(settings: CoordinatorSettings) -> int:
         return 1 if failed else 0
     finally:
         store.close()
+        if audit is not None:
+            audit.close()
+
+
+def _open_audit(path: Path) -> AuditFile:
+    try:
+        return AuditFile(path)
+    except OSError as error:
+        raise StoreError(
+            f"audit {path} cannot be written ({error.strerror}); make it writable for this user, "
+            "or choose another"
+        ) from error
 
 
 async def _route_by(version: Version, file: Path | None, shell: Shell) -> None:
@@ -107,7 +123,7 @@ class _Joining:
         if settings.join_listen is None or security.enrolment is None or files is None:
             return
         status = health.aio.HealthServicer()
-        self._server = join_server(security.enrolment, status)
+        self._server = join_server(security.enrolment, status, security.throttle, security.audit)
         credentials = server_credentials(files, ClientCertificates.NOT_ASKED_FOR)
         address = listen(self._server, parse_address(settings.join_listen, "join_listen"), credentials)
         log.info("nodes_may_join", address=address)

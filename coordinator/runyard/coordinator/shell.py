@@ -44,6 +44,9 @@ TIDY = 60.0
 LAST_WRITE = 5.0
 """Seconds for the disk to take what was decided before a shutdown."""
 
+WIPE = 5.0
+"""Seconds at most for which the secrets of a run that is over stay in the database's files."""
+
 SNAPSHOT_KEPT = 86_400.0
 """Seconds for which a snapshot without a run is kept, since the next launch may need it again."""
 
@@ -96,7 +99,7 @@ class Shell:
 
     def start(self) -> None:
         """Begins to write and to look at deadlines."""
-        for loop in (self._write_groups, self._watch_deadlines, self._tidy):
+        for loop in (self._write_groups, self._watch_deadlines, self._tidy, self._wipe):
             self.attend(loop)
 
     def attend(self, loop: Callable[[], Awaitable[None]]) -> None:
@@ -230,6 +233,13 @@ class Shell:
             with contextlib.suppress(StoreFull):
                 await self.decide(lambda fleet, at: forget_old(fleet, at, self._retention))
                 await self.in_writer(self._drop_old_rows)
+
+    async def _wipe(self) -> None:
+        while True:
+            await asyncio.sleep(WIPE)
+            if self.store.has_old_secrets:
+                with contextlib.suppress(StoreFull):
+                    await self.in_writer(self.store.drop_old_secrets)
 
     def _drop_old_rows(self) -> None:
         wall = now().wall

@@ -5,7 +5,7 @@ workers make a launcher too, for one property, and lack the variables of the con
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ from dagster import Array, Field, ScalarUnion
 
 from runyard.client.address import DEFAULT_ADDRESS
 from runyard.client.durations import parse_duration
+from runyard.client.references import Reference, is_reference, parse_reference
 from runyard.client.tls import TlsFiles
 from runyard.launcher.errors import InvalidLauncherConfig
 
@@ -60,7 +61,8 @@ SCHEMA: Final[dict[str, Field]] = {
     "env_vars": Field(
         Array(_TEXT),
         default_value=[],
-        description="Environment of every worker: KEY=VALUE, or KEY to copy it from the launching process.",
+        description="Environment of every worker: KEY=VALUE; KEY to copy it from the launching process; "
+        "KEY@env:NAME or KEY@file:/path for a value that the node itself has, and that never travels.",
     ),
     "launch_timeout_seconds": Field(
         _SECONDS,
@@ -93,6 +95,16 @@ SCHEMA: Final[dict[str, Field]] = {
         description="When a node has lost the coordinator: keep lets the worker go on; stop_after=5m has the "
         "node stop it after that time. The tag runyard/on_disconnect goes before it.",
     ),
+    "signing_key": Field(
+        _TEXT,
+        is_required=False,
+        description="Path of the private key that signs every launch, for agents that require signatures.",
+    ),
+    "signature_lifetime_seconds": Field(
+        _SECONDS,
+        default_value=86_400.0,
+        description="For how long after its launch a signed run may be started; longer than any queue.",
+    ),
     "reporter": Field(
         _YES_OR_NO,
         default_value=True,
@@ -110,13 +122,15 @@ class Settings:
     deployment: str
     cluster: str | None
     labels: Mapping[str, str]
-    env_vars: Sequence[str]
+    env_vars: Sequence[str] = field(repr=False)
     launch_timeout: float
     request_timeout: float
     grace: float | None
     max_queue: float | None
     start_timeout: float | None
     stop_after: float | None
+    signing_key: str | None
+    signature_lifetime: float
     reporter: bool
 
 
@@ -144,6 +158,8 @@ def resolve_settings(config: Mapping[str, Any], environ: Mapping[str, str]) -> S
         max_queue=source.optional_seconds("max_queue_seconds"),
         start_timeout=source.optional_seconds("start_timeout_seconds"),
         stop_after=source.stop_after("on_disconnect"),
+        signing_key=source.name("signing_key") if "signing_key" in config else None,
+        signature_lifetime=source.seconds("signature_lifetime_seconds", at_least=1),
         reporter=source.yes_or_no("reporter"),
     )
 
@@ -171,18 +187,32 @@ def stop_after_of(text: str) -> float | None:
     raise ValueError(f"{text!r} is neither keep nor a time")
 
 
-def resolve_environment(entries: Sequence[str], environ: Mapping[str, str]) -> dict[str, str]:
+@dataclass(frozen=True)
+class WorkerEnvironment:
+    """What the launcher gives to every worker: values, and where the node finds others."""
+
+    values: Mapping[str, str] = field(default_factory=dict, repr=False)
+    references: Mapping[str, Reference] = field(default_factory=dict)
+
+
+def resolve_environment(entries: Sequence[str], environ: Mapping[str, str]) -> WorkerEnvironment:
     """Makes the workers' environment from `env_vars`.
 
     Args:
-        entries: `KEY=VALUE`, or `KEY` for the value in `environ`.
+        entries: `KEY=VALUE`, `KEY` for the value in `environ`, or `KEY@env:NAME` and `KEY@file:/path` for one
+            that the node has.
         environ: Environment of the launching process.
 
     Raises:
-        InvalidLauncherConfig: A variable is not set, or an entry has no name.
+        InvalidLauncherConfig: A variable is not set, or an entry has no name or refers to nothing.
     """
     resolved: dict[str, str] = {}
+    references: dict[str, Reference] = {}
     for index, entry in enumerate(entries):
+        if is_reference(entry):
+            name, reference = _reference(index, entry)
+            references[name] = reference
+            continue
         name, equals, value = entry.partition("=")
         if not name.strip():
             raise InvalidLauncherConfig(
@@ -195,7 +225,15 @@ def resolve_environment(entries: Sequence[str], environ: Mapping[str, str]) -> d
                 f"Set it for the Dagster daemon and web server, or write {name}=VALUE",
             )
         resolved[name] = value if equals else environ[name]
-    return resolved
+    return WorkerEnvironment(resolved, references)
+
+
+def _reference(index: int, entry: str) -> tuple[str, Reference]:
+    try:
+        return parse_reference(entry)
+    except ValueError as error:
+        remedy = "Write KEY@env:NAME or KEY@file:/path"
+        raise InvalidLauncherConfig(f"env_vars[{index}]", f"refers to nothing: {error}", remedy) from None
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from dagster._grpc.types import ExecuteRunArgs, ResumeRunArgs
 from dagster._serdes import serialize_value
 from google.protobuf.duration_pb2 import Duration
 
-from runyard.launcher.config import Settings
+from runyard.client.references import FromEnvironment, FromFile, Reference
+from runyard.launcher.config import Settings, WorkerEnvironment
 from runyard.launcher.errors import NotLaunched
 from runyard.launcher.tags import without_written
 from runyard.v1 import placement_pb2, run_pb2
@@ -38,7 +39,7 @@ def launch_spec(
     entry: Entry,
     instance_ref: InstanceRef,
     settings: Settings,
-    environment: Mapping[str, str],
+    environment: WorkerEnvironment,
 ) -> run_pb2.LaunchSpec:
     """Translates a run.
 
@@ -67,12 +68,21 @@ def launch_spec(
         tags=without_written(run.tags),
         requirements=_requirements(settings),
         policies=_policies(settings),
-        environment={**environment, "DAGSTER_RUN_JOB_NAME": run.job_name},
+        environment={**environment.values, "DAGSTER_RUN_JOB_NAME": run.job_name},
+        environment_references={name: _message(each) for name, each in environment.references.items()},
         deployment=settings.deployment,
         job_snapshot_id=run.job_snapshot_id or "",
         step_keys=run.step_keys_to_execute or (),
         execution_config_json=_json(_execution_config(run)),
     )
+
+
+def _message(reference: Reference) -> run_pb2.EnvironmentReference:
+    match reference:
+        case FromEnvironment(name):
+            return run_pb2.EnvironmentReference(env=name)
+        case FromFile(path):
+            return run_pb2.EnvironmentReference(file=path)
 
 
 def _resume_number(entry: Entry) -> int:

@@ -1,9 +1,12 @@
 """The run launcher: what Dagster calls to start, watch and stop run workers on Runyard's nodes."""
 
+import contextlib
 import logging
 import os
+import time
 from collections.abc import Mapping
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any, Final, Self
 
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
@@ -17,6 +20,7 @@ from dagster._core.launcher import (
 from dagster._serdes import ConfigurableClass, ConfigurableClassData, serialize_value
 
 from runyard.client import Client, RunNotFound, RunyardError
+from runyard.client.secrets import masked, remember, secret_names, secret_values
 from runyard.launcher import tags
 from runyard.launcher.background import REPORTERS, Deployment
 from runyard.launcher.causes import explain_end
@@ -24,10 +28,11 @@ from runyard.launcher.config import SCHEMA, Settings, resolve_environment, resol
 from runyard.launcher.dagster_writes import write_event
 from runyard.launcher.debug_info import LOG_BYTES, describe
 from runyard.launcher.engine_events import launched, unknown_to_coordinator
-from runyard.launcher.errors import NotLaunched, NotTerminated
+from runyard.launcher.errors import InvalidLauncherConfig, NotLaunched, NotTerminated
 from runyard.launcher.health import health_of, health_of_unknown
 from runyard.launcher.launch_spec import Entry, Execute, Resume, launch_spec
 from runyard.launcher.reporter import Reporter
+from runyard.launcher.signing import signed
 from runyard.v1 import launch_pb2, run_pb2
 
 logger = logging.getLogger(__name__)
@@ -108,7 +113,7 @@ class RunyardRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
     def _launch(self, run: DagsterRun, entry: Entry) -> None:
         self._keep_reporter()
         environment = resolve_environment(self.settings.env_vars, os.environ)
-        spec = launch_spec(run, entry, self._instance.get_ref(), self.settings, environment)
+        spec = self._signed(launch_spec(run, entry, self._instance.get_ref(), self.settings, environment))
         snapshot = partial(self._snapshot, run.job_snapshot_id) if run.job_snapshot_id else None
         try:
             launch = self._client.launch_run(spec, snapshot=snapshot, timeout=self.settings.launch_timeout)
@@ -117,6 +122,10 @@ class RunyardRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
                 f"Runyard's coordinator at {self._client.address} did not take run {run.run_id}: {error}"
             ) from error
         self._show_launch(run, launch)
+
+    def _signed(self, spec: run_pb2.LaunchSpec) -> run_pb2.LaunchSpec:
+        key, lifetime = self.settings.signing_key, self.settings.signature_lifetime
+        return spec if key is None else signed(spec, Path(key), time.time(), lifetime)
 
     def _snapshot(self, snapshot_id: str) -> bytes:
         return serialize_value(self._instance.get_job_snapshot(snapshot_id)).encode()
@@ -221,9 +230,12 @@ class RunyardRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         return describe(answer, stderr)
 
     def _stderr(self, run: run_pb2.Run) -> str:
-        """The end of the worker's stderr: as reported with its end, otherwise from its node."""
+        """The end of the worker's stderr: as reported with its end, else from its node; no secrets in it."""
         if run.outcome.stderr_tail or not run.node:
             return run.outcome.stderr_tail
+        with contextlib.suppress(InvalidLauncherConfig):  # then nothing was launched with it either
+            values = resolve_environment(self.settings.env_vars, os.environ).values
+            remember(secret_values(values, secret_names(values)))
         pieces = self._client.read_logs(
             run.run_id,
             stream=launch_pb2.LOG_STREAM_STDERR,
@@ -233,7 +245,7 @@ class RunyardRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
             timeout=_LOG_TIMEOUT,
         )
         try:
-            return b"".join(piece.data for piece in pieces).decode(errors="replace")
+            return masked(b"".join(piece.data for piece in pieces).decode(errors="replace"))
         except RunyardError as error:
             return f"(not readable: {error})"
 

@@ -271,6 +271,32 @@ class Policies(google.protobuf.message.Message):
 Global___Policies: typing_extensions.TypeAlias = Policies
 
 @typing.final
+class EnvironmentReference(google.protobuf.message.Message):
+    """Where a node finds the value of an environment variable, so that the value itself never travels. What may be named,
+    the node's owner decides: see docs/secrets.md.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ENV_FIELD_NUMBER: builtins.int
+    FILE_FIELD_NUMBER: builtins.int
+    env: builtins.str
+    """Name of a variable of the agent's own environment."""
+    file: builtins.str
+    """Absolute path of a file on the node; its content without a final line break."""
+    def __init__(
+        self,
+        *,
+        env: builtins.str = ...,
+        file: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["env", b"env", "file", b"file", "source", b"source"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["env", b"env", "file", b"file", "source", b"source"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["source", b"source"]) -> typing.Literal["env", "file"] | None: ...
+
+Global___EnvironmentReference: typing_extensions.TypeAlias = EnvironmentReference
+
+@typing.final
 class LaunchSpec(google.protobuf.message.Message):
     """Everything a node needs to start one worker. Immutable: the coordinator compares its digest when a launch
     repeats.
@@ -310,6 +336,24 @@ class LaunchSpec(google.protobuf.message.Message):
         ) -> None: ...
         def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
 
+    @typing.final
+    class EnvironmentReferencesEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        @property
+        def value(self) -> Global___EnvironmentReference: ...
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: Global___EnvironmentReference | None = ...,
+        ) -> None: ...
+        def HasField(self, field_name: typing.Literal["value", b"value"]) -> builtins.bool: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
     RUN_ID_FIELD_NUMBER: builtins.int
     RESUME_NUMBER_FIELD_NUMBER: builtins.int
     KIND_FIELD_NUMBER: builtins.int
@@ -323,6 +367,8 @@ class LaunchSpec(google.protobuf.message.Message):
     JOB_SNAPSHOT_ID_FIELD_NUMBER: builtins.int
     STEP_KEYS_FIELD_NUMBER: builtins.int
     EXECUTION_CONFIG_JSON_FIELD_NUMBER: builtins.int
+    ENVIRONMENT_REFERENCES_FIELD_NUMBER: builtins.int
+    SIGNED_FIELD_NUMBER: builtins.int
     run_id: builtins.str
     """Dagster's run ID, a UUID."""
     resume_number: builtins.int
@@ -362,6 +408,18 @@ class LaunchSpec(google.protobuf.message.Message):
     def step_keys(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Only these steps will run, as in a re-execution from failure. Empty: all of the snapshot."""
 
+    @property
+    def environment_references(self) -> google.protobuf.internal.containers.MessageMap[builtins.str, Global___EnvironmentReference]:
+        """Further environment of the worker, whose values the node looks up when it takes the attempt; goes before
+        `environment`. One that cannot be found, or may not be named there, is a refusal.
+        """
+
+    @property
+    def signed(self) -> Global___SignedLaunch:
+        """All of this message as the launcher signed it, so that a node need not believe the coordinator. Absent: not signed.
+        No part of the digest: who launches again signs again.
+        """
+
     def __init__(
         self,
         *,
@@ -378,11 +436,70 @@ class LaunchSpec(google.protobuf.message.Message):
         job_snapshot_id: builtins.str = ...,
         step_keys: collections.abc.Iterable[builtins.str] | None = ...,
         execution_config_json: builtins.str = ...,
+        environment_references: collections.abc.Mapping[builtins.str, Global___EnvironmentReference] | None = ...,
+        signed: Global___SignedLaunch | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["code_origin", b"code_origin", "policies", b"policies", "requirements", b"requirements"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["code_origin", b"code_origin", "deployment", b"deployment", "environment", b"environment", "execution_config_json", b"execution_config_json", "job_snapshot_id", b"job_snapshot_id", "kind", b"kind", "policies", b"policies", "requirements", b"requirements", "resume_number", b"resume_number", "run_id", b"run_id", "step_keys", b"step_keys", "tags", b"tags", "worker_args", b"worker_args"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["code_origin", b"code_origin", "policies", b"policies", "requirements", b"requirements", "signed", b"signed"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["code_origin", b"code_origin", "deployment", b"deployment", "environment", b"environment", "environment_references", b"environment_references", "execution_config_json", b"execution_config_json", "job_snapshot_id", b"job_snapshot_id", "kind", b"kind", "policies", b"policies", "requirements", b"requirements", "resume_number", b"resume_number", "run_id", b"run_id", "signed", b"signed", "step_keys", b"step_keys", "tags", b"tags", "worker_args", b"worker_args"]) -> None: ...
 
 Global___LaunchSpec: typing_extensions.TypeAlias = LaunchSpec
+
+@typing.final
+class SignedLaunch(google.protobuf.message.Message):
+    """A launch with the signature of its launcher. The coordinator passes it on as it is. See docs/trust.md."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PAYLOAD_FIELD_NUMBER: builtins.int
+    SIGNATURE_FIELD_NUMBER: builtins.int
+    KEY_ID_FIELD_NUMBER: builtins.int
+    payload: builtins.bytes
+    """A serialized LaunchStatement."""
+    signature: builtins.bytes
+    """Ed25519 over the text `runyard launch statement 1`, a zero byte, and the payload."""
+    key_id: builtins.str
+    """Tells which key: the first 16 hexadecimal digits of the SHA-256 of the raw public key."""
+    def __init__(
+        self,
+        *,
+        payload: builtins.bytes = ...,
+        signature: builtins.bytes = ...,
+        key_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["key_id", b"key_id", "payload", b"payload", "signature", b"signature"]) -> None: ...
+
+Global___SignedLaunch: typing_extensions.TypeAlias = SignedLaunch
+
+@typing.final
+class LaunchStatement(google.protobuf.message.Message):
+    """What a launcher says with its signature. A node refuses one in which it does not know every field."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SPEC_FIELD_NUMBER: builtins.int
+    SIGNED_AT_FIELD_NUMBER: builtins.int
+    EXPIRES_AT_FIELD_NUMBER: builtins.int
+    @property
+    def spec(self) -> Global___LaunchSpec:
+        """As sent, but without `signed`."""
+
+    @property
+    def signed_at(self) -> google.protobuf.timestamp_pb2.Timestamp: ...
+    @property
+    def expires_at(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """From then on no node takes the launch."""
+
+    def __init__(
+        self,
+        *,
+        spec: Global___LaunchSpec | None = ...,
+        signed_at: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        expires_at: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["expires_at", b"expires_at", "signed_at", b"signed_at", "spec", b"spec"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["expires_at", b"expires_at", "signed_at", b"signed_at", "spec", b"spec"]) -> None: ...
+
+Global___LaunchStatement: typing_extensions.TypeAlias = LaunchStatement
 
 @typing.final
 class Run(google.protobuf.message.Message):

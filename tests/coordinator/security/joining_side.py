@@ -22,11 +22,14 @@ from runyard.client.tls import TlsFiles, TlsMaterial
 from runyard.coordinator.core.deadlines import Retention
 from runyard.coordinator.core.leases import LeasePolicy
 from runyard.coordinator.rpc.joining import join_server
+from runyard.coordinator.security.audit import UNAUDITED
 from runyard.coordinator.security.authority_directory import AuthorityDirectory
 from runyard.coordinator.security.enrolment import Enrolment
 from runyard.coordinator.security.expulsion import Expulsion, load_revocations
+from runyard.coordinator.security.rates import Limit, Rate
 from runyard.coordinator.security.revocations import Revocations
 from runyard.coordinator.security.server_credentials import ClientCertificates, server_credentials
+from runyard.coordinator.security.throttle import Throttle
 from runyard.coordinator.security.tokens import Token
 from runyard.coordinator.shell import Shell
 from runyard.coordinator.store.store import Store
@@ -35,6 +38,7 @@ from runyard.v1 import security_pb2, security_pb2_grpc
 if TYPE_CHECKING:
     from runyard.v1.security_pb2_grpc import JoinServiceAsyncStub
 
+UNTHROTTLED = Throttle({limit: Rate(per_second=1e6, burst=1_000_000) for limit in Limit})
 SOON = 10.0
 WEEK = 7 * 86_400.0
 
@@ -89,7 +93,7 @@ class JoinSide:
         self.enrolment = Enrolment(
             shell, directory, lambda: files.read().certificate or b"", self.revocations, WEEK, wall=clock
         )
-        self.server = join_server(self.enrolment, health.aio.HealthServicer())
+        self.server = join_server(self.enrolment, health.aio.HealthServicer(), UNTHROTTLED, UNAUDITED)
         credentials = server_credentials(files, ClientCertificates.NOT_ASKED_FOR)
         port = self.server.add_secure_port("127.0.0.1:0", credentials)
         self.address = f"127.0.0.1:{port}"

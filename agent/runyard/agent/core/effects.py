@@ -1,6 +1,6 @@
 """What the core asks of the agent's shell, one thing at a time and in this order."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from runyard.agent.core.model import AttemptKey, HeldAttempt, LaunchIdentity
 from runyard.v1 import run_pb2
@@ -12,7 +12,7 @@ class Accept:
 
     key: AttemptKey
     identity: LaunchIdentity
-    spec: run_pb2.LaunchSpec
+    spec: run_pb2.LaunchSpec = field(repr=False)
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ class AbsentDriver:
 
     def _end(self, key: AttemptKey, directory: RunDirectory, verdict: ExitRecord) -> None:
         if directory.write_exit(verdict):
-            self._on_change(key, Finished(outcome_of(verdict, directory.stderr)))
+            self._on_change(key, Finished(outcome_of(verdict, directory)))
 
 
 def _driver_of(directory: RunDirectory) -> str | None:

@@ -148,7 +148,7 @@ class FakeDriver:
 
     def _finish(self, key: AttemptKey, directory: RunDirectory, verdict: ExitRecord) -> None:
         if directory.write_exit(verdict):
-            self._on_change(key, Finished(outcome_of(verdict, directory.stderr)))
+            self._on_change(key, Finished(outcome_of(verdict, directory)))
 
 
 class FakeClusterDriver(FakeDriver):

@@ -134,7 +134,7 @@ class Follower:
         except UnreadableRecord as error:
             return await self._on_unreadable(error)
         if isinstance(situation, Ended):
-            verdict = await asyncio.to_thread(outcome_of, situation.exit, self._directory.stderr)
+            verdict = await asyncio.to_thread(outcome_of, situation.exit, self._directory)
             self._catch_up(await asyncio.to_thread(self._directory.read_worker), situation.exit)
             self._enter(Finished(verdict))
             return True

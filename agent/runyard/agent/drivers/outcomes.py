@@ -1,7 +1,5 @@
 """From what a run directory holds to the words of the agent's core."""
 
-from pathlib import Path
-
 from runyard.agent.core.model import (
     UNKNOWN_LAUNCH,
     Accepted,
@@ -16,6 +14,7 @@ from runyard.agent.core.model import (
     Stopping,
 )
 from runyard.agent.drivers.survey import Ended, Orphaned, Situation, Untouched, Watched, survey
+from runyard.agent.fingerprints import masked_by
 from runyard.agent.identities import recorded_identity
 from runyard.agent.logs import read_tail
 from runyard.agent.records import ExitRecord, UnreadableRecord
@@ -41,18 +40,24 @@ def key_of(directory: RunDirectory) -> AttemptKey:
     return AttemptKey(directory.run_id, directory.attempt)
 
 
-def outcome_of(exit_record: ExitRecord, stderr: Path) -> Outcome:
-    """The outcome of an attempt, with the last lines of its stderr."""
+def outcome_of(exit_record: ExitRecord, directory: RunDirectory) -> Outcome:
+    """The outcome of an attempt, with the last lines of its stderr, and without its secrets.
+
+    Raises:
+        UnreadableRecord: What its secrets looked like cannot be read.
+    """
+    spec = directory.read_spec()
+    fingerprints = spec.fingerprints if spec is not None else []
     if exit_record.cause == "exited":
         kind = OutcomeKind.SUCCEEDED if exit_record.code == 0 else OutcomeKind.FAILED
     else:
         kind = _KINDS.get(exit_record.cause, OutcomeKind.EXIT_UNKNOWN)
     return Outcome(
         kind=kind,
-        message=exit_record.message,
+        message=masked_by(fingerprints, exit_record.message),
         exit_code=exit_record.code,
         signal=exit_record.signal,
-        stderr_tail=read_tail(stderr, STDERR_TAIL_BYTES),
+        stderr_tail=masked_by(fingerprints, read_tail(directory.stderr, STDERR_TAIL_BYTES)),
         peak_rss_bytes=exit_record.peak_rss_bytes,
         memory_limit_bytes=exit_record.memory_limit_bytes,
         cause=exit_record.why,
@@ -81,7 +86,7 @@ def phase_of(directory: RunDirectory, situation: Situation) -> AttemptPhase:
     """The phase that an attempt in this situation is in."""
     match situation:
         case Ended(exit_record):
-            return Finished(outcome_of(exit_record, directory.stderr))
+            return Finished(outcome_of(exit_record, directory))
         case Untouched() if directory.read_stop() is None:
             return Accepted()
         case Watched(worker) | Orphaned(worker) if worker is not None:

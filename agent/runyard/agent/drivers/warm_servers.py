@@ -85,6 +85,7 @@ class WarmServers:
         self._noted: dict[str, float] = {}
         self._environments: dict[str, _Environment] = {}
         self._locations: dict[str, tuple[str, ...]] = {}
+        self._secret_plans: dict[str, WarmPlan] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._ticking: asyncio.Task[None] | None = None
 
@@ -155,6 +156,7 @@ class WarmServers:
                 self._carry_out(self._warmth.on_unusable(now, process, reason))
             case {"warm": process, "gone": how}:
                 self._carry_out(self._warmth.on_unusable(now, process, self._last_words(process, how)))
+        self._forget_secrets()
         self._ready_next()
 
     def _plan(self, spec: SpecRecord) -> WarmPlan | None:
@@ -182,6 +184,8 @@ class WarmServers:
 
     async def _open(self, name: str, process: str) -> None:
         try:
+            if name in self._secret_plans:
+                self._write_plan(name, self._secret_plans[name])
             await self._link.open_warm(process, self._homes / name)
         except OSError as error:
             self.on_news({"warm": process, "unusable": f"the fork server cannot be reached: {error}"})
@@ -215,11 +219,23 @@ class WarmServers:
         self._noted[name] = now
         home = self._homes / name
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        aside = home / ".plan"
+        (home / "locations").write_text(json.dumps(self._locations.get(name, ())))
+        if plan.is_secret:
+            self._secret_plans[name] = plan  # on disk only while a server reads it
+        else:
+            self._write_plan(name, plan)
+
+    def _write_plan(self, name: str, plan: WarmPlan) -> None:
+        aside = self._homes / name / ".plan"
         aside.touch(mode=0o600)
         aside.write_bytes(plan.encode())
-        os.rename(aside, home / "plan")
-        (home / "locations").write_text(json.dumps(self._locations.get(name, ())))
+        os.rename(aside, self._homes / name / "plan")
+
+    def _forget_secrets(self) -> None:
+        """Deletes plans with secrets, unless a server is about to read one."""
+        opening = {each.name for each in self._warmth.all() if isinstance(each.phase, Preloading)}
+        for name in self._secret_plans.keys() - opening:
+            (self._homes / name / "plan").unlink(missing_ok=True)
 
     def _remembered(self) -> list[str]:
         """The names of plans on disk, those used last first; what is older than it may be is deleted."""

@@ -43,7 +43,8 @@ class RunDirectories:
         self.state = state.resolve()
         self._runs = self.state / "runs"
         with clear_errors(self._runs):
-            self._runs.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._runs.mkdir(mode=0o700, exist_ok=True)
 
     def open(self, key: Key) -> RunDirectory | None:
         """The directory of an attempt; None if there is none.

@@ -7,7 +7,7 @@ import struct
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from runyard.agent.records import (
     ContainerRecord,
@@ -153,10 +153,20 @@ class RunDirectory:
         """Notes that the coordinator has the end, and deletes the spec's secrets. Repeats change nothing."""
         with contextlib.suppress(AttemptExists), clear_errors(self.path):
             self._touch("acknowledged")
+        self._empty_in_spec(env={}, worker_args="", fingerprints=[])
+
+    def forget_secrets(self) -> None:
+        """Deletes the secrets of the spec, but not their fingerprints. Repeats change nothing.
+
+        Called when the worker has begun or is over: nobody will start it again, so nobody needs them.
+        """
+        self._empty_in_spec(env={}, worker_args="")
+
+    def _empty_in_spec(self, **fields: Any) -> None:
         with contextlib.suppress(UnreadableRecord):
             spec = self.read_spec()
-            if spec is not None and (spec.env or spec.worker_args):
-                self._replace("spec", replace(spec, env={}, worker_args=""))
+            if spec is not None and (emptied := replace(spec, **fields)) != spec:
+                self._replace("spec", emptied)
 
     def write_worker(self, worker: WorkerRecord) -> None:
         """Notes which process is the worker."""

@@ -27,7 +27,7 @@ _KEY: Final = "key.pem"
 _CERTIFICATE: Final = "certificate.pem"
 _AUTHORITY: Final = "authority.pem"
 _REQUEST: Final = "request.pem"
-_TOKEN_ID: Final = "token-id"
+_TOKEN_ID: Final = "token-id"  # noqa: S105 - the name of a file
 
 
 class UnusableCertificate(Exception):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from runyard.agent.records import Record
 
@@ -21,7 +21,7 @@ class WarmPlan(Record):
     script: str
     """What the interpreter would be asked to run; a fork goes on as this."""
     cwd: str
-    env: dict[str, str]
+    env: dict[str, str] = field(repr=False)
     """The whole environment, without what `PER_RUN` names."""
     modules: tuple[str, ...] = ()
     """To be imported."""
@@ -33,6 +33,8 @@ class WarmPlan(Record):
     """Whether the processes of Dagster's steps are forks too, where that is safe."""
     location: str = ""
     """Name of the code location, for people and for the secrets loader."""
+    is_secret: bool = False
+    """The environment holds secrets: the plan is not left on disk."""
 
     @property
     def name(self) -> str:

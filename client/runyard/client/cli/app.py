@@ -15,6 +15,7 @@ from runyard.client.cli import (
     node_commands,
     route_commands,
     run_commands,
+    signing_commands,
     token_commands,
 )
 from runyard.client.cli.exit_codes import EXIT_CODES_HELP, ExitCode, exit_code_of
@@ -42,6 +43,7 @@ app.add_typer(run_commands.app, name="run")
 app.add_typer(node_commands.app, name="node")
 app.add_typer(cluster_commands.app, name="cluster")
 app.add_typer(route_commands.app, name="route")
+app.add_typer(signing_commands.app, name="signing-key")
 app.add_typer(token_commands.app, name="token")
 app.add_typer(authority_commands.app, name="ca")
 dev_command.register(app)

@@ -10,6 +10,7 @@ from runyard.client.address import parse_address
 from runyard.client.cli.doctor_waiting import examine_waiting
 from runyard.client.cli.findings import Finding, ok, problem, warning
 from runyard.client.errors import RunyardError
+from runyard.client.service.yaml_errors import explained
 
 LAUNCHER_MODULE = "runyard.launcher"
 LAUNCHER_CLASS = "RunyardRunLauncher"
@@ -41,8 +42,9 @@ def examine_dagster(home: Path, address: str) -> Iterator[Finding]:
         yield problem("dagster.yaml", f"{path} cannot be read: {error.strerror}", remedy.rstrip())
         return
     except yaml.YAMLError as error:
-        where = " ".join(str(error).split())
-        yield problem("dagster.yaml", f"{path} is not YAML: {where}", "Mend the line that it names")
+        yield problem(
+            "dagster.yaml", f"{path} is not YAML: {explained(error)}", "Mend the line that it names"
+        )
         return
     if not isinstance(settings, dict):
         yield problem("dagster.yaml", f"{path} holds no settings", "Write `name: value` lines")

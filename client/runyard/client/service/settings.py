@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from runyard.client.service.yaml_errors import explained
 from runyard.client.tls import TlsFiles
 
 
@@ -78,7 +79,7 @@ def _from_file(file: Path) -> dict[str, Any]:
     except OSError as error:
         raise SettingsError(f"{file}: cannot be read ({error.strerror}); check the path") from error
     except yaml.YAMLError as error:
-        raise SettingsError(f"{file}: is not valid YAML ({error})") from error
+        raise SettingsError(f"{file}: is not valid YAML ({explained(error)})") from None
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -90,7 +91,7 @@ def _from_environment(name: str, text: str) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise SettingsError(f"environment variable {name}: is not valid YAML ({error})") from error
+        raise SettingsError(f"environment variable {name}: is not valid YAML ({explained(error)})") from None
 
 
 def _explain(error: ValidationError, kind: type[Settings], file: Path | None) -> str:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
+from runyard.coordinator.core.asks.context import without_secrets
 from runyard.coordinator.core.asks.requirements import Layer, Policies, Requirements
 from runyard.coordinator.core.asks.resources import NOTHING, SLOTS, Resources
 from runyard.coordinator.core.routing.rules import ANYWHERE, Route
@@ -26,7 +27,7 @@ class Launch:
 
     Attributes:
         requirements: What all layers came to, with the rules of the moment; so are `policies` and `route`.
-        digest: SHA-256 of the spec; tells a repeat from another launch under the same key.
+        digest: SHA-256 of the spec without its signature; tells a repeat from another launch of its key.
         spec: What the agent needs. Its secrets are dropped when the run has finished.
         layers: What the launch said by itself, from the lowest; defaults and rules come below.
         priority: As the run's tag says; a higher one goes first.
@@ -42,7 +43,7 @@ class Launch:
     requirements: Requirements
     policies: Policies
     digest: str
-    spec: run_pb2.LaunchSpec
+    spec: run_pb2.LaunchSpec = field(repr=False)
     repository: str = ""
     layers: tuple[Layer, ...] = ()
     route: Route = ANYWHERE
@@ -51,11 +52,14 @@ class Launch:
     launched_by: str = ""
 
     def without_secrets(self) -> "Launch":
-        """The same launch, without the arguments and the environment of the worker."""
+        """The same launch, without what only its worker needs: arguments, environment, and their copies."""
         public = run_pb2.LaunchSpec()
         public.CopyFrom(self.spec)
         public.ClearField("worker_args")
         public.ClearField("environment")
+        public.ClearField("signed")
+        public.ClearField("execution_config_json")
+        public.code_origin.container_context_json = without_secrets(public.code_origin.container_context_json)
         return replace(self, spec=public)
 
 

@@ -91,11 +91,11 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
                     await self._take(request, node_id, session)
         except asyncio.CancelledError:
             raise
-        except (DecodeError, InvalidField) as error:
-            log.warning("message_refused", node=node_id, reason=str(error)[:LONGEST_TEXT])
         except NotIdentified as refusal:
             log.warning("session_refused", node=node_id, reason=str(refusal))
             outbox.close(str(refusal))
+        except (DecodeError, InvalidField) as error:
+            log.warning("message_refused", node=node_id, reason=str(error)[:LONGEST_TEXT])
         except Exception:
             log.exception("session_failed", node=node_id)
         outbox.hang_up()

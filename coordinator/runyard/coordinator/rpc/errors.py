@@ -8,6 +8,7 @@ import grpc
 import structlog
 from google.protobuf.message import DecodeError
 
+from runyard.client.channel import RETRY_AFTER
 from runyard.coordinator.core.errors import (
     FleetError,
     InvalidField,
@@ -25,6 +26,7 @@ from runyard.coordinator.core.errors import (
 from runyard.coordinator.security.authority_directory import AuthorityError
 from runyard.coordinator.security.callers import NotIdentified, NotPermitted
 from runyard.coordinator.security.enrolment import JoinRefused, NodeIsTaken
+from runyard.coordinator.security.throttle import TooOften
 from runyard.coordinator.store.store import StoreFull
 from runyard.coordinator.watchers import ShuttingDown, TooSlow
 
@@ -52,6 +54,7 @@ STATUS: dict[type[Exception], grpc.StatusCode] = {
     NotFound: grpc.StatusCode.NOT_FOUND,
     Unavailable: grpc.StatusCode.UNAVAILABLE,
     TooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    TooOften: grpc.StatusCode.RESOURCE_EXHAUSTED,
     NoAuthority: grpc.StatusCode.FAILED_PRECONDITION,
     AuthorityError: grpc.StatusCode.FAILED_PRECONDITION,
     JoinRefused: grpc.StatusCode.PERMISSION_DENIED,
@@ -89,6 +92,8 @@ async def answering(context: Context) -> AsyncIterator[None]:
     except tuple(STATUS) as refusal:
         code = next(code for kind, code in STATUS.items() if isinstance(refusal, kind))
         text = str(refusal) or (type(refusal).__doc__ or "").strip()
+        if isinstance(refusal, TooOften):
+            context.set_trailing_metadata(((RETRY_AFTER, f"{refusal.seconds * 1e3:.0f}"),))
         await context.abort(code, text[:LONGEST_TEXT])
     except DecodeError:  # of a stream; gRPC itself refuses a single message
         await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "a message of the stream cannot be read")

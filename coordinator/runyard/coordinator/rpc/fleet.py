@@ -6,6 +6,16 @@ from runyard.coordinator.core.operations import on_cordon, on_drain, on_fence, o
 from runyard.coordinator.core.warmth import on_refresh_warm_servers
 from runyard.coordinator.rpc.errors import Context, NotFound, answering
 from runyard.coordinator.rpc.views import cluster_views, node_view
+from runyard.coordinator.security.audit import (
+    Audit,
+    NodeCordoned,
+    NodeDrained,
+    NodeFenced,
+    NodeUncordoned,
+    WarmServersRefreshed,
+    audited,
+    who,
+)
 from runyard.coordinator.security.callers import caller_of
 from runyard.coordinator.shell import Shell
 from runyard.v1 import fleet_pb2, fleet_pb2_grpc
@@ -14,8 +24,9 @@ from runyard.v1 import fleet_pb2, fleet_pb2_grpc
 class FleetService(fleet_pb2_grpc.FleetServiceServicer):
     """See `runyard/v1/fleet.proto` for what each method promises."""
 
-    def __init__(self, shell: Shell) -> None:
+    def __init__(self, shell: Shell, audit: Audit) -> None:
         self._shell = shell
+        self._audit = audit
 
     async def ListNodes(
         self, request: fleet_pb2.ListNodesRequest, context: Context
@@ -47,7 +58,8 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
         self, request: fleet_pb2.CordonNodeRequest, context: Context
     ) -> fleet_pb2.CordonNodeResponse:
         async with answering(context):
-            await self._shell.decide(lambda fleet, at: on_cordon(fleet, at, request.node_id))
+            with audited(self._audit, NodeCordoned(by=who(context), node=request.node_id)):
+                await self._shell.decide(lambda fleet, at: on_cordon(fleet, at, request.node_id))
             return fleet_pb2.CordonNodeResponse(node=self._view(request.node_id))
         raise AssertionError("answering() ends the call")
 
@@ -55,7 +67,8 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
         self, request: fleet_pb2.UncordonNodeRequest, context: Context
     ) -> fleet_pb2.UncordonNodeResponse:
         async with answering(context):
-            await self._shell.decide(lambda fleet, at: on_uncordon(fleet, at, request.node_id))
+            with audited(self._audit, NodeUncordoned(by=who(context), node=request.node_id)):
+                await self._shell.decide(lambda fleet, at: on_uncordon(fleet, at, request.node_id))
             return fleet_pb2.UncordonNodeResponse(node=self._view(request.node_id))
         raise AssertionError("answering() ends the call")
 
@@ -66,7 +79,8 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
             deadline = request.deadline.ToNanoseconds() / 1e9 if request.HasField("deadline") else None
             if deadline is not None and deadline < 0:
                 raise InvalidField("deadline", f"is {deadline:g} s; it cannot be negative")
-            await self._shell.decide(lambda fleet, at: on_drain(fleet, at, request.node_id, deadline))
+            with audited(self._audit, NodeDrained(by=who(context), node=request.node_id)):
+                await self._shell.decide(lambda fleet, at: on_drain(fleet, at, request.node_id, deadline))
             return fleet_pb2.DrainNodeResponse(node=self._view(request.node_id))
         raise AssertionError("answering() ends the call")
 
@@ -76,9 +90,10 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
         async with answering(context):
             if not request.reason:
                 raise InvalidField("reason", "is empty; say who made sure that the node is off, and how")
-            ended = await self._shell.decide(
-                lambda fleet, at: on_fence(fleet, at, request.node_id, request.reason)
-            )
+            with audited(self._audit, NodeFenced(by=who(context), node=request.node_id, why=request.reason)):
+                ended = await self._shell.decide(
+                    lambda fleet, at: on_fence(fleet, at, request.node_id, request.reason)
+                )
             return fleet_pb2.FenceNodeResponse(node=self._view(request.node_id), runs_ended=ended)
         raise AssertionError("answering() ends the call")
 
@@ -86,9 +101,10 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
         self, request: fleet_pb2.RefreshWarmServersRequest, context: Context
     ) -> fleet_pb2.RefreshWarmServersResponse:
         async with answering(context):
-            asked = await self._shell.decide(
-                lambda fleet, _: on_refresh_warm_servers(fleet, request.node_id, request.name)
-            )
+            with audited(self._audit, WarmServersRefreshed(by=who(context), node=request.node_id)):
+                asked = await self._shell.decide(
+                    lambda fleet, _: on_refresh_warm_servers(fleet, request.node_id, request.name)
+                )
             return fleet_pb2.RefreshWarmServersResponse(servers=asked)
         raise AssertionError("answering() ends the call")
 

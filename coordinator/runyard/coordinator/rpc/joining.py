@@ -1,12 +1,17 @@
 """JoinService: how a node without a certificate gets one, on a server that serves nothing else."""
 
+from dataclasses import replace
+
 import grpc
 import structlog
 from grpc_health.v1 import health, health_pb2_grpc
 
 from runyard.coordinator.rpc.errors import Context, Unavailable, answering
+from runyard.coordinator.security.audit import Actor, Audit, NodeJoined, audited
 from runyard.coordinator.security.authority_directory import AuthorityError
 from runyard.coordinator.security.enrolment import Applicant, Enrolment
+from runyard.coordinator.security.rates import Limit
+from runyard.coordinator.security.throttle import Throttle, address_of
 from runyard.v1 import security_pb2, security_pb2_grpc
 
 LARGEST_MESSAGE = 64 * 1024
@@ -33,8 +38,10 @@ log = structlog.get_logger("runyard.coordinator.security")
 class JoinService(security_pb2_grpc.JoinServiceServicer):
     """See `runyard/v1/security.proto` for what it promises."""
 
-    def __init__(self, enrolment: Enrolment) -> None:
+    def __init__(self, enrolment: Enrolment, throttle: Throttle, audit: Audit) -> None:
         self._enrolment = enrolment
+        self._throttle = throttle
+        self._audit = audit
 
     async def Join(self, request: security_pb2.JoinRequest, context: Context) -> security_pb2.JoinResponse:
         async with answering(context):
@@ -45,25 +52,35 @@ class JoinService(security_pb2_grpc.JoinServiceServicer):
                 cluster=request.cluster,
                 peer=context.peer(),
             )
-            try:
-                credentials = await self._enrolment.join(applicant)
-            except AuthorityError as error:
-                log.error("authority_unusable", error=str(error))
-                raise Unavailable("the coordinator cannot sign now; its log says why") from error
+            self._throttle.require(Limit.JOIN, address_of(context.peer()))
+            asked = NodeJoined(
+                by=Actor("unknown", context.peer()), node=applicant.node_id, cluster=applicant.cluster
+            )
+            with audited(self._audit, asked) as entry:
+                try:
+                    credentials = await self._enrolment.join(applicant)
+                except AuthorityError as error:
+                    log.error("authority_unusable", error=str(error))
+                    raise Unavailable("the coordinator cannot sign now; its log says why") from error
+                entry.amend(replace(asked, token=credentials.token_id, serial=credentials.serial))
             return security_pb2.JoinResponse(
                 certificate_pem=credentials.certificate, authority_pem=credentials.authority
             )
         raise AssertionError("answering() ends the call")
 
 
-def join_server(enrolment: Enrolment, status: health.aio.HealthServicer) -> grpc.aio.Server:
+def join_server(
+    enrolment: Enrolment, status: health.aio.HealthServicer, throttle: Throttle, audit: Audit
+) -> grpc.aio.Server:
     """A server for joining and for health, which listens nowhere yet.
 
     Args:
         enrolment: Who decides.
         status: What it shows of its health.
+        throttle: Holds back those who try too often.
+        audit: Notes who joined, and who did not.
     """
     server = grpc.aio.server(options=JOIN_SERVER_OPTIONS, maximum_concurrent_rpcs=MOST_CALLS)
-    security_pb2_grpc.add_JoinServiceServicer_to_server(JoinService(enrolment), server)
+    security_pb2_grpc.add_JoinServiceServicer_to_server(JoinService(enrolment, throttle, audit), server)
     health_pb2_grpc.add_HealthServicer_to_server(status, server)
     return server

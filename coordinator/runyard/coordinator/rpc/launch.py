@@ -15,6 +15,7 @@ from runyard.coordinator.rpc.reports import ReportLine
 from runyard.coordinator.rpc.requests import check_run_id, check_spec, launch_of
 from runyard.coordinator.rpc.snapshots import Snapshots
 from runyard.coordinator.rpc.views import event_view, matches, run_view
+from runyard.coordinator.security.audit import Audit, TerminationAsked, audited, launch_asked, who
 from runyard.coordinator.security.callers import caller_of
 from runyard.coordinator.shell import Shell
 from runyard.v1 import launch_pb2, launch_pb2_grpc, run_pb2
@@ -26,26 +27,28 @@ PAGE_LIMIT = 1_000
 class LaunchService(launch_pb2_grpc.LaunchServiceServicer):
     """See `runyard/v1/launch.proto` for what each method promises."""
 
-    def __init__(self, shell: Shell, logs: LogRelay) -> None:
+    def __init__(self, shell: Shell, logs: LogRelay, audit: Audit) -> None:
         self._shell = shell
         self._logs = logs
+        self._audit = audit
         self._reports = ReportLine(shell)
         self._snapshots = Snapshots(shell)
 
     async def LaunchRun(
         self, request: launch_pb2.LaunchRunRequest, context: Context
     ) -> launch_pb2.LaunchRunResponse:
+        spec = request.spec
         async with answering(context):
-            spec = request.spec
-            sight = self._sight(context)
-            check_spec(spec)
-            if not await self._snapshots.hold(request):
-                return launch_pb2.LaunchRunResponse(snapshot_needed=True)
-            ops = await self._snapshots.ops_layer(
-                spec.job_snapshot_id, spec.step_keys, spec.execution_config_json
-            )
-            launch = launch_of(spec, ops, sight.who)
-            run = await self._shell.decide(lambda fleet, at: on_launch(fleet, at, launch))
+            with audited(self._audit, launch_asked(who(context), spec)) as asked:
+                check_spec(spec)
+                if not await self._snapshots.hold(request):
+                    asked.withdraw()  # it comes again, with the snapshot
+                    return launch_pb2.LaunchRunResponse(snapshot_needed=True)
+                ops = await self._snapshots.ops_layer(
+                    spec.job_snapshot_id, spec.step_keys, spec.execution_config_json
+                )
+                launch = launch_of(spec, ops, self._sight(context).who)
+                run = await self._shell.decide(lambda fleet, at: on_launch(fleet, at, launch))
             return launch_pb2.LaunchRunResponse(run=self._view(run))
         raise AssertionError("answering() ends the call")
 
@@ -56,7 +59,8 @@ class LaunchService(launch_pb2_grpc.LaunchServiceServicer):
             run_id = check_run_id(request.run_id)
             self._require_seen(run_id, self._sight(context))
             reason = request.reason or "stopped on request"
-            stopping = await self._shell.decide(lambda fleet, at: on_terminate(fleet, at, run_id, reason))
+            with audited(self._audit, TerminationAsked(by=who(context), run=run_id, why=reason)):
+                stopping = await self._shell.decide(lambda fleet, at: on_terminate(fleet, at, run_id, reason))
             run = self._shell.fleet.runs.get(run_id)
             return launch_pb2.TerminateRunResponse(stopping=stopping, run=self._view(run) if run else None)
         raise AssertionError("answering() ends the call")

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from google.protobuf.duration_pb2 import Duration
 
+from runyard.coordinator.core.asks.context import CONTEXT_KEY, wants_in
 from runyard.coordinator.core.asks.fields import LONGEST_SECONDS
 from runyard.coordinator.core.asks.requirements import NO_WANTS, Layer, StopAfter, Wants
 from runyard.coordinator.core.asks.tags import wants_of_config, wants_of_tags
@@ -22,9 +23,6 @@ LARGEST_ASK = 16_384
 
 To compare long lists of labels takes the square of their length, and the event loop waits.
 """
-
-CONTEXT_KEY = "runyard"
-"""What in a code location's container_context is meant for Runyard."""
 
 
 def layers_of(spec: run_pb2.LaunchSpec, ops: Layer | None) -> tuple[Layer, ...]:
@@ -85,7 +83,11 @@ def _wants_of_location(context_json: str, location: str) -> Wants:
         raise InvalidField(where, 'is no dictionary; write for example {"labels": {"zone": "a"}}')
     if ours and _size(ours) > LARGEST_ASK:
         raise InvalidField(where, f"has more than {LARGEST_ASK} characters")
-    return wants_of_config(ours, where)
+    try:
+        wants = wants_in(ours)
+    except ValueError as error:
+        raise InvalidField(where, str(error)) from None
+    return wants_of_config(wants, where)
 
 
 def _size(config: Mapping[str, object]) -> int:

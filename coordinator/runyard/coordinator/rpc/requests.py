@@ -87,13 +87,21 @@ def launch_of(spec: run_pb2.LaunchSpec, ops: Layer | None, launched_by: str = ""
         location=spec.code_origin.location,
         requirements=Requirements(),
         policies=Policies(DEFAULT_GRACE),
-        digest=hashlib.sha256(spec.SerializeToString(deterministic=True)).hexdigest(),
+        digest=_digest(spec),
         spec=spec,
         repository=spec.code_origin.repository,
         layers=layers_of(spec, ops),
         priority=priority_of(spec.tags),
         launched_by=launched_by,
     )
+
+
+def _digest(spec: run_pb2.LaunchSpec) -> str:
+    """What tells a repeat. Two processes that launch the same run sign it at two moments."""
+    content = run_pb2.LaunchSpec()
+    content.CopyFrom(spec)
+    content.ClearField("signed")
+    return hashlib.sha256(content.SerializeToString(deterministic=True)).hexdigest()
 
 
 def priority_of(tags: Mapping[str, str]) -> int:
@@ -108,7 +116,13 @@ def priority_of(tags: Mapping[str, str]) -> int:
 def _check_environment(spec: run_pb2.LaunchSpec) -> None:
     for name, value in spec.environment.items():
         if not name or "=" in name or "\0" in name + value:
-            raise InvalidField("spec.environment", f"{name!r} is no name of an environment variable")
+            # What follows an equals sign in it may be a value.
+            shown = name.partition("=")[0]
+            raise InvalidField("spec.environment", f"{shown!r} is no name of an environment variable")
+    for name in spec.environment_references:
+        if not name or "=" in name or "\0" in name:
+            shown = name.partition("=")[0]
+            raise InvalidField("spec.environment_references", f"{shown!r} is no name of a variable")
 
 
 def check_hello(hello: agent_pb2.Hello) -> None:

@@ -1,8 +1,20 @@
 """SecurityService: agents renew their certificates; admins make tokens and revoke certificates."""
 
+from dataclasses import replace
+
 import structlog
 
 from runyard.coordinator.rpc.errors import Context, NoAuthority, NotFound, Unavailable, answering
+from runyard.coordinator.security.audit import (
+    Audit,
+    CertificateRenewed,
+    CertificateRevoked,
+    NodeRevoked,
+    TokenCreated,
+    TokenDeleted,
+    audited,
+    who,
+)
 from runyard.coordinator.security.authority_directory import AuthorityError
 from runyard.coordinator.security.callers import caller_of
 from runyard.coordinator.security.enrolment import Enrolment
@@ -17,13 +29,15 @@ log = structlog.get_logger("runyard.coordinator.security")
 class SecurityService(security_pb2_grpc.SecurityServiceServicer):
     """See `runyard/v1/security.proto` for what each method promises."""
 
-    def __init__(self, enrolment: Enrolment | None, expulsion: Expulsion) -> None:
+    def __init__(self, enrolment: Enrolment | None, expulsion: Expulsion, audit: Audit) -> None:
         """Takes who decides.
 
         Args:
             enrolment: Gives certificates; None where others do.
             expulsion: Takes them back.
+            audit: Notes it all.
         """
+        self._audit = audit
         self._given_enrolment = enrolment
         self._expulsion = expulsion
 
@@ -31,11 +45,15 @@ class SecurityService(security_pb2_grpc.SecurityServiceServicer):
         self, request: security_pb2.RenewCertificateRequest, context: Context
     ) -> security_pb2.RenewCertificateResponse:
         async with answering(context):
-            try:
-                credentials = await self._enrolment.renew(caller_of(context), request.csr_pem)
-            except AuthorityError as error:
-                log.error("authority_unusable", error=str(error))
-                raise Unavailable("the coordinator cannot sign now; its log says why") from error
+            caller = caller_of(context)
+            asked = CertificateRenewed(by=who(context), node=caller.identity.name)
+            with audited(self._audit, asked) as entry:
+                try:
+                    credentials = await self._enrolment.renew(caller, request.csr_pem)
+                except AuthorityError as error:
+                    log.error("authority_unusable", error=str(error))
+                    raise Unavailable("the coordinator cannot sign now; its log says why") from error
+                entry.amend(replace(asked, serial=credentials.serial))
             return security_pb2.RenewCertificateResponse(
                 certificate_pem=credentials.certificate, authority_pem=credentials.authority
             )
@@ -47,9 +65,12 @@ class SecurityService(security_pb2_grpc.SecurityServiceServicer):
         async with answering(context):
             ttl = request.ttl.ToNanoseconds() / 1e9 if request.HasField("ttl") else DEFAULT_TTL
             maker = str(caller_of(context).identity)
-            token, told = await self._enrolment.create_token(
-                request.cluster, request.node_id, ttl, request.uses or 1, maker
-            )
+            asked = TokenCreated(by=who(context), cluster=request.cluster, node=request.node_id)
+            with audited(self._audit, asked) as entry:
+                token, told = await self._enrolment.create_token(
+                    request.cluster, request.node_id, ttl, request.uses or 1, maker
+                )
+                entry.amend(replace(asked, token=token.token_id))
             return security_pb2.CreateTokenResponse(token=_token_view(token), text=told.text)
         raise AssertionError("answering() ends the call")
 
@@ -64,8 +85,11 @@ class SecurityService(security_pb2_grpc.SecurityServiceServicer):
         self, request: security_pb2.DeleteTokenRequest, context: Context
     ) -> security_pb2.DeleteTokenResponse:
         async with answering(context):
-            if not await self._enrolment.delete_token(request.token_id):
-                raise NotFound(f"there is no token {request.token_id[:64]!r}; `runyard token list` shows all")
+            with audited(self._audit, TokenDeleted(by=who(context), token=request.token_id)):
+                if not await self._enrolment.delete_token(request.token_id):
+                    raise NotFound(
+                        f"there is no token {request.token_id[:64]!r}; `runyard token list` shows all"
+                    )
             return security_pb2.DeleteTokenResponse()
         raise AssertionError("answering() ends the call")
 
@@ -73,7 +97,9 @@ class SecurityService(security_pb2_grpc.SecurityServiceServicer):
         self, request: security_pb2.RevokeNodeRequest, context: Context
     ) -> security_pb2.RevokeNodeResponse:
         async with answering(context):
-            refused = await self._expulsion.of_node(request.node_id, request.reason)
+            asked = NodeRevoked(by=who(context), node=request.node_id, why=request.reason)
+            with audited(self._audit, asked):
+                refused = await self._expulsion.of_node(request.node_id, request.reason)
             return security_pb2.RevokeNodeResponse(certificates=refused)
         raise AssertionError("answering() ends the call")
 
@@ -81,7 +107,9 @@ class SecurityService(security_pb2_grpc.SecurityServiceServicer):
         self, request: security_pb2.RevokeCertificateRequest, context: Context
     ) -> security_pb2.RevokeCertificateResponse:
         async with answering(context):
-            await self._expulsion.of_certificate(request.serial, request.reason)
+            asked = CertificateRevoked(by=who(context), serial=request.serial, why=request.reason)
+            with audited(self._audit, asked):
+                await self._expulsion.of_certificate(request.serial, request.reason)
             return security_pb2.RevokeCertificateResponse()
         raise AssertionError("answering() ends the call")
 

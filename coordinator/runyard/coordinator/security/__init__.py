@@ -1,1 +1,1 @@
-"""Who may do what: callers and their identities, the rules, and the authority that gives identities."""
+"""Who may do what, and how often: callers, rules, the authority over identities, the record."""

@@ -76,10 +76,14 @@ class Credentials:
     Attributes:
         certificate: Its certificate.
         authority: Whom it is to trust.
+        serial: Of its certificate.
+        token_id: Of the token that it came with; empty if it came with a certificate.
     """
 
     certificate: str
     authority: str
+    serial: str = ""
+    token_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -188,7 +192,7 @@ class Enrolment:
             serial=certificate.serial,
             peer=applicant.peer,
         )
-        return Credentials(certificate.pem, self._authority.trusted_pem)
+        return self._credentials(certificate)
 
     async def renew(self, caller: Caller, csr_pem: str) -> Credentials:
         """Gives an agent another certificate for the identity that it has.
@@ -203,7 +207,10 @@ class Enrolment:
             raise JoinRefused("only agents have certificates that are renewed here")
         certificate = await self._in_transaction(lambda inside: self._renew(inside, caller, csr_pem))
         log.info("certificate_renewed", identity=certificate.uri, serial=certificate.serial, peer=caller.peer)
-        return Credentials(certificate.pem, self._authority.trusted_pem)
+        return self._credentials(certificate)
+
+    def _credentials(self, given: NodeCertificate) -> Credentials:
+        return Credentials(given.pem, self._authority.trusted_pem, given.serial, given.token_id)
 
     async def tidy(self) -> None:
         """Forgets what expired long ago, and renews the coordinator's own certificate, for good."""

@@ -5,15 +5,22 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 import structlog
 
+from runyard.client.identity import Role
 from runyard.coordinator.rpc.errors import Context, answering
 from runyard.coordinator.security.access_table import may_call
 from runyard.coordinator.security.admission import Admission
+from runyard.coordinator.security.audit import Actor, Audit, CallDenied, Refused
 from runyard.coordinator.security.callers import Caller, NotIdentified, NotPermitted
+from runyard.coordinator.security.rates import Limit
+from runyard.coordinator.security.throttle import Throttle, address_of
+
+_LIMITED: Final = {"/runyard.v1.LaunchService/LaunchRun": Limit.LAUNCH}
+"""Calls that each identity may make only so often. Whoever is on this machine could exhaust it anyway."""
 
 log = structlog.get_logger("runyard.coordinator.security")
 
@@ -24,8 +31,10 @@ if TYPE_CHECKING:  # gRPC's types take parameters in their stubs only
 class Gate(grpc.aio.ServerInterceptor):
     """Lets calls in by the table. Of a long call every message is looked at again, in both directions."""
 
-    def __init__(self, admission: Admission) -> None:
+    def __init__(self, admission: Admission, throttle: Throttle, audit: Audit) -> None:
         self._admission = admission
+        self._throttle = throttle
+        self._audit = audit
         self._guarded: dict[str, tuple[Handler, Handler]] = {}
 
     async def intercept_service(
@@ -40,16 +49,19 @@ class Gate(grpc.aio.ServerInterceptor):
         method = handler_call_details.method
         known = self._guarded.get(method)
         if known is None or known[0] is not handler:
-            known = self._guarded[method] = (handler, _Guard(method, self._admission).around(handler))
+            guard = _Guard(method, self._admission, self._throttle, self._audit)
+            known = self._guarded[method] = (handler, guard.around(handler))
         return known[1]
 
 
 class _Guard:
     """Stands before one method."""
 
-    def __init__(self, method: str, admission: Admission) -> None:
+    def __init__(self, method: str, admission: Admission, throttle: Throttle, audit: Audit) -> None:
         self._method = method
         self._admission = admission
+        self._throttle = throttle
+        self._audit = audit
 
     def around(self, handler: Handler) -> Handler:
         """The handler behind the guard."""
@@ -107,9 +119,19 @@ class _Guard:
     def _admit(self, context: Context) -> Caller:
         try:
             caller = self._admission.admit(context)
-            if not may_call(caller.role, self._method):
-                raise NotPermitted(f"{caller.identity} may not call {self._method.rpartition('/')[2]}")
-        except (NotIdentified, NotPermitted) as refusal:
-            log.warning("call_refused", method=self._method, peer=context.peer(), reason=str(refusal))
+        except NotIdentified as refusal:
+            self._deny(address_of(context.peer()), Actor("unknown", context.peer()), str(refusal))
             raise
+        if not may_call(caller.role, self._method):
+            refused = NotPermitted(f"{caller.identity} may not call {self._method.rpartition('/')[2]}")
+            self._deny(str(caller.identity), Actor(str(caller.identity), caller.peer), str(refused))
+            raise refused
+        if caller.role is not Role.LOCAL and (limit := _LIMITED.get(self._method)):
+            self._throttle.require(limit, caller.identity.uri)
         return caller
+
+    def _deny(self, key: str, by: Actor, reason: str) -> None:
+        """Notes a refusal; those who are refused too often are noted no more: they must not fill the disk."""
+        self._throttle.require(Limit.FAILED_AUTHENTICATION, key)
+        log.warning("call_refused", method=self._method, peer=by.peer, reason=reason)
+        self._audit.note(CallDenied(by=by, method=self._method, outcome=Refused(reason)))

@@ -4,9 +4,11 @@ from dataclasses import dataclass
 
 from runyard.coordinator.config import CoordinatorSettings
 from runyard.coordinator.security.admission import Admission
+from runyard.coordinator.security.audit import UNAUDITED, Audit
 from runyard.coordinator.security.enrolment import Enrolment
 from runyard.coordinator.security.expulsion import Expulsion, load_revocations
 from runyard.coordinator.security.opening import open_enrolment
+from runyard.coordinator.security.throttle import Throttle
 from runyard.coordinator.shell import Shell
 
 
@@ -18,14 +20,18 @@ class Security:
         admission: Whether they may speak at all.
         enrolment: Gives nodes their certificates; None where others do.
         expulsion: Takes certificates back.
+        throttle: Holds back those who call too often.
+        audit: Notes what they decide.
     """
 
     admission: Admission
     enrolment: Enrolment | None
     expulsion: Expulsion
+    throttle: Throttle
+    audit: Audit
 
     @classmethod
-    def of(cls, settings: CoordinatorSettings, shell: Shell) -> "Security":
+    def of(cls, settings: CoordinatorSettings, shell: Shell, audit: Audit = UNAUDITED) -> "Security":
         """As the settings have it, with what was revoked before.
 
         Raises:
@@ -33,4 +39,10 @@ class Security:
         """
         revocations = load_revocations(shell.store)
         enrolment = open_enrolment(settings, shell, revocations)
-        return cls(Admission(settings.trust_domain, revocations), enrolment, Expulsion(shell, revocations))
+        return cls(
+            Admission(settings.trust_domain, revocations),
+            enrolment,
+            Expulsion(shell, revocations),
+            Throttle(settings.rates.by_limit()),
+            audit,
+        )

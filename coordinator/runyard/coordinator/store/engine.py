@@ -12,6 +12,8 @@ from alembic.util.exc import CommandError
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import DatabaseError, OperationalError
 
+from runyard.client.service.private_directory import NotPrivate, make_private
+
 DATABASE = "coordinator.db"
 """Name of the file in the state directory."""
 
@@ -27,8 +29,10 @@ class StateLock:
 
     def __init__(self, directory: Path) -> None:
         try:
-            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_private(directory, "state_directory")
             self._fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except NotPrivate as error:
+            raise StoreError(str(error)) from error
         except OSError as error:
             raise StoreError(
                 f"state_directory {directory} cannot be written ({error.strerror}); "
@@ -55,7 +59,8 @@ def open_sqlite(path: Path) -> Engine:
         StoreError: The file is damaged, of a newer version, or cannot be opened or written.
     """
     _keep_private(path)
-    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 5.0})
+    # Without hide_parameters, an error would quote the row, and with it the secrets of a launch.
+    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 5.0}, hide_parameters=True)
     event.listen(engine, "connect", _prepare)
     event.listen(engine, "begin", _begin)
     try:
@@ -84,7 +89,14 @@ def _prepare(connection: Any, _: object) -> None:
     connection.isolation_level = None
     cursor = connection.cursor()
     # FULL: an assignment that a power cut takes back would be a second worker.
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    # secure_delete, and no temporary files: the secrets of launches that are over stay nowhere.
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        "secure_delete=ON",
+        "temp_store=MEMORY",
+    ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 

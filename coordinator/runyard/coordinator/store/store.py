@@ -1,6 +1,7 @@
 """Reading and writing the account. Synchronous: the shell calls it from one thread at a time."""
 
 import contextlib
+import sqlite3
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -11,10 +12,12 @@ from sqlalchemy import Connection, Engine, Table, bindparam, delete, insert, sel
 from sqlalchemy.exc import DatabaseError, OperationalError
 
 from runyard.coordinator.core.effects import DropRun, Effect, SaveNode, SaveRun, SaveTombstone
-from runyard.coordinator.core.model import Node, Run, Tombstone
+from runyard.coordinator.core.model import Finished, Node, Run, Tombstone
 from runyard.coordinator.store.engine import DATABASE, StateLock, damaged, open_sqlite
 from runyard.coordinator.store.rows import Row, node_of, node_row, phase_name, run_of, run_row
 from runyard.coordinator.store.schema import nodes, run_events, runs, snapshots, tombstones
+
+_FULL = "the disk of the coordinator's state_directory is full"
 
 
 class StoreFull(Exception):
@@ -36,12 +39,16 @@ class Store:
     Args:
         directory: The state directory; made if it is not there.
 
+    Attributes:
+        has_old_secrets: Whether the log beside the database may hold secrets of runs that are over.
+
     Raises:
         StoreError: The directory is not writable or in use, or the database is damaged or too new.
     """
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / DATABASE
+        self.has_old_secrets = True
         self._lock = StateLock(directory)
         try:
             self._engine: Engine = open_sqlite(self._path)
@@ -73,10 +80,31 @@ class Store:
             StoreFull: The disk is full; nothing of it was written.
         """
         batch = list(effects)
+        if any(isinstance(effect, SaveRun) and isinstance(effect.run.phase, Finished) for effect in batch):
+            self.has_old_secrets = True
         with self.transaction() as connection:
             _write_runs(connection, batch)
             _write_nodes(connection, [effect.node for effect in batch if isinstance(effect, SaveNode)])
             _write_tombstones(connection, [effect for effect in batch if isinstance(effect, SaveTombstone)])
+
+    def drop_old_secrets(self) -> None:
+        """Empties the log beside the database, which keeps old rows after they were overwritten there.
+
+        Raises:
+            StoreFull: The disk is full; the log stays as it is.
+        """
+        connection = self._engine.raw_connection()  # a checkpoint wants no transaction around it
+        try:
+            cursor = connection.cursor()
+            cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            is_busy = any(row[0] for row in cursor.fetchall())
+        except sqlite3.OperationalError as error:
+            if _is_full(error):
+                raise StoreFull(_FULL) from error
+            raise
+        finally:
+            connection.close()
+        self.has_old_secrets = bool(is_busy)
 
     def events(self, run_id: str) -> list[Row]:
         """The history of a run, oldest first."""
@@ -134,9 +162,13 @@ class Store:
             with self._engine.begin() as connection:
                 yield connection
         except OperationalError as error:
-            if "full" in str(error.orig):
-                raise StoreFull("the disk of the coordinator's state_directory is full") from error
+            if _is_full(error.orig):
+                raise StoreFull(_FULL) from error
             raise
+
+
+def _is_full(error: BaseException | None) -> bool:
+    return "full" in str(error)
 
 
 def _load(connection: Connection, monotonic: float) -> Account:

@@ -149,7 +149,7 @@ class ContainerFollower:
             self._enter(Finished(unreadable(error)))
             return True
         if verdict is not None:
-            self._enter(Finished(await asyncio.to_thread(outcome_of, verdict, self._directory.stderr)))
+            self._enter(Finished(await asyncio.to_thread(outcome_of, verdict, self._directory)))
             return True
         if spec is None:
             raise RunDirectoryError(f"{self._directory.path / 'spec'} is missing")

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from runyard.agent.drivers.docker.allow import NotAllowed, require_allowed
 from runyard.agent.drivers.docker.context import BadContext, DockerContext, read_context
 from runyard.agent.drivers.docker.gpus import device_requests
 from runyard.agent.drivers.docker.kwargs import OVERRULED, conflicting_kwargs, label_map, volume_list
 from runyard.agent.drivers.docker.settings import DockerSettings, PullPolicy
+from runyard.agent.references import GivenEnvironment
 from runyard.v1 import run_pb2
 
 DRIVER_NAME = "docker"
@@ -53,17 +53,16 @@ class ContainerPlan:
 
 
 def plan_container(settings: DockerSettings, spec: run_pb2.LaunchSpec) -> ContainerPlan:
-    """What the container of a launch is to be.
+    """What the container of a launch is to be. Whether it is allowed, `runyard.agent.trust` decides.
 
     Raises:
-        UnusablePlan: The launch names no image, asks for something that cannot be, or that is not allowed.
+        UnusablePlan: The launch names no image, or asks for something that cannot be.
     """
     asked_image = spec.requirements.image or spec.code_origin.image
     try:
         context = read_context(spec.code_origin.container_context_json)
         for name, remedy in conflicting_kwargs(context.container_kwargs).items():
             raise BadContext(f"container_context: docker: container_kwargs: {name}: {remedy}")
-        require_allowed(settings.allow, asked_image, context)
         image = asked_image or settings.image
         if not image:
             raise UnusablePlan(
@@ -72,7 +71,7 @@ def plan_container(settings: DockerSettings, spec: run_pb2.LaunchSpec) -> Contai
             )
         kwargs = _merged(settings, context)
         kwargs["labels"] |= _labels_of(spec)
-    except (BadContext, NotAllowed, ValueError) as error:
+    except ValueError as error:
         raise UnusablePlan(str(error)) from error
     return ContainerPlan(
         image=image,
@@ -84,7 +83,7 @@ def plan_container(settings: DockerSettings, spec: run_pb2.LaunchSpec) -> Contai
 
 def container_environment(
     settings: DockerSettings,
-    everyone: Mapping[str, str],
+    given: GivenEnvironment,
     spec: run_pb2.LaunchSpec,
     own: Mapping[str, str],
 ) -> dict[str, str]:
@@ -92,7 +91,7 @@ def container_environment(
 
     Args:
         settings: The agent's.
-        everyone: What the agent gives to every worker, whatever its driver.
+        given: What a worker of the launch is given, whatever its driver.
         spec: The launch.
         own: The agent's own environment, from which variables are taken that are given by name alone.
 
@@ -104,7 +103,7 @@ def container_environment(
     except BadContext as error:
         raise UnusablePlan(str(error)) from error
     named = _resolved((*settings.env_vars, *context.env_vars), own)
-    return {**everyone, **named, **spec.environment}
+    return {**given.by_owner, **named, **given.by_launch}
 
 
 def container_command(settings: DockerSettings, spec: run_pb2.LaunchSpec, verb: str) -> list[str]:

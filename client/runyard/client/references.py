@@ -1,0 +1,83 @@
+"""Environment variables whose values a node looks up, as people write them: `KEY@env:NAME`, `KEY@file:/path`.
+
+No literal is written so: `KEY=VALUE` begins with the name and an equals sign, whatever the value looks like.
+Standard library only.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+MARKS: Final = ("@env:", "@file:")
+
+_REFERENCE: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)@(env|file):(.*)", re.DOTALL)
+_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+@dataclass(frozen=True)
+class FromEnvironment:
+    """The value is that of a variable of the agent's own environment."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"env:{self.name}"
+
+
+@dataclass(frozen=True)
+class FromFile:
+    """The value is the content of a file on the node, without a final line break."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return f"file:{self.path}"
+
+
+Reference = FromEnvironment | FromFile
+
+
+def is_reference(entry: str) -> bool:
+    """Whether an entry of `env_vars` says where the value is, rather than what it is."""
+    return _REFERENCE.fullmatch(entry) is not None
+
+
+def parse_reference(entry: str) -> tuple[str, Reference]:
+    """The name of the variable, and where its value is.
+
+    Args:
+        entry: For which `is_reference` holds.
+
+    Raises:
+        ValueError: It names nothing that can be looked up; the message says what to write.
+    """
+    match = _REFERENCE.fullmatch(entry)
+    if match is None:
+        raise ValueError(f"{entry.partition('=')[0]!r} must be KEY@env:NAME or KEY@file:/path")
+    name, kind, source = match.groups()
+    return name, from_environment(source) if kind == "env" else from_file(source)
+
+
+def from_environment(name: str) -> FromEnvironment:
+    """A variable of the agent's.
+
+    Raises:
+        ValueError: It is no name of a variable.
+    """
+    if not _VARIABLE.fullmatch(name):
+        raise ValueError(
+            f"env:{name} must name a variable of the agent's environment, such as env:DB_PASSWORD"
+        )
+    return FromEnvironment(name)
+
+
+def from_file(path: str) -> FromFile:
+    """A file of the node.
+
+    Raises:
+        ValueError: The path is not absolute, or takes turns that a rule about paths could be led astray by.
+    """
+    parts = path.split("/")
+    if not path.startswith("/") or "\0" in path or any(part in ("", ".", "..") for part in parts[1:]):
+        raise ValueError(f"file:{path} must be an absolute path without '.', '..' and '//'")
+    return FromFile(path)

@@ -1,0 +1,58 @@
+"""Holds back those who call too often, by the clock of this machine."""
+
+import time
+from collections.abc import Callable, Mapping
+
+from runyard.coordinator.security.rates import Limit, Rate, Rates, RateSettings
+
+
+class TooOften(Exception):
+    """The caller has to wait; the message says for how long, and which setting says so.
+
+    Attributes:
+        seconds: For how long.
+    """
+
+    def __init__(self, told: str, seconds: float) -> None:
+        super().__init__(told)
+        self.seconds = seconds
+
+
+class Throttle:
+    """One for all services.
+
+    Args:
+        rates: Of every limit; by default those of the settings' defaults.
+        monotonic: Gives the time in seconds.
+    """
+
+    def __init__(
+        self,
+        rates: Mapping[Limit, Rate] | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._rates = Rates(RateSettings().by_limit() if rates is None else rates)
+        self._monotonic = monotonic
+
+    def require(self, limit: Limit, key: str) -> None:
+        """Counts one more.
+
+        Args:
+            limit: What is to be done.
+            key: Who is to do it: an identity or an address.
+
+        Raises:
+            TooOften: It is one too many for now.
+        """
+        seconds = self._rates.take(limit, key, self._monotonic())
+        if seconds is not None:
+            raise TooOften(self._rates.refusal(limit, seconds), seconds)
+
+
+def address_of(peer: str) -> str:
+    """The address of a peer without its port, which every connection has another of.
+
+    Args:
+        peer: As gRPC writes it: `ipv4:192.0.2.1:4711`, `ipv6:[2001:db8::1]:4711`, `unix:`.
+    """
+    return peer.rpartition(":")[0] if peer.startswith(("ipv4:", "ipv6:")) else peer
