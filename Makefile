@@ -11,7 +11,8 @@ BUF := @bufbuild/buf@1.75.0
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-docker image check protos check-protos lock check-lock sbom simulate chaos bench clean
+.PHONY: help demo test test-docker test-security fuzz image check protos check-protos lock check-lock sbom simulate \
+	chaos bench clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
@@ -31,6 +32,16 @@ test: check ## Run the static checks and every test
 IN_CONTAINERS := $(patsubst %,tests/end_to_end/test_%.py,launching restarts worker_ends refusals containers secrets)
 test-docker: $(ENVIRONMENT) ## Run the end-to-end tests with workers in containers, on engines of their own
 	RUNYARD_TEST_DRIVER=docker $(IN_VENV) pytest $(SIDE_BY_SIDE) $(IN_CONTAINERS) $(PYTEST_ARGS)
+
+test-security: $(ENVIRONMENT) ## Run what attacks a coordinator and agents, which is a part of the tests
+	$(IN_VENV) pytest tests/security $(PYTEST_ARGS)
+
+SECONDS ?= 60
+fuzz: $(ENVIRONMENT) ## Attack with arbitrary messages and texts, as in: make fuzz SECONDS=600
+	-@$(IN_VENV) pip install --quiet --group fuzz
+	RUNYARD_FUZZ_SECONDS=$(SECONDS) $(IN_VENV) pytest --timeout=$$(($(SECONDS) * 3 + 300)) \
+		tests/security/test_any_*.py tests/security/test_raw_bytes.py
+	@cd tests && $(abspath $(VENV))/bin/python -m security.fuzzing --seconds $(SECONDS)
 
 image: $(ENVIRONMENT) ## Make an image of this machine's Python and the example project, without any registry
 	@$(IN_VENV) examples.image

@@ -22,13 +22,16 @@ EXAMPLES: Final = 25
 """Between two looks at the clock."""
 
 
-def fuzz(values: st.SearchStrategy[T], attack: Callable[[T], None], ordinary: float) -> int:
+def fuzz(
+    values: st.SearchStrategy[T], attack: Callable[[T], None], ordinary: float, share: float = 1.0
+) -> int:
     """Calls `attack` with one drawn value after the other until the time is over.
 
     Args:
         values: What to draw.
         attack: Raises if it finds something; Hypothesis then looks for the smallest value that does it.
         ordinary: Seconds in ordinary tests.
+        share: Of `SECONDS`, for what is one target together with others.
 
     Returns:
         How many values were drawn.
@@ -40,7 +43,7 @@ def fuzz(values: st.SearchStrategy[T], attack: Callable[[T], None], ordinary: fl
         drawn += 1
         attack(value)
 
-    ends = time.monotonic() + (SECONDS or ordinary)
+    ends = time.monotonic() + (SECONDS * share or ordinary)
     first = random.SystemRandom().getrandbits(32) if SECONDS else 0
     for number in range(first, first + 1_000_000):
         seed(number)(_round(values, counted))()
