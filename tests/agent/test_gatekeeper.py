@@ -207,6 +207,19 @@ def test_variables_of_the_container_context_are_variables_of_the_launch() -> Non
         gatekeeper.require_allowed(gatekeeper.admit(KEY, sent))
 
 
+@pytest.mark.parametrize("by", ["the launch", "the code location"])
+def test_variables_whose_values_the_node_looks_up_are_variables_of_the_launch_too(by: str) -> None:
+    sent = launch()
+    if by == "the launch":
+        sent.environment_references["LD_PRELOAD"].env = "HARMLESS"
+    else:
+        context = '{"runyard": {"env_vars": ["LD_PRELOAD@env:HARMLESS"]}}'
+        sent.code_origin.container_context_json = context
+    gatekeeper = gatekeeper_of()
+    with pytest.raises(NotTrusted, match=r"rule environment.*LD_PRELOAD"):
+        gatekeeper.require_allowed(gatekeeper.admit(KEY, sent))
+
+
 async def test_who_looks_at_a_doubtful_run_sees_that_nobody_vouches_for_it(
     new_agent: Callable[..., Agent], coordinator: StubCoordinator, tmp_path: Path
 ) -> None:

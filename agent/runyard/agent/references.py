@@ -105,6 +105,20 @@ class GivenEnvironment:
         return sorted({*secret_names(environment), *(self.referred & environment.keys())})
 
 
+def variables_of(spec: run_pb2.LaunchSpec) -> dict[str, str | Reference]:
+    """The variables that a launch and its code location set, as they say it.
+
+    Raises:
+        UnresolvedReference: One of them is written in no form that this agent knows.
+    """
+    referred = sorted(spec.environment_references.items())
+    return {
+        **_of_location(spec.code_origin.container_context_json),
+        **spec.environment,
+        **{name: _of_message(name, each) for name, each in referred},
+    }
+
+
 class Lookup:
     """Looks up values on this node.
 
@@ -133,21 +147,13 @@ class Lookup:
             name: value.reveal() if isinstance(value, Secret) else self._value(name, value)
             for name, value in settings.items()
         }
-        asked = self._asked(spec)
+        asked = variables_of(spec)
         by_launch = {
             name: value if isinstance(value, str) else self._allowed_value(name, value)
             for name, value in asked.items()
         }
         referred = {name for name, value in {**settings, **asked}.items() if isinstance(value, Reference)}
         return GivenEnvironment(by_owner, by_launch, frozenset(referred))
-
-    def _asked(self, spec: run_pb2.LaunchSpec) -> dict[str, str | Reference]:
-        referred = sorted(spec.environment_references.items())
-        return {
-            **_of_location(spec.code_origin.container_context_json),
-            **spec.environment,
-            **{name: _of_message(name, each) for name, each in referred},
-        }
 
     def _allowed_value(self, name: str, reference: Reference) -> str:
         if not self._rules.allow(reference):

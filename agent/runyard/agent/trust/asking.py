@@ -6,6 +6,7 @@ import pwd
 from runyard.agent.config import AgentSettings
 from runyard.agent.drivers.docker.context import read_context
 from runyard.agent.drivers.docker.plan import DRIVER_NAME
+from runyard.agent.references import variables_of
 from runyard.agent.trust.policy import AsContainer, Asked, AsOther, AsProcess
 from runyard.v1 import run_pb2
 
@@ -25,10 +26,11 @@ def asked_by(
 
     Raises:
         BadContext: The container_context of its code location has another form.
+        UnresolvedReference: A variable is written in no form that this agent knows.
     """
     driver = spec.requirements.driver or PROCESS
     resources = spec.requirements.resources
-    names = list(spec.environment)
+    names = list(variables_of(spec))
     worker: AsProcess | AsContainer | AsOther
     match driver:
         case "process":

@@ -11,6 +11,7 @@ import structlog
 from runyard.agent.config import AgentSettings
 from runyard.agent.core.model import AttemptKey
 from runyard.agent.drivers.docker.context import BadContext
+from runyard.agent.references import UnresolvedReference
 from runyard.agent.rundir import RunDirectory
 from runyard.agent.specs import UnusableLaunch
 from runyard.agent.trust.asking import asked_by
@@ -116,7 +117,7 @@ class Gatekeeper:
         """
         try:
             asked = asked_by(self._settings, admission.spec, admission.unsigned_choices)
-        except BadContext as error:
+        except (BadContext, UnresolvedReference) as error:
             raise NotTrusted(str(error)) from error
         refusal = decide(self._policy, asked)
         if not isinstance(refusal, Refused):
