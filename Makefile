@@ -11,7 +11,8 @@ BUF := @bufbuild/buf@1.75.0
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-docker test-security fuzz image check protos check-protos simulate chaos bench clean
+.PHONY: help demo test test-docker test-security fuzz image check protos check-protos lock check-lock sbom simulate \
+	chaos bench clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
@@ -28,7 +29,7 @@ test: check ## Run the static checks and every test
 	$(IN_VENV) pytest $(SIDE_BY_SIDE) $(PYTEST_ARGS)
 	@$(MAKE) --no-print-directory test-docker
 
-IN_CONTAINERS := $(patsubst %,tests/end_to_end/test_%.py,launching restarts worker_ends refusals containers)
+IN_CONTAINERS := $(patsubst %,tests/end_to_end/test_%.py,launching restarts worker_ends refusals containers secrets)
 test-docker: $(ENVIRONMENT) ## Run the end-to-end tests with workers in containers, on engines of their own
 	RUNYARD_TEST_DRIVER=docker $(IN_VENV) pytest $(SIDE_BY_SIDE) $(IN_CONTAINERS) $(PYTEST_ARGS)
 
@@ -45,10 +46,11 @@ fuzz: $(ENVIRONMENT) ## Attack with arbitrary messages and texts, as in: make fu
 image: $(ENVIRONMENT) ## Make an image of this machine's Python and the example project, without any registry
 	@$(IN_VENV) examples.image
 
-check: $(ENVIRONMENT) ## Run the static checks: ruff and mypy
+check: $(ENVIRONMENT) ## Run the static checks: ruff, mypy and bandit
 	$(IN_VENV) ruff check .
 	$(IN_VENV) ruff format --check .
 	$(IN_VENV) mypy
+	$(IN_VENV) bandit --quiet --configfile pyproject.toml --recursive coordinator agent client launcher
 
 protos: $(PROTO_TOOLS) ## Generate the stubs anew from protos/runyard/v1/*.proto
 	cd protos && $(abspath $(PROTO_VENV))/bin/python -m grpc_tools.protoc -I. \
@@ -62,6 +64,21 @@ check-protos: protos ## Fail if the committed stubs are not those of the protos,
 	@test -z "$$(git status --porcelain -- protos)" || { git status --short -- protos; exit 1; }
 	@if command -v npx >/dev/null; then cd protos && npx --yes $(BUF) lint; \
 		else echo 'check-protos: no npx on this machine, so buf lint is left out'; fi
+
+LOCK := deploy/requirements.txt
+EXTRAS := coordinator agent docker dagster signing
+lock: $(ENVIRONMENT) ## Pin all that the services need, by version and hash, in deploy/requirements.txt
+	$(IN_VENV) uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
+		--no-annotate --no-emit-index-url $(EXTRAS:%=--extra %) --output-file $(LOCK) pyproject.toml
+
+check-lock: ## Install what is pinned, with its hashes checked
+	$(PYTHON) -m venv --clear .cache/locked
+	.cache/locked/bin/pip install --quiet --require-hashes --requirement $(LOCK)
+	.cache/locked/bin/pip check
+
+sbom: $(ENVIRONMENT) ## Write the bill of materials of what is pinned, for CycloneDX, to dist/sbom.cdx.json
+	@mkdir -p dist
+	$(IN_VENV) cyclonedx_py requirements $(LOCK) --pyproject pyproject.toml --output-reproducible --output-file dist/sbom.cdx.json
 
 SEEDS ?= 10000
 simulate: $(ENVIRONMENT) ## Play the cores against every fault, as in: make simulate SEEDS=100000

@@ -185,8 +185,11 @@ class Dockerd:
 
 @contextlib.contextmanager
 def open_dockerd() -> Iterator[Dockerd]:
-    """A running engine, in a folder with a name that is short enough for sockets."""
-    folder = Path(tempfile.mkdtemp(prefix="ryd-"))
+    """A running engine, in a folder with a name that is short enough for sockets.
+
+    Not in `/tmp`, which containers get for the sake of the tests' files: with it they would get the engine.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="ryd-", dir="/var/tmp"))
     engine = Dockerd(folder)
     try:
         engine.open()

@@ -141,6 +141,7 @@ def test_agent_comes_back_to_a_killed_coordinator_with_its_worker_unharmed(plant
     before = plant.launch_busy()
     coordinator.kill()
     plant.start_coordinator()
+    agent.wait_for_event("ready", times=2)
     after = plant.until_phase(run_pb2.PHASE_RUNNING)
     assert (after.attempt, after.pid, plant.starts()) == (before.attempt, before.pid, [before.pid])
     assert [event["epoch"] for event in agent.events("ready")] == [1, 2]

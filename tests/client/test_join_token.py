@@ -67,6 +67,19 @@ def test_secret_does_not_show_in_logs() -> None:
         (TOKEN.text + "A" * 20_000, "one line of at most 16384"),
         (TOKEN.text.replace("A", "Ä"), "one line of at most 16384 letters and digits"),
     ],
+    ids=[
+        "nothing",
+        "blanks",
+        "a word",
+        "no authority",
+        "cut",
+        "longer",
+        "no secret",
+        "short secret",
+        "capital ID",
+        "huge",
+        "umlauts",
+    ],
 )
 def test_what_is_no_token_is_refused_with_the_reason_and_the_remedy(text: str, problem: str) -> None:
     with pytest.raises(InvalidToken) as refusal:

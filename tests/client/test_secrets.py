@@ -108,6 +108,7 @@ def test_what_is_remembered_is_bounded_and_the_oldest_goes_first() -> None:
         ("env {'A_TOKEN=x y'}", f"env {{'A_TOKEN={MASK} y'}}"),
         ('API_KEY="two words"; B', f"API_KEY={MASK}; B"),
         ("http://host:80/path a=b", "http://host:80/path a=b"),
+        ("write KEY=VALUE", "write KEY=VALUE"),
     ],
 )
 def test_texts_that_look_like_secrets_are_masked_without_being_known(text: str, expected: str) -> None:

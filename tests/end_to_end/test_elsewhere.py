@@ -140,6 +140,7 @@ def test_a_run_that_one_node_cannot_start_succeeds_on_the_other(
     assert move.startswith(f"Node {unfit} did not start the run: ")
     assert reason in move
     assert move.endswith(f"Its attempt 1 goes to node {fit}")
+    print([e.message for e in stage.site.instance.all_logs(run.run_id)])
     assert event_types(stage, run.run_id) - undisturbed == Counter(ENGINE_EVENT=1)
     assert undisturbed - event_types(stage, run.run_id) == Counter()
 

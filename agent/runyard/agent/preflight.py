@@ -1,10 +1,13 @@
 """A look at what a worker needs, before its attempt is taken: what is missing is a refusal, no failure."""
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import Any, TypeVar
 
 from runyard.agent.core.pressure import Scarce
-from runyard.agent.drivers.base import Driver, Lack, LookingDriver
+from runyard.agent.drivers.base import Driver, LookingDriver
 from runyard.agent.pressure import PressureWatch, in_words
 from runyard.agent.records import SpecRecord
 
@@ -14,6 +17,8 @@ LOOK_WITHIN = 5.0
 MOST_HANGING = 2
 """How many looks may hang at a dead network disk; more are not tried until one of them comes back."""
 
+
+T = TypeVar("T")
 
 DISK_FULL = "disk_full"
 """`Unfit.why` of everything on a node whose disk is nearly full."""
@@ -42,7 +47,7 @@ class Preflight:
     def __init__(self, pressures: PressureWatch) -> None:
         self._pressures = pressures
         self._threads = ThreadPoolExecutor(MOST_HANGING, "preflight")
-        self._looks: set[Future[Lack | None]] = set()
+        self._looks: set[Future[Any]] = set()
 
     async def check(self, driver: Driver, spec: SpecRecord) -> None:
         """Looks once. A start may still fail: what is there now may be gone by then.
@@ -57,18 +62,29 @@ class Preflight:
         for pressure in self._pressures.all():
             if pressure.scarce is Scarce.DISK:
                 raise Unfit(f"disk pressure: {in_words(pressure)}", DISK_FULL)
-        if isinstance(driver, LookingDriver) and (lack := await self._look(driver, spec)):
-            raise Unfit(lack.reason, lack.why)
+        if isinstance(driver, LookingDriver):
+            where = f"{spec.argv[0]} and {spec.cwd or 'its directory'}"
+            lack = await self.in_time(partial(driver.missing, spec), where)
+            if lack is not None:
+                raise Unfit(lack.reason, lack.why)
 
-    async def _look(self, driver: LookingDriver, spec: SpecRecord) -> Lack | None:
-        self._looks = {look for look in self._looks if not look.done()}
+    async def in_time(self, look: Callable[[], T], at: str) -> T:
+        """What a look gives that may hang, since it may be at a disk in the network.
+
+        Args:
+            look: Blocks, and is called in a thread.
+            at: What is looked at, for people.
+
+        Raises:
+            Unfit: It takes too long, or too many looks hang already.
+        """
+        self._looks = {each for each in self._looks if not each.done()}
         if len(self._looks) >= MOST_HANGING:
-            return Lack("looks at the disks of this node hang; is a network disk gone?")
-        look = self._threads.submit(driver.missing, spec)
-        self._looks.add(look)
+            raise Unfit("looks at the disks of this node hang; is a network disk gone?")
+        future = self._threads.submit(look)
+        self._looks.add(future)
         try:
             async with asyncio.timeout(LOOK_WITHIN):
-                return await asyncio.wrap_future(look)
+                return await asyncio.wrap_future(future)
         except TimeoutError:
-            where = f"{spec.argv[0]} and {spec.cwd or 'its directory'}"
-            return Lack(f"a look at {where} took over {LOOK_WITHIN:g} s")
+            raise Unfit(f"a look at {at} took over {LOOK_WITHIN:g} s") from None

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Callable, Coroutine, Iterator, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 import structlog
@@ -21,8 +22,6 @@ from runyard.agent.core.model import (
     LaunchIdentity,
     Outcome,
     OutcomeKind,
-    Running,
-    Stopping,
 )
 from runyard.agent.core.reconcile import Holdings
 from runyard.agent.drivers.absent import AbsentDriver
@@ -38,6 +37,7 @@ from runyard.agent.pressure import PressureWatch
 from runyard.agent.procfs import boottime
 from runyard.agent.records import SpecRecord, UnreadableRecord
 from runyard.agent.rundir import AttemptExists, NoRoom, RunDirectories, RunDirectoryError
+from runyard.agent.secrets_on_disk import SecretsOnDisk
 from runyard.agent.specs import UnusableLaunch, spec_record
 from runyard.agent.trust.gatekeeper import Gatekeeper, note_doubt
 from runyard.agent.wire import identity_of, rejection_of, status_of, warm_server_of
@@ -107,7 +107,7 @@ class Shell:
         self._room = asyncio.Semaphore(COMMANDS_WAITING)
         self._outgoing: Outgoing | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._emptying = asyncio.Lock()
+        self._secrets = SecretsOnDisk(directories)
         self._start_by = 0.0
         self.gpus: tuple[str, ...] = ()
         self.pressures = PressureWatch(settings.pressure, directories.state)
@@ -134,7 +134,7 @@ class Shell:
         )
         log.info("recovered", attempts=len(found))
         for held in found:
-            await self._forget_secrets(held)
+            await self._secrets.forget(held)
         await self.pressures.look()
         await self._carry_out(self.holdings.on_recovered(found))
 
@@ -266,7 +266,7 @@ class Shell:
                 failpoint(f"agent.before_report_{type(held.phase).__name__.lower()}")
                 log.info("attempt", attempt=str(held.key), phase=type(held.phase).__name__.lower())
                 self._send(agent_pb2.AttemptReport(status=status_of(held)))
-                self._in_background(self._forget_secrets(held))
+                self._in_background(self._secrets.forget(held))
             case Reject(key=key, reason=reason):
                 log.warning("rejected", attempt=str(key), reason=reason)
                 self._send(agent_pb2.AttemptReport(rejection=rejection_of(effect)))
@@ -288,8 +288,8 @@ class Shell:
                 return await self._found(key)  # refused it must not be: it may have run
             admission = self._gatekeeper.admit(key, effect.spec)
             spec, identity = admission.spec, identity_of(admission.spec)
-            # In a thread, since values may be read from files.
-            record = await asyncio.to_thread(spec_record, self._settings, identity, spec)
+            make = partial(spec_record, self._settings, identity, spec)
+            record = await self._preflight.in_time(make, "what the run refers to")
             if record.driver not in self.drivers:
                 raise UnusableLaunch(f"this agent has no driver {record.driver!r}")
             admission = self._gatekeeper.require_allowed(admission)
@@ -392,27 +392,11 @@ class Shell:
             return
         try:
             failpoint("agent.before_forget")
-            async with self._emptying:
-                await asyncio.to_thread(directory.acknowledge)
+            await self._secrets.acknowledge(directory)
             failpoint("agent.after_forget")
         except RunDirectoryError as error:
             # It will be reported once more after the next start, and acknowledged again.
             log.warning("cannot_mark_acknowledged", attempt=str(key), error=str(error))
-
-    async def _forget_secrets(self, held: HeldAttempt) -> None:
-        """Deletes what only a start needs from the disk, once there can be no start any more."""
-        match held.phase:
-            case Running() | Stopping(pid=int()) | Finished():
-                directory = self.directories.open(held.key)
-            case _:
-                return
-        try:
-            if directory is not None:
-                async with self._emptying:
-                    await asyncio.to_thread(directory.forget_secrets)
-        except (RunDirectoryError, OSError) as error:
-            # Tried again when the attempt is over, and when its end is acknowledged.
-            log.warning("secrets_still_on_disk", attempt=str(held.key), error=str(error))
 
     def _spec_of(self, key: AttemptKey) -> SpecRecord | None:
         directory = self.directories.open(key)

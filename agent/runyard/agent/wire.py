@@ -22,6 +22,7 @@ from runyard.agent.core.pressure import Pressure
 from runyard.agent.facts import NodeFacts, NodeLoad, WorkerUsage
 from runyard.agent.offer import Offer
 from runyard.agent.pressure import in_words
+from runyard.client.secrets import masked
 from runyard.v1 import agent_pb2, fleet_pb2, placement_pb2, run_pb2
 
 
@@ -61,7 +62,7 @@ def rejection_of(refusal: Reject) -> agent_pb2.Rejection:
     """A refusal of an assignment."""
     key = refusal.key
     return agent_pb2.Rejection(
-        run_id=key.run_id, attempt=key.attempt, reason=refusal.reason, cause=refusal.why
+        run_id=key.run_id, attempt=key.attempt, reason=masked(refusal.reason), cause=refusal.why
     )
 
 

@@ -24,8 +24,10 @@ CHANNEL_OPTIONS: Final[tuple[tuple[str, int], ...]] = (
     ("grpc.http2.max_pings_without_data", 0),
     # gRPC by itself backs off up to 120 s, far longer than a coordinator takes to restart.
     ("grpc.initial_reconnect_backoff_ms", 500),
-    ("grpc.min_reconnect_backoff_ms", 500),
     ("grpc.max_reconnect_backoff_ms", 5_000),
+    # In truth for how long a connection may take to be made, with its handshake: when a fleet comes back
+    # at once, a coordinator needs seconds for all of them.
+    ("grpc.min_reconnect_backoff_ms", 5_000),
     # Otherwise channels to one address share a connection: big logs would delay heartbeats, and a forked
     # child would find its parent's dead connection in the pool.
     ("grpc.use_local_subchannel_pool", 1),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
@@ -17,9 +18,9 @@ from runyard.v1.fleet_pb2_grpc import FleetServiceStub
 from runyard.v1.launch_pb2_grpc import LaunchServiceStub
 from runyard.v1.security_pb2_grpc import SecurityServiceStub
 
-HANDSHAKE_SECONDS: Final = 2.0
-"""For how long the call that finds new certificates waits for a connection with them. Later calls use the old
-one until the new one is ready."""
+HANDSHAKE_SECONDS: Final = 5.0
+"""For how long calls wait for a connection with new certificates, from when it was opened. Later calls use the
+old one until the new one is ready."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +33,7 @@ class Connection:
     launch: LaunchServiceStub
     fleet: FleetServiceStub
     security: SecurityServiceStub
+    opened: float = field(default_factory=time.monotonic)
     calls: set[object] = field(default_factory=set)
 
     @classmethod
@@ -104,9 +106,7 @@ class Connections:
         pid = os.getpid()
         if (connection := self._newest.pop(pid, None)) is not None:
             connection.channel.close()
-        for key in [key for key in self._coming if key[0] == pid]:
-            if (coming := self._coming.pop(key, None)) is not None:
-                coming.channel.close()
+        self._give_up_coming()
 
     def close_if_unused(self, connection: Connection) -> None:
         """Closes a connection that was replaced, once no call is left on it."""
@@ -131,27 +131,36 @@ class Connections:
         return self._newest.get(os.getpid(), found)
 
     def _renew(self, material: TlsMaterial) -> None:
-        """Makes a connection with new certificates, and the newest of it when it is ready."""
+        """Makes a connection with new certificates, and the newest of it when it is ready.
+
+        Every call waits for it at first: the certificate of the old one may have expired.
+        """
         key = (os.getpid(), material.digest)
-        if key in self._coming:
-            return
-        opened = Connection.to(self._address, material)
-        if self._coming.setdefault(key, opened) is not opened:
-            opened.channel.close()
-            return
-        ready: grpc.Future[None] = grpc.channel_ready_future(opened.channel)
-        ready.add_done_callback(lambda _: self._replace(key, opened))
+        if key not in self._coming:
+            opened = Connection.to(self._address, material)
+            if self._coming.setdefault(key, opened) is not opened:
+                opened.channel.close()
+        coming = self._coming.get(key)
+        left = coming.opened + HANDSHAKE_SECONDS - time.monotonic() if coming is not None else 0.0
+        if coming is None or left <= 0:
+            return  # another thread was quicker, or patience is over
+        ready: grpc.Future[None] = grpc.channel_ready_future(coming.channel)
+        ready.add_done_callback(lambda _: self._replace(key, coming))
         with contextlib.suppress(grpc.FutureTimeoutError):
-            ready.result(HANDSHAKE_SECONDS)
-            self._replace(key, opened)  # the callback may be yet to come
+            ready.result(left)
+            self._replace(key, coming)  # the callback may be yet to come
 
     def _replace(self, key: tuple[int, str], ready: Connection) -> None:
-        if self._coming.pop(key, None) is None:
+        if self._coming.get(key) is not ready:
             return
-        if self._closed or self._tls is None or ready.tls != self._tls.current():
+        if self._tls is None or ready.tls != self._tls.current():
+            self._coming.pop(key, None)
             ready.channel.close()  # the files have changed again
             return
         old = self._newest.get(key[0])
         self._newest[key[0]] = ready
-        if old is not None:
+        self._coming.pop(key, None)
+        if self._closed:
+            ready.channel.close()
+        elif old is not None:
             self.close_if_unused(old)

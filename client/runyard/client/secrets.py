@@ -23,7 +23,7 @@ MOST_REMEMBERED: Final = 1_000
 _SECRET_NAME: Final = re.compile(r"TOKEN|SECRET|PASSW(OR)?D|PASSPHRASE|CREDENTIAL|KEY", re.IGNORECASE)
 _IN_URL: Final = re.compile(r"(://[^\s:/@]*:)([^\s@/]+)@")
 _ASSIGNED: Final = re.compile(
-    r"""\b([A-Z0-9_]*(?:TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|KEY)[A-Z0-9_]*=)"""
+    r"""\b([A-Z0-9_]*(?:TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|_KEY)[A-Z0-9_]*=)"""
     r"""("[^"]*"|'[^']*'|[^\s"',;)\]}]+)"""
 )
 

@@ -62,7 +62,7 @@ async def secured(
     Args:
         folder: For its state and its certificates.
         bound: Clients that are bound to clusters.
-        options: Of the server, beyond those that it has.
+        options: Of the server, before those that it has; of two of a name gRPC takes the first.
     """
     authority = Authority()
     files = authority.coordinator(folder / "tls")
@@ -77,7 +77,7 @@ async def secured(
     store = Store(settings.state_directory)
     shell = Shell(store, NO_RECOVERY, Retention(), settings.confinement())
     security = Security.of(settings, shell)
-    server, _ = make_server(shell, security, options=(*SERVER_OPTIONS, *TLS_OPTIONS, *options))
+    server, _ = make_server(shell, security, options=(*options, *SERVER_OPTIONS, *TLS_OPTIONS))
     add_reflection(server)
     port = server.add_secure_port("127.0.0.1:0", server_credentials(files, ClientCertificates.REQUIRED))
     shell.start()

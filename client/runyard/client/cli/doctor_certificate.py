@@ -1,7 +1,16 @@
 """The checks of `runyard doctor` on our own certificate: whose it is, and from when till when it holds."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
+
+try:
+    from cryptography import x509
+    from cryptography.exceptions import InvalidSignature
+except ImportError:  # the command line can do without
+    x509 = None  # type: ignore[assignment]
 
 from runyard.client.cli.findings import Finding, ok, problem, warning
 from runyard.client.identity import InvalidIdentity, Role, parse_identity
@@ -14,16 +23,15 @@ _ROLES: Final = (Role.CLIENT, Role.OPERATOR, Role.ADMIN)
 """Those that have business with the command line."""
 
 
-def examine_certificate(pem: bytes, now: datetime | None = None) -> list[Finding]:
+def examine_certificate(pem: bytes, authority: bytes, now: datetime | None = None) -> list[Finding]:
     """Checks a certificate by itself.
 
     Args:
         pem: The certificate, and those between it and its authority.
+        authority: The certificates that are trusted here.
         now: The time. None: this moment.
     """
-    try:
-        from cryptography import x509
-    except ImportError:
+    if x509 is None:
         return []  # the connection is tried all the same
     now = now or datetime.now(UTC)
     try:
@@ -59,9 +67,29 @@ def examine_certificate(pem: bytes, now: datetime | None = None) -> list[Finding
                 "Launching and looking need a client's, an operator's or an admin's",
             )
         ]
+    if not _is_issued_by(x509.load_pem_x509_certificates(pem + authority)):
+        return [
+            warning(
+                SUBJECT,
+                f"{identity} is not of the authority that is trusted here",
+                "The coordinator refuses it, unless it trusts that other authority too",
+            )
+        ]
     if ends - now < _SOON:
         return [warning(SUBJECT, f"{identity} expires in {_ago(ends - now)}", "Have it issued anew")]
     return [ok(SUBJECT, f"{identity}, for another {_ago(ends - now)}")]
+
+
+def _is_issued_by(chain: Sequence[x509.Certificate]) -> bool:
+    """Whether the first certificate was signed by one of the others."""
+    first, *others = chain
+    for other in others:
+        try:
+            first.verify_directly_issued_by(other)
+        except (ValueError, TypeError, InvalidSignature):
+            continue
+        return True
+    return False
 
 
 def _ago(span: timedelta) -> str:

@@ -72,7 +72,7 @@ def examine_tls(address: Address, files: TlsFiles) -> Iterator[Finding]:
         yield problem(SUBJECT, str(error), "Mend the file that it names")
         return
     if material.certificate is not None:
-        found = examine_certificate(material.certificate)
+        found = examine_certificate(material.certificate, material.authority)
         yield from found
         if any(finding.level is Level.PROBLEM for finding in found):
             return

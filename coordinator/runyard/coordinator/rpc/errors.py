@@ -9,6 +9,7 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from runyard.client.channel import RETRY_AFTER
+from runyard.client.secrets import masked
 from runyard.coordinator.core.errors import (
     FleetError,
     InvalidField,
@@ -91,7 +92,7 @@ async def answering(context: Context) -> AsyncIterator[None]:
         yield
     except tuple(STATUS) as refusal:
         code = next(code for kind, code in STATUS.items() if isinstance(refusal, kind))
-        text = str(refusal) or (type(refusal).__doc__ or "").strip()
+        text = masked(str(refusal)) or (type(refusal).__doc__ or "").strip()
         if isinstance(refusal, TooOften):
             context.set_trailing_metadata(((RETRY_AFTER, f"{refusal.seconds * 1e3:.0f}"),))
         await context.abort(code, text[:LONGEST_TEXT])
