@@ -68,7 +68,7 @@ class AsyncConnections:
 
     @contextlib.asynccontextmanager
     async def use(self) -> AsyncIterator[AsyncConnection]:
-        """A connection for the length of the block; when there are new certificates, calls wait for one at first.
+        """A connection for the length of the block; one with new certificates is waited for a moment.
 
         Raises:
             ClientClosed: After `close`.

@@ -19,8 +19,8 @@ from runyard.v1.launch_pb2_grpc import LaunchServiceStub
 from runyard.v1.security_pb2_grpc import SecurityServiceStub
 
 HANDSHAKE_SECONDS: Final = 5.0
-"""For how long calls wait for a connection with new certificates, from when it was opened. Later calls use the
-old one until the new one is ready."""
+"""For how long calls wait for a connection with new certificates, from when it was opened. Later calls use
+the old one until the new one is ready."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,6 +137,7 @@ class Connections:
         """
         key = (os.getpid(), material.digest)
         if key not in self._coming:
+            self._give_up_coming()
             opened = Connection.to(self._address, material)
             if self._coming.setdefault(key, opened) is not opened:
                 opened.channel.close()
@@ -149,6 +150,11 @@ class Connections:
         with contextlib.suppress(grpc.FutureTimeoutError):
             ready.result(left)
             self._replace(key, coming)  # the callback may be yet to come
+
+    def _give_up_coming(self) -> None:
+        for key in [key for key in self._coming if key[0] == os.getpid()]:
+            if (coming := self._coming.pop(key, None)) is not None:
+                coming.channel.close()
 
     def _replace(self, key: tuple[int, str], ready: Connection) -> None:
         if self._coming.get(key) is not ready:
