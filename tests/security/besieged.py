@@ -5,15 +5,22 @@ import contextlib
 import threading
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
 import grpc
+from certificates import files_in, tls_settings
 from coordinator.fleet_building import make_hello
 from coordinator.serving import make_spec
+from examples.deployment.processes import free_port
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from services import Service, open_yard
 
 from runyard.client.channel import open_aio_channel
+from runyard.client.identity import DEFAULT_TRUST_DOMAIN, Identity, Role
+from runyard.client.tls import TlsMaterial
+from runyard.coordinator.security.authority_directory import AuthorityDirectory
 from runyard.v1 import agent_pb2, agent_pb2_grpc, launch_pb2, launch_pb2_grpc, run_pb2
 
 T = TypeVar("T")
@@ -55,6 +62,9 @@ ROOM_PER_BYTE: Final = 16
 """What every byte that was sent may occupy besides. Accepted launches and adopted runs are kept, as the
 message and as the core's objects with their layers."""
 
+LIFETIME: Final = 86_400.0
+"""Of certificates, in seconds."""
+
 QUIET: Final = "quiet-corner"
 """Name of the honest node, its taint, and all that is about it; nothing strange is ever called so."""
 
@@ -74,6 +84,20 @@ class Answer(NamedTuple):
         return self.code in ANSWERS or self.details == "Internal error from Core"
 
 
+@dataclass(frozen=True)
+class Papers:
+    """What everybody shows to the coordinator; None: nothing, over plain text.
+
+    Attributes:
+        attacked: Another address of the coordinator that is attacked, instead of the one that all use.
+    """
+
+    attacker: TlsMaterial | None = None
+    launcher: TlsMaterial | None = None
+    agent: TlsMaterial | None = None
+    attacked: str = ""
+
+
 class Siege:
     """One coordinator process, and an event loop in a thread from which it is called.
 
@@ -82,10 +106,18 @@ class Siege:
         sent: Bytes of all messages so far.
     """
 
-    def __init__(self, service: Service, address: str) -> None:
+    def __init__(self, service: Service, address: str, papers: "Papers") -> None:
+        """Opens the honest session.
+
+        Args:
+            service: The process.
+            address: Where it listens.
+            papers: What everybody shows.
+        """
         self.service = service
         self.address = address
         self.sent = 0
+        self._papers = papers
         self._read = 0
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="siege")
@@ -94,17 +126,19 @@ class Siege:
         self._memory = self.memory()
 
     async def _open(self) -> None:
-        self._attacker = open_aio_channel(self.address)
-        self._honest = open_aio_channel(self.address)
-        self._health: Any = health_pb2_grpc.HealthStub(self._honest)
-        self._bystander = Bystander(self._honest)
+        papers = self._papers
+        self._attacker = open_aio_channel(papers.attacked or self.address, papers.attacker)
+        self._launcher = open_aio_channel(self.address, papers.launcher)
+        self._agent = open_aio_channel(self.address, papers.agent)
+        self._health: Any = health_pb2_grpc.HealthStub(self._launcher)
+        self._bystander = Bystander(self._agent, self._launcher)
         await self._bystander.join()
         await self._bystander.work()
 
     async def _close(self) -> None:
         await self._bystander.leave()
-        await self._attacker.close()
-        await self._honest.close()
+        for channel in (self._attacker, self._launcher, self._agent):
+            await channel.close()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Waits for work on the event loop."""
@@ -179,9 +213,9 @@ class Siege:
 class Bystander:
     """An honest node, in one session for the whole siege, and a launcher whose runs go there."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
-        self._agents: agent_pb2_grpc.AgentServiceAsyncStub = agent_pb2_grpc.AgentServiceStub(channel)
-        self._launches: launch_pb2_grpc.LaunchServiceAsyncStub = launch_pb2_grpc.LaunchServiceStub(channel)
+    def __init__(self, agent: grpc.aio.Channel, launcher: grpc.aio.Channel) -> None:
+        self._agents: agent_pb2_grpc.AgentServiceAsyncStub = agent_pb2_grpc.AgentServiceStub(agent)
+        self._launches: launch_pb2_grpc.LaunchServiceAsyncStub = launch_pb2_grpc.LaunchServiceStub(launcher)
         self._sequence = 0
         self._heard: list[agent_pb2.SessionResponse] = []
         self._news = asyncio.Condition()
@@ -282,7 +316,41 @@ def besieged() -> Iterator[Siege]:
     with open_yard() as yard:
         service = yard.coordinator()
         service.wait_for_event("ready")
-        siege = Siege(service, yard.address)
+        siege = Siege(service, yard.address, Papers())
+        try:
+            yield siege
+        finally:
+            siege.close()
+
+
+@contextlib.contextmanager
+def besieged_fort() -> Iterator[Siege]:
+    """As `besieged`, with certificates; what is attacked is its door for nodes that have none yet."""
+    with open_yard() as yard:
+        authority, tls = AuthorityDirectory(yard.folder / "ca"), yard.folder / "ca" / "coordinator"
+        authority.init(DEFAULT_TRUST_DOMAIN)
+
+        def issue(identity: Identity, folder: Path, *hosts: str) -> TlsMaterial:
+            authority.issue(identity, hosts, LIFETIME, folder)
+            files = files_in(folder)
+            return files.read()
+
+        issue(Identity(Role.COORDINATOR, "main"), tls, "localhost", "127.0.0.1")
+        launcher = issue(Identity(Role.CLIENT, QUIET), yard.folder / "launcher")
+        agent = issue(Identity(Role.AGENT, QUIET, QUIET), yard.folder / "agent")
+        yard.address, attacked = (f"127.0.0.1:{free_port()}" for _ in range(2))
+        often = {"per_second": 1e6, "burst": 1_000_000}
+        service = yard.coordinator(
+            settings={
+                "tls": tls_settings(files_in(tls)),
+                "ca_directory": str(authority.path),
+                "join_listen": attacked,
+                "rates": {"join": often, "launch": often},
+            }
+        )
+        service.wait_for_event("ready")
+        papers = Papers(TlsMaterial(launcher.authority), launcher, agent, attacked)
+        siege = Siege(service, yard.address, papers)
         try:
             yield siege
         finally:

@@ -1,7 +1,7 @@
 """A yard on a network of its own, where nobody is trusted; set up by the command line, as operators do.
 
 The coordinator, every node and Dagster have a network namespace each. Certificates come from `runyard ca`,
-the nodes join by token, and Dagster's daemon launches with a certificate for clients.
+nodes join by token, and Dagster's daemon launches with a certificate for clients.
 """
 
 import itertools

@@ -8,7 +8,7 @@ from coordinator.fleet_building import make_hello
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from hypothesis import strategies as st
 from security.arbitrary import Wire, wire
-from security.besieged import Siege, besieged
+from security.besieged import Siege, besieged, besieged_fort
 from security.rounds import fuzz
 
 from runyard.coordinator.listening import SERVICES
@@ -76,3 +76,20 @@ def test_any_message_is_answered(siege: Siege, method: MethodDescriptor) -> None
     ordinary = 3.0 if method.name == "Session" else 0.5
     assert fuzz(conversations(method), attack, ordinary, share=1 / len(method.containing_service.methods))
     siege.assert_memory_bounded()
+
+
+def test_any_request_to_join_is_answered() -> None:
+    method = security_pb2.DESCRIPTOR.services_by_name["JoinService"].methods_by_name["Join"]
+    with besieged_fort() as fort:
+
+        def attack(message: Wire) -> None:
+            answer = fort.unary(path_of(method), message.data)
+            assert answer.code is not grpc.StatusCode.OK
+            assert answer.is_sensible or (message.read is None and answer.code == grpc.StatusCode.UNKNOWN), (
+                answer
+            )
+            fort.assert_undisturbed()
+            fort.assert_nothing_unforeseen()
+
+        assert fuzz(wire(method.input_type), attack, ordinary=1.0)
+        fort.assert_memory_bounded()

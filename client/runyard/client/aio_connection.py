@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
@@ -62,19 +63,20 @@ class AsyncConnections:
         self._newest: AsyncConnection | None = None
         self._renewing: asyncio.Task[None] | None = None
         self._renewing_for: TlsMaterial | None = None
+        self._patient_until = 0.0
         self._old: dict[AsyncConnection, asyncio.Task[None]] = {}
 
     @contextlib.asynccontextmanager
     async def use(self) -> AsyncIterator[AsyncConnection]:
-        """A connection for the length of the block; the call that finds new certificates waits a moment.
+        """A connection for the length of the block; one with new certificates is waited for a moment.
 
         Raises:
             ClientClosed: After `close`.
         """
-        renewing_before = self._renewing
         self.current()
-        if self._renewing is not None and self._renewing is not renewing_before:
-            await asyncio.wait({self._renewing}, timeout=HANDSHAKE_SECONDS)
+        left = self._patient_until - time.monotonic()
+        if self._renewing is not None and left > 0:
+            await asyncio.wait({self._renewing}, timeout=left)
         connection = self.current()
         connection.begin_call()
         try:
@@ -112,6 +114,7 @@ class AsyncConnections:
         if self._renewing is not None:
             self._renewing.cancel()
         self._renewing_for = material
+        self._patient_until = time.monotonic() + HANDSHAKE_SECONDS
         self._renewing = asyncio.create_task(self._replace(AsyncConnection(self._address, material)))
 
     async def _replace(self, coming: AsyncConnection) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
@@ -17,9 +18,9 @@ from runyard.v1.fleet_pb2_grpc import FleetServiceStub
 from runyard.v1.launch_pb2_grpc import LaunchServiceStub
 from runyard.v1.security_pb2_grpc import SecurityServiceStub
 
-HANDSHAKE_SECONDS: Final = 2.0
-"""For how long the call that finds new certificates waits for a connection with them. Later calls use the old
-one until the new one is ready."""
+HANDSHAKE_SECONDS: Final = 5.0
+"""For how long calls wait for a connection with new certificates, from when it was opened. Later calls use
+the old one until the new one is ready."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +33,7 @@ class Connection:
     launch: LaunchServiceStub
     fleet: FleetServiceStub
     security: SecurityServiceStub
+    opened: float = field(default_factory=time.monotonic)
     calls: set[object] = field(default_factory=set)
 
     @classmethod
@@ -129,20 +131,25 @@ class Connections:
         return self._newest.get(os.getpid(), found)
 
     def _renew(self, material: TlsMaterial) -> None:
-        """Makes a connection with new certificates, and the newest of it when it is ready."""
+        """Makes a connection with new certificates, and the newest of it when it is ready.
+
+        Every call waits for it at first: the certificate of the old one may have expired.
+        """
         key = (os.getpid(), material.digest)
-        if key in self._coming:
-            return
-        self._give_up_coming()
-        opened = Connection.to(self._address, material)
-        if self._coming.setdefault(key, opened) is not opened:
-            opened.channel.close()
-            return
-        ready: grpc.Future[None] = grpc.channel_ready_future(opened.channel)
-        ready.add_done_callback(lambda _: self._replace(key, opened))
+        if key not in self._coming:
+            self._give_up_coming()
+            opened = Connection.to(self._address, material)
+            if self._coming.setdefault(key, opened) is not opened:
+                opened.channel.close()
+        coming = self._coming.get(key)
+        left = coming.opened + HANDSHAKE_SECONDS - time.monotonic() if coming is not None else 0.0
+        if coming is None or left <= 0:
+            return  # another thread was quicker, or patience is over
+        ready: grpc.Future[None] = grpc.channel_ready_future(coming.channel)
+        ready.add_done_callback(lambda _: self._replace(key, coming))
         with contextlib.suppress(grpc.FutureTimeoutError):
-            ready.result(HANDSHAKE_SECONDS)
-            self._replace(key, opened)  # the callback may be yet to come
+            ready.result(left)
+            self._replace(key, coming)  # the callback may be yet to come
 
     def _give_up_coming(self) -> None:
         for key in [key for key in self._coming if key[0] == os.getpid()]:

@@ -3,14 +3,22 @@
 A target takes any bytes, and raises only when it has found something.
 """
 
+import base64
 import json
 import math
+import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from agent.launches import KEY, NOW, SIGNER, launch, sign, statement
+from certificates import CLIENT, Authority
 from coordinator.routing.files import EVERYTHING
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 from google.protobuf.message import DecodeError
 
 from runyard.agent.config import AgentSettings
@@ -25,10 +33,14 @@ from runyard.agent.records import (
     WorkerRecord,
 )
 from runyard.agent.specs import UnusableLaunch, spec_record
+from runyard.agent.trust.signatures import Doubtful, examine
 from runyard.agent.wire import identity_of
 from runyard.client.address import is_local, parse_address
 from runyard.client.durations import parse_duration
 from runyard.client.errors import InvalidAddress
+from runyard.client.identity import InvalidIdentity, parse_identity
+from runyard.client.references import parse_reference
+from runyard.client.service.join_token import InvalidToken, parse_join_token, parse_ticket
 from runyard.client.service.quantities import LARGEST, parse_quantity, show_quantity
 from runyard.coordinator.core.asks.json_pieces import EACH, pieces
 from runyard.coordinator.core.asks.labels import parse_label_rule
@@ -39,6 +51,8 @@ from runyard.coordinator.routing_file.document import RoutingFileError
 from runyard.coordinator.routing_file.reading import read_routing
 from runyard.coordinator.rpc.errors import TooLarge
 from runyard.coordinator.rpc.requests import check_spec, launch_of
+from runyard.coordinator.security.callers import NotIdentified, read_certificate
+from runyard.coordinator.security.signing_requests import read_request
 from runyard.v1 import run_pb2
 
 LONGEST_REASON: Final = 2_000
@@ -102,6 +116,57 @@ def label_rules(data: bytes) -> None:
         return
     assert parse_label_rule(str(rule)) == rule
     rule.holds({rule.key: "1"})
+
+
+def identities(data: bytes) -> None:
+    uri = _text(data)
+    try:
+        identity = parse_identity(uri)
+    except InvalidIdentity:
+        return
+    assert identity.uri == uri
+
+
+def join_tokens(data: bytes) -> None:
+    text = _text(data)
+    for read in (parse_join_token, parse_ticket):
+        try:
+            token = read(text)
+        except InvalidToken as refusal:
+            _is_for_people(refusal)
+        else:
+            assert read(token.text) == token
+
+
+def certificates(data: bytes) -> None:
+    try:
+        found = read_certificate(data)
+    except NotIdentified as refusal:
+        _is_for_people(refusal)
+    else:
+        assert found.identity
+
+
+def signing_requests(data: bytes) -> None:
+    try:
+        read_request(_text(data))
+    except InvalidField as refusal:
+        _is_for_people(refusal)
+
+
+def secret_references(data: bytes) -> None:
+    try:
+        parse_reference(_text(data))
+    except ValueError as refusal:
+        _is_for_people(refusal)
+
+
+def signed_launches(data: bytes) -> None:
+    found = examine(KEY, sign(launch(), data), {SIGNER.public.key_id: SIGNER.public}, NOW)
+    if isinstance(found, Doubtful):
+        _is_for_people(found.reason)
+    else:
+        assert found.spec == run_pb2.LaunchStatement.FromString(data).spec
 
 
 def requirement_tags(data: bytes) -> None:
@@ -221,6 +286,22 @@ _CONTEXT: Final = {
     "runyard": {"cpu": 2, "labels": {"zone": ["a", "b"]}, "on_disconnect": {"stop_after": "5m"}},
 }
 
+_AUTHORITY: Final = Authority()
+_LEAF: Final = _AUTHORITY.issue(CLIENT.uri)
+_PEM_WORDS: Final = (
+    b"-----BEGIN CERTIFICATE-----\n",
+    b"-----END CERTIFICATE REQUEST-----\n",
+    b"MII",
+    b"\n",
+    b"=",
+)
+_REQUEST: Final = (
+    x509.CertificateSigningRequestBuilder(x509.Name([]))
+    .sign(ec.generate_private_key(ec.SECP256R1()), hashes.SHA256())
+    .public_bytes(Encoding.PEM)
+)
+_DER_TEXT: Final = base64.urlsafe_b64encode(ssl.PEM_cert_to_DER_cert(_AUTHORITY.pem.decode())).rstrip(b"=")
+
 _PIECES: Final = (b'{"a": [1, {"x": null}], "b": {"y": 2}, "c": {"d": "e"}, "f": [[[[]]]]}', b' {"a":1e5} ')
 _JSON_WORDS: Final = (
     b"{",
@@ -263,6 +344,22 @@ TARGETS: Final = {
             (b"zone=a|b", b"zone!=a", b"!spot", b"cores>=16"),
             (b"!=", b">=", b"<=", b"|", b"nan"),
         ),
+        Target(
+            identities,
+            (b"spiffe://runyard/agent/east/node-a", b"spiffe://runyard/client/dagster"),
+            (b"spiffe://", b"/agent/", b"/coordinator/", b"/admin/", b"/local/local", b"..", b"%2f"),
+        ),
+        Target(
+            join_tokens,
+            (b"ryj1.0123456789ab." + b"A" * 43, b"ryj1.0123456789ab." + b"A" * 43 + b"." + _DER_TEXT),
+            (b"ryj1.", b".", b"=", b"-", b"_"),
+        ),
+        Target(certificates, (_LEAF.certificate, _AUTHORITY.pem), _PEM_WORDS),
+        Target(signing_requests, (_REQUEST,), _PEM_WORDS),
+        Target(
+            secret_references, (b"A@env:B", b"A@file:/run/secrets/a", b"A=b"), (b"@env:", b"@file:", b"=")
+        ),
+        Target(signed_launches, (statement(launch()).SerializeToString(),)),
         Target(requirement_tags, _TAGS, tuple(f"{key}=".encode() for key in SCHEMA)),
         Target(
             job_snapshots, tuple(path.read_bytes() for path in sorted(SNAPSHOTS.glob("*.json"))), _JSON_WORDS
