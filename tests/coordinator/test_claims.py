@@ -1,4 +1,4 @@
-"""Nodes that claim a run which another one has: nothing comes of it, once the coordinator trusts its own store."""
+"""Nodes that claim a run which another one has: nothing comes of it, once the store can be trusted."""
 
 import pytest
 from coordinator.fleet_building import RUN, FleetTrial, finished, make_hello, running
