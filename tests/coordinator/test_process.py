@@ -247,10 +247,10 @@ def test_socket_that_a_killed_coordinator_left_is_taken_over(yard: Yard) -> None
         assert list(client.list_runs()) == []
 
 
-def test_address_that_other_machines_reach_is_refused_without_consent(yard: Yard) -> None:
+def test_address_that_other_machines_reach_is_refused_without_certificates(yard: Yard) -> None:
     code, said = refused(yard, listen="0.0.0.0:0")
     assert code == 2
-    assert "will not listen on 0.0.0.0:0 without encryption" in said
+    assert "will not listen on 0.0.0.0:0 without certificates" in said
 
 
 def test_any_free_port_is_told_in_the_log(yard: Yard) -> None:

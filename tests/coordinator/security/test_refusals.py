@@ -346,3 +346,17 @@ async def test_bytes_on_the_port_disturb_no_session(fort: Fort) -> None:
             writer.close()
         stub.vanish()
     await asyncio.to_thread(fort.wait_logged, "handshake_failed", "it spoke plain HTTP, not TLS")
+
+
+async def test_many_who_connect_at_once_are_all_let_in(fort: Fort) -> None:
+    """Each handshake asks for the certificates of the moment, many of them at the same time."""
+    material = fort.authority.material(CLIENT.uri)
+
+    async def connect() -> None:
+        async with open_aio_channel(fort.address, material) as channel:
+            await channel.channel_ready()
+
+    for _ in range(3):
+        async with asyncio.timeout(60.0):
+            await asyncio.gather(*(connect() for _ in range(100)))
+    assert fort.service.process.poll() is None

@@ -52,6 +52,7 @@ def print_run(response: launch_pb2.GetRunResponse) -> None:
         "run": run.run_id,
         "job": escape(f"{run.job} in {run.location}" if run.location else run.job),
         "deployment": escape(run.deployment),
+        "launched by": escape(run.launched_by),
         "state": words.run_state(run),
         "message": escape(_message(run)),
         "node": escape(f"{run.node} in cluster {run.cluster}" if run.node else ""),

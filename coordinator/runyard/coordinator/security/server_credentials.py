@@ -30,34 +30,38 @@ def server_credentials(files: TlsFiles, from_clients: ClientCertificates) -> grp
     """
     watched = WatchedTls(files, lambda problem: log.error("certificates_not_renewed", problem=problem))
     newest = _Newest(watched, from_clients)
-    # For each handshake gRPC asks for a configuration; the same object again means that nothing has changed.
     return grpc.dynamic_ssl_server_credentials(
-        newest.configuration,
-        newest.fetch,
+        newest.first,
+        newest.fetch,  # type: ignore[arg-type]  # the stubs know nothing of None
         require_client_authentication=from_clients is ClientCertificates.REQUIRED,
     )
 
 
 class _Newest:
-    """The newest configuration, made anew when the files have changed. Asked in gRPC's threads."""
+    """Makes another configuration when the files have changed. Asked in gRPC's threads, at each handshake."""
 
     def __init__(self, watched: WatchedTls, from_clients: ClientCertificates) -> None:
         self._watched = watched
         self._from_clients = from_clients
         self._made_of = watched.current()
-        self.configuration = self._make(self._made_of)
+        self.first = self._make(self._made_of)
 
-    def fetch(self) -> grpc.ServerCertificateConfiguration:
-        """Never raises: that would end the connection, and the next."""
+    def fetch(self) -> grpc.ServerCertificateConfiguration | None:
+        """What to use from now on; None: what is in use. Never raises: that would end the connection.
+
+        gRPC takes what it is given and frees it, so nothing may be given twice.
+        """
         try:
             material = self._watched.current()
-            if material != self._made_of:
-                self.configuration = self._make(material)
-                self._made_of = material
-                log.info("certificates_renewed", digest=material.digest[:16])
+            if material == self._made_of:
+                return None
+            self._made_of = material
+            configuration = self._make(material)
         except Exception:
             log.exception("certificates_not_renewed")
-        return self.configuration
+            return None
+        log.info("certificates_renewed", digest=material.digest[:16])
+        return configuration
 
     def _make(self, material: TlsMaterial) -> grpc.ServerCertificateConfiguration:
         if material.certificate is None or material.key is None:
