@@ -41,7 +41,7 @@ def server_credentials(files: TlsFiles, from_clients: ClientCertificates) -> grp
 class _Newest:
     """The newest configuration, made anew when the files have changed. gRPC's threads ask for each handshake.
 
-    What they are given takes the place of what other handshakes are just using, even if it is the same object;
+    What they are given takes the place of what other handshakes are just using, even if it is the same one;
     where strangers open connections by the hundred, that ends the process. So mostly it is None.
     """
 
