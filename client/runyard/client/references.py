@@ -53,7 +53,7 @@ def parse_reference(entry: str) -> tuple[str, Reference]:
     """
     match = _REFERENCE.fullmatch(entry)
     if match is None:
-        raise ValueError(f"{entry.partition('=')[0]!r} must be KEY@env:NAME or KEY@file:/path")
+        raise ValueError(f"{entry.partition('=')[0][:80]!r} must be KEY@env:NAME or KEY@file:/path")
     name, kind, source = match.groups()
     return name, from_environment(source) if kind == "env" else from_file(source)
 
@@ -66,7 +66,7 @@ def from_environment(name: str) -> FromEnvironment:
     """
     if not _VARIABLE.fullmatch(name):
         raise ValueError(
-            f"env:{name} must name a variable of the agent's environment, such as env:DB_PASSWORD"
+            f"env:{name[:80]} must name a variable of the agent's environment, such as env:DB_PASSWORD"
         )
     return FromEnvironment(name)
 
@@ -79,5 +79,5 @@ def from_file(path: str) -> FromFile:
     """
     parts = path.split("/")
     if not path.startswith("/") or "\0" in path or any(part in ("", ".", "..") for part in parts[1:]):
-        raise ValueError(f"file:{path} must be an absolute path without '.', '..' and '//'")
+        raise ValueError(f"file:{path[:200]} must be an absolute path without '.', '..' and '//'")
     return FromFile(path)

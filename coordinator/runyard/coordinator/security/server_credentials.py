@@ -1,6 +1,7 @@
 """What the coordinator shows to those who connect, and whom it lets in: by the newest files at all times."""
 
 import enum
+import threading
 
 import grpc
 import structlog
@@ -31,32 +32,35 @@ def server_credentials(files: TlsFiles, from_clients: ClientCertificates) -> grp
     watched = WatchedTls(files, lambda problem: log.error("certificates_not_renewed", problem=problem))
     newest = _Newest(watched, from_clients)
     return grpc.dynamic_ssl_server_credentials(
-        newest.first,
-        newest.fetch,  # type: ignore[arg-type]  # the stubs know nothing of None
+        newest.configuration,
+        newest.fetch,  # type: ignore[arg-type]  # the stubs do not know that None means no change
         require_client_authentication=from_clients is ClientCertificates.REQUIRED,
     )
 
 
 class _Newest:
-    """Makes another configuration when the files have changed. Asked in gRPC's threads, at each handshake."""
+    """The newest configuration, made anew when the files have changed. gRPC's threads ask for each handshake.
+
+    What they are given takes the place of what other handshakes are just using, even if it is the same one;
+    where strangers open connections by the hundred, that ends the process. So mostly it is None.
+    """
 
     def __init__(self, watched: WatchedTls, from_clients: ClientCertificates) -> None:
         self._watched = watched
         self._from_clients = from_clients
+        self._lock = threading.Lock()
         self._made_of = watched.current()
-        self.first = self._make(self._made_of)
+        self.configuration = self._make(self._made_of)
 
     def fetch(self) -> grpc.ServerCertificateConfiguration | None:
-        """What to use from now on; None: what is in use. Never raises: that would end the connection.
-
-        gRPC takes what it is given and frees it, so nothing may be given twice.
-        """
+        """The configuration if it is new. Never raises: that would end the connection, and the next."""
         try:
             material = self._watched.current()
-            if material == self._made_of:
-                return None
-            self._made_of = material
-            configuration = self._make(material)
+            with self._lock:
+                if material == self._made_of:
+                    return None
+                configuration = self._make(material)
+                self._made_of = material
         except Exception:
             log.exception("certificates_not_renewed")
             return None
