@@ -26,7 +26,7 @@ DATA_FACTOR = 4
 What is asked for and never touched counts too, so there has to be room; for real use the watchdog is there.
 """
 
-_LOOK_AT_GROUP = 0.25
+_LOOK_AT_GROUP = 0.1
 """Seconds between two looks at a group of which the kernel ends only the largest process."""
 
 _SHORTEST_LOOK, _LONGEST_LOOK = 0.05, 1.0
@@ -96,9 +96,12 @@ class Watched(Unlimited):
         plan: Its limits; that of CPU is not enforced.
         root: The process whose descendants are counted.
         counts_root: Whether the process itself is counted too.
+        mark: Made when the limit is exceeded. Without a shim there may be two watchdogs, and whoever kills
+            the worker is not always who judges its end. None: there is only this one.
     """
 
-    def __init__(self, plan: LimitsPlan, root: int, counts_root: bool) -> None:
+    def __init__(self, plan: LimitsPlan, root: int, counts_root: bool, mark: Path | None = None) -> None:
+        self._mark = mark
         self._limit = plan.memory
         self._root = root
         self._own = [root] if counts_root else []
@@ -117,6 +120,9 @@ class Watched(Unlimited):
             self._peak = max(self._peak, taken)
             self._room = max(0, self._limit - taken)
             self._is_exceeded = taken > self._limit
+            if self._is_exceeded and self._mark is not None:
+                with contextlib.suppress(OSError):  # a full disk must not keep the worker alive
+                    self._mark.touch(mode=0o600)
         return self._is_exceeded
 
     def _measure(self) -> int:
@@ -128,7 +134,8 @@ class Watched(Unlimited):
     def judge(self, verdict: ExitRecord) -> ExitRecord:
         peak = max(self._peak, verdict.peak_rss_bytes)
         known = replace(verdict, memory_limit_bytes=self._limit, peak_rss_bytes=peak)
-        return _beyond_limit(known, "Runyard's memory watchdog") if self._is_exceeded else known
+        is_exceeded = self._is_exceeded or (self._mark is not None and self._mark.exists())
+        return _beyond_limit(known, "Runyard's memory watchdog") if is_exceeded else known
 
 
 def confine(plan: LimitsPlan | None, worker: int, keeper: int | None = None) -> Unlimited:
@@ -154,18 +161,19 @@ def confine(plan: LimitsPlan | None, worker: int, keeper: int | None = None) -> 
     return _watch(plan, worker)
 
 
-def resume(plan: LimitsPlan | None, worker: int | None) -> Unlimited:
+def resume(plan: LimitsPlan | None, worker: int | None, mark: Path) -> Unlimited:
     """Takes up the enforcement for a worker whose shim is dead.
 
     Args:
         plan: Of the attempt.
         worker: Its PID, which may be over; None if there never was one.
+        mark: Path of a file by which several watchdogs of the attempt tell each other that it is exceeded.
     """
     if plan is None:
         return Unlimited()
     if group := _made_group(plan, worker):
         return Grouped(plan, group)
-    return Unlimited() if worker is None else Watched(plan, worker, counts_root=True)
+    return Unlimited() if worker is None else Watched(plan, worker, counts_root=True, mark=mark)
 
 
 def _new_group(plan: LimitsPlan, worker: int, keeper: int) -> Group | None:
