@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import signal
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,12 +67,36 @@ class Grouped(Unlimited):
         self._unit = plan.unit
         self._group = group
         self._ends_as_one = group.ends_as_one
+        self._is_short = False
+
+    def end_at_once(self, worker: int) -> None:
+        """Has the worker killed when its group lacks memory, before it can hear that a child of it was.
+
+        The kernel of version 1 ends only the largest process. A worker would go on, and end in its own way.
+        """
+        shortage = self._group.shortage() if self._limit and not self._ends_as_one else None
+        if shortage is None:
+            return
+        try:
+            known = os.pidfd_open(worker)
+        except OSError:  # before Linux 5.3; the looks go on
+            os.close(shortage)
+            return
+        threading.Thread(target=self._end_when_short, args=(shortage, known), daemon=True).start()
+
+    def _end_when_short(self, shortage: int, worker: int) -> None:
+        os.eventfd_read(shortage)
+        self._is_short = True
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(worker, signal.SIGKILL)
+        os.close(shortage)
+        os.close(worker)
 
     def look_in(self) -> float | None:
         return _LOOK_AT_GROUP if self._limit and not self._ends_as_one else None
 
     def is_exceeded(self) -> bool:
-        return self._limit > 0 and self._group.kills() > 0
+        return self._limit > 0 and (self._is_short or self._group.kills() > 0)
 
     def members(self) -> set[int]:
         return self._group.members()
@@ -153,7 +179,9 @@ def confine(plan: LimitsPlan | None, worker: int, keeper: int | None = None) -> 
         return Unlimited()
     try:
         if group := _new_group(plan, worker, keeper or os.getpid()):
-            return Grouped(plan, group)
+            grouped = Grouped(plan, group)
+            grouped.end_at_once(worker)
+            return grouped
     except OSError as error:
         if plan.required:
             raise
