@@ -28,7 +28,7 @@ test: check ## Run the static checks and every test
 	$(IN_VENV) pytest $(SIDE_BY_SIDE) $(PYTEST_ARGS)
 	@$(MAKE) --no-print-directory test-docker
 
-IN_CONTAINERS := $(patsubst %,tests/end_to_end/test_%.py,launching restarts worker_ends refusals containers)
+IN_CONTAINERS := $(patsubst %,tests/end_to_end/test_%.py,launching restarts worker_ends refusals containers stop_everything)
 test-docker: $(ENVIRONMENT) ## Run the end-to-end tests with workers in containers, on engines of their own
 	RUNYARD_TEST_DRIVER=docker $(IN_VENV) pytest $(SIDE_BY_SIDE) $(IN_CONTAINERS) $(PYTEST_ARGS)
 
