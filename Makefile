@@ -22,14 +22,14 @@ demo: $(ENVIRONMENT) ## Run real Dagster jobs on two clusters of this machine, a
 	@$(IN_VENV) examples.demo
 
 # Most tests wait for processes most of the time. Files stay whole, and keep the order that they are given in.
-WORKERS ?= 3
+WORKERS ?= 2
 SIDE_BY_SIDE := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test: check ## Run the static checks and every test
 	$(IN_VENV) pytest $(SIDE_BY_SIDE) $(PYTEST_ARGS)
 	@$(MAKE) --no-print-directory test-docker
 
-IN_CONTAINERS := $(patsubst %,tests/end_to_end/test_%.py,launching restarts worker_ends refusals containers secrets)
+IN_CONTAINERS := $(patsubst %,tests/end_to_end/test_%.py,launching restarts worker_ends refusals containers stop_everything secrets)
 test-docker: $(ENVIRONMENT) ## Run the end-to-end tests with workers in containers, on engines of their own
 	RUNYARD_TEST_DRIVER=docker $(IN_VENV) pytest $(SIDE_BY_SIDE) $(IN_CONTAINERS) $(PYTEST_ARGS)
 

@@ -14,7 +14,7 @@ from runyard.agent.limits.enforcement import Unlimited, resume
 from runyard.agent.limits.plan import plan_of
 from runyard.agent.privileges import find_user
 from runyard.agent.records import SpecRecord, UnreadableRecord
-from runyard.agent.rundir import RunDirectory
+from runyard.agent.rundir import EXCEEDED_NAME, RunDirectory
 
 SCRATCH_NAME = "TMPDIR"
 """Environment variable that tells the worker its scratch directory, as everybody understands it."""
@@ -67,4 +67,6 @@ def belongings_of(directory: RunDirectory, worker: int | None) -> Belongings:
         spec = directory.read_spec()
     except UnreadableRecord:
         return NO_BELONGINGS
-    return NO_BELONGINGS if spec is None else Belongings(resume(plan_of(spec.limits), worker), spec.scratch)
+    if spec is None:
+        return NO_BELONGINGS
+    return Belongings(resume(plan_of(spec.limits), worker, directory.path / EXCEEDED_NAME), spec.scratch)

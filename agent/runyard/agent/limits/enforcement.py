@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import signal
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +28,7 @@ DATA_FACTOR = 4
 What is asked for and never touched counts too, so there has to be room; for real use the watchdog is there.
 """
 
-_LOOK_AT_GROUP = 0.25
+_LOOK_AT_GROUP = 0.1
 """Seconds between two looks at a group of which the kernel ends only the largest process."""
 
 _SHORTEST_LOOK, _LONGEST_LOOK = 0.05, 1.0
@@ -65,12 +67,36 @@ class Grouped(Unlimited):
         self._unit = plan.unit
         self._group = group
         self._ends_as_one = group.ends_as_one
+        self._is_short = False
+
+    def end_at_once(self, worker: int) -> None:
+        """Has the worker killed when its group lacks memory, before it can hear that a child of it was.
+
+        The kernel of version 1 ends only the largest process. A worker would go on, and end in its own way.
+        """
+        shortage = self._group.shortage() if self._limit and not self._ends_as_one else None
+        if shortage is None:
+            return
+        try:
+            known = os.pidfd_open(worker)
+        except OSError:  # before Linux 5.3; the looks go on
+            os.close(shortage)
+            return
+        threading.Thread(target=self._end_when_short, args=(shortage, known), daemon=True).start()
+
+    def _end_when_short(self, shortage: int, worker: int) -> None:
+        os.eventfd_read(shortage)
+        self._is_short = True
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(worker, signal.SIGKILL)
+        os.close(shortage)
+        os.close(worker)
 
     def look_in(self) -> float | None:
         return _LOOK_AT_GROUP if self._limit and not self._ends_as_one else None
 
     def is_exceeded(self) -> bool:
-        return self._limit > 0 and self._group.kills() > 0
+        return self._limit > 0 and (self._is_short or self._group.kills() > 0)
 
     def members(self) -> set[int]:
         return self._group.members()
@@ -96,9 +122,12 @@ class Watched(Unlimited):
         plan: Its limits; that of CPU is not enforced.
         root: The process whose descendants are counted.
         counts_root: Whether the process itself is counted too.
+        mark: Made when the limit is exceeded. Without a shim there may be two watchdogs, and whoever kills
+            the worker is not always who judges its end. None: there is only this one.
     """
 
-    def __init__(self, plan: LimitsPlan, root: int, counts_root: bool) -> None:
+    def __init__(self, plan: LimitsPlan, root: int, counts_root: bool, mark: Path | None = None) -> None:
+        self._mark = mark
         self._limit = plan.memory
         self._root = root
         self._own = [root] if counts_root else []
@@ -117,6 +146,9 @@ class Watched(Unlimited):
             self._peak = max(self._peak, taken)
             self._room = max(0, self._limit - taken)
             self._is_exceeded = taken > self._limit
+            if self._is_exceeded and self._mark is not None:
+                with contextlib.suppress(OSError):  # a full disk must not keep the worker alive
+                    self._mark.touch(mode=0o600)
         return self._is_exceeded
 
     def _measure(self) -> int:
@@ -128,7 +160,8 @@ class Watched(Unlimited):
     def judge(self, verdict: ExitRecord) -> ExitRecord:
         peak = max(self._peak, verdict.peak_rss_bytes)
         known = replace(verdict, memory_limit_bytes=self._limit, peak_rss_bytes=peak)
-        return _beyond_limit(known, "Runyard's memory watchdog") if self._is_exceeded else known
+        is_exceeded = self._is_exceeded or (self._mark is not None and self._mark.exists())
+        return _beyond_limit(known, "Runyard's memory watchdog") if is_exceeded else known
 
 
 def confine(plan: LimitsPlan | None, worker: int, keeper: int | None = None) -> Unlimited:
@@ -146,7 +179,9 @@ def confine(plan: LimitsPlan | None, worker: int, keeper: int | None = None) -> 
         return Unlimited()
     try:
         if group := _new_group(plan, worker, keeper or os.getpid()):
-            return Grouped(plan, group)
+            grouped = Grouped(plan, group)
+            grouped.end_at_once(worker)
+            return grouped
     except OSError as error:
         if plan.required:
             raise
@@ -154,18 +189,19 @@ def confine(plan: LimitsPlan | None, worker: int, keeper: int | None = None) -> 
     return _watch(plan, worker)
 
 
-def resume(plan: LimitsPlan | None, worker: int | None) -> Unlimited:
+def resume(plan: LimitsPlan | None, worker: int | None, mark: Path) -> Unlimited:
     """Takes up the enforcement for a worker whose shim is dead.
 
     Args:
         plan: Of the attempt.
         worker: Its PID, which may be over; None if there never was one.
+        mark: Path of a file by which several watchdogs of the attempt tell each other that it is exceeded.
     """
     if plan is None:
         return Unlimited()
     if group := _made_group(plan, worker):
         return Grouped(plan, group)
-    return Unlimited() if worker is None else Watched(plan, worker, counts_root=True)
+    return Unlimited() if worker is None else Watched(plan, worker, counts_root=True, mark=mark)
 
 
 def _new_group(plan: LimitsPlan, worker: int, keeper: int) -> Group | None:

@@ -94,6 +94,26 @@ class Group:
             home / "memory.oom_control", "oom_kill"
         )
 
+    def shortage(self) -> int | None:
+        """An eventfd that tells when the group lacks memory, just before the kernel ends a process of it.
+
+        It tells too when the group is removed.
+
+        Returns:
+            None if the kernel has none: those of version 2 end the group as one.
+        """
+        home, told = self._directories[0], os.eventfd(0, os.EFD_CLOEXEC)
+        try:
+            control = os.open(home / "memory.oom_control", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                _write(home / "cgroup.event_control", f"{told} {control}")
+            finally:
+                os.close(control)
+        except OSError:
+            os.close(told)
+            return None
+        return told
+
     def peak(self) -> int:
         """Most bytes that the group ever took; 0 if the kernel does not tell."""
         home = self._directories[0]

@@ -8,6 +8,7 @@ Agent, fork server and shim speak to each other through these files, so any of t
     ready         the worker has its arguments, and all imports of its framework; by the worker, for people
     container     which container is the worker's, where it runs in one; by the agent
     stop          a request to end the worker; by the agent
+    exceeded      the worker went beyond its memory limit; by a watchdog that stands in for a dead shim
     exit          how it ended; by the shim, or by whoever outlives it
     lock          locked for as long as the shim lives: a proof that PID reuse cannot forge
     acknowledged  the coordinator has the end, and the directory may be pruned
@@ -20,6 +21,7 @@ the attempt exists, and so keeps it from being taken on twice. Standard library 
 from runyard.agent.rundir.directories import Key, RunDirectories
 from runyard.agent.rundir.directory import (
     DIRECTORY_NAME,
+    EXCEEDED_NAME,
     EXIT_ROOM_BYTES,
     MARK_NAME,
     READY_ROOM_NAME,
@@ -35,6 +37,7 @@ from runyard.agent.rundir.errors import (
 
 __all__ = [
     "DIRECTORY_NAME",
+    "EXCEEDED_NAME",
     "EXIT_ROOM_BYTES",
     "MARK_NAME",
     "READY_ROOM_NAME",

@@ -30,6 +30,9 @@ Above the largest record: `MESSAGE_LIMIT` characters of at most 4 bytes, and the
 MARK_NAME = "RUNYARD_ATTEMPT"
 """Environment variable that every process of an attempt carries: `<run_id>/<attempt>`."""
 
+EXCEEDED_NAME = "exceeded"
+"""A file that says that the worker went beyond its memory limit."""
+
 READY_ROOM_NAME = ".ready-room"
 """What a worker of another user writes to in place of `ready`: it is given the open file."""
 
