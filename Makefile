@@ -35,10 +35,11 @@ test-docker: $(ENVIRONMENT) ## Run the end-to-end tests with workers in containe
 image: $(ENVIRONMENT) ## Make an image of this machine's Python and the example project, without any registry
 	@$(IN_VENV) examples.image
 
-check: $(ENVIRONMENT) ## Run the static checks: ruff and mypy
+check: $(ENVIRONMENT) ## Run the static checks: ruff, mypy and bandit
 	$(IN_VENV) ruff check .
 	$(IN_VENV) ruff format --check .
 	$(IN_VENV) mypy
+	$(IN_VENV) bandit --quiet --configfile pyproject.toml --recursive coordinator agent client launcher
 
 protos: $(PROTO_TOOLS) ## Generate the stubs anew from protos/runyard/v1/*.proto
 	cd protos && $(abspath $(PROTO_VENV))/bin/python -m grpc_tools.protoc -I. \
