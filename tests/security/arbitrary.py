@@ -261,14 +261,13 @@ class _Author:
             for each in known
             if isinstance(each, str) == (value.type == value.TYPE_STRING)
         ]
-        if fitting and not self._is_strange:
+        if value.message_type is not None:
+            entries[self._draw(_TEXT)].CopyFrom(self.message(value.message_type))
+        elif fitting and not self._is_strange:
             key, entry = self._pick(fitting)
-        else:
-            key, entry = self._draw(_TEXT), self._value(value)
-        if value.message_type is None:
             entries[key] = entry
         else:
-            entries[key].CopyFrom(self.message(value.message_type))
+            entries[self._draw(_TEXT)] = self._value(value)
 
     def _value(self, field: FieldDescriptor) -> Any:
         strange = self._is_strange

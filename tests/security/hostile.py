@@ -12,6 +12,7 @@ import grpc
 from agent.stub_coordinator import Agent, seconds
 from waiting import await_until, wait_until
 
+from runyard.coordinator.listening import SERVER_OPTIONS
 from runyard.v1 import agent_pb2, run_pb2
 
 T = TypeVar("T")
@@ -43,7 +44,7 @@ class HostileCoordinator(grpc.GenericRpcHandler):
         self.sessions = 0
         self.beat = 0.0
         self._to_agent: asyncio.Queue[bytes | None] = asyncio.Queue()
-        self._server = grpc.aio.server()
+        self._server = grpc.aio.server(options=SERVER_OPTIONS)
         self._server.add_generic_rpc_handlers([self])
         self._server.add_insecure_port(self.address)
 
@@ -67,27 +68,29 @@ class HostileCoordinator(grpc.GenericRpcHandler):
         self._to_agent.put_nowait(data)
 
     async def _session(self, requests: AsyncIterator[Any], _: Any) -> AsyncIterator[bytes]:
-        self._to_agent = asyncio.Queue()
+        mine: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._to_agent = mine
         self.heard.append(await anext(requests))
         welcome = agent_pb2.Welcome(
             node_epoch=1, protocol=1, heartbeat_interval=seconds(self.beat), lease=seconds(600)
         )
         yield agent_pb2.SessionResponse(welcome=welcome).SerializeToString()
         self.sessions += 1
-        hearing = asyncio.create_task(self._hear(requests))
+        hearing = asyncio.create_task(self._hear(requests, mine))
         try:
-            while (data := await self._to_agent.get()) is not None:
+            while (data := await mine.get()) is not None:
                 yield data
         finally:
             hearing.cancel()
 
-    async def _hear(self, requests: AsyncIterator[agent_pb2.SessionRequest]) -> None:
-        queue = self._to_agent
+    async def _hear(
+        self, requests: AsyncIterator[agent_pb2.SessionRequest], to_agent: asyncio.Queue[bytes | None]
+    ) -> None:
         try:
             async for request in requests:
                 self.heard.append(request)
         finally:
-            queue.put_nowait(None)
+            to_agent.put_nowait(None)
 
     async def _take_all(self, requests: AsyncIterator[bytes], _: Any) -> bytes:
         async for _piece in requests:

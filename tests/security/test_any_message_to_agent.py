@@ -46,6 +46,14 @@ def program(path: Path, script: str) -> Path:
     return path
 
 
+def keeps_in_touch(message: Wire) -> bool:
+    """Not a goodbye that sends the agent away for longer than a test should take."""
+    read = message.read
+    if not isinstance(read, agent_pb2.SessionResponse) or not read.HasField("goodbye"):
+        return True
+    return read.goodbye.redial_within.ToNanoseconds() <= 0
+
+
 def test_any_message_is_survived(captive: Captive, tmp_path: Path) -> None:
     honest = program(tmp_path / "honest", "")
 
@@ -54,7 +62,8 @@ def test_any_message_is_survived(captive: Captive, tmp_path: Path) -> None:
         captive.assert_unharmed()
         assert not captive.files_outside()
 
-    assert fuzz(st.lists(wire(SESSION_RESPONSE), min_size=1, max_size=5), attack, ordinary=5.0)
+    messages = wire(SESSION_RESPONSE).filter(keeps_in_touch)
+    assert fuzz(st.lists(messages, min_size=1, max_size=5), attack, ordinary=5.0)
     end = captive.honest_run(honest)
     assert end.outcome.kind == run_pb2.OUTCOME_KIND_SUCCEEDED
 
