@@ -37,11 +37,12 @@ test-security: $(ENVIRONMENT) ## Run what attacks a coordinator and agents, whic
 	$(IN_VENV) pytest tests/security $(PYTEST_ARGS)
 
 SECONDS ?= 60
+SEED ?=
 fuzz: $(ENVIRONMENT) ## Attack with arbitrary messages and texts, as in: make fuzz SECONDS=600
 	-@$(IN_VENV) pip install --quiet --group fuzz
-	RUNYARD_FUZZ_SECONDS=$(SECONDS) $(IN_VENV) pytest --timeout=$$(($(SECONDS) * 3 + 300)) \
-		tests/security/test_any_*.py tests/security/test_raw_bytes.py
-	@cd tests && $(abspath $(VENV))/bin/python -m security.fuzzing --seconds $(SECONDS)
+	RUNYARD_FUZZ_SECONDS=$(SECONDS) RUNYARD_FUZZ_SEED=$(SEED) $(IN_VENV) pytest $(SIDE_BY_SIDE) \
+		--timeout=$$(($(SECONDS) * 3 + 300)) tests/security/test_any_*.py tests/security/test_raw_bytes.py
+	@cd tests && $(abspath $(VENV))/bin/python -m security.fuzzing --seconds $(SECONDS) $(SEED:%=--seed %)
 
 image: $(ENVIRONMENT) ## Make an image of this machine's Python and the example project, without any registry
 	@$(IN_VENV) examples.image

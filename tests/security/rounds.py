@@ -1,7 +1,7 @@
 """How long is fuzzed, and from where.
 
 `make test` draws the same inputs each time, for as long as it takes to notice that something broke;
-`make fuzz` draws others each time, for as long as it is told.
+`make fuzz` draws others each time, or with `SEED` the same, for as long as it is told.
 """
 
 import os
@@ -17,6 +17,9 @@ T = TypeVar("T")
 
 SECONDS: Final = float(os.environ.get("RUNYARD_FUZZ_SECONDS", "0"))
 """For each target; 0 in ordinary tests, which know how long they need."""
+
+SEED: Final = int(os.environ.get("RUNYARD_FUZZ_SEED") or random.SystemRandom().getrandbits(30))
+"""Where fuzzing begins, where it is told how long."""
 
 EXAMPLES: Final = 25
 """Between two looks at the clock."""
@@ -44,7 +47,7 @@ def fuzz(
         attack(value)
 
     ends = time.monotonic() + (SECONDS * share or ordinary)
-    first = random.SystemRandom().getrandbits(32) if SECONDS else 0
+    first = SEED if SECONDS else 0
     for number in range(first, first + 1_000_000):
         seed(number)(_round(values, counted))()
         if time.monotonic() >= ends:
