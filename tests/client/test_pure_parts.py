@@ -4,6 +4,7 @@ import grpc
 import pytest
 
 from runyard.client.acknowledgements import MAX_PENDING, MAX_PER_MESSAGE, PendingAcknowledgements
+from runyard.client.channel import RETRY_AFTER
 from runyard.client.cli.words import byte_size, duration
 from runyard.client.durations import parse_duration
 from runyard.client.errors import (
@@ -17,14 +18,17 @@ from runyard.v1 import launch_pb2
 
 
 class Failure(grpc.RpcError):
-    def __init__(self, code: grpc.StatusCode, details: str = "") -> None:
-        self._code, self._details = code, details
+    def __init__(self, code: grpc.StatusCode, details: str = "", retry_after: str = "") -> None:
+        self._code, self._details, self._retry_after = code, details, retry_after
 
     def code(self) -> grpc.StatusCode:
         return self._code
 
     def details(self) -> str:
         return self._details
+
+    def trailing_metadata(self) -> tuple[tuple[str, str], ...] | None:
+        return (("other", "1"), (RETRY_AFTER, self._retry_after)) if self._retry_after else None
 
 
 UNAVAILABLE = Failure(grpc.StatusCode.UNAVAILABLE, "the first cause")
@@ -68,6 +72,22 @@ def test_an_answer_that_will_not_change_is_not_asked_for_again() -> None:
     call = RepeatedCall("LaunchRun", "a:1", timeout=10, now=0)
     with pytest.raises(InvalidRequest, match=r"spec\.run_id: is empty"):
         call.pause_after(Failure(grpc.StatusCode.INVALID_ARGUMENT, "spec.run_id: is empty"), now=0)
+
+
+def test_who_calls_too_often_asks_again_when_told_to_and_not_with_all_the_others() -> None:
+    too_often = Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many calls", retry_after="2500")
+    call = RepeatedCall("LaunchRun", "a:1", timeout=10, now=0, draw=lambda low, high: high)
+    assert call.pause_after(too_often, now=0) == 2.6
+    assert call.pause_after(too_often, now=7.45) == pytest.approx(2.55)  # the deadline
+    with pytest.raises(ResourceExhausted):
+        call.pause_after(too_often, now=7.6)
+
+
+@pytest.mark.parametrize("told", ["", "soon", "-5", "1.5"])
+def test_a_refusal_that_does_not_say_when_to_come_back_is_final(told: str) -> None:
+    call = RepeatedCall("LaunchRun", "a:1", timeout=10, now=0)
+    with pytest.raises(ResourceExhausted):
+        call.pause_after(Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "disk full", retry_after=told), now=0)
 
 
 # Errors

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runyard.coordinator.security.rates import Limit, Rate, Rates, RateSettings
+from runyard.coordinator.security.throttle import network_of
 
 SLOW = Rate(per_second=0.5, burst=3)
 
@@ -102,3 +103,20 @@ def test_the_refusal_names_the_limit_and_when_to_try_again() -> None:
 @pytest.mark.parametrize("limit", Limit)
 def test_every_limit_has_a_rate(limit: Limit) -> None:
     assert Rates(RateSettings().by_limit()).take(limit, "a", 0.0) is None
+
+
+@pytest.mark.parametrize(
+    ("peer", "counted"),
+    [
+        ("ipv4:192.0.2.1:4711", "192.0.2.1"),
+        ("ipv6:%5B2001:db8:0:7::1%5D:4711", "2001:db8:0:7::/64"),
+        ("ipv6:[2001:db8:0:7:ffff::2]:4712", "2001:db8:0:7::/64"),
+        ("ipv6:%5B2001:db8:0:8::1%5D:4711", "2001:db8:0:8::/64"),
+        ("ipv6:%5B::ffff:192.0.2.1%5D:4711", "192.0.2.1"),
+        ("ipv6:%5Bfe80::1%25eth0%5D:4711", "fe80::/64"),
+        ("unix:", "unix:"),
+        ("ipv4:nonsense", ""),
+    ],
+)
+def test_one_who_has_a_whole_network_is_counted_once(peer: str, counted: str) -> None:
+    assert network_of(peer) == counted

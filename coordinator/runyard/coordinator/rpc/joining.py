@@ -11,7 +11,7 @@ from runyard.coordinator.security.audit import Actor, Audit, NodeJoined, audited
 from runyard.coordinator.security.authority_directory import AuthorityError
 from runyard.coordinator.security.enrolment import Applicant, Enrolment
 from runyard.coordinator.security.rates import Limit
-from runyard.coordinator.security.throttle import Throttle, address_of
+from runyard.coordinator.security.throttle import Throttle, network_of
 from runyard.v1 import security_pb2, security_pb2_grpc
 
 LARGEST_MESSAGE = 64 * 1024
@@ -52,7 +52,7 @@ class JoinService(security_pb2_grpc.JoinServiceServicer):
                 cluster=request.cluster,
                 peer=context.peer(),
             )
-            self._throttle.require(Limit.JOIN, address_of(context.peer()))
+            self._throttle.require(Limit.JOIN, network_of(context.peer()))
             asked = NodeJoined(
                 by=Actor("unknown", context.peer()), node=applicant.node_id, cluster=applicant.cluster
             )

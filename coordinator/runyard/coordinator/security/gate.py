@@ -17,7 +17,7 @@ from runyard.coordinator.security.admission import Admission
 from runyard.coordinator.security.audit import Actor, Audit, CallDenied, Refused
 from runyard.coordinator.security.callers import Caller, NotIdentified, NotPermitted
 from runyard.coordinator.security.rates import Limit
-from runyard.coordinator.security.throttle import Throttle, address_of
+from runyard.coordinator.security.throttle import Throttle, network_of
 
 _LIMITED: Final = {"/runyard.v1.LaunchService/LaunchRun": Limit.LAUNCH}
 """Calls that each identity may make only so often. Whoever is on this machine could exhaust it anyway."""
@@ -120,7 +120,7 @@ class _Guard:
         try:
             caller = self._admission.admit(context)
         except NotIdentified as refusal:
-            self._deny(address_of(context.peer()), Actor("unknown", context.peer()), str(refusal))
+            self._deny(network_of(context.peer()), Actor("unknown", context.peer()), str(refusal))
             raise
         if not may_call(caller.role, self._method):
             refused = NotPermitted(f"{caller.identity} may not call {self._method.rpartition('/')[2]}")

@@ -1,7 +1,9 @@
 """Holds back those who call too often, by the clock of this machine."""
 
+import ipaddress
 import time
 from collections.abc import Callable, Mapping
+from urllib.parse import unquote
 
 from runyard.coordinator.security.rates import Limit, Rate, Rates, RateSettings
 
@@ -49,10 +51,24 @@ class Throttle:
             raise TooOften(self._rates.refusal(limit, seconds), seconds)
 
 
-def address_of(peer: str) -> str:
-    """The address of a peer without its port, which every connection has another of.
+def network_of(peer: str) -> str:
+    """Where a peer calls from, for counting: an IPv4 address, or the /64 network of an IPv6 one.
+
+    Every connection has another port, and whoever has one IPv6 address mostly has all of its network.
 
     Args:
-        peer: As gRPC writes it: `ipv4:192.0.2.1:4711`, `ipv6:[2001:db8::1]:4711`, `unix:`.
+        peer: As gRPC writes it: `ipv4:192.0.2.1:4711`, `ipv6:%5B2001:db8::1%5D:4711`, `unix:`.
     """
-    return peer.rpartition(":")[0] if peer.startswith(("ipv4:", "ipv6:")) else peer
+    family, _, rest = unquote(peer).partition(":")
+    if family not in ("ipv4", "ipv6"):
+        return peer
+    host = rest.rpartition(":")[0].strip("[]")
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    if address.ipv4_mapped:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.IPv6Network((address.packed[:8] + bytes(8), 64)))
