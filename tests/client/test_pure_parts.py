@@ -1,5 +1,7 @@
 """The parts that do no I/O: when a call is repeated, what waits to be acknowledged, how things read."""
 
+from typing import Any
+
 import grpc
 import pytest
 
@@ -27,7 +29,7 @@ class Failure(grpc.RpcError):
     def details(self) -> str:
         return self._details
 
-    def trailing_metadata(self) -> tuple[tuple[str, str], ...] | None:
+    def trailing_metadata(self) -> Any:
         return (("other", "1"), (RETRY_AFTER, self._retry_after)) if self._retry_after else None
 
 

@@ -285,6 +285,19 @@ async def test_agent_cannot_push_the_log_that_another_node_was_asked_for(pair: P
     assert b"".join(each.data for each in await reading) == b"true"
 
 
+def test_certificate_that_expires_soon_is_let_in_and_warned_of_once(fort: Fort) -> None:
+    soon = fort.authority.material(Identity(Role.CLIENT, "late").uri, lifetime=timedelta(minutes=5))
+    with fort.channel(soon) as channel:
+        stub = launch_pb2_grpc.LaunchServiceStub(channel)
+        for _ in range(3):
+            stub.ListRuns(launch_pb2.ListRunsRequest(), timeout=SOON)
+    (warned,) = [
+        each for each in fort.service.events("certificate_expires_soon") if "client/late" in each["identity"]
+    ]
+    assert warned["hours_left"] == 0.1
+    assert "ca issue" in warned["remedy"]
+
+
 async def test_session_ends_when_its_certificate_expires(fort: Fort) -> None:
     short = fort.authority.material(agent("node-c").uri, lifetime=timedelta(seconds=4), begins=-HOUR)
     async with open_aio_channel(fort.address, short) as channel:

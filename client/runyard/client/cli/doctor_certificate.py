@@ -13,11 +13,10 @@ except ImportError:  # the command line can do without
     x509 = None  # type: ignore[assignment]
 
 from runyard.client.cli.findings import Finding, ok, problem, warning
+from runyard.client.expiry import expires_soon
 from runyard.client.identity import InvalidIdentity, Role, parse_identity
 
 SUBJECT: Final = "our certificate"
-
-_SOON: Final = timedelta(days=1)
 
 _ROLES: Final = (Role.CLIENT, Role.OPERATOR, Role.ADMIN)
 """Those that have business with the command line."""
@@ -75,7 +74,7 @@ def examine_certificate(pem: bytes, authority: bytes, now: datetime | None = Non
                 "The coordinator refuses it, unless it trusts that other authority too",
             )
         ]
-    if ends - now < _SOON:
+    if expires_soon(begins.timestamp(), ends.timestamp(), now.timestamp()):
         return [warning(SUBJECT, f"{identity} expires in {_ago(ends - now)}", "Have it issued anew")]
     return [ok(SUBJECT, f"{identity}, for another {_ago(ends - now)}")]
 

@@ -5,9 +5,13 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import grpc
+import structlog
 
 from runyard.client.identity import Identity, Role
 from runyard.coordinator.security.callers import Caller, NotIdentified, caller_of
+from runyard.coordinator.security.expiring import ExpiringCertificates
+
+log = structlog.get_logger("runyard.coordinator.security")
 
 
 class Revoked(Protocol):
@@ -41,6 +45,7 @@ class Admission:
         self._trust_domain = trust_domain
         self._revoked = revoked or NoneRevoked()
         self._wall = wall
+        self._expiring = ExpiringCertificates()
 
     def admit(self, context: grpc.aio.ServicerContext[Any, Any]) -> Caller:
         """Who calls.
@@ -50,6 +55,15 @@ class Admission:
         """
         caller = caller_of(context)
         self.require(caller)
+        if self._expiring.is_to_be_told(caller, now := self._wall()):
+            log.warning(
+                "certificate_expires_soon",
+                identity=str(caller.identity),
+                serial=caller.serial,
+                peer=caller.peer,
+                hours_left=round((caller.not_after - now) / 3600, 1),
+                remedy="have it issued anew (`runyard ca issue`), and put the files in place of the old ones",
+            )
         return caller
 
     def require(self, caller: Caller) -> None:
