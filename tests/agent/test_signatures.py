@@ -58,6 +58,7 @@ ALTERATIONS: dict[str, Callable[[run_pb2.LaunchSpec], object]] = {
     "requirements": lambda spec: setattr(spec.requirements, "node", "n1"),
     "policies": lambda spec: spec.policies.grace.FromSeconds(1),
     "environment": lambda spec: spec.environment.update({"SHOP_MODE": "day"}),
+    "environment_references": lambda spec: setattr(spec.environment_references["PGPASS"], "env", "OTHERS"),
     "deployment": lambda spec: setattr(spec, "deployment", "test"),
     "job_snapshot_id": lambda spec: setattr(spec, "job_snapshot_id", ""),
     "step_keys": lambda spec: spec.step_keys.append("c"),

@@ -104,6 +104,13 @@ def test_nothing_starts_whose_offer_is_over_or_has_no_sense(captive: Captive, tm
     assert started.exists()  # so it would have been seen
 
 
+def test_bytes_that_are_no_message_end_the_session_and_not_the_contact(captive: Captive) -> None:
+    before = captive.coordinator.sessions
+    captive.coordinator.say(b"\x17~@e\xc6")
+    wait_until(lambda: captive.coordinator.sessions > before, captive.agent.log)
+    assert "sent what is no message" in captive.agent.log()
+
+
 def test_a_goodbye_for_ever_is_not_obeyed(captive: Captive) -> None:
     goodbye = agent_pb2.CoordinatorGoodbye(reason="and never come back")
     goodbye.redial_within.seconds = (1 << 63) - 1

@@ -297,7 +297,11 @@ _Call = grpc.aio.StreamStreamCall[agent_pb2.SessionRequest, agent_pb2.SessionRes
 
 
 async def _read(call: _Call) -> agent_pb2.SessionResponse | None:
-    """The next message, or None at the end of the stream."""
+    """The next message, or None at the end of the stream.
+
+    Raises:
+        _SessionOver: What came is no message.
+    """
     try:
         response = await call.read()
     except asyncio.CancelledError:
@@ -306,6 +310,8 @@ async def _read(call: _Call) -> agent_pb2.SessionResponse | None:
         if task is not None and task.cancelling():
             raise
         return None
+    if response is None:  # what gRPC gives for bytes that cannot be read, while the call goes on
+        raise _SessionOver("the coordinator sent what is no message")
     return response if isinstance(response, agent_pb2.SessionResponse) else None
 
 

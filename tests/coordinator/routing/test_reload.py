@@ -83,7 +83,7 @@ def test_file_that_is_not_there_refuses_the_start(yard: Yard) -> None:
 
 def test_doubts_are_logged_at_the_start(yard: Yard, file: Path) -> None:
     file.write_text("quotas: {a: {}}")
-    assert serve(yard, file).wait_for_event("routing_file_suspicious")["key"] == "quotas.a"
+    assert serve(yard, file).wait_for_event("routing_file_suspicious")["setting"] == "quotas.a"
 
 
 @pytest.mark.parametrize("way", ["replaced", "overwritten"])

@@ -135,7 +135,7 @@ async def join_once(
         raise JoinFailed(f"join: {error}") from error
     require_own(settings, held.identity)
     await asyncio.to_thread(directory.install, mine.key, certificate, authority, token_id)
-    log.info("joined", identity=held.identity.uri, until=held.not_after, token=token_id)
+    log.info("joined", identity=held.identity.uri, until=held.not_after, token_id=token_id)
     return held
 
 

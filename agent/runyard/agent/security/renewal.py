@@ -96,10 +96,10 @@ class Renewal:
             held = await join_once(self._settings, join.address, token, self._directory)
         except JoinFailed as error:
             self._refused.add(token_id)
-            log.warning("new_token_refused", token=token_id, reason=str(error))
+            log.warning("new_token_refused", token_id=token_id, reason=str(error))
             return False
         except _FAILURES as error:
-            log.warning("cannot_join_anew_yet", token=token_id, reason=_why(error))
+            log.warning("cannot_join_anew_yet", token_id=token_id, reason=_why(error))
             return False
         self._take(held)
         return True

@@ -1,9 +1,11 @@
 """Structured logs on stderr: lines for people, or JSON for machines. Secrets are masked in both."""
 
+import contextlib
+import functools
 import logging
 import sys
 from collections.abc import Mapping, MutableMapping
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 import structlog
 
@@ -39,9 +41,23 @@ def configure_log(log_format: LogFormat, level: LogLevel = "info") -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=functools.partial(_Lines, sys.stderr),
         cache_logger_on_first_use=False,
     )
+
+
+class _Lines:
+    """Writes lines. What cannot be written is lost: no run is, for a full disk or a reader who has left."""
+
+    def __init__(self, stream: TextIO, *_: object) -> None:
+        self._stream = stream
+
+    def msg(self, line: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(f"{line}\n")
+            self._stream.flush()
+
+    debug = info = warning = error = critical = exception = msg
 
 
 def mask_secrets(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

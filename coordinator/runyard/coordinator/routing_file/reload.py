@@ -120,4 +120,4 @@ class RoutingReload:
 def warn_of(routing: Routing) -> None:
     """Logs what may be a slip."""
     for flaw in routing.warnings:
-        log.warning("routing_file_suspicious", line=flaw.line, key=flaw.key, warning=flaw.text)
+        log.warning("routing_file_suspicious", line=flaw.line, setting=flaw.key, warning=flaw.text)

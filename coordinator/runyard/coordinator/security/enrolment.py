@@ -149,7 +149,7 @@ class Enrolment:
         token, ticket = make_token(cluster, node_id, ttl, uses, created_by=created_by, now=self._wall())
         pin = self._authority.issuer_of(self._shown())
         await self._in_transaction(lambda connection: put_token(connection, token))
-        log.info("token_created", token=token.token_id, cluster=cluster, node=node_id, by=created_by)
+        log.info("token_created", token_id=token.token_id, cluster=cluster, node=node_id, by=created_by)
         return token, JoinToken(ticket, to_der(pin))
 
     async def tokens(self) -> list[Token]:
@@ -160,7 +160,7 @@ class Enrolment:
         """Makes a token worthless. False if there is none of that ID."""
         deleted = await self._in_transaction(lambda connection: drop_token(connection, token_id))
         if deleted:
-            log.info("token_deleted", token=token_id)
+            log.info("token_deleted", token_id=token_id)
         return deleted
 
     # Certificates
@@ -188,7 +188,7 @@ class Enrolment:
         log.info(
             "node_joined",
             identity=certificate.uri,
-            token=certificate.token_id,
+            token_id=certificate.token_id,
             serial=certificate.serial,
             peer=applicant.peer,
         )
