@@ -116,7 +116,10 @@ def test_who_has_no_certificate_gets_nowhere_and_is_logged(yard: SecureYard) -> 
         [*line, "--tls-authority", authority, "run", "list"], capture_output=True, text=True, timeout=LONG
     )
     assert done.returncode != 0
-    refused = wait_until(lambda: yard.events("handshake_failed", yard.coordinator), yard.coordinator.tail)
+    refused = wait_until(
+        lambda: yard.events("handshake_failed", yard.coordinator),
+        lambda: f"{done.stderr}\n{yard.coordinator.tail()}",
+    )
     assert yard.network.wires[OUTSIDE].address.rpartition(".")[0] in str(refused[-1])
     plain = subprocess.run([*line, "run", "list"], capture_output=True, text=True, timeout=LONG)
     assert plain.returncode != 0

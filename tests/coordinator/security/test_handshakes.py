@@ -1,5 +1,6 @@
 """What gRPC writes of handshakes, read; and the descriptor that it is taken from."""
 
+import json
 import os
 import subprocess
 import sys
@@ -83,6 +84,34 @@ with handshake_failures_logged(lambda: configure_log("json")):
     print("from Python", file=sys.stderr)
 os.write(2, b"afterwards\\n")
 """
+
+
+WITH_PEER = f"{TRACE}UNKNOWN: Ssl failed: SSL_ERROR_SSL: {VERIFY}certificate has expired: OK{ARGS}"
+TRACED = f"""
+import os
+from runyard.client.service.log import configure_log
+from runyard.coordinator.security.handshake_log import handshake_failures_logged
+configure_log("json")
+with handshake_failures_logged(lambda: configure_log("json")):
+    os.write(2, {TRACE.encode()!r} + b"OK shutdown=false index=0, args={{}}\\n")
+    for with_peer in (True, False, True):
+        os.write(2, {SSL.encode()!r} + {VERIFY.encode()!r} + b"certificate has expired\\n")
+        if with_peer:
+            os.write(2, {WITH_PEER.encode()!r})
+"""
+
+
+def test_each_traced_failure_is_told_once_with_its_peer_if_that_is_known() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", TRACED], capture_output=True, text=True, timeout=60, check=True, env=os.environ
+    )
+    told = [json.loads(line) for line in done.stderr.splitlines()]
+    assert sorted(str(each["peer"]) for each in told) == [
+        "None",
+        "ipv4:10.0.0.7:51280",
+        "ipv4:10.0.0.7:51280",
+    ]
+    assert {each["reason"] for each in told} == {"its certificate has expired, or the clocks differ"}
 
 
 def test_standard_error_goes_on_but_for_handshakes_which_are_events_and_not_too_many() -> None:

@@ -80,6 +80,7 @@ class _Reader:
         self._onward = onward
         self._rest = b""
         self._traced = False
+        self._nameless: list[Failure] = []
         self._limit = _Limit()
 
     def read(self) -> None:
@@ -109,20 +110,32 @@ class _Reader:
         rest, self._rest = self._rest, b""
         if rest:
             self._look_at(rest)
+        self._tell_nameless()
         self._limit.settle()
 
     def _look_at(self, record: bytes) -> None:
         match read_record(record.decode(errors="replace")):
-            case Failure(peer="") if self._traced:
-                pass  # the same comes again, with the peer
+            case Failure(peer="") as failure if self._traced:
+                self._nameless.append(failure)  # the same should come again, with the peer
+                if len(self._nameless) > AT_ONCE:
+                    self._tell_nameless()
             case Failure() as failure:
-                if self._limit.allows():
-                    log.warning("handshake_failed", peer=failure.peer or None, reason=failure.reason)
+                self._nameless = self._nameless[1:]
+                self._tell(failure)
             case Noise():
                 self._traced = True
             case Foreign():
                 with contextlib.suppress(OSError):
                     os.write(self._onward, record)
+
+    def _tell_nameless(self) -> None:
+        nameless, self._nameless = self._nameless, []
+        for failure in nameless:
+            self._tell(failure)
+
+    def _tell(self, failure: Failure) -> None:
+        if self._limit.allows():
+            log.warning("handshake_failed", peer=failure.peer or None, reason=failure.reason)
 
 
 class _Limit:
