@@ -1,6 +1,7 @@
 """Shared by all tests: makes the helper modules beside this file importable, and the example deployment."""
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
@@ -52,6 +54,19 @@ def _place_in_line(item: pytest.Item) -> int:
     name = str(item.path.relative_to(Path(__file__).parent))
     places = (place for place, start in enumerate(LONGEST_FIRST) if name.startswith(start))
     return next(places, len(LONGEST_FIRST))
+
+
+@pytest.fixture(autouse=True)
+def process_as_it_was() -> Iterator[None]:
+    """Undoes what entry points do to their process for good, since here others come after them."""
+    before = {name: os.environ.get(name) for name in ("GRPC_TRACE", "GRPC_VERBOSITY")}
+    yield
+    for name, value in before.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

@@ -26,6 +26,7 @@ PURE = (
     "runyard.client.service.names",
     "runyard.client.service.quantities",
     "runyard.client.durations",
+    "runyard.client.expiry",
 )
 SERVICE = (*SHARED, *PURE, "runyard.client.service")
 

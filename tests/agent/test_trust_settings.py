@@ -1,12 +1,10 @@
 """The owner's policy and keys as the agent's settings have them, and what docs/trust.md shows."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 import yaml
 from agent.launches import SIGNER
 from hypothesis import HealthCheck, given, settings
@@ -80,14 +78,6 @@ def test_a_key_that_cannot_be_read_is_told_by_the_check(
     assert f"signing_keys: {tmp_path}/none.pub: cannot be read" in capsys.readouterr().err
 
 
-@pytest.fixture
-def logs_elsewhere() -> Iterator[None]:
-    """A service sets up the logs of its process; later tests have other streams."""
-    yield
-    structlog.reset_defaults()
-
-
-@pytest.mark.usefixtures("logs_elsewhere")
 def test_an_agent_whose_keys_cannot_be_read_does_not_start(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -39,7 +39,6 @@ def runyard(
     """Runs a command in this process, against the fake."""
     monkeypatch.setenv("RUNYARD_ADDRESS", coordinator.address)
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
-    monkeypatch.setenv("GRPC_VERBOSITY", "ERROR")  # main() sets it, for good
 
     def run(*argv: str) -> Result:
         capfd.readouterr()

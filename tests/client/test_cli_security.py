@@ -26,7 +26,6 @@ def runyard(
     security: FakeSecurity, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Command:
     monkeypatch.setenv("RUNYARD_ADDRESS", security.address)
-    monkeypatch.setenv("GRPC_VERBOSITY", "ERROR")
 
     def run(*argv: str) -> Result:
         capfd.readouterr()

@@ -19,7 +19,6 @@ def doctor(
 ) -> Callable[..., Diagnosis]:
     monkeypatch.setenv("RUNYARD_ADDRESS", coordinator.address)
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
-    monkeypatch.setenv("GRPC_VERBOSITY", "ERROR")  # main() sets it, for good
 
     def run(*argv: str) -> Diagnosis:
         code = main(["doctor", *argv])

@@ -35,7 +35,6 @@ Doctor = Callable[[str, TlsFiles | None], Diagnosis]
 @pytest.fixture
 def doctor(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Doctor:
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
-    monkeypatch.setenv("GRPC_VERBOSITY", "ERROR")  # main() sets it, for good
 
     def run(address: str, files: TlsFiles | None) -> Diagnosis:
         options = [f"--tls-{part}={path}" for part, path in tls_settings(files).items()] if files else []

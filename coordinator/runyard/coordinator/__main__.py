@@ -15,6 +15,8 @@ def main(argv: list[str] | None = None) -> int:
     """
     # Has gRPC say which handshake failed, and with whom. Read when it is loaded, so it is loaded after this.
     os.environ.setdefault("GRPC_TRACE", "handshaker")
+    if os.environ.get("GRPC_VERBOSITY", "").upper() in ("ERROR", "NONE"):  # it would not say it
+        del os.environ["GRPC_VERBOSITY"]
     try:
         from runyard.coordinator.command import run
     except ModuleNotFoundError as missing:

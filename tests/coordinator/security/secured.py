@@ -17,6 +17,7 @@ from runyard.client.tls import TlsMaterial
 from runyard.coordinator.config import AccessSettings, ClientAccess, CoordinatorSettings
 from runyard.coordinator.core.deadlines import Retention
 from runyard.coordinator.listening import SERVER_OPTIONS, TLS_OPTIONS, Options, add_reflection, make_server
+from runyard.coordinator.security.rates import Rate, RateSettings
 from runyard.coordinator.security.server_credentials import ClientCertificates, server_credentials
 from runyard.coordinator.security.setup import Security
 from runyard.coordinator.shell import Shell
@@ -73,6 +74,7 @@ async def secured(
         state_directory=folder / "state",
         tls=TlsSettings(authority=files.authority, certificate=files.certificate, key=files.key),
         access=AccessSettings(clients=clients),
+        rates=RateSettings(failed_authentication=Rate(per_second=1_000.0, burst=1_000)),
     )
     store = Store(settings.state_directory)
     shell = Shell(store, NO_RECOVERY, Retention(), settings.confinement())

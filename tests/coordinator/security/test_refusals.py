@@ -63,7 +63,8 @@ class Fort:
 
 @pytest.fixture(scope="module")
 def fort() -> Iterator[Fort]:
-    with open_yard() as yard:
+    with open_yard() as yard, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRPC_VERBOSITY", "ERROR")  # who wants gRPC quiet still hears of handshakes
         authority = Authority()
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
