@@ -26,6 +26,8 @@ LONGEST_FIRST = (
     "simulation",
     "end_to_end",
     "chaos",
+    "agent/security/test_renewal",
+    "security/test_secure_yard",
     "agent/test_docker_driver_crashes",
     "agent/test_warm_node",
     "client/test_dev",

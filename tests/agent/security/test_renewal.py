@@ -3,13 +3,14 @@
 import asyncio
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime
 
 import grpc
 import pytest
 from agent.node_side import is_alive
 from agent.security.secured import SecuredPlant, files_in
-from services import open_yard
+from services import Service, open_yard
 from waiting import wait_until
 
 from runyard.client.channel import open_aio_channel
@@ -32,39 +33,62 @@ def plant() -> Iterator[SecuredPlant]:
 # Renewal
 
 
-def test_certificates_are_renewed_again_and_again_and_no_run_notices(plant: SecuredPlant) -> None:
-    coordinator = plant.start_coordinator(certificate_lifetime=SHORT)
-    agent = plant.start_agent()
-    plant.launch_busy(1)
-    keys = {(plant.credentials() / "key.pem").read_bytes()}
-    number = 1
-    while len(plant.until_serials(number)) < 6:
-        number += 1
-        plant.launch_busy(number)
-        plant.until_serials(number)
-        keys.add((plant.credentials() / "key.pem").read_bytes())
-        plant.open_gate(number)
-        assert plant.outcome(number).kind == SUCCEEDED
-    plant.open_gate(1)
-    assert plant.outcome(1).kind == SUCCEEDED
-    for each in range(1, number + 1):
-        assert len(plant.starts(each)) == 1, plant.describe(each)
-    assert len(keys) >= 5
-    assert len(coordinator.events("certificate_renewed")) >= 5
-    assert agent.events("certificate_expired") == []
-    assert agent.events("certificate_expires_soon") == []
-    assert coordinator.events("call_refused") == []
+@dataclass
+class Renewed:
+    """A node whose certificate was renewed six times, with runs on it all the while, that are over."""
+
+    plant: SecuredPlant
+    coordinator: Service
+    agent: Service
+    keys: set[bytes]
+    runs: int
 
 
-def test_sets_that_were_replaced_are_cleared_away(plant: SecuredPlant) -> None:
-    plant.start_coordinator(certificate_lifetime=SHORT)
-    plant.start_agent()
-    plant.until_serials(4)
-    sets = [path.name for path in (plant.yard.folder / "node-a" / "tls").iterdir() if path.name.isdecimal()]
-    assert len(sets) <= 3  # one may be coming
+@pytest.fixture(scope="module")
+def renewed() -> Iterator[Renewed]:
+    with open_yard() as yard:
+        plant = SecuredPlant(yard)
+        coordinator = plant.start_coordinator(certificate_lifetime=SHORT)
+        made = Renewed(plant, coordinator, plant.start_agent(), set(), 1)
+        plant.launch_busy(1)
+        while len(plant.until_serials(made.runs)) < 6:
+            made.runs += 1
+            plant.launch_busy(made.runs)
+            plant.until_serials(made.runs)
+            made.keys.add((plant.credentials() / "key.pem").read_bytes())
+            plant.open_gate(made.runs)
+            assert plant.outcome(made.runs).kind == SUCCEEDED
+        plant.open_gate(1)
+        assert plant.outcome(1).kind == SUCCEEDED
+        yield made
+        plant.close()
 
 
-def test_failing_renewals_are_told_the_louder_the_less_time_is_left(plant: SecuredPlant) -> None:
+def test_certificates_are_renewed_again_and_again_and_no_run_notices(renewed: Renewed) -> None:
+    for each in range(1, renewed.runs + 1):
+        assert len(renewed.plant.starts(each)) == 1, renewed.plant.describe(each)
+    assert len(renewed.coordinator.events("certificate_renewed")) >= 5
+    assert renewed.agent.events("certificate_expired") == []
+    assert renewed.agent.events("certificate_expires_soon") == []
+    assert renewed.coordinator.events("call_refused") == []
+
+
+def test_each_certificate_is_for_a_new_key(renewed: Renewed) -> None:
+    assert len(renewed.keys) >= 4
+
+
+def test_sets_that_were_replaced_are_cleared_away(renewed: Renewed) -> None:
+    tls = renewed.plant.yard.folder / "node-a" / "tls"
+    assert len([path for path in tls.iterdir() if path.name.isdecimal()]) <= 3  # one may be coming
+
+
+def test_token_that_was_used_before_is_not_tried_again(renewed: Renewed) -> None:
+    assert renewed.coordinator.events("join_refused") == []
+
+
+def test_failing_renewals_are_told_the_louder_the_less_time_is_left_and_a_new_token_mends_all(
+    plant: SecuredPlant,
+) -> None:
     coordinator = plant.start_coordinator(certificate_lifetime=SHORT)
     agent = plant.start_agent()
     plant.launch_busy(1)
@@ -78,15 +102,6 @@ def test_failing_renewals_are_told_the_louder_the_less_time_is_left(plant: Secur
     assert "runyard token create" in agent.events("certificate_expired")[-1]["remedy"]
     assert is_alive(plant.starts(1)[0])
 
-
-def test_node_whose_certificate_expired_while_it_was_cut_off_comes_back_with_a_new_token(
-    plant: SecuredPlant,
-) -> None:
-    coordinator = plant.start_coordinator(certificate_lifetime=SHORT)
-    agent = plant.start_agent()
-    plant.launch_busy(1)
-    coordinator.kill()
-    agent.wait_for_event("certificate_expired")
     plant.start_coordinator(certificate_lifetime=SHORT)
     (plant.yard.folder / "node-a.token").write_text(plant.token("node-a"))
     agent.wait_for_event("ready", times=2)
@@ -109,7 +124,7 @@ def test_agent_that_starts_with_an_expired_certificate_joins_anew(plant: Secured
 def test_agent_that_is_killed_while_it_renews_goes_on_with_one_set_or_the_other(
     plant: SecuredPlant, monkeypatch: pytest.MonkeyPatch, point: str
 ) -> None:
-    plant.start_coordinator(certificate_lifetime=3 * SHORT)  # or it may expire before the agent is back
+    plant.start_coordinator(certificate_lifetime=1.5 * SHORT)  # or it may expire before the agent is back
     plant.start_agent().kill()
     monkeypatch.setenv("RUNYARD_FAILPOINT", point)
     assert plant.agent().exit_code() == -9
@@ -117,13 +132,6 @@ def test_agent_that_is_killed_while_it_renews_goes_on_with_one_set_or_the_other(
     files_in(plant.credentials()).read()
     plant.agent().wait_for_event("ready")
     plant.launch_busy(1)
-
-
-def test_token_that_was_used_before_is_not_tried_again(plant: SecuredPlant) -> None:
-    coordinator = plant.start_coordinator(certificate_lifetime=SHORT)
-    plant.start_agent()
-    plant.until_serials(3)
-    assert coordinator.events("join_refused") == []
 
 
 # Revocation
