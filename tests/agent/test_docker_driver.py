@@ -71,7 +71,7 @@ async def test_a_stop_is_heard_by_the_worker_and_told_with_its_reason(docker_nod
     await text_in(directory.stdout)
     await docker_node.driver.stop(KEY, 20.0, "by alice")
     outcome = await docker_node.outcome(KEY)
-    assert (outcome.kind, outcome.exit_code) == (OutcomeKind.STOPPED, 3)
+    assert (outcome.kind, outcome.exit_code) == (OutcomeKind.STOPPED, 3), outcome
     assert "by alice" in outcome.message
     assert directory.stdout.read_text() == "ready\nbye\n"
     assert any(isinstance(phase, Stopping) and phase.pid for phase in docker_node.phases(KEY))

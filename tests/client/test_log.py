@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 PROGRAM = """
+import contextlib
 import sys
 import structlog
 from runyard.client.service.log import configure_log
@@ -15,7 +16,8 @@ log = structlog.get_logger()
 for number in range(1_000):
     log.warning("line", number=number, text="x" * 100)
 if {closed}:
-    sys.stderr.close()
+    with contextlib.suppress(OSError):
+        sys.stderr.close()
     log.error("more")
 print("goes on")
 """

@@ -124,7 +124,7 @@ def found(paths: list[Path], secrets: tuple[str, ...] = ALL) -> list[str]:
     for path in paths:
         try:
             content = path.read_bytes()
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):
             continue  # gone since it was listed
         seen += [f"{secret} in {path}" for secret in secrets if secret.encode() in content]
     return seen
