@@ -45,7 +45,7 @@ class Service:
 
     def output(self) -> str:
         """Everything printed so far."""
-        return self.log.read_text()
+        return self.log.read_text(errors="backslashreplace")
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """The log lines of that name."""

@@ -78,7 +78,7 @@ def test_nothing_starts_whose_offer_is_over_or_has_no_sense(captive: Captive, tm
             case 0:
                 message.start_within.Clear()
             case 1:
-                message.start_within.seconds = -abs(message.start_within.seconds) - 1
+                message.start_within.seconds = max(-(1 << 63), -abs(message.start_within.seconds) - 1)
                 message.start_within.nanos = 0
             case 2:
                 message.after_heartbeat = (1 << 63) + 1  # was never sent

@@ -78,6 +78,7 @@ from runyard.coordinator.security.handshake_log import handshake_failures_logged
 configure_log("json")
 with handshake_failures_logged(lambda: configure_log("json")):
     os.write(2, b"of somebody else\\n")
+    os.write(2, b"E1123 12:16:02.1 1 x.cc:1] they said \\x82\\x1b[2J\\r\\n")
     for number in range(25):
         os.write(2, {SSL.encode()!r} + {VERIFY.encode()!r} + b"certificate has expired\\n")
     os.write(2, b"F1123 12:16:02.1 1 x.cc:1] the last word\\nof two lines\\n")
@@ -129,6 +130,7 @@ def test_standard_error_goes_on_but_for_handshakes_which_are_events_and_not_too_
     assert sorted(others) == sorted(
         [
             "of somebody else",
+            r"E1123 12:16:02.1 1 x.cc:1] they said \x82\x1b[2J\r",
             "F1123 12:16:02.1 1 x.cc:1] the last word",
             "of two lines",
             "from Python",

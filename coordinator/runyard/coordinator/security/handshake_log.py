@@ -31,6 +31,8 @@ WINDOW: Final = 10.0
 LARGEST_RECORD: Final = 64 * 1024
 """Bytes; a longer one is passed on as it is."""
 
+_UNSEEN: Final = re.compile(r"[^\n\t\x20-\x7e]")
+
 log = structlog.get_logger("runyard.coordinator.security")
 
 
@@ -126,7 +128,7 @@ class _Reader:
                 self._traced = True
             case Foreign():
                 with contextlib.suppress(OSError):
-                    os.write(self._onward, record)
+                    os.write(self._onward, _shown(record))
 
     def _tell_nameless(self) -> None:
         nameless, self._nameless = self._nameless, []
@@ -158,6 +160,12 @@ class _Limit:
         if self._seen > AT_ONCE:
             log.warning("more_handshakes_failed", count=self._seen - AT_ONCE, seconds=WINDOW)
         self._began, self._seen = time.monotonic(), 0
+
+
+def _shown(record: bytes) -> bytes:
+    """What is passed on. gRPC quotes what strangers send, and that must not steer terminals."""
+    text = record.decode(errors="backslashreplace")
+    return _UNSEEN.sub(lambda match: ascii(match[0])[1:-1], text).encode()
 
 
 def _split(data: bytes) -> list[bytes]:
