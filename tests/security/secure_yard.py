@@ -16,6 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
+from certificates import files_in, tls_settings
 from chaos.ledger import Ledger
 from chaos.network import Network, inside
 from chaos.yard import RELAY
@@ -25,7 +26,7 @@ from examples.deployment.processes import Child, Processes, wait_for_text
 from examples.deployment.yard import ROOT_TOO
 from waiting import wait_until
 
-from runyard.client import Client, TlsFiles
+from runyard.client import Client
 from runyard.client.identity import Identity, Role
 from runyard.coordinator.security.authority_directory import AuthorityDirectory
 from runyard.v1 import placement_pb2, run_pb2
@@ -103,7 +104,7 @@ class SecureYard:
             "listen": f"0.0.0.0:{Network.PORT}",
             "join_listen": f"0.0.0.0:{JOIN_PORT}",
             "ca_directory": str(self.ca),
-            "tls": tls_of(self.ca / "coordinator"),
+            "tls": tls_settings(files_in(self.ca / "coordinator")),
             "certificate_lifetime": self.lifetime,
             "state_directory": str(self.folder / "coordinator"),
         }
@@ -143,7 +144,9 @@ class SecureYard:
     @contextmanager
     def site(self, project: Path, module: str) -> Iterator[DagsterSite]:
         """Dagster with its daemon in a namespace, from where it launches."""
-        settings = quickstart_settings(address=self.wires["dagster"].address, tls=tls_of(self.dagster))
+        settings = quickstart_settings(
+            address=self.wires["dagster"].address, tls=tls_settings(files_in(self.dagster))
+        )
         home = self.folder / "dagster"
         with closing(DagsterSite(self.processes, home, project, module, settings)) as site:
             argv = (*self.inside("dagster"), sys.executable, "-m", "dagster._daemon", "run")
@@ -274,16 +277,6 @@ class Load:
             run, life = runs[run_id], self.ledger.life(run_id)
             assert run.outcome.kind == run_pb2.OUTCOME_KIND_SUCCEEDED, run
             assert (len(life.starts), life.overlaps, run.attempt) == (1, 0, 0), (life, run)
-
-
-def files_in(folder: Path) -> TlsFiles:
-    """Where `runyard ca` puts the files."""
-    return TlsFiles(folder / "authority.pem", folder / "certificate.pem", folder / "key.pem")
-
-
-def tls_of(folder: Path) -> dict[str, str]:
-    """The files as the setting `tls` has them."""
-    return {name: str(folder / f"{name}.pem") for name in ("authority", "certificate", "key")}
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,14 +13,6 @@ from services import open_yard
 from runyard.v1 import run_pb2
 
 SUCCEEDED = run_pb2.OUTCOME_KIND_SUCCEEDED
-
-
-@pytest.fixture
-def plant() -> Iterator[SecuredPlant]:
-    with open_yard() as yard:
-        made = SecuredPlant(yard)
-        yield made
-        made.close()
 
 
 def key_of(folder: Path) -> bytes:

@@ -22,14 +22,6 @@ SHORT = 10.0
 """Seconds for which certificates hold in tests of renewal."""
 
 
-@pytest.fixture
-def plant() -> Iterator[SecuredPlant]:
-    with open_yard() as yard:
-        made = SecuredPlant(yard)
-        yield made
-        made.close()
-
-
 # Renewal
 
 

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from runyard.client.errors import RunyardError
+from runyard.client.service.durable import sync_directory
 
 CONTEXT: Final = b"runyard launch statement 1\0"
 """Goes before what is signed, so that a signature made for another purpose never fits a launch."""
@@ -154,7 +155,7 @@ def create_signing_key(directory: Path) -> SigningKey:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         _write_new(directory / PRIVATE_KEY, private, 0o600)
         _write_new(directory / PUBLIC_KEY, f"{key.public}\n".encode(), 0o644)
-        _sync(directory)
+        sync_directory(directory)
     except FileExistsError as error:
         raise UnusableKey(f"{error.filename} is there already; choose another directory") from None
     except OSError as error:
@@ -180,11 +181,3 @@ def _write_new(path: Path, content: bytes, mode: int) -> None:
         file.write(content)
         file.flush()
         os.fsync(descriptor)
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -27,7 +27,7 @@ class ExpiringCertificates:
             caller: Who shows it; local callers show none.
             now: Seconds since 1970.
         """
-        if math.isinf(caller.not_after) or not expires_soon(caller.not_before, caller.not_after, now):
+        if not expires_soon(caller.not_before, caller.not_after, now):
             return False
         if now - self._told.get(caller.serial, -math.inf) < AGAIN_AFTER:
             return False
