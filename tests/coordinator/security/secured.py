@@ -24,7 +24,7 @@ from runyard.coordinator.shell import Shell
 from runyard.coordinator.store.store import Store
 
 ENDLESS = 0.5
-"""Seconds after which a stream that says nothing is taken for one that goes on for ever."""
+"""Seconds after which a call that was let in is taken for one that goes on for ever."""
 
 
 class Secured:
@@ -94,11 +94,17 @@ async def secured(
         store.close()
 
 
-async def code_of(channel: grpc.aio.Channel, method: str) -> grpc.StatusCode:
-    """How a call ends that says nothing at all; DEADLINE_EXCEEDED if it does not end."""
+async def code_of(channel: grpc.aio.Channel, method: str, timeout: float = SOON) -> grpc.StatusCode:
+    """How a call ends that says nothing at all.
+
+    Args:
+        channel: Whose call it is.
+        method: Its whole name.
+        timeout: Seconds after which it ends with DEADLINE_EXCEEDED.
+    """
     call: Any = channel.stream_stream(method)
     try:
-        stream = call(_nothing(), timeout=ENDLESS)
+        stream = call(_nothing(), timeout=timeout)
         async for _ in stream:
             pass
     except grpc.aio.AioRpcError as error:
