@@ -25,7 +25,7 @@ from runyard.v1 import agent_pb2, placement_pb2, run_pb2
 RUN_ID = "00000000-0000-4000-8000-000000000001"
 KEY = AttemptKey(RUN_ID, 0)
 NEXT = AttemptKey(RUN_ID, 1)
-SOON = 10.0
+SOON = 30.0
 FOR_EVER = 3_600.0
 
 Script = Callable[[AttemptKey], FakeRun]

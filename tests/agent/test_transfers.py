@@ -18,7 +18,7 @@ from runyard.agent.transfers import Transfers
 from runyard.v1 import agent_pb2, launch_pb2
 
 KEY = AttemptKey("run-1", 0)
-SOON = 10.0
+SOON = 30.0
 
 
 class Coordinator:

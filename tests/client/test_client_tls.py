@@ -14,6 +14,7 @@ from coordinator.serving import make_spec, run_id
 from waiting import wait_until
 
 from runyard.client import CoordinatorUnreachable, InvalidTlsFiles, TlsFiles
+from runyard.client.connection import HANDSHAKE_SECONDS
 from runyard.client.health import Health
 from runyard.client.identity import Identity, Role
 
@@ -48,6 +49,7 @@ def test_new_certificate_is_used_for_the_next_calls(
         assert client.launch_run(make_spec(run_id(2))).launched_by == OTHER.uri
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 def test_no_call_fails_while_certificates_change_again_and_again(
     coordinator: Secured, files: TlsFiles, new_client: ClientFactory, tmp_path: Path
 ) -> None:
@@ -75,6 +77,27 @@ def test_no_call_fails_while_certificates_change_again_and_again(
         for thread in threads:
             thread.join()
     assert failures == []
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+def test_calls_that_wait_for_a_connection_go_on_when_certificates_change_once_more(
+    coordinator: Secured, files: TlsFiles, new_client: ClientFactory, tmp_path: Path
+) -> None:
+    assert files.certificate is not None
+    assert files.key is not None
+    rogue = Authority("rogue").issue(CLIENT.uri)
+    with new_client(coordinator.address, tls=files) as client:
+        client.list_nodes()
+        replace(files.key, rogue.key)
+        replace(files.certificate, rogue.certificate)
+        began = time.monotonic()
+        waiting = threading.Thread(target=client.list_nodes)
+        waiting.start()
+        wait_until(lambda: time.monotonic() > began + 0.5, "it waits")
+        coordinator.authority.holder(tmp_path / "mine", OTHER)
+        assert client.launch_run(make_spec()).launched_by == OTHER.uri
+        waiting.join()
+        assert time.monotonic() - began < HANDSHAKE_SECONDS
 
 
 def test_stream_goes_on_over_a_change_of_certificates(

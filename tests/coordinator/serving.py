@@ -32,7 +32,7 @@ from runyard.v1 import (
     run_pb2,
 )
 
-SOON = 10.0
+SOON = 30.0
 """Seconds within which everything in these tests happens, or never does."""
 
 RUN_ID = "00000000-0000-4000-8000-000000000001"

@@ -85,4 +85,4 @@ def test_closing_lets_everyone_go() -> None:
     taking = threading.Thread(target=agenda.take, args=(60,))
     taking.start()
     agenda.close()
-    wait_until(lambda: not taking.is_alive(), "the waiting thread goes on", timeout=5)
+    wait_until(lambda: not taking.is_alive(), "the waiting thread goes on", timeout=30)

@@ -35,7 +35,7 @@ def test_a_launch_starts_the_reporter_of_its_process(
     shop = new_shop({"reporter": True})
     run_id = shop.launch_and_start()
     coordinator.end(run_id, KILLED)
-    wait_until(lambda: shop.status(run_id) == FAILURE, lambda: shop.status(run_id), timeout=10)
+    wait_until(lambda: shop.status(run_id) == FAILURE, lambda: shop.status(run_id), timeout=30)
     (reporter,) = set(coordinator.reporters)
     assert reporter.endswith(f":{os.getpid()}")
 
@@ -44,7 +44,7 @@ def test_a_daemon_that_only_watches_reports_too(new_shop: OpenShop, coordinator:
     shop = new_shop({"reporter": True})
     run = shop.new_run()
     shop.launcher.check_run_worker_health(run)
-    wait_until(lambda: coordinator.reporters, "a reporter follows", timeout=10)
+    wait_until(lambda: coordinator.reporters, "a reporter follows", timeout=30)
 
 
 def test_launchers_of_one_deployment_share_a_reporter_until_the_last_is_disposed(

@@ -28,7 +28,7 @@ def test_it_reports_until_it_is_told_to_stop(
         try:
             wait_until(lambda: shop.status(run_id) == FAILURE, lambda: shop.status(run_id))
             process.send_signal(number)
-            _, log = process.communicate(timeout=10)
+            _, log = process.communicate(timeout=30)
         finally:
             process.kill()
     assert process.returncode == 0, log

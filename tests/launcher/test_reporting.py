@@ -37,12 +37,12 @@ SUCCEEDED = run_pb2.Outcome(kind=run_pb2.OUTCOME_KIND_SUCCEEDED, exit_code=0)
 
 
 def wait_for_status(shop: Shop, run_id: str, status: DagsterRunStatus) -> None:
-    wait_until(lambda: shop.status(run_id) == status, lambda: shop.status(run_id), timeout=10, poll=0.02)
+    wait_until(lambda: shop.status(run_id) == status, lambda: shop.status(run_id), timeout=30, poll=0.02)
 
 
 def wait_until_settled(coordinator: PlacingCoordinator, run_id: str) -> None:
     wait_until(
-        lambda: coordinator.has_settled(run_id), lambda: coordinator.acknowledged, timeout=10, poll=0.02
+        lambda: coordinator.has_settled(run_id), lambda: coordinator.acknowledged, timeout=30, poll=0.02
     )
 
 

@@ -136,4 +136,4 @@ def test_the_reporter_sweeps_by_itself(shop: Shop, coordinator: PlacingCoordinat
     run_id = shop.launch()
     shop.worker_writes(run_id, DagsterEventType.PIPELINE_FAILURE)  # as when run monitoring gave it up
     with reporting(shop):
-        wait_until(lambda: coordinator.was_told_to_stop(run_id), "the worker is stopped", timeout=10)
+        wait_until(lambda: coordinator.was_told_to_stop(run_id), "the worker is stopped", timeout=30)

@@ -11,5 +11,5 @@ def in_thread(work: Callable[[], object]) -> Iterator[threading.Thread]:
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     yield thread
-    thread.join(10)
+    thread.join(30)
     assert not thread.is_alive(), "the thread did not end"

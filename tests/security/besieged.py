@@ -25,10 +25,10 @@ from runyard.v1 import agent_pb2, agent_pb2_grpc, launch_pb2, launch_pb2_grpc, r
 
 T = TypeVar("T")
 
-SOON: Final = 10.0
+SOON: Final = 30.0
 """Seconds within which an honest call is answered, however many dishonest ones came before it."""
 
-PATIENCE: Final = 5.0
+PATIENCE: Final = 20.0
 """Seconds within which a dishonest call is answered."""
 
 GLIMPSE: Final = 0.05

@@ -20,7 +20,7 @@ BURST = 20
 SLOWLY = {"per_second": 0.01, "burst": BURST}
 """So slowly that within a test nothing comes back."""
 
-SOON = 10.0
+SOON = 30.0
 
 
 class Door:

@@ -4,44 +4,51 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Final
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 import grpc
 
 from runyard.client.channel import open_channel
 from runyard.client.errors import ClientClosed
+from runyard.client.health import CHECK_METHOD, CHECK_REQUEST
 from runyard.client.tls import TlsMaterial, WatchedTls
 from runyard.v1.fleet_pb2_grpc import FleetServiceStub
 from runyard.v1.launch_pb2_grpc import LaunchServiceStub
 from runyard.v1.security_pb2_grpc import SecurityServiceStub
 
+if TYPE_CHECKING:  # this name exists in the type stubs only
+    from grpc import _CallFuture
+
 HANDSHAKE_SECONDS: Final = 5.0
 """For how long calls wait for a connection with new certificates, from when it was opened. Later calls use
 the old one until the new one is ready."""
 
+_UNANSWERED: Final = (
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.CANCELLED,
+)
+
 
 @dataclass(frozen=True, eq=False)
 class Connection:
-    """A channel and its stubs; belongs to the process that opened it."""
+    """A channel and its stubs."""
 
-    pid: int
     channel: grpc.Channel
     tls: TlsMaterial | None
     launch: LaunchServiceStub
     fleet: FleetServiceStub
     security: SecurityServiceStub
-    opened: float = field(default_factory=time.monotonic)
-    calls: set[object] = field(default_factory=set)
 
     @classmethod
     def to(cls, address: str, tls: TlsMaterial | None) -> Connection:
         """Opens one, which connects when it is first used."""
         channel = open_channel(address, tls)
         return cls(
-            os.getpid(),
             channel,
             tls,
             LaunchServiceStub(channel),
@@ -50,34 +57,50 @@ class Connection:
         )
 
 
-class Lease:
-    """The use of a connection by one call: it is not closed before the call ends."""
+class Coming:
+    """A connection with new certificates, which is ready as soon as the coordinator answers on it.
 
-    def __init__(self, connections: Connections, connection: Connection) -> None:
-        self._connections = connections
+    gRPC can be asked for a channel's state as well, but with a thread that fails loudly when the channel is
+    closed meanwhile, and leaves those waiting who wait for it.
+    """
+
+    def __init__(self, connection: Connection) -> None:
         self.connection = connection
-        connection.calls.add(self)
+        self._opened = time.monotonic()
+        self._check: grpc.UnaryUnaryMultiCallable[bytes, bytes] = connection.channel.unary_unary(CHECK_METHOD)
+        self._answer = self._ask()
 
-    def end(self) -> None:
-        """The call is over; may be said more than once."""
-        self.connection.calls.discard(self)
-        self._connections.close_if_unused(self.connection)
+    def wait(self) -> None:
+        """Waits for the answer, or until patience is over, or the channel is closed."""
+        left = max(0.0, self._opened + HANDSHAKE_SECONDS - time.monotonic())
+        with contextlib.suppress(grpc.FutureTimeoutError):
+            self._answer.exception(left)
+
+    def is_ready(self) -> bool:
+        """Whether the coordinator has answered, whatever it said."""
+        return self._answer.done() and self._answer.code() not in _UNANSWERED
+
+    def ask_again(self) -> None:
+        """Where no answer came, asks once more."""
+        if self._answer.done() and not self.is_ready():
+            self._answer = self._ask()
+
+    def _ask(self) -> _CallFuture[bytes]:
+        return self._check.future(CHECK_REQUEST, timeout=HANDSHAKE_SECONDS, wait_for_ready=True)
 
 
 class Connections:
-    """The newest connection of this process, and those before it that still have calls.
+    """The connections of each process that uses a client: after a fork the child has its own.
 
-    No lock: a fork in another thread could leave it locked forever. Each step is atomic by itself: of those
-    who race to put something into a dictionary all but one close theirs, which has not connected yet.
+    A parent's stay where they are: the fork may have caught another thread in the middle of something, and
+    to destroy the parent's channel in the child could hang.
     """
 
     def __init__(self, address: str, tls: WatchedTls | None) -> None:
         self._address = address
         self._tls = tls
         self._closed = False
-        # By process ID. A parent's entries stay: to destroy its channel in the child could hang.
-        self._newest: dict[int, Connection] = {}
-        self._coming: dict[tuple[int, str], Connection] = {}
+        self._by_pid: dict[int, _OwnConnections] = {}
 
     @contextlib.contextmanager
     def use(self) -> Iterator[Connection]:
@@ -94,79 +117,112 @@ class Connections:
 
     def lease(self) -> Lease:
         """As `use`, until the lease is ended."""
-        while True:
-            lease = Lease(self, self._connection())
-            if self._is_newest(lease.connection):
-                return lease
-            lease.end()  # it was replaced before we had it, and may be closed
+        if self._closed:
+            raise ClientClosed
+        return self._own().lease()
 
     def close(self) -> None:
         """Closes this process's connections, and ends their calls."""
         self._closed = True
+        self._own().close()
+
+    def _own(self) -> _OwnConnections:
         pid = os.getpid()
-        if (connection := self._newest.pop(pid, None)) is not None:
+        own = self._by_pid.get(pid)
+        return own or self._by_pid.setdefault(pid, _OwnConnections(self._address, self._tls, pid))
+
+
+class Lease:
+    """The use of a connection by one call: it is not closed before the call ends."""
+
+    def __init__(self, connection: Connection, end: Callable[[Lease], None]) -> None:
+        self.connection = connection
+        self._end = end
+
+    def end(self) -> None:
+        """The call is over; may be said more than once."""
+        self._end(self)
+
+
+class _OwnConnections:
+    """One process's: the newest, one that may replace it, and those before it that still have calls."""
+
+    def __init__(self, address: str, tls: WatchedTls | None, pid: int) -> None:
+        self._address = address
+        self._tls = tls
+        self._pid = pid
+        # Taken again where a signal handler makes a call in the middle of another.
+        self._lock = threading.RLock()
+        self._closed = False
+        self._newest: Connection | None = None
+        self._coming: Coming | None = None
+        self._leases: dict[Connection, set[Lease]] = {}
+        self._discarded: list[Connection] = []
+
+    def lease(self) -> Lease:
+        with self._alone():
+            coming = self._awaited()
+        if coming is not None:
+            coming.wait()
+        with self._alone():
+            connection = self._current()
+            lease = Lease(connection, self._end)
+            self._leases.setdefault(connection, set()).add(lease)
+            return lease
+
+    def close(self) -> None:
+        with self._alone():
+            self._closed = True
+            self._give_up_coming()
+            self._discarded += {*self._leases, *([self._newest] if self._newest else [])}
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Under the lock. What is discarded meanwhile is closed without it: that takes until the callbacks of
+        its calls have run, and those may wait for the lock."""
+        with self._lock:
+            yield
+            discarded, self._discarded = self._discarded, []
+        for connection in discarded:
             connection.channel.close()
-        self._give_up_coming()
 
-    def close_if_unused(self, connection: Connection) -> None:
-        """Closes a connection that was replaced, once no call is left on it."""
-        if connection.pid == os.getpid() and not connection.calls and not self._is_newest(connection):
-            connection.channel.close()
+    def _awaited(self) -> Coming | None:
+        """A connection to wait for, as every call does at first: the old certificate may have expired."""
+        material = self._tls.current() if self._tls else None
+        newest = self._current()
+        if newest.tls == material:
+            self._give_up_coming()
+        elif self._coming is None or self._coming.connection.tls != material:
+            self._give_up_coming()
+            self._coming = Coming(Connection.to(self._address, material))
+        else:
+            self._coming.ask_again()
+        return self._coming
 
-    def _is_newest(self, connection: Connection) -> bool:
-        return self._newest.get(os.getpid()) is connection
-
-    def _connection(self) -> Connection:
+    def _current(self) -> Connection:
+        """The newest that is ready."""
         if self._closed:
             raise ClientClosed
-        material = self._tls.current() if self._tls else None
-        found = self._newest.get(os.getpid())
-        if found is None:
-            opened = Connection.to(self._address, material)
-            found = self._newest.setdefault(os.getpid(), opened)
-            if found is not opened:
-                opened.channel.close()
-        elif material is not None and material != found.tls:
-            self._renew(material)
-        return self._newest.get(os.getpid(), found)
-
-    def _renew(self, material: TlsMaterial) -> None:
-        """Makes a connection with new certificates, and the newest of it when it is ready.
-
-        Every call waits for it at first: the certificate of the old one may have expired.
-        """
-        key = (os.getpid(), material.digest)
-        if key not in self._coming:
-            self._give_up_coming()
-            opened = Connection.to(self._address, material)
-            if self._coming.setdefault(key, opened) is not opened:
-                opened.channel.close()
-        coming = self._coming.get(key)
-        left = coming.opened + HANDSHAKE_SECONDS - time.monotonic() if coming is not None else 0.0
-        if coming is None or left <= 0:
-            return  # another thread was quicker, or patience is over
-        ready: grpc.Future[None] = grpc.channel_ready_future(coming.channel)
-        ready.add_done_callback(lambda _: self._replace(key, coming))
-        with contextlib.suppress(grpc.FutureTimeoutError):
-            ready.result(left)
-            self._replace(key, coming)  # the callback may be yet to come
+        if self._newest is None:
+            self._newest = Connection.to(self._address, self._tls.current() if self._tls else None)
+        elif self._coming is not None and self._coming.is_ready():
+            old, self._newest, self._coming = self._newest, self._coming.connection, None
+            self._close_if_unused(old)
+        return self._newest
 
     def _give_up_coming(self) -> None:
-        for key in [key for key in self._coming if key[0] == os.getpid()]:
-            if (coming := self._coming.pop(key, None)) is not None:
-                coming.channel.close()
+        coming, self._coming = self._coming, None
+        if coming is not None:
+            self._discarded.append(coming.connection)
 
-    def _replace(self, key: tuple[int, str], ready: Connection) -> None:
-        if self._coming.get(key) is not ready:
-            return
-        if self._tls is None or ready.tls != self._tls.current():
-            self._coming.pop(key, None)
-            ready.channel.close()  # the files have changed again
-            return
-        old = self._newest.get(key[0])
-        self._newest[key[0]] = ready
-        self._coming.pop(key, None)
-        if self._closed:
-            ready.channel.close()
-        elif old is not None:
-            self.close_if_unused(old)
+    def _end(self, lease: Lease) -> None:
+        if os.getpid() != self._pid:
+            return  # the parent's call is none of ours
+        with self._alone():
+            self._leases.get(lease.connection, set()).discard(lease)
+            self._close_if_unused(lease.connection)
+
+    def _close_if_unused(self, connection: Connection) -> None:
+        if connection is not self._newest and not self._leases.get(connection):
+            self._leases.pop(connection, None)
+            self._discarded.append(connection)

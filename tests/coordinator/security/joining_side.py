@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from runyard.v1.security_pb2_grpc import JoinServiceAsyncStub
 
 UNTHROTTLED = Throttle({limit: Rate(per_second=1e6, burst=1_000_000) for limit in Limit})
-SOON = 10.0
+SOON = 30.0
 WEEK = 7 * 86_400.0
 
 PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey

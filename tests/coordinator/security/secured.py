@@ -94,17 +94,17 @@ async def secured(
         store.close()
 
 
-async def code_of(channel: grpc.aio.Channel, method: str, timeout: float = SOON) -> grpc.StatusCode:
+async def code_of(channel: grpc.aio.Channel, method: str, seconds: float = SOON) -> grpc.StatusCode:
     """How a call ends that says nothing at all.
 
     Args:
         channel: Whose call it is.
         method: Its whole name.
-        timeout: Seconds after which it ends with DEADLINE_EXCEEDED.
+        seconds: After how many it ends with DEADLINE_EXCEEDED.
     """
     call: Any = channel.stream_stream(method)
     try:
-        stream = call(_nothing(), timeout=timeout)
+        stream = call(_nothing(), timeout=seconds)
         async for _ in stream:
             pass
     except grpc.aio.AioRpcError as error:
