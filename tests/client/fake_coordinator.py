@@ -41,6 +41,7 @@ class FakeCoordinator(launch_pb2_grpc.LaunchServiceServicer, fleet_pb2_grpc.Flee
         self.events: dict[str, list[launch_pb2.RunEvent]] = {}
         self.explanations: dict[str, placement_pb2.Explanation] = {}
         self.snapshots: dict[str, bytes] = {}
+        self.pieces: list[int] = []
         self.tombstones: set[str] = set()
         self.logs: dict[tuple[str, launch_pb2.LogStream.ValueType], bytes] = {}
         self.acknowledged: list[tuple[str, int]] = []
@@ -112,11 +113,6 @@ class FakeCoordinator(launch_pb2_grpc.LaunchServiceServicer, fleet_pb2_grpc.Flee
             )
         if known is not None:
             return launch_pb2.LaunchRunResponse(run=self.runs[spec.run_id])
-        if request.HasField("snapshot"):
-            data = zlib.decompress(request.snapshot.data)
-            if hashlib.sha256(data).hexdigest() != request.snapshot.sha256:
-                context.abort(grpc.StatusCode.INVALID_ARGUMENT, "snapshot.sha256: is not that of the data")
-            self.snapshots[spec.job_snapshot_id] = data
         if spec.job_snapshot_id and spec.job_snapshot_id not in self.snapshots:
             return launch_pb2.LaunchRunResponse(snapshot_needed=True)
         self.specs[spec.run_id, spec.resume_number] = spec
@@ -138,6 +134,18 @@ class FakeCoordinator(launch_pb2_grpc.LaunchServiceServicer, fleet_pb2_grpc.Flee
             run.phase = run_pb2.PHASE_FINISHED
             run.outcome.kind = run_pb2.OUTCOME_KIND_STOPPED
         return run
+
+    def StoreSnapshot(
+        self, request_iterator: Iterator[launch_pb2.StoreSnapshotRequest], context: grpc.ServicerContext
+    ) -> launch_pb2.StoreSnapshotResponse:
+        first, *others = request_iterator
+        self._enter("StoreSnapshot", first, context)
+        self.pieces = [len(each.piece) for each in others]
+        data = zlib.decompress(b"".join(each.piece for each in others))
+        if hashlib.sha256(data).hexdigest() != first.header.sha256:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "header.sha256: does not fit the pieces")
+        self.snapshots[first.header.job_snapshot_id] = data
+        return launch_pb2.StoreSnapshotResponse()
 
     def TerminateRun(
         self, request: launch_pb2.TerminateRunRequest, context: grpc.ServicerContext

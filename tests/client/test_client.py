@@ -1,5 +1,6 @@
 """What both clients promise, against a fake coordinator (see `fake_coordinator.py`) over loopback sockets."""
 
+import hashlib
 import threading
 import time
 from collections.abc import Callable
@@ -33,7 +34,7 @@ from runyard.client import (
     RunNotFound,
     RunyardError,
 )
-from runyard.client.requests import drain_request
+from runyard.client.requests import SNAPSHOT_PIECE_BYTES, drain_request
 from runyard.v1 import fleet_pb2, run_pb2
 
 
@@ -72,9 +73,28 @@ def test_the_snapshot_is_sent_only_when_asked_for(coordinator: FakeCoordinator, 
     assert coordinator.snapshots == {"s1": CountedSnapshot.data}
     client.launch_run(make_spec("r2", snapshot_id="s1"), snapshot=snapshot)
     assert snapshot.asked == 1
-    sent = [request.ByteSize() for request in coordinator.requests("LaunchRun")]
-    assert len(sent) == 3
-    assert max(sent) < len(CountedSnapshot.data), "the snapshot travels compressed"
+    assert len(coordinator.requests("LaunchRun")) == 3
+    assert len(coordinator.requests("StoreSnapshot")) == 1
+
+
+def test_a_large_snapshot_travels_compressed_and_in_pieces(
+    coordinator: FakeCoordinator, client: Client
+) -> None:
+    noise = hashlib.shake_128(b"seed").digest(3 * SNAPSHOT_PIECE_BYTES)
+    client.launch_run(make_spec("r1", snapshot_id="s1"), snapshot=lambda: noise + bytes(len(noise)))
+    assert coordinator.snapshots == {"s1": noise + bytes(len(noise))}
+    assert coordinator.pieces[:3] == [SNAPSHOT_PIECE_BYTES] * 3
+    assert sum(coordinator.pieces) < 1.1 * len(noise)
+
+
+def test_a_snapshot_is_sent_again_while_the_coordinator_is_unavailable(
+    coordinator: FakeCoordinator, client: Client
+) -> None:
+    coordinator.fail("StoreSnapshot", grpc.StatusCode.UNAVAILABLE, "not yet", times=2)
+    snapshot = CountedSnapshot()
+    client.launch_run(make_spec("r1", snapshot_id="s1"), snapshot=snapshot)
+    assert coordinator.snapshots == {"s1": CountedSnapshot.data}
+    assert (snapshot.asked, len(coordinator.requests("StoreSnapshot"))) == (1, 3)
 
 
 def test_a_snapshot_that_is_wanted_and_not_given_is_an_invalid_request(client: Client) -> None:

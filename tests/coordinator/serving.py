@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from coordinator.fleet_building import make_hello
 from waiting import await_until
 
 from runyard.client.channel import open_aio_channel
+from runyard.client.requests import snapshot_messages
 from runyard.coordinator.config import CoordinatorSettings
 from runyard.coordinator.core.deadlines import Retention
 from runyard.coordinator.core.leases import LeasePolicy
@@ -94,6 +95,14 @@ class Serving:
         """The answer to TerminateRun."""
         request = launch_pb2.TerminateRunRequest(run_id=run, reason=reason)
         return await self.launch.TerminateRun(request, timeout=SOON)
+
+    async def store_snapshot(self, snapshot_id: str, plain: bytes) -> None:
+        """Stores a job snapshot, as clients do."""
+        await self.send_snapshot(snapshot_messages(snapshot_id, plain))
+
+    async def send_snapshot(self, messages: Iterable[launch_pb2.StoreSnapshotRequest]) -> None:
+        """Sends these messages to StoreSnapshot."""
+        await self.launch.StoreSnapshot(iter(messages), timeout=SOON)
 
     async def get(self, run: str = RUN_ID) -> launch_pb2.GetRunResponse:
         """The answer to GetRun."""

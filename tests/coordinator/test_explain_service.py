@@ -1,8 +1,6 @@
 """ExplainRun and ExplainLaunch over real gRPC."""
 
-import hashlib
 import json
-import zlib
 from typing import Any
 
 import grpc
@@ -29,10 +27,9 @@ async def explained_launch(coordinator: Serving, **fields: Any) -> placement_pb2
 
 
 async def launch_with_snapshot(coordinator: Serving, run: str, plain: str, name: str = "orders") -> None:
-    data = plain.encode()
-    given = launch_pb2.Snapshot(data=zlib.compress(data), sha256=hashlib.sha256(data).hexdigest())
+    await coordinator.store_snapshot("snapshot-1", plain.encode())
     spec = make_spec(run, job_snapshot_id="snapshot-1", code_origin=run_pb2.CodeOrigin(job=name))
-    request = launch_pb2.LaunchRunRequest(spec=spec, snapshot=given)
+    request = launch_pb2.LaunchRunRequest(spec=spec)
     await coordinator.launch.LaunchRun(request, timeout=SOON)
 
 

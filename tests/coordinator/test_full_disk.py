@@ -1,7 +1,6 @@
 """A coordinator whose disk is full promises nothing, keeps what it promised, and recovers by itself."""
 
 import hashlib
-import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from coordinator.fleet_building import finished, make_hello, running
 from coordinator.serving import RUN_ID, SOON, Serving, make_spec, refusal, run_id, serving
 from coordinator.small_disk import fill_up
 
-from runyard.v1 import agent_pb2, fleet_pb2, launch_pb2, run_pb2
+from runyard.v1 import agent_pb2, fleet_pb2, run_pb2
 
 FULL = grpc.StatusCode.RESOURCE_EXHAUSTED
 
@@ -51,12 +50,11 @@ async def test_refused_launch_takes_no_slot(cramped: Serving, small_disk: Path) 
 async def test_snapshot_that_does_not_fit_on_the_disk_is_refused(cramped: Serving, small_disk: Path) -> None:
     await cramped.join()
     plain = hashlib.shake_128(b"seed").digest(300_000)
-    snapshot = launch_pb2.Snapshot(data=zlib.compress(plain), sha256=hashlib.sha256(plain).hexdigest())
-    request = launch_pb2.LaunchRunRequest(spec=make_spec(job_snapshot_id="s"), snapshot=snapshot)
     filler = fill_up(small_disk)
-    assert (await refusal(cramped.launch.LaunchRun(request, timeout=SOON)))[0] == FULL
+    assert (await refusal(cramped.store_snapshot("s", plain)))[0] == FULL
     filler.unlink()
-    assert (await cramped.launch.LaunchRun(request, timeout=SOON)).run.run_id == RUN_ID
+    await cramped.store_snapshot("s", plain)
+    assert (await cramped.launched(make_spec(job_snapshot_id="s"))).run_id == RUN_ID
 
 
 async def test_end_that_does_not_fit_on_the_disk_is_acknowledged_only_when_there_is_room(

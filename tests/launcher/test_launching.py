@@ -64,8 +64,7 @@ def test_the_snapshot_travels_once(shop: Shop, coordinator: PlacingCoordinator) 
     assert coordinator.launched(second).job_snapshot_id == snapshot_id
     stored = serialize_value(shop.instance.get_job_snapshot(snapshot_id)).encode()
     assert coordinator.snapshots == {snapshot_id: stored}
-    with_snapshot = [request.HasField("snapshot") for request in coordinator.requests("LaunchRun")]
-    assert with_snapshot == [False, True, False]
+    assert [len(coordinator.requests(name)) for name in ("LaunchRun", "StoreSnapshot")] == [3, 1]
 
 
 def test_the_event_log_and_tags_say_where_the_run_went(shop: Shop, coordinator: PlacingCoordinator) -> None:

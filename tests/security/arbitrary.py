@@ -5,15 +5,15 @@ the first check.
 """
 
 import json
-import zlib
 from collections.abc import Callable, Mapping, Sequence
-from hashlib import sha256
 from typing import Any, Final
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 from hypothesis import strategies as st
+
+from runyard.client.requests import snapshot_messages
 
 RUN_IDS: Final = [f"00000000-0000-4000-8000-{number:012}" for number in range(6)]
 
@@ -166,6 +166,16 @@ def wire(draw: Draw, descriptor: Descriptor) -> Wire:
     return Wire(data, descriptor)
 
 
+@st.composite
+def sent_snapshots(draw: Draw) -> list[Wire]:
+    """A job snapshot as clients send it, whole or nearly so."""
+    name = draw(st.sampled_from([name for name in USUAL_TEXT["job_snapshot_id"] if name]))
+    sent = list(snapshot_messages(name, draw(_SNAPSHOTS)))
+    if draw(_RATHER_NOT):
+        sent.insert(draw(st.integers(0, len(sent))), sent.pop(draw(st.integers(0, len(sent) - 1))))
+    return [Wire(message.SerializeToString(), message.DESCRIPTOR) for message in sent]
+
+
 def _damaged(draw: Draw, data: bytes, another: Callable[[], bytes]) -> bytes:
     match draw(_DAMAGE):
         case "merged":  # a second member of a oneof, and fields that came already
@@ -213,8 +223,6 @@ class _Author:
         match descriptor.full_name:
             case "google.protobuf.Duration" | "google.protobuf.Timestamp":
                 self._fill_time(message)
-            case "runyard.v1.Snapshot":
-                self._fill_snapshot(message)
             case _:
                 for field in self._chosen(descriptor):
                     self._fill(message, field)
@@ -294,11 +302,6 @@ class _Author:
     def _fill_time(self, message: Any) -> None:
         message.seconds = self._pick(STRANGE_SECONDS if self._is_strange else [0, 1, 10, 600])
         message.nanos = self._pick(STRANGE_NANOS if self._is_strange else [0])
-
-    def _fill_snapshot(self, message: Any) -> None:
-        plain = self._draw(_SNAPSHOTS)
-        message.data = b"garbage" if self._is_strange else zlib.compress(plain)
-        message.sha256 = "garbage" if self._is_strange else sha256(plain).hexdigest()
 
 
 def _is_choice(field: FieldDescriptor) -> bool:

@@ -7,7 +7,7 @@ import pytest
 from coordinator.fleet_building import make_hello
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from hypothesis import strategies as st
-from security.arbitrary import Wire, wire
+from security.arbitrary import Wire, sent_snapshots, wire
 from security.besieged import Siege, besieged, besieged_fort
 from security.rounds import fuzz
 
@@ -15,14 +15,14 @@ from runyard.coordinator.listening import SERVICES
 from runyard.v1 import agent_pb2, fleet_pb2, launch_pb2, security_pb2
 
 FILES = (agent_pb2, launch_pb2, fleet_pb2, security_pb2)
-"""Agents first: so there are nodes and runs for others to ask for."""
+"""Agents first: so there are nodes and runs for others to ask for. And snapshots before launches."""
 
 METHODS: list[MethodDescriptor] = [
     method
     for file in FILES
     for service in file.DESCRIPTOR.services_by_name.values()
     if service.name != "JoinService"  # has a server of its own
-    for method in service.methods
+    for method in sorted(service.methods, key=lambda method: method.name != "StoreSnapshot")
 ]
 
 
@@ -47,6 +47,8 @@ def test_all_services_are_attacked() -> None:
 def conversations(method: MethodDescriptor) -> st.SearchStrategy[list[Wire]]:
     """What a client may say in one call."""
     anything = st.lists(wire(method.input_type), min_size=1, max_size=6 if method.client_streaming else 1)
+    if method.name == "StoreSnapshot":
+        return anything | sent_snapshots()
     if method.name != "Session":
         return anything
     # Hardly anything else gets past Hello.

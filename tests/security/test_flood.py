@@ -1,24 +1,36 @@
 """Whoever asks too often is told to wait; others do not notice, and the disk does not fill."""
 
+import asyncio
 import uuid
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import grpc
+import psutil
 import pytest
 from certificates import CLIENT, files_in, tls_settings
 from coordinator.serving import make_spec
 from examples.deployment.processes import free_port
 from services import Service, Yard, open_yard
+from waiting import await_until
 
-from runyard.client.channel import open_channel
+from runyard.client.channel import open_aio_channel, open_channel
 from runyard.client.identity import DEFAULT_TRUST_DOMAIN, Identity, Role
+from runyard.client.requests import snapshot_messages
 from runyard.client.tls import TlsMaterial
+from runyard.coordinator.rpc.uploads import MAX_PIECE, MAX_SNAPSHOT
 from runyard.coordinator.security.authority_directory import AuthorityDirectory
 from runyard.v1 import launch_pb2, launch_pb2_grpc, security_pb2, security_pb2_grpc
+
+if TYPE_CHECKING:  # this name exists in the type stubs only
+    from runyard.v1.launch_pb2_grpc import LaunchServiceAsyncStub as Launching
 
 BURST = 20
 SLOWLY = {"per_second": 0.01, "burst": BURST}
 """So slowly that within a test nothing comes back."""
+
+AT_A_TIME = 40
+"""Calls of one client that go on at the same time."""
 
 SOON = 30.0
 
@@ -98,6 +110,35 @@ def test_a_flood_of_launches_holds_back_its_launcher_and_nobody_else(door: Door)
     other = door.issue(Identity(Role.CLIENT, "another"))
     with open_channel(door.address, other) as channel:
         assert answers(launching(channel), 1)[0][0] is grpc.StatusCode.FAILED_PRECONDITION
+
+
+async def test_a_flood_of_snapshots_occupies_the_memory_of_one_and_holds_up_nobody_else(door: Door) -> None:
+    pieces = [launch_pb2.StoreSnapshotRequest(piece=bytes(MAX_PIECE))] * (MAX_SNAPSHOT // MAX_PIECE)
+    header, *honest = snapshot_messages("snapshot-1", b"{}")
+    coordinator = psutil.Process(door.service.process.pid)
+    before = coordinator.memory_info().rss
+
+    async def send_for_ever(stub: "Launching") -> None:
+        call = stub.StoreSnapshot()
+        for message in (header, *pieces):
+            await call.write(message)
+        sent_whole.append(call)
+        await call  # which says nothing more
+
+    sent_whole: list[object] = []
+    async with open_aio_channel(door.address, door.issue(CLIENT)) as channel:
+        stub: Launching = launch_pb2_grpc.LaunchServiceStub(channel)
+        flood = [asyncio.create_task(send_for_ever(stub)) for _ in range(AT_A_TIME)]
+        await await_until(lambda: sent_whole, "none gets through")
+        another = door.issue(Identity(Role.CLIENT, "another"))
+        async with open_aio_channel(door.address, another) as other:
+            honest_stub = launch_pb2_grpc.LaunchServiceStub(other)
+            await honest_stub.StoreSnapshot(iter((header, *honest)), timeout=SOON)
+        assert len(sent_whole) < AT_A_TIME / 2
+        assert coordinator.memory_info().rss - before < 4 * MAX_SNAPSHOT
+        for each in flood:
+            each.cancel()
+        await asyncio.gather(*flood, return_exceptions=True)
 
 
 def test_a_flood_of_denied_calls_fills_neither_log_nor_audit(door: Door) -> None:

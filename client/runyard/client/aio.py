@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 
@@ -28,11 +28,11 @@ from runyard.client.requests import (
     ThoughtLaunch,
     drain_request,
     explain_launch_request,
-    launch_request,
     launched_run,
     logs_request,
     require_positive,
     run_filter,
+    snapshot_messages,
     snapshot_missing,
 )
 from runyard.client.tls import TlsFiles, WatchedTls
@@ -44,6 +44,7 @@ ResponseT = TypeVar("ResponseT")
 
 if TYPE_CHECKING:  # gRPC's types take parameters in their stubs only
     UnaryMethod = Callable[[AsyncConnection], grpc.aio.UnaryUnaryMultiCallable[RequestT, ResponseT]]
+    PiecesMethod = Callable[[AsyncConnection], grpc.aio.StreamUnaryMultiCallable[RequestT, ResponseT]]
     StreamMethod = Callable[[AsyncConnection], grpc.aio.UnaryStreamMultiCallable[RequestT, ResponseT]]
 
 
@@ -82,11 +83,13 @@ class AsyncClient:
     ) -> run_pb2.Run:
         """See `Client.launch_run`. `snapshot` is called, and its result compressed, in a thread."""
         call = self._repeated("LaunchRun", timeout)
-        response = await self._repeat(call, lambda to: to.launch.LaunchRun, launch_request(spec))
+        request = launch_pb2.LaunchRunRequest(spec=spec)
+        response = await self._repeat(call, lambda to: to.launch.LaunchRun, request)
         if response.snapshot_needed:
             if snapshot is None:
                 raise snapshot_missing(spec)
-            request = await asyncio.to_thread(lambda: launch_request(spec, snapshot()))
+            messages = await asyncio.to_thread(lambda: snapshot_messages(spec.job_snapshot_id, snapshot()))
+            await self._repeat_pieces(call, lambda to: to.launch.StoreSnapshot, messages)
             response = await self._repeat(call, lambda to: to.launch.LaunchRun, request)
         return launched_run(response, self.address)
 
@@ -227,10 +230,20 @@ class AsyncClient:
     async def _repeat(
         self, call: RepeatedCall, method: UnaryMethod[RequestT, ResponseT], request: RequestT
     ) -> ResponseT:
+        return await self._try(call, lambda to, seconds: method(to)(request, timeout=seconds))
+
+    async def _repeat_pieces(
+        self, call: RepeatedCall, method: PiecesMethod[RequestT, ResponseT], pieces: Sequence[RequestT]
+    ) -> ResponseT:
+        return await self._try(call, lambda to, seconds: method(to)(iter(pieces), timeout=seconds))
+
+    async def _try(
+        self, call: RepeatedCall, once: Callable[[AsyncConnection, float], Awaitable[ResponseT]]
+    ) -> ResponseT:
         while True:
             try:
                 async with self._connections.use() as connection:
-                    return await method(connection)(request, timeout=call.remaining(time.monotonic()))
+                    return await once(connection, call.remaining(time.monotonic()))
             except grpc.RpcError as error:
                 await asyncio.sleep(call.pause_after(error, time.monotonic()))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 
@@ -23,11 +23,11 @@ from runyard.client.requests import (
     ThoughtLaunch,
     drain_request,
     explain_launch_request,
-    launch_request,
     launched_run,
     logs_request,
     require_positive,
     run_filter,
+    snapshot_messages,
     snapshot_missing,
 )
 from runyard.client.security_calls import SecurityCalls
@@ -39,6 +39,7 @@ ResponseT = TypeVar("ResponseT")
 
 if TYPE_CHECKING:  # gRPC's types take parameters in their stubs only
     UnaryMethod = Callable[[Connection], grpc.UnaryUnaryMultiCallable[RequestT, ResponseT]]
+    PiecesMethod = Callable[[Connection], grpc.StreamUnaryMultiCallable[RequestT, ResponseT]]
     StreamMethod = Callable[[Connection], grpc.UnaryStreamMultiCallable[RequestT, ResponseT]]
 
 
@@ -112,11 +113,14 @@ class Client:
             InvalidRequest: A field is wrong, or the snapshot is wanted and was not given.
         """
         call = self._repeated("LaunchRun", timeout)
-        response = self._repeat(call, lambda to: to.launch.LaunchRun, launch_request(spec))
+        request = launch_pb2.LaunchRunRequest(spec=spec)
+        response = self._repeat(call, lambda to: to.launch.LaunchRun, request)
         if response.snapshot_needed:
             if snapshot is None:
                 raise snapshot_missing(spec)
-            response = self._repeat(call, lambda to: to.launch.LaunchRun, launch_request(spec, snapshot()))
+            messages = snapshot_messages(spec.job_snapshot_id, snapshot())
+            self._repeat_pieces(call, lambda to: to.launch.StoreSnapshot, messages)
+            response = self._repeat(call, lambda to: to.launch.LaunchRun, request)
         return launched_run(response, self.address)
 
     def terminate_run(
@@ -351,10 +355,18 @@ class Client:
     def _repeat(
         self, call: RepeatedCall, method: UnaryMethod[RequestT, ResponseT], request: RequestT
     ) -> ResponseT:
+        return self._try(call, lambda to, seconds: method(to)(request, timeout=seconds))
+
+    def _repeat_pieces(
+        self, call: RepeatedCall, method: PiecesMethod[RequestT, ResponseT], pieces: Sequence[RequestT]
+    ) -> ResponseT:
+        return self._try(call, lambda to, seconds: method(to)(iter(pieces), timeout=seconds))
+
+    def _try(self, call: RepeatedCall, once: Callable[[Connection, float], ResponseT]) -> ResponseT:
         while True:
             try:
                 with self._connections.use() as connection:
-                    return method(connection)(request, timeout=call.remaining(time.monotonic()))
+                    return once(connection, call.remaining(time.monotonic()))
             except grpc.RpcError as error:
                 time.sleep(call.pause_after(error, time.monotonic()))
 

@@ -15,26 +15,29 @@ from runyard.v1 import fleet_pb2, launch_pb2, run_pb2
 # The largest page that ListRuns gives.
 MAX_PAGE_SIZE: Final = 1000
 
+SNAPSHOT_PIECE_BYTES: Final = 256 * 1024
+
 # Streams have a deadline too; a lost connection ends them far sooner, by keepalive.
 STREAM_TIMEOUT_SECONDS: Final = 24 * 3600.0
 
 
-def launch_request(
-    spec: run_pb2.LaunchSpec, serialized_snapshot: bytes | None = None
-) -> launch_pb2.LaunchRunRequest:
-    """Builds the launch of a run, with the job snapshot if the coordinator asked for it."""
-    if serialized_snapshot is None:
-        return launch_pb2.LaunchRunRequest(spec=spec)
-    return launch_pb2.LaunchRunRequest(spec=spec, snapshot=pack_snapshot(serialized_snapshot))
-
-
-def pack_snapshot(serialized: bytes) -> launch_pb2.Snapshot:
-    """Compresses a serialized job snapshot, and names its content by SHA-256."""
-    return launch_pb2.Snapshot(data=zlib.compress(serialized), sha256=hashlib.sha256(serialized).hexdigest())
+def snapshot_messages(snapshot_id: str, serialized: bytes) -> tuple[launch_pb2.StoreSnapshotRequest, ...]:
+    """A job snapshot as it travels: its name, and its compressed content in pieces."""
+    header = launch_pb2.SnapshotHeader(
+        job_snapshot_id=snapshot_id, sha256=hashlib.sha256(serialized).hexdigest()
+    )
+    data = zlib.compress(serialized)
+    pieces = (
+        data[start : start + SNAPSHOT_PIECE_BYTES] for start in range(0, len(data), SNAPSHOT_PIECE_BYTES)
+    )
+    return (
+        launch_pb2.StoreSnapshotRequest(header=header),
+        *(launch_pb2.StoreSnapshotRequest(piece=piece) for piece in pieces),
+    )
 
 
 def launched_run(response: launch_pb2.LaunchRunResponse, address: str) -> run_pb2.Run:
-    """Reads the answer to a launch that had all that the coordinator needs.
+    """Reads the answer to a launch of which the coordinator has all that it needs.
 
     Raises:
         CoordinatorFailed: It asks for the snapshot that it was just given.

@@ -36,6 +36,11 @@ log = structlog.get_logger("runyard.coordinator")
 
 Options = tuple[tuple[str, int], ...]
 
+MAX_REQUEST_BYTES: Final = 8 * 1024 * 1024
+"""Largest message that anybody may send: a spec of 4 MiB (rpc/requests.py), or all attempts of a node with
+10,000 slots, the most that its settings allow. Every stream of a connection may occupy as much memory,
+whoever opened it; so job snapshots come in pieces (rpc/uploads.py)."""
+
 SERVER_OPTIONS: Final[Options] = (
     # A frozen peer still acknowledges TCP: without http2.ping_timeout_ms (60 s) it is noticed after 65 s.
     ("grpc.keepalive_time_ms", 20_000),
@@ -48,16 +53,19 @@ SERVER_OPTIONS: Final[Options] = (
     # After a restart all agents come back at once; by default a thousand may wait and the rest is cancelled.
     ("grpc.server.max_pending_requests", 100_000),
     ("grpc.so_reuseport", 0),
-    # A launch brings its job snapshot in one message: 32 MiB (rpc/snapshots.py) beside a spec of 8 MiB.
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    # What may arrive of a stream that is not read. By default gRPC lets it grow with the speed of the line,
+    # to 16 MiB and more, each in memory. This is enough for 5 MB/s at a round trip of 50 ms.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", 256 * 1024),
     # Nobody sends us metadata of his own; gRPC's few headers have some hundred bytes. Between the two limits
     # calls are refused by chance.
     ("grpc.max_metadata_size", 8 * 1024),
     ("grpc.absolute_max_metadata_size", 16 * 1024),
     # A client has a stream for each thread that waits, and one for each log that it follows; an agent has its
     # session, and 32 logs at most.
-    ("grpc.max_concurrent_streams", 200),
+    ("grpc.max_concurrent_streams", 100),
 )
 
 TLS_OPTIONS: Final[Options] = (

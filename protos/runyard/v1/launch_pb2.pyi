@@ -47,45 +47,17 @@ class LaunchRunRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     SPEC_FIELD_NUMBER: builtins.int
-    SNAPSHOT_FIELD_NUMBER: builtins.int
     @property
     def spec(self) -> runyard.v1.run_pb2.LaunchSpec: ...
-    @property
-    def snapshot(self) -> Global___Snapshot:
-        """The job snapshot, needed only when the coordinator does not hold `spec.job_snapshot_id` yet."""
-
     def __init__(
         self,
         *,
         spec: runyard.v1.run_pb2.LaunchSpec | None = ...,
-        snapshot: Global___Snapshot | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["snapshot", b"snapshot", "spec", b"spec"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["snapshot", b"snapshot", "spec", b"spec"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["spec", b"spec"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["spec", b"spec"]) -> None: ...
 
 Global___LaunchRunRequest: typing_extensions.TypeAlias = LaunchRunRequest
-
-@typing.final
-class Snapshot(google.protobuf.message.Message):
-    """A job snapshot, addressed by `LaunchSpec.job_snapshot_id`."""
-
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-    DATA_FIELD_NUMBER: builtins.int
-    SHA256_FIELD_NUMBER: builtins.int
-    data: builtins.bytes
-    """The serialized snapshot, compressed by zlib."""
-    sha256: builtins.str
-    """SHA-256 of the serialized snapshot before compression, in hex."""
-    def __init__(
-        self,
-        *,
-        data: builtins.bytes = ...,
-        sha256: builtins.str = ...,
-    ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["data", b"data", "sha256", b"sha256"]) -> None: ...
-
-Global___Snapshot: typing_extensions.TypeAlias = Snapshot
 
 @typing.final
 class LaunchRunResponse(google.protobuf.message.Message):
@@ -96,7 +68,7 @@ class LaunchRunResponse(google.protobuf.message.Message):
     RUN_FIELD_NUMBER: builtins.int
     SNAPSHOT_NEEDED_FIELD_NUMBER: builtins.int
     snapshot_needed: builtins.bool
-    """Nothing was launched: the coordinator lacks the snapshot. Call again with `snapshot` set."""
+    """Nothing was launched: the coordinator lacks the snapshot `LaunchSpec.job_snapshot_id`. Store it, and call again."""
     @property
     def run(self) -> runyard.v1.run_pb2.Run:
         """The run as it is after the launch."""
@@ -111,6 +83,66 @@ class LaunchRunResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["run", b"run", "snapshot_needed", b"snapshot_needed"]) -> None: ...
 
 Global___LaunchRunResponse: typing_extensions.TypeAlias = LaunchRunResponse
+
+@typing.final
+class StoreSnapshotRequest(google.protobuf.message.Message):
+    """See LaunchService.StoreSnapshot."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: builtins.int
+    PIECE_FIELD_NUMBER: builtins.int
+    piece: builtins.bytes
+    """The next piece of the serialized snapshot, compressed by zlib as a whole; at most 1 MiB."""
+    @property
+    def header(self) -> Global___SnapshotHeader:
+        """The first message, and no other."""
+
+    def __init__(
+        self,
+        *,
+        header: Global___SnapshotHeader | None = ...,
+        piece: builtins.bytes = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["header", b"header", "part", b"part", "piece", b"piece"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["header", b"header", "part", b"part", "piece", b"piece"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["part", b"part"]) -> typing.Literal["header", "piece"] | None: ...
+
+Global___StoreSnapshotRequest: typing_extensions.TypeAlias = StoreSnapshotRequest
+
+@typing.final
+class SnapshotHeader(google.protobuf.message.Message):
+    """Says which snapshot follows."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    JOB_SNAPSHOT_ID_FIELD_NUMBER: builtins.int
+    SHA256_FIELD_NUMBER: builtins.int
+    job_snapshot_id: builtins.str
+    """As in LaunchSpec."""
+    sha256: builtins.str
+    """SHA-256 of the serialized snapshot before compression, in hex."""
+    def __init__(
+        self,
+        *,
+        job_snapshot_id: builtins.str = ...,
+        sha256: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["job_snapshot_id", b"job_snapshot_id", "sha256", b"sha256"]) -> None: ...
+
+Global___SnapshotHeader: typing_extensions.TypeAlias = SnapshotHeader
+
+@typing.final
+class StoreSnapshotResponse(google.protobuf.message.Message):
+    """See LaunchService.StoreSnapshot."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___StoreSnapshotResponse: typing_extensions.TypeAlias = StoreSnapshotResponse
 
 @typing.final
 class TerminateRunRequest(google.protobuf.message.Message):

@@ -41,6 +41,11 @@ class LaunchServiceStub(object):
                 request_serializer=runyard_dot_v1_dot_launch__pb2.LaunchRunRequest.SerializeToString,
                 response_deserializer=runyard_dot_v1_dot_launch__pb2.LaunchRunResponse.FromString,
                 _registered_method=True)
+        self.StoreSnapshot = channel.stream_unary(
+                '/runyard.v1.LaunchService/StoreSnapshot',
+                request_serializer=runyard_dot_v1_dot_launch__pb2.StoreSnapshotRequest.SerializeToString,
+                response_deserializer=runyard_dot_v1_dot_launch__pb2.StoreSnapshotResponse.FromString,
+                _registered_method=True)
         self.TerminateRun = channel.unary_unary(
                 '/runyard.v1.LaunchService/TerminateRun',
                 request_serializer=runyard_dot_v1_dot_launch__pb2.TerminateRunRequest.SerializeToString,
@@ -95,6 +100,15 @@ class LaunchServiceServicer(object):
         op. A resume while an attempt is still live, or with a number below the
         latest, is FAILED_PRECONDITION. Requirements that no node of the fleet could ever meet are
         FAILED_PRECONDITION, and the message says what is missing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StoreSnapshot(self, request_iterator, context):
+        """Called by the launcher when LaunchRun has answered `snapshot_needed`: the job snapshot in pieces. Returns when it is
+        durable; then LaunchRun is called again. A repeat changes nothing. A client's snapshots are taken one at a time.
+        INVALID_ARGUMENT if it arrived damaged, RESOURCE_EXHAUSTED if it is larger than the message says is allowed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -173,6 +187,11 @@ def add_LaunchServiceServicer_to_server(servicer, server):
                     request_deserializer=runyard_dot_v1_dot_launch__pb2.LaunchRunRequest.FromString,
                     response_serializer=runyard_dot_v1_dot_launch__pb2.LaunchRunResponse.SerializeToString,
             ),
+            'StoreSnapshot': grpc.stream_unary_rpc_method_handler(
+                    servicer.StoreSnapshot,
+                    request_deserializer=runyard_dot_v1_dot_launch__pb2.StoreSnapshotRequest.FromString,
+                    response_serializer=runyard_dot_v1_dot_launch__pb2.StoreSnapshotResponse.SerializeToString,
+            ),
             'TerminateRun': grpc.unary_unary_rpc_method_handler(
                     servicer.TerminateRun,
                     request_deserializer=runyard_dot_v1_dot_launch__pb2.TerminateRunRequest.FromString,
@@ -243,6 +262,33 @@ class LaunchService(object):
             '/runyard.v1.LaunchService/LaunchRun',
             runyard_dot_v1_dot_launch__pb2.LaunchRunRequest.SerializeToString,
             runyard_dot_v1_dot_launch__pb2.LaunchRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StoreSnapshot(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/runyard.v1.LaunchService/StoreSnapshot',
+            runyard_dot_v1_dot_launch__pb2.StoreSnapshotRequest.SerializeToString,
+            runyard_dot_v1_dot_launch__pb2.StoreSnapshotResponse.FromString,
             options,
             channel_credentials,
             insecure,

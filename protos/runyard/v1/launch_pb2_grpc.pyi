@@ -41,6 +41,22 @@ _LaunchServiceLaunchRunType = typing_extensions.TypeVar(
     ],
 )
 
+_LaunchServiceStoreSnapshotType = typing_extensions.TypeVar(
+    '_LaunchServiceStoreSnapshotType',
+    grpc.StreamUnaryMultiCallable[
+        runyard.v1.launch_pb2.StoreSnapshotRequest,
+        runyard.v1.launch_pb2.StoreSnapshotResponse,
+    ],
+    grpc.aio.StreamUnaryMultiCallable[
+        runyard.v1.launch_pb2.StoreSnapshotRequest,
+        runyard.v1.launch_pb2.StoreSnapshotResponse,
+    ],
+    default=grpc.StreamUnaryMultiCallable[
+        runyard.v1.launch_pb2.StoreSnapshotRequest,
+        runyard.v1.launch_pb2.StoreSnapshotResponse,
+    ],
+)
+
 _LaunchServiceTerminateRunType = typing_extensions.TypeVar(
     '_LaunchServiceTerminateRunType',
     grpc.UnaryUnaryMultiCallable[
@@ -169,7 +185,7 @@ _LaunchServiceFollowReportsType = typing_extensions.TypeVar(
     ],
 )
 
-class LaunchServiceStub(typing.Generic[_LaunchServiceLaunchRunType, _LaunchServiceTerminateRunType, _LaunchServiceGetRunType, _LaunchServiceExplainRunType, _LaunchServiceExplainLaunchType, _LaunchServiceListRunsType, _LaunchServiceWatchRunsType, _LaunchServiceReadLogsType, _LaunchServiceFollowReportsType]):
+class LaunchServiceStub(typing.Generic[_LaunchServiceLaunchRunType, _LaunchServiceStoreSnapshotType, _LaunchServiceTerminateRunType, _LaunchServiceGetRunType, _LaunchServiceExplainRunType, _LaunchServiceExplainLaunchType, _LaunchServiceListRunsType, _LaunchServiceWatchRunsType, _LaunchServiceReadLogsType, _LaunchServiceFollowReportsType]):
     """Called by the Dagster run launcher, by the reporter, and by the command line. Every call carries a deadline.
     Errors: INVALID_ARGUMENT names the field and the remedy; UNAVAILABLE may be repeated as it is.
     """
@@ -179,6 +195,10 @@ class LaunchServiceStub(typing.Generic[_LaunchServiceLaunchRunType, _LaunchServi
         grpc.UnaryUnaryMultiCallable[
             runyard.v1.launch_pb2.LaunchRunRequest,
             runyard.v1.launch_pb2.LaunchRunResponse,
+        ],
+        grpc.StreamUnaryMultiCallable[
+            runyard.v1.launch_pb2.StoreSnapshotRequest,
+            runyard.v1.launch_pb2.StoreSnapshotResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
             runyard.v1.launch_pb2.TerminateRunRequest,
@@ -219,6 +239,10 @@ class LaunchServiceStub(typing.Generic[_LaunchServiceLaunchRunType, _LaunchServi
         grpc.aio.UnaryUnaryMultiCallable[
             runyard.v1.launch_pb2.LaunchRunRequest,
             runyard.v1.launch_pb2.LaunchRunResponse,
+        ],
+        grpc.aio.StreamUnaryMultiCallable[
+            runyard.v1.launch_pb2.StoreSnapshotRequest,
+            runyard.v1.launch_pb2.StoreSnapshotResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
             runyard.v1.launch_pb2.TerminateRunRequest,
@@ -261,6 +285,12 @@ class LaunchServiceStub(typing.Generic[_LaunchServiceLaunchRunType, _LaunchServi
     op. A resume while an attempt is still live, or with a number below the
     latest, is FAILED_PRECONDITION. Requirements that no node of the fleet could ever meet are
     FAILED_PRECONDITION, and the message says what is missing.
+    """
+
+    StoreSnapshot: _LaunchServiceStoreSnapshotType
+    """Called by the launcher when LaunchRun has answered `snapshot_needed`: the job snapshot in pieces. Returns when it is
+    durable; then LaunchRun is called again. A repeat changes nothing. A client's snapshots are taken one at a time.
+    INVALID_ARGUMENT if it arrived damaged, RESOURCE_EXHAUSTED if it is larger than the message says is allowed.
     """
 
     TerminateRun: _LaunchServiceTerminateRunType
@@ -306,6 +336,10 @@ LaunchServiceAsyncStub: typing_extensions.TypeAlias = LaunchServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         runyard.v1.launch_pb2.LaunchRunRequest,
         runyard.v1.launch_pb2.LaunchRunResponse,
+    ],
+    grpc.aio.StreamUnaryMultiCallable[
+        runyard.v1.launch_pb2.StoreSnapshotRequest,
+        runyard.v1.launch_pb2.StoreSnapshotResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         runyard.v1.launch_pb2.TerminateRunRequest,
@@ -358,6 +392,17 @@ class LaunchServiceServicer(metaclass=abc.ABCMeta):
         op. A resume while an attempt is still live, or with a number below the
         latest, is FAILED_PRECONDITION. Requirements that no node of the fleet could ever meet are
         FAILED_PRECONDITION, and the message says what is missing.
+        """
+
+    @abc.abstractmethod
+    def StoreSnapshot(
+        self,
+        request_iterator: _MaybeAsyncIterator[runyard.v1.launch_pb2.StoreSnapshotRequest],
+        context: _ServicerContext,
+    ) -> typing.Union[runyard.v1.launch_pb2.StoreSnapshotResponse, collections.abc.Awaitable[runyard.v1.launch_pb2.StoreSnapshotResponse]]:
+        """Called by the launcher when LaunchRun has answered `snapshot_needed`: the job snapshot in pieces. Returns when it is
+        durable; then LaunchRun is called again. A repeat changes nothing. A client's snapshots are taken one at a time.
+        INVALID_ARGUMENT if it arrived damaged, RESOURCE_EXHAUSTED if it is larger than the message says is allowed.
         """
 
     @abc.abstractmethod

@@ -18,7 +18,7 @@ from runyard.v1 import agent_pb2, fleet_pb2, launch_pb2, security_pb2
 
 FILES = (agent_pb2, fleet_pb2, launch_pb2, security_pb2, health_pb2, reflection_pb2)
 
-CLIENT_ONLY = {"LaunchRun", "FollowReports"}
+CLIENT_ONLY = {"LaunchRun", "StoreSnapshot", "FollowReports"}
 LOOKING = {
     *("TerminateRun", "GetRun", "ExplainRun", "ExplainLaunch", "ListRuns", "WatchRuns", "ReadLogs"),
     *("ListNodes", "GetNode", "ListClusters"),

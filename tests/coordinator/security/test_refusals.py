@@ -323,15 +323,15 @@ async def test_session_ends_when_its_certificate_expires(fort: Fort) -> None:
 
 
 def test_message_that_is_too_large_is_refused_with_what_is_allowed(fort: Fort) -> None:
-    told = pytest.raises(ResourceExhausted, match=r"launch spec has \d+ bytes, more than the 8388608")
+    told = pytest.raises(ResourceExhausted, match=r"launch spec has \d+ bytes, more than the 4194304")
     with fort.client() as client, told:
-        client.launch_run(make_spec(str(uuid.uuid4()), worker_args="x" * (9 << 20)))
+        client.launch_run(make_spec(str(uuid.uuid4()), worker_args="x" * (5 << 20)))
     credentials = fort.authority.material(CLIENT.uri).channel_credentials()
     unbounded = [("grpc.max_send_message_length", -1)]
     with grpc.secure_channel(fort.address, credentials, options=unbounded) as channel:
         send: Any = channel.unary_unary("/runyard.v1.LaunchService/LaunchRun")
         with pytest.raises(grpc.RpcError) as refused:
-            send(bytes(1 + (64 << 20)), timeout=SOON)
+            send(bytes(1 + (8 << 20)), timeout=SOON)
     assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
     assert "larger than max" in (refused.value.details() or "")
 

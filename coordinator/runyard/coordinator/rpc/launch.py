@@ -14,6 +14,7 @@ from runyard.coordinator.rpc.logs import LogRelay
 from runyard.coordinator.rpc.reports import ReportLine
 from runyard.coordinator.rpc.requests import check_run_id, check_spec, launch_of
 from runyard.coordinator.rpc.snapshots import Snapshots
+from runyard.coordinator.rpc.uploads import Uploads
 from runyard.coordinator.rpc.views import event_view, matches, run_view
 from runyard.coordinator.security.audit import Audit, TerminationAsked, audited, launch_asked, who
 from runyard.coordinator.security.callers import caller_of
@@ -33,6 +34,7 @@ class LaunchService(launch_pb2_grpc.LaunchServiceServicer):
         self._audit = audit
         self._reports = ReportLine(shell)
         self._snapshots = Snapshots(shell)
+        self._uploads = Uploads(shell)
 
     async def LaunchRun(
         self, request: launch_pb2.LaunchRunRequest, context: Context
@@ -41,8 +43,8 @@ class LaunchService(launch_pb2_grpc.LaunchServiceServicer):
         async with answering(context):
             with audited(self._audit, launch_asked(who(context), spec)) as asked:
                 check_spec(spec)
-                if not await self._snapshots.hold(request):
-                    asked.withdraw()  # it comes again, with the snapshot
+                if not await self._snapshots.is_held(spec.job_snapshot_id):
+                    asked.withdraw()  # it comes again, after the snapshot
                     return launch_pb2.LaunchRunResponse(snapshot_needed=True)
                 ops = await self._snapshots.ops_layer(
                     spec.job_snapshot_id, spec.step_keys, spec.execution_config_json
@@ -50,6 +52,14 @@ class LaunchService(launch_pb2_grpc.LaunchServiceServicer):
                 launch = launch_of(spec, ops, self._sight(context).who)
                 run = await self._shell.decide(lambda fleet, at: on_launch(fleet, at, launch))
             return launch_pb2.LaunchRunResponse(run=self._view(run))
+        raise AssertionError("answering() ends the call")
+
+    async def StoreSnapshot(
+        self, request_iterator: AsyncIterator[launch_pb2.StoreSnapshotRequest], context: Context
+    ) -> launch_pb2.StoreSnapshotResponse:
+        async with answering(context):
+            await self._uploads.take(request_iterator, str(caller_of(context).identity))
+            return launch_pb2.StoreSnapshotResponse()
         raise AssertionError("answering() ends the call")
 
     async def TerminateRun(

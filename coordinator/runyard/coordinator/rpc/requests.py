@@ -22,7 +22,7 @@ HIGHEST_PRIORITY = 1_000_000_000
 MOST_ATTEMPTS = 1_000_000
 """No run has more. An agent that claims the largest number there is would leave none for the next attempt."""
 
-MAX_SPEC = 8 * 1024 * 1024
+MAX_SPEC = 4 * 1024 * 1024
 """Largest launch spec in bytes; it travels to the agent in one message."""
 
 

@@ -1,7 +1,6 @@
-"""Job snapshots: asked for once, kept, and read for what their ops ask for."""
+"""Job snapshots: asked for once, and read for what their ops ask for."""
 
 import asyncio
-import hashlib
 import json
 import zlib
 from collections.abc import Mapping, Sequence
@@ -13,15 +12,9 @@ from runyard.coordinator.core.asks.snapshot import JobShape, job_shape
 from runyard.coordinator.core.asks.tags import PREFIX
 from runyard.coordinator.core.errors import InvalidField
 from runyard.coordinator.recent import Recent
-from runyard.coordinator.rpc.errors import NotFound, TooLarge
+from runyard.coordinator.rpc.errors import NotFound
+from runyard.coordinator.rpc.uploads import check_snapshot_id
 from runyard.coordinator.shell import Shell
-from runyard.v1 import launch_pb2
-
-MAX_SNAPSHOT = 32 * 1024 * 1024
-"""Largest compressed job snapshot, in bytes. A job of two ops has 30 kB, uncompressed."""
-
-MAX_SNAPSHOT_PLAIN = 512 * 1024 * 1024
-"""Largest job snapshot after decompression, in bytes."""
 
 OPS_HELD = 200_000
 """So many ops, of all snapshots read last, are held in memory."""
@@ -46,32 +39,16 @@ class Snapshots:
         # A plain snapshot may have half a gigabyte: one at a time.
         self._reading = asyncio.Lock()
 
-    async def hold(self, request: launch_pb2.LaunchRunRequest) -> bool:
-        """Sees to it that a launch's snapshot is stored; False if the caller must send it.
+    async def is_held(self, snapshot_id: str) -> bool:
+        """Whether a launch may refer to it: it is stored, or none is named.
 
         Raises:
-            InvalidField: The snapshot's ID is too long, or it arrived damaged.
-            TooLarge: It exceeds a limit.
-            StoreFull: The disk is full.
+            InvalidField: The name is too long.
         """
-        snapshot_id = request.spec.job_snapshot_id
         if not snapshot_id:
             return True
-        if len(snapshot_id) > 64:
-            raise InvalidField("spec.job_snapshot_id", "is longer than 64 characters")
-        store = self._shell.store
-        if await self._shell.in_writer(lambda: store.has_snapshot(snapshot_id)):
-            return True
-        if not request.HasField("snapshot"):
-            return False
-        snapshot = request.snapshot
-
-        def keep() -> None:
-            check_snapshot(snapshot)
-            store.put_snapshot(snapshot_id, snapshot.sha256, snapshot.data)
-
-        await self._shell.in_writer(keep)
-        return True
+        check_snapshot_id("spec.job_snapshot_id", snapshot_id)
+        return await self._shell.in_writer(lambda: self._shell.store.has_snapshot(snapshot_id))
 
     async def ops_layer(
         self, snapshot_id: str, step_keys: Sequence[str], execution_config_json: str
@@ -141,28 +118,3 @@ def _execution_config(text: str) -> Mapping[str, Any]:
     if not isinstance(config, Mapping):
         raise InvalidField("spec.execution_config_json", "is no JSON object")
     return config
-
-
-def check_snapshot(snapshot: launch_pb2.Snapshot) -> None:
-    """Checks that a snapshot arrived whole and is of bearable size.
-
-    Raises:
-        TooLarge: It exceeds `MAX_SNAPSHOT` or, decompressed, `MAX_SNAPSHOT_PLAIN`.
-        InvalidField: It is corrupt.
-    """
-    if len(snapshot.data) > MAX_SNAPSHOT:
-        raise TooLarge(f"snapshot.data has {len(snapshot.data)} bytes, more than the {MAX_SNAPSHOT} allowed")
-    inflater = zlib.decompressobj()
-    digest, size, rest = hashlib.sha256(), 0, snapshot.data
-    try:
-        while rest and not inflater.eof:
-            piece = inflater.decompress(rest, 1 << 20)
-            digest.update(piece)
-            size += len(piece)
-            if size > MAX_SNAPSHOT_PLAIN:
-                raise TooLarge(f"snapshot.data decompresses to more than {MAX_SNAPSHOT_PLAIN} bytes")
-            rest = inflater.unconsumed_tail
-    except zlib.error as error:
-        raise InvalidField("snapshot.data", f"is not zlib data ({error}); send it again") from error
-    if not inflater.eof or digest.hexdigest() != snapshot.sha256:
-        raise InvalidField("snapshot.sha256", "does not fit snapshot.data: it arrived damaged; send it again")

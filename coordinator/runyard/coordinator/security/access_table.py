@@ -21,6 +21,7 @@ _HEALTH: Final = "/grpc.health.v1.Health/"
 
 ACCESS: Final[Mapping[str, frozenset[Role]]] = {
     f"{_LAUNCH}LaunchRun": CLIENTS,
+    f"{_LAUNCH}StoreSnapshot": CLIENTS,
     f"{_LAUNCH}TerminateRun": CLIENTS_AND_OPERATORS,
     f"{_LAUNCH}GetRun": CLIENTS_AND_OPERATORS,
     f"{_LAUNCH}ExplainRun": CLIENTS_AND_OPERATORS,
