@@ -18,6 +18,7 @@ SHARED = (
     "runyard.client.errors",
     "runyard.client.references",
     "runyard.client.secrets",
+    "runyard.client.certificates",
     "runyard.client.identity",
     "runyard.client.tls",
 )

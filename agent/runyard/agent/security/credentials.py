@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from runyard.client.identity import Identity, InvalidIdentity, parse_identity
+from runyard.client.certificates import holder_of, signer_of
+from runyard.client.identity import Identity
 from runyard.client.service.durable import sync_directory, write_durably
 from runyard.client.service.failpoints import failpoint
 from runyard.client.tls import TlsFiles
@@ -209,10 +209,8 @@ def read_certificate(pem: bytes, token_id: str) -> Held:
     """
     try:
         certificate = x509.load_pem_x509_certificate(pem)
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        (uri,) = names.get_values_for_type(x509.UniformResourceIdentifier)
-        identity = parse_identity(uri)
-    except (ValueError, x509.ExtensionNotFound, InvalidIdentity) as error:
+        identity = holder_of(certificate)
+    except ValueError as error:
         raise UnusableCertificate(f"the certificate of this node cannot be read: {error}") from error
     return Held(
         identity,
@@ -236,13 +234,5 @@ def require_fitting(key: bytes, certificate: bytes, authority: bytes) -> None:
         raise UnusableCertificate(f"the coordinator gave what is no certificate: {error}") from error
     if given.public_key() != private.public_key():
         raise UnusableCertificate("the coordinator gave a certificate for another key")
-    if not any(_has_signed(each, given) for each in trusted):
+    if signer_of(given, trusted) is None:
         raise UnusableCertificate("the coordinator gave a certificate that its own authority did not sign")
-
-
-def _has_signed(authority: x509.Certificate, certificate: x509.Certificate) -> bool:
-    try:
-        certificate.verify_directly_issued_by(authority)
-    except (ValueError, TypeError, InvalidSignature):
-        return False
-    return True

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 try:
     from cryptography import x509
-    from cryptography.exceptions import InvalidSignature
+
+    from runyard.client.certificates import holder_of, signer_of
 except ImportError:  # the command line can do without
     x509 = None  # type: ignore[assignment]
 
 from runyard.client.cli.findings import Finding, ok, problem, warning
 from runyard.client.expiry import expires_soon
-from runyard.client.identity import InvalidIdentity, Role, parse_identity
+from runyard.client.identity import Role
 
 SUBJECT: Final = "our certificate"
 
@@ -35,10 +35,8 @@ def examine_certificate(pem: bytes, authority: bytes, now: datetime | None = Non
     now = now or datetime.now(UTC)
     try:
         certificate = x509.load_pem_x509_certificate(pem)
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        (uri,) = names.get_values_for_type(x509.UniformResourceIdentifier)
-        identity = parse_identity(uri)
-    except (ValueError, x509.ExtensionNotFound, InvalidIdentity) as error:
+        identity = holder_of(certificate)
+    except ValueError as error:
         return [
             problem(
                 SUBJECT,
@@ -66,7 +64,8 @@ def examine_certificate(pem: bytes, authority: bytes, now: datetime | None = Non
                 "Launching and looking need a client's, an operator's or an admin's",
             )
         ]
-    if not _is_issued_by(x509.load_pem_x509_certificates(pem + authority)):
+    _, *others = x509.load_pem_x509_certificates(pem + authority)
+    if signer_of(certificate, others) is None:
         return [
             warning(
                 SUBJECT,
@@ -77,18 +76,6 @@ def examine_certificate(pem: bytes, authority: bytes, now: datetime | None = Non
     if expires_soon(begins.timestamp(), ends.timestamp(), now.timestamp()):
         return [warning(SUBJECT, f"{identity} expires in {_ago(ends - now)}", "Have it issued anew")]
     return [ok(SUBJECT, f"{identity}, for another {_ago(ends - now)}")]
-
-
-def _is_issued_by(chain: Sequence[x509.Certificate]) -> bool:
-    """Whether the first certificate was signed by one of the others."""
-    first, *others = chain
-    for other in others:
-        try:
-            first.verify_directly_issued_by(other)
-        except (ValueError, TypeError, InvalidSignature):
-            continue
-        return True
-    return False
 
 
 def _ago(span: timedelta) -> str:

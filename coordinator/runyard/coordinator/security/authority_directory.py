@@ -9,7 +9,6 @@
 The first certificate in `authority.pem` signs, so that one rename begins a rotation, and one ends it.
 """
 
-import contextlib
 import json
 import os
 import stat
@@ -19,10 +18,11 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from runyard.client.certificates import holder_of, signer_of
 from runyard.client.identity import Identity, parse_identity
 from runyard.client.service.durable import sync_directory, write_durably
 from runyard.coordinator.security.authority import (
@@ -114,15 +114,13 @@ class AuthorityDirectory:
         Raises:
             AuthorityError: None of them did, or the directory cannot be used.
         """
-        certificate = x509.load_pem_x509_certificate(pem)
-        for authority in self.trusted:
-            with contextlib.suppress(ValueError, TypeError, InvalidSignature):
-                certificate.verify_directly_issued_by(authority)
-                return authority
-        raise AuthorityError(
-            f"the coordinator's own certificate was not signed by the authority in {self.path}; "
-            "make one with `runyard ca issue --coordinator NAME`"
-        )
+        signer = signer_of(x509.load_pem_x509_certificate(pem), self.trusted)
+        if signer is None:
+            raise AuthorityError(
+                f"the coordinator's own certificate was not signed by the authority in {self.path}; "
+                "make one with `runyard ca issue --coordinator NAME`"
+            )
+        return signer
 
     def require_fit(self, trust_domain: str, shown: bytes) -> None:
         """Makes sure that nodes can be enrolled by this authority.
@@ -347,10 +345,8 @@ class AuthorityDirectory:
         if not path.exists() and not (directory / _KEY).exists():
             return
         try:
-            names = x509.load_pem_x509_certificate(path.read_bytes()).extensions
-            uris = names.get_extension_for_class(x509.SubjectAlternativeName).value
-            same = identity.uri in uris.get_values_for_type(x509.UniformResourceIdentifier)
-        except (OSError, ValueError, x509.ExtensionNotFound):
+            same = holder_of(x509.load_pem_x509_certificate(path.read_bytes())) == identity
+        except (OSError, ValueError):
             same = False
         if not same:
             raise AuthorityError(f"{directory} holds the key of somebody else; choose another directory")

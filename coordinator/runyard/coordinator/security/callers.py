@@ -9,7 +9,8 @@ import grpc
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from runyard.client.identity import LOCAL, Identity, InvalidIdentity, Role, parse_identity
+from runyard.client.certificates import holder_of
+from runyard.client.identity import LOCAL, Identity, Role
 
 # How gRPC writes the other side of a connection that stays on this machine.
 _LOCAL_PEERS: Final = ("unix:", "ipv4:127.", "ipv6:[::1]:", "ipv6:%5B::1%5D:", "ipv6:[::ffff:127.")
@@ -95,15 +96,8 @@ def read_certificate(pem: bytes) -> Certificate:
     """
     try:
         certificate = x509.load_pem_x509_certificate(pem)
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (ValueError, x509.ExtensionNotFound) as error:
-        raise NotIdentified(f"the certificate has no identity: {error}") from error
-    uris = names.get_values_for_type(x509.UniformResourceIdentifier)
-    if len(uris) != 1:
-        raise NotIdentified(f"the certificate must name one identity, as a URI; it names {len(uris)}")
-    try:
-        identity = parse_identity(uris[0])
-    except InvalidIdentity as error:
+        identity = holder_of(certificate)
+    except ValueError as error:
         raise NotIdentified(f"the certificate has no identity: {error}") from error
     _require_client_use(certificate)
     return Certificate(
