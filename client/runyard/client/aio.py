@@ -5,24 +5,20 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar, Unpack
+from typing import Self, Unpack
 
 import grpc
 import grpc.aio
 
 from runyard.client.acknowledgements import PendingAcknowledgements
-from runyard.client.address import parse_address, require_local
-from runyard.client.aio_connection import AsyncConnection, AsyncConnections
+from runyard.client.aio_calls import AsyncCalls
+from runyard.client.aio_connection import AsyncConnection
 from runyard.client.aio_reports import AsyncReportFollower
 from runyard.client.aio_security_calls import AsyncSecurityCalls
-from runyard.client.errors import from_rpc_error
 from runyard.client.health import CHECK_METHOD, CHECK_REQUEST, Health, read_health
-from runyard.client.repetition import RepeatedCall
 from runyard.client.requests import (
-    STREAM_TIMEOUT_SECONDS,
     RunMatch,
     RunPages,
     ThoughtLaunch,
@@ -30,22 +26,12 @@ from runyard.client.requests import (
     explain_launch_request,
     launched_run,
     logs_request,
-    require_positive,
     run_filter,
     snapshot_messages,
     snapshot_missing,
 )
-from runyard.client.tls import TlsFiles, WatchedTls
+from runyard.client.tls import TlsFiles
 from runyard.v1 import fleet_pb2, launch_pb2, placement_pb2, run_pb2
-
-RequestT = TypeVar("RequestT")
-ResponseT = TypeVar("ResponseT")
-
-
-if TYPE_CHECKING:  # gRPC's types take parameters in their stubs only
-    UnaryMethod = Callable[[AsyncConnection], grpc.aio.UnaryUnaryMultiCallable[RequestT, ResponseT]]
-    PiecesMethod = Callable[[AsyncConnection], grpc.aio.StreamUnaryMultiCallable[RequestT, ResponseT]]
-    StreamMethod = Callable[[AsyncConnection], grpc.aio.UnaryStreamMultiCallable[RequestT, ResponseT]]
 
 
 class AsyncClient:
@@ -53,12 +39,17 @@ class AsyncClient:
 
     def __init__(self, address: str, *, timeout: float = 10.0, tls: TlsFiles | None = None) -> None:
         """Checks the address and reads the files; connects nowhere. See `Client`."""
-        target = parse_address(address)
-        if tls is None:
-            require_local(target, "dial")
-        self.address = str(target)
-        self.timeout = require_positive(timeout)
-        self._connections = AsyncConnections(self.address, WatchedTls(tls) if tls is not None else None)
+        self._calls = AsyncCalls(address, timeout, tls)
+
+    @property
+    def address(self) -> str:
+        """Of the coordinator."""
+        return self._calls.address
+
+    @property
+    def timeout(self) -> float:
+        """Seconds for each call that is not given another deadline."""
+        return self._calls.timeout
 
     async def __aenter__(self) -> Self:
         return self
@@ -70,7 +61,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Closes the connection and ends its streams. Later calls raise `ClientClosed`."""
-        await self._connections.close()
+        await self._calls.close()
 
     # Runs
 
@@ -82,15 +73,15 @@ class AsyncClient:
         timeout: float | None = None,
     ) -> run_pb2.Run:
         """See `Client.launch_run`. `snapshot` is called, and its result compressed, in a thread."""
-        call = self._repeated("LaunchRun", timeout)
+        call = self._calls.repeated("LaunchRun", timeout)
         request = launch_pb2.LaunchRunRequest(spec=spec)
-        response = await self._repeat(call, lambda to: to.launch.LaunchRun, request)
+        response = await self._calls.repeat(call, lambda to: to.launch.LaunchRun, request)
         if response.snapshot_needed:
             if snapshot is None:
                 raise snapshot_missing(spec)
             messages = await asyncio.to_thread(lambda: snapshot_messages(spec.job_snapshot_id, snapshot()))
-            await self._repeat_pieces(call, lambda to: to.launch.StoreSnapshot, messages)
-            response = await self._repeat(call, lambda to: to.launch.LaunchRun, request)
+            await self._calls.repeat_pieces(call, lambda to: to.launch.StoreSnapshot, messages)
+            response = await self._calls.repeat(call, lambda to: to.launch.LaunchRun, request)
         return launched_run(response, self.address)
 
     async def terminate_run(
@@ -98,18 +89,20 @@ class AsyncClient:
     ) -> launch_pb2.TerminateRunResponse:
         """See `Client.terminate_run`."""
         request = launch_pb2.TerminateRunRequest(run_id=run_id, reason=reason)
-        call = self._repeated("TerminateRun", timeout)
-        return await self._repeat(call, lambda to: to.launch.TerminateRun, request)
+        call = self._calls.repeated("TerminateRun", timeout)
+        return await self._calls.repeat(call, lambda to: to.launch.TerminateRun, request)
 
     async def get_run(self, run_id: str, timeout: float | None = None) -> launch_pb2.GetRunResponse:
         """See `Client.get_run`."""
         request = launch_pb2.GetRunRequest(run_id=run_id)
-        return await self._call("GetRun", lambda to: to.launch.GetRun, request, timeout)
+        return await self._calls.once("GetRun", lambda to: to.launch.GetRun, request, timeout)
 
     async def explain_run(self, run_id: str, timeout: float | None = None) -> placement_pb2.Explanation:
         """See `Client.explain_run`."""
         request = launch_pb2.ExplainRunRequest(run_id=run_id)
-        return (await self._call("ExplainRun", lambda to: to.launch.ExplainRun, request, timeout)).explanation
+        return (
+            await self._calls.once("ExplainRun", lambda to: to.launch.ExplainRun, request, timeout)
+        ).explanation
 
     async def explain_launch(
         self, *, timeout: float | None = None, **launch: Unpack[ThoughtLaunch]
@@ -117,7 +110,7 @@ class AsyncClient:
         """See `Client.explain_launch`."""
         request = explain_launch_request(launch)
         return (
-            await self._call("ExplainLaunch", lambda to: to.launch.ExplainLaunch, request, timeout)
+            await self._calls.once("ExplainLaunch", lambda to: to.launch.ExplainLaunch, request, timeout)
         ).explanation
 
     async def list_runs(
@@ -127,7 +120,7 @@ class AsyncClient:
         pages = RunPages(run_filter(match), limit)
         while pages.request is not None:
             for run in pages.take(
-                await self._call("ListRuns", lambda to: to.launch.ListRuns, pages.request, timeout)
+                await self._calls.once("ListRuns", lambda to: to.launch.ListRuns, pages.request, timeout)
             ):
                 yield run
 
@@ -136,7 +129,9 @@ class AsyncClient:
     ) -> AsyncIterator[run_pb2.Run]:
         """See `Client.watch_runs`."""
         request = launch_pb2.WatchRunsRequest(filter=run_filter(match))
-        async for response in self._messages("WatchRuns", lambda to: to.launch.WatchRuns, request, timeout):
+        async for response in self._calls.stream(
+            "WatchRuns", lambda to: to.launch.WatchRuns, request, timeout
+        ):
             yield response.run
 
     def read_logs(
@@ -152,13 +147,12 @@ class AsyncClient:
     ) -> AsyncIterator[launch_pb2.ReadLogsResponse]:
         """See `Client.read_logs`."""
         request = logs_request(run_id, stream, offset, limit, follow, attempt)
-        return self._messages("ReadLogs", lambda to: to.launch.ReadLogs, request, timeout)
+        return self._calls.stream("ReadLogs", lambda to: to.launch.ReadLogs, request, timeout)
 
     def follow_reports(self, deployment: str, reporter: str) -> AsyncReportFollower:
         """See `Client.follow_reports`."""
         pending = PendingAcknowledgements(deployment, reporter)
-        connection = self._connections.current()
-        connection.begin_call()
+        connection = self._calls.begin()
         stub = connection.launch.FollowReports
         return AsyncReportFollower(stub, pending, self.address, connection.end_call)
 
@@ -167,118 +161,67 @@ class AsyncClient:
     async def list_nodes(self, cluster: str = "", timeout: float | None = None) -> list[fleet_pb2.Node]:
         """See `Client.list_nodes`."""
         request = fleet_pb2.ListNodesRequest(cluster=cluster)
-        return list((await self._call("ListNodes", lambda to: to.fleet.ListNodes, request, timeout)).nodes)
+        return list(
+            (await self._calls.once("ListNodes", lambda to: to.fleet.ListNodes, request, timeout)).nodes
+        )
 
     async def get_node(self, node_id: str, timeout: float | None = None) -> fleet_pb2.Node:
         """See `Client.get_node`."""
         request = fleet_pb2.GetNodeRequest(node_id=node_id)
-        return (await self._call("GetNode", lambda to: to.fleet.GetNode, request, timeout)).node
+        return (await self._calls.once("GetNode", lambda to: to.fleet.GetNode, request, timeout)).node
 
     async def cordon_node(self, node_id: str, timeout: float | None = None) -> fleet_pb2.Node:
         """See `Client.cordon_node`."""
         request = fleet_pb2.CordonNodeRequest(node_id=node_id)
-        return (await self._call("CordonNode", lambda to: to.fleet.CordonNode, request, timeout)).node
+        return (await self._calls.once("CordonNode", lambda to: to.fleet.CordonNode, request, timeout)).node
 
     async def uncordon_node(self, node_id: str, timeout: float | None = None) -> fleet_pb2.Node:
         """See `Client.uncordon_node`."""
         request = fleet_pb2.UncordonNodeRequest(node_id=node_id)
-        return (await self._call("UncordonNode", lambda to: to.fleet.UncordonNode, request, timeout)).node
+        return (
+            await self._calls.once("UncordonNode", lambda to: to.fleet.UncordonNode, request, timeout)
+        ).node
 
     async def drain_node(
         self, node_id: str, *, deadline: float | None = None, timeout: float | None = None
     ) -> fleet_pb2.Node:
         """See `Client.drain_node`."""
         request = drain_request(node_id, deadline)
-        return (await self._call("DrainNode", lambda to: to.fleet.DrainNode, request, timeout)).node
+        return (await self._calls.once("DrainNode", lambda to: to.fleet.DrainNode, request, timeout)).node
 
     async def fence_node(
         self, node_id: str, *, reason: str, timeout: float | None = None
     ) -> fleet_pb2.FenceNodeResponse:
         """See `Client.fence_node`."""
         request = fleet_pb2.FenceNodeRequest(node_id=node_id, reason=reason)
-        return await self._call("FenceNode", lambda to: to.fleet.FenceNode, request, timeout)
+        return await self._calls.once("FenceNode", lambda to: to.fleet.FenceNode, request, timeout)
 
     async def refresh_warm_servers(self, node_id: str, name: str = "", timeout: float | None = None) -> int:
         """See `Client.refresh_warm_servers`."""
         request = fleet_pb2.RefreshWarmServersRequest(node_id=node_id, name=name)
         return (
-            await self._call("RefreshWarmServers", lambda to: to.fleet.RefreshWarmServers, request, timeout)
+            await self._calls.once(
+                "RefreshWarmServers", lambda to: to.fleet.RefreshWarmServers, request, timeout
+            )
         ).servers
 
     async def list_clusters(self, timeout: float | None = None) -> list[fleet_pb2.Cluster]:
         """See `Client.list_clusters`."""
         request = fleet_pb2.ListClustersRequest()
         return list(
-            (await self._call("ListClusters", lambda to: to.fleet.ListClusters, request, timeout)).clusters
+            (
+                await self._calls.once("ListClusters", lambda to: to.fleet.ListClusters, request, timeout)
+            ).clusters
         )
 
     @property
     def security(self) -> AsyncSecurityCalls:
         """Tokens and certificates, for admins."""
-        return AsyncSecurityCalls(self._call)
+        return AsyncSecurityCalls(self._calls)
 
     async def check_health(self, timeout: float | None = None) -> Health:
         """See `Client.check_health`."""
-        return read_health(await self._call("Check", _health_check, CHECK_REQUEST, timeout))
-
-    # Calls
-
-    def _repeated(self, method: str, timeout: float | None) -> RepeatedCall:
-        seconds = self.timeout if timeout is None else require_positive(timeout)
-        return RepeatedCall(method, self.address, seconds, time.monotonic())
-
-    async def _repeat(
-        self, call: RepeatedCall, method: UnaryMethod[RequestT, ResponseT], request: RequestT
-    ) -> ResponseT:
-        return await self._try(call, lambda to, seconds: method(to)(request, timeout=seconds))
-
-    async def _repeat_pieces(
-        self, call: RepeatedCall, method: PiecesMethod[RequestT, ResponseT], pieces: Sequence[RequestT]
-    ) -> ResponseT:
-        return await self._try(call, lambda to, seconds: method(to)(iter(pieces), timeout=seconds))
-
-    async def _try(
-        self, call: RepeatedCall, once: Callable[[AsyncConnection, float], Awaitable[ResponseT]]
-    ) -> ResponseT:
-        while True:
-            try:
-                async with self._connections.use() as connection:
-                    return await once(connection, call.remaining(time.monotonic()))
-            except grpc.RpcError as error:
-                await asyncio.sleep(call.pause_after(error, time.monotonic()))
-
-    async def _call(
-        self,
-        name: str,
-        method: UnaryMethod[RequestT, ResponseT],
-        request: RequestT,
-        timeout: float | None,
-    ) -> ResponseT:
-        seconds = self.timeout if timeout is None else require_positive(timeout)
-        try:
-            async with self._connections.use() as connection:
-                return await method(connection)(request, timeout=seconds)
-        except grpc.RpcError as error:
-            raise from_rpc_error(error, self.address, name) from error
-
-    async def _messages(
-        self,
-        name: str,
-        method: StreamMethod[RequestT, ResponseT],
-        request: RequestT,
-        timeout: float | None,
-    ) -> AsyncIterator[ResponseT]:
-        """Gives the messages of a stream; ends the call when the caller stops to read."""
-        seconds = STREAM_TIMEOUT_SECONDS if timeout is None else require_positive(timeout)
-        async with self._connections.use() as connection:
-            call = method(connection)(request, timeout=seconds)
-            try:
-                async for message in call:
-                    yield message
-            except grpc.RpcError as error:
-                raise from_rpc_error(error, self.address, name) from error
-            finally:
-                call.cancel()
+        return read_health(await self._calls.once("Check", _health_check, CHECK_REQUEST, timeout))
 
 
 def _health_check(to: AsyncConnection) -> grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]:

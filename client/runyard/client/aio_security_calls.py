@@ -4,37 +4,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, TypeVar
-
+from runyard.client.aio_calls import AsyncCalls
 from runyard.client.security_calls import token_request
 from runyard.v1 import security_pb2
-
-if TYPE_CHECKING:
-    from runyard.client.aio import UnaryMethod
-
-RequestT = TypeVar("RequestT")
-ResponseT = TypeVar("ResponseT")
-
-
-class AsyncCall(Protocol):
-    """Calls one method, and turns a failure into a `RunyardError`."""
-
-    async def __call__(
-        self,
-        name: str,
-        method: UnaryMethod[RequestT, ResponseT],
-        request: RequestT,
-        timeout: float | None,
-    ) -> ResponseT:
-        """Gives the answer."""
-        ...
 
 
 class AsyncSecurityCalls:
     """Tokens and certificates; every method means what it means in `SecurityCalls`."""
 
-    def __init__(self, call: AsyncCall) -> None:
-        self._call = call
+    def __init__(self, calls: AsyncCalls) -> None:
+        self._calls = calls
 
     async def create_token(
         self,
@@ -47,23 +26,23 @@ class AsyncSecurityCalls:
     ) -> security_pb2.CreateTokenResponse:
         """See `SecurityCalls.create_token`."""
         request = token_request(cluster, node_id, ttl, uses)
-        return await self._call("CreateToken", lambda to: to.security.CreateToken, request, timeout)
+        return await self._calls.once("CreateToken", lambda to: to.security.CreateToken, request, timeout)
 
     async def list_tokens(self, timeout: float | None = None) -> list[security_pb2.Token]:
         """See `SecurityCalls.list_tokens`."""
         request = security_pb2.ListTokensRequest()
-        response = await self._call("ListTokens", lambda to: to.security.ListTokens, request, timeout)
+        response = await self._calls.once("ListTokens", lambda to: to.security.ListTokens, request, timeout)
         return list(response.tokens)
 
     async def delete_token(self, token_id: str, timeout: float | None = None) -> None:
         """See `SecurityCalls.delete_token`."""
         request = security_pb2.DeleteTokenRequest(token_id=token_id)
-        await self._call("DeleteToken", lambda to: to.security.DeleteToken, request, timeout)
+        await self._calls.once("DeleteToken", lambda to: to.security.DeleteToken, request, timeout)
 
     async def revoke_node(self, node_id: str, *, reason: str = "", timeout: float | None = None) -> int:
         """See `SecurityCalls.revoke_node`."""
         request = security_pb2.RevokeNodeRequest(node_id=node_id, reason=reason)
-        response = await self._call("RevokeNode", lambda to: to.security.RevokeNode, request, timeout)
+        response = await self._calls.once("RevokeNode", lambda to: to.security.RevokeNode, request, timeout)
         return response.certificates
 
     async def revoke_certificate(
@@ -71,14 +50,16 @@ class AsyncSecurityCalls:
     ) -> None:
         """See `SecurityCalls.revoke_certificate`."""
         request = security_pb2.RevokeCertificateRequest(serial=serial, reason=reason)
-        await self._call("RevokeCertificate", lambda to: to.security.RevokeCertificate, request, timeout)
+        await self._calls.once(
+            "RevokeCertificate", lambda to: to.security.RevokeCertificate, request, timeout
+        )
 
     async def list_certificates(
         self, node_id: str = "", timeout: float | None = None
     ) -> list[security_pb2.Certificate]:
         """See `SecurityCalls.list_certificates`."""
         request = security_pb2.ListCertificatesRequest(node_id=node_id)
-        response = await self._call(
+        response = await self._calls.once(
             "ListCertificates", lambda to: to.security.ListCertificates, request, timeout
         )
         return list(response.certificates)

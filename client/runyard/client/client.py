@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar, Unpack
+from typing import Self, Unpack
 
 import grpc
 
 from runyard.client.acknowledgements import PendingAcknowledgements
-from runyard.client.address import parse_address, require_local
-from runyard.client.connection import Connection, Connections
-from runyard.client.errors import from_rpc_error
+from runyard.client.calls import Calls
+from runyard.client.connection import Connection
 from runyard.client.health import CHECK_METHOD, CHECK_REQUEST, Health, read_health
-from runyard.client.repetition import RepeatedCall
 from runyard.client.reports import ReportFollower
 from runyard.client.requests import (
-    STREAM_TIMEOUT_SECONDS,
     RunMatch,
     RunPages,
     ThoughtLaunch,
@@ -25,22 +21,13 @@ from runyard.client.requests import (
     explain_launch_request,
     launched_run,
     logs_request,
-    require_positive,
     run_filter,
     snapshot_messages,
     snapshot_missing,
 )
 from runyard.client.security_calls import SecurityCalls
-from runyard.client.tls import TlsFiles, WatchedTls
+from runyard.client.tls import TlsFiles
 from runyard.v1 import fleet_pb2, launch_pb2, placement_pb2, run_pb2
-
-RequestT = TypeVar("RequestT")
-ResponseT = TypeVar("ResponseT")
-
-if TYPE_CHECKING:  # gRPC's types take parameters in their stubs only
-    UnaryMethod = Callable[[Connection], grpc.UnaryUnaryMultiCallable[RequestT, ResponseT]]
-    PiecesMethod = Callable[[Connection], grpc.StreamUnaryMultiCallable[RequestT, ResponseT]]
-    StreamMethod = Callable[[Connection], grpc.UnaryStreamMultiCallable[RequestT, ResponseT]]
 
 
 class Client:
@@ -68,12 +55,17 @@ class Client:
             InvalidTlsFiles: The files cannot be used.
             ValueError: `timeout` is not above zero.
         """
-        target = parse_address(address)
-        if tls is None:
-            require_local(target, "dial")
-        self.address = str(target)
-        self.timeout = require_positive(timeout)
-        self._connections = Connections(self.address, WatchedTls(tls) if tls is not None else None)
+        self._calls = Calls(address, timeout, tls)
+
+    @property
+    def address(self) -> str:
+        """Of the coordinator."""
+        return self._calls.address
+
+    @property
+    def timeout(self) -> float:
+        """Seconds for each call that is not given another deadline."""
+        return self._calls.timeout
 
     def __enter__(self) -> Self:
         return self
@@ -85,7 +77,7 @@ class Client:
 
     def close(self) -> None:
         """Closes this process's connection and ends its streams. Later calls raise `ClientClosed`."""
-        self._connections.close()
+        self._calls.close()
 
     # Runs
 
@@ -112,15 +104,15 @@ class Client:
             LaunchRefused: No node could ever run it, or an attempt of the run is still live.
             InvalidRequest: A field is wrong, or the snapshot is wanted and was not given.
         """
-        call = self._repeated("LaunchRun", timeout)
+        call = self._calls.repeated("LaunchRun", timeout)
         request = launch_pb2.LaunchRunRequest(spec=spec)
-        response = self._repeat(call, lambda to: to.launch.LaunchRun, request)
+        response = self._calls.repeat(call, lambda to: to.launch.LaunchRun, request)
         if response.snapshot_needed:
             if snapshot is None:
                 raise snapshot_missing(spec)
             messages = snapshot_messages(spec.job_snapshot_id, snapshot())
-            self._repeat_pieces(call, lambda to: to.launch.StoreSnapshot, messages)
-            response = self._repeat(call, lambda to: to.launch.LaunchRun, request)
+            self._calls.repeat_pieces(call, lambda to: to.launch.StoreSnapshot, messages)
+            response = self._calls.repeat(call, lambda to: to.launch.LaunchRun, request)
         return launched_run(response, self.address)
 
     def terminate_run(
@@ -137,8 +129,8 @@ class Client:
             timeout: Seconds for everything. None: the client's.
         """
         request = launch_pb2.TerminateRunRequest(run_id=run_id, reason=reason)
-        call = self._repeated("TerminateRun", timeout)
-        return self._repeat(call, lambda to: to.launch.TerminateRun, request)
+        call = self._calls.repeated("TerminateRun", timeout)
+        return self._calls.repeat(call, lambda to: to.launch.TerminateRun, request)
 
     def get_run(self, run_id: str, timeout: float | None = None) -> launch_pb2.GetRunResponse:
         """Gives the latest attempt of a run, and the events of all its attempts.
@@ -147,7 +139,7 @@ class Client:
             RunNotFound: The coordinator has never had it.
         """
         request = launch_pb2.GetRunRequest(run_id=run_id)
-        return self._call("GetRun", lambda to: to.launch.GetRun, request, timeout)
+        return self._calls.once("GetRun", lambda to: to.launch.GetRun, request, timeout)
 
     def explain_run(self, run_id: str, timeout: float | None = None) -> placement_pb2.Explanation:
         """Says why a run is where it is, or what it waits for.
@@ -156,7 +148,7 @@ class Client:
             RunNotFound: The coordinator has never had it.
         """
         request = launch_pb2.ExplainRunRequest(run_id=run_id)
-        return self._call("ExplainRun", lambda to: to.launch.ExplainRun, request, timeout).explanation
+        return self._calls.once("ExplainRun", lambda to: to.launch.ExplainRun, request, timeout).explanation
 
     def explain_launch(
         self, *, timeout: float | None = None, **launch: Unpack[ThoughtLaunch]
@@ -173,7 +165,9 @@ class Client:
             NotFound: The coordinator does not hold the job snapshot.
         """
         request = explain_launch_request(launch)
-        return self._call("ExplainLaunch", lambda to: to.launch.ExplainLaunch, request, timeout).explanation
+        return self._calls.once(
+            "ExplainLaunch", lambda to: to.launch.ExplainLaunch, request, timeout
+        ).explanation
 
     def list_runs(
         self, *, limit: int | None = None, timeout: float | None = None, **match: Unpack[RunMatch]
@@ -188,7 +182,7 @@ class Client:
         pages = RunPages(run_filter(match), limit)
         while pages.request is not None:
             yield from pages.take(
-                self._call("ListRuns", lambda to: to.launch.ListRuns, pages.request, timeout)
+                self._calls.once("ListRuns", lambda to: to.launch.ListRuns, pages.request, timeout)
             )
 
     def watch_runs(self, *, timeout: float | None = None, **match: Unpack[RunMatch]) -> Iterator[run_pb2.Run]:
@@ -202,7 +196,7 @@ class Client:
             ResourceExhausted: The caller reads too slowly; watch again.
         """
         request = launch_pb2.WatchRunsRequest(filter=run_filter(match))
-        for response in self._messages("WatchRuns", lambda to: to.launch.WatchRuns, request, timeout):
+        for response in self._calls.stream("WatchRuns", lambda to: to.launch.WatchRuns, request, timeout):
             yield response.run
 
     def read_logs(
@@ -232,7 +226,7 @@ class Client:
             CoordinatorUnreachable: Also while the node is silent.
         """
         request = logs_request(run_id, stream, offset, limit, follow, attempt)
-        yield from self._messages("ReadLogs", lambda to: to.launch.ReadLogs, request, timeout)
+        yield from self._calls.stream("ReadLogs", lambda to: to.launch.ReadLogs, request, timeout)
 
     def follow_reports(self, deployment: str, reporter: str) -> ReportFollower:
         """Reports for a deployment: opens the stream of finished attempts and waits for its turn.
@@ -242,7 +236,7 @@ class Client:
             reporter: Who reports, for people: host name and process ID.
         """
         pending = PendingAcknowledgements(deployment, reporter)
-        lease = self._connections.lease()
+        lease = self._calls.lease()
         return ReportFollower(lease.connection.launch.FollowReports, pending, self.address, lease.end)
 
     # Fleet
@@ -250,7 +244,7 @@ class Client:
     def list_nodes(self, cluster: str = "", timeout: float | None = None) -> list[fleet_pb2.Node]:
         """Gives all nodes of a cluster, connected or not. An empty name means all clusters."""
         request = fleet_pb2.ListNodesRequest(cluster=cluster)
-        return list(self._call("ListNodes", lambda to: to.fleet.ListNodes, request, timeout).nodes)
+        return list(self._calls.once("ListNodes", lambda to: to.fleet.ListNodes, request, timeout).nodes)
 
     def get_node(self, node_id: str, timeout: float | None = None) -> fleet_pb2.Node:
         """Gives one node.
@@ -259,7 +253,7 @@ class Client:
             NodeNotFound: It never joined.
         """
         request = fleet_pb2.GetNodeRequest(node_id=node_id)
-        return self._call("GetNode", lambda to: to.fleet.GetNode, request, timeout).node
+        return self._calls.once("GetNode", lambda to: to.fleet.GetNode, request, timeout).node
 
     def cordon_node(self, node_id: str, timeout: float | None = None) -> fleet_pb2.Node:
         """Keeps new runs off a node; those that it has go on.
@@ -268,7 +262,7 @@ class Client:
             NodeNotFound: It never joined.
         """
         request = fleet_pb2.CordonNodeRequest(node_id=node_id)
-        return self._call("CordonNode", lambda to: to.fleet.CordonNode, request, timeout).node
+        return self._calls.once("CordonNode", lambda to: to.fleet.CordonNode, request, timeout).node
 
     def uncordon_node(self, node_id: str, timeout: float | None = None) -> fleet_pb2.Node:
         """Ends a cordon or a drain.
@@ -277,7 +271,7 @@ class Client:
             NodeNotFound: It never joined.
         """
         request = fleet_pb2.UncordonNodeRequest(node_id=node_id)
-        return self._call("UncordonNode", lambda to: to.fleet.UncordonNode, request, timeout).node
+        return self._calls.once("UncordonNode", lambda to: to.fleet.UncordonNode, request, timeout).node
 
     def drain_node(
         self, node_id: str, *, deadline: float | None = None, timeout: float | None = None
@@ -293,7 +287,7 @@ class Client:
             NodeNotFound: It never joined.
         """
         request = drain_request(node_id, deadline)
-        return self._call("DrainNode", lambda to: to.fleet.DrainNode, request, timeout).node
+        return self._calls.once("DrainNode", lambda to: to.fleet.DrainNode, request, timeout).node
 
     def fence_node(
         self, node_id: str, *, reason: str, timeout: float | None = None
@@ -310,7 +304,7 @@ class Client:
             Refused: It is in session, so it is not off.
         """
         request = fleet_pb2.FenceNodeRequest(node_id=node_id, reason=reason)
-        return self._call("FenceNode", lambda to: to.fleet.FenceNode, request, timeout)
+        return self._calls.once("FenceNode", lambda to: to.fleet.FenceNode, request, timeout)
 
     def refresh_warm_servers(self, node_id: str, name: str = "", timeout: float | None = None) -> int:
         """Has warm servers of a node made anew; returns when the node was asked. Runs that they forked go on.
@@ -328,79 +322,25 @@ class Client:
             Refused: It is not in session.
         """
         request = fleet_pb2.RefreshWarmServersRequest(node_id=node_id, name=name)
-        return self._call(
+        return self._calls.once(
             "RefreshWarmServers", lambda to: to.fleet.RefreshWarmServers, request, timeout
         ).servers
 
     def list_clusters(self, timeout: float | None = None) -> list[fleet_pb2.Cluster]:
         """Gives the clusters, each with the sum over its nodes."""
         request = fleet_pb2.ListClustersRequest()
-        return list(self._call("ListClusters", lambda to: to.fleet.ListClusters, request, timeout).clusters)
+        return list(
+            self._calls.once("ListClusters", lambda to: to.fleet.ListClusters, request, timeout).clusters
+        )
 
     @property
     def security(self) -> SecurityCalls:
         """Tokens and certificates, for admins."""
-        return SecurityCalls(self._call)
+        return SecurityCalls(self._calls)
 
     def check_health(self, timeout: float | None = None) -> Health:
         """Asks the coordinator whether it serves."""
-        return read_health(self._call("Check", _health_check, CHECK_REQUEST, timeout))
-
-    # Calls
-
-    def _repeated(self, method: str, timeout: float | None) -> RepeatedCall:
-        seconds = self.timeout if timeout is None else require_positive(timeout)
-        return RepeatedCall(method, self.address, seconds, time.monotonic())
-
-    def _repeat(
-        self, call: RepeatedCall, method: UnaryMethod[RequestT, ResponseT], request: RequestT
-    ) -> ResponseT:
-        return self._try(call, lambda to, seconds: method(to)(request, timeout=seconds))
-
-    def _repeat_pieces(
-        self, call: RepeatedCall, method: PiecesMethod[RequestT, ResponseT], pieces: Sequence[RequestT]
-    ) -> ResponseT:
-        return self._try(call, lambda to, seconds: method(to)(iter(pieces), timeout=seconds))
-
-    def _try(self, call: RepeatedCall, once: Callable[[Connection, float], ResponseT]) -> ResponseT:
-        while True:
-            try:
-                with self._connections.use() as connection:
-                    return once(connection, call.remaining(time.monotonic()))
-            except grpc.RpcError as error:
-                time.sleep(call.pause_after(error, time.monotonic()))
-
-    def _call(
-        self,
-        name: str,
-        method: UnaryMethod[RequestT, ResponseT],
-        request: RequestT,
-        timeout: float | None,
-    ) -> ResponseT:
-        seconds = self.timeout if timeout is None else require_positive(timeout)
-        try:
-            with self._connections.use() as connection:
-                return method(connection)(request, timeout=seconds)
-        except grpc.RpcError as error:
-            raise from_rpc_error(error, self.address, name) from error
-
-    def _messages(
-        self,
-        name: str,
-        method: StreamMethod[RequestT, ResponseT],
-        request: RequestT,
-        timeout: float | None,
-    ) -> Iterator[ResponseT]:
-        """Gives the messages of a stream; ends the call when the caller stops to read."""
-        seconds = STREAM_TIMEOUT_SECONDS if timeout is None else require_positive(timeout)
-        with self._connections.use() as connection:
-            call = method(connection)(request, timeout=seconds)
-            try:
-                yield from call
-            except grpc.RpcError as error:
-                raise from_rpc_error(error, self.address, name) from error
-            finally:
-                call.cancel()
+        return read_health(self._calls.once("Check", _health_check, CHECK_REQUEST, timeout))
 
 
 def _health_check(to: Connection) -> grpc.UnaryUnaryMultiCallable[bytes, bytes]:

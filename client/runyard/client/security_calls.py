@@ -2,36 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, TypeVar
-
+from runyard.client.calls import Calls
 from runyard.v1 import security_pb2
-
-if TYPE_CHECKING:
-    from runyard.client.client import UnaryMethod
-
-RequestT = TypeVar("RequestT")
-ResponseT = TypeVar("ResponseT")
-
-
-class Call(Protocol):
-    """Calls one method, and turns a failure into a `RunyardError`."""
-
-    def __call__(
-        self,
-        name: str,
-        method: UnaryMethod[RequestT, ResponseT],
-        request: RequestT,
-        timeout: float | None,
-    ) -> ResponseT:
-        """Gives the answer."""
-        ...
 
 
 class SecurityCalls:
     """Tokens and certificates. All need the role `admin`; `AccessDenied` says that the caller has another."""
 
-    def __init__(self, call: Call) -> None:
-        self._call = call
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
 
     def create_token(
         self,
@@ -56,12 +35,14 @@ class SecurityCalls:
             Refused: The coordinator has no authority of its own.
         """
         request = token_request(cluster, node_id, ttl, uses)
-        return self._call("CreateToken", lambda to: to.security.CreateToken, request, timeout)
+        return self._calls.once("CreateToken", lambda to: to.security.CreateToken, request, timeout)
 
     def list_tokens(self, timeout: float | None = None) -> list[security_pb2.Token]:
         """Gives the tokens that are kept, the newest first, without their secrets."""
         request = security_pb2.ListTokensRequest()
-        return list(self._call("ListTokens", lambda to: to.security.ListTokens, request, timeout).tokens)
+        return list(
+            self._calls.once("ListTokens", lambda to: to.security.ListTokens, request, timeout).tokens
+        )
 
     def delete_token(self, token_id: str, timeout: float | None = None) -> None:
         """Makes a token worthless.
@@ -70,7 +51,7 @@ class SecurityCalls:
             NotFound: There is none of that ID.
         """
         request = security_pb2.DeleteTokenRequest(token_id=token_id)
-        self._call("DeleteToken", lambda to: to.security.DeleteToken, request, timeout)
+        self._calls.once("DeleteToken", lambda to: to.security.DeleteToken, request, timeout)
 
     def revoke_node(self, node_id: str, *, reason: str = "", timeout: float | None = None) -> int:
         """Refuses every certificate that a node has, and closes its session. Its runs are not presumed dead.
@@ -84,7 +65,9 @@ class SecurityCalls:
             How many unexpired certificates that the coordinator gave out are refused by this.
         """
         request = security_pb2.RevokeNodeRequest(node_id=node_id, reason=reason)
-        return self._call("RevokeNode", lambda to: to.security.RevokeNode, request, timeout).certificates
+        return self._calls.once(
+            "RevokeNode", lambda to: to.security.RevokeNode, request, timeout
+        ).certificates
 
     def revoke_certificate(self, serial: str, *, reason: str = "", timeout: float | None = None) -> None:
         """Refuses one certificate, of whatever role.
@@ -95,14 +78,16 @@ class SecurityCalls:
             timeout: Seconds for the call. None: the client's.
         """
         request = security_pb2.RevokeCertificateRequest(serial=serial, reason=reason)
-        self._call("RevokeCertificate", lambda to: to.security.RevokeCertificate, request, timeout)
+        self._calls.once("RevokeCertificate", lambda to: to.security.RevokeCertificate, request, timeout)
 
     def list_certificates(
         self, node_id: str = "", timeout: float | None = None
     ) -> list[security_pb2.Certificate]:
         """Gives the unexpired certificates of a node, or of all nodes, the newest first."""
         request = security_pb2.ListCertificatesRequest(node_id=node_id)
-        response = self._call("ListCertificates", lambda to: to.security.ListCertificates, request, timeout)
+        response = self._calls.once(
+            "ListCertificates", lambda to: to.security.ListCertificates, request, timeout
+        )
         return list(response.certificates)
 
 
