@@ -3,6 +3,7 @@
 import os
 import subprocess
 import tempfile
+import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -46,7 +47,7 @@ async def docker_node(directories: RunDirectories, dockerd: Dockerd) -> AsyncIte
 def small_memory() -> Iterator[Path]:
     """A cgroup with 64 MiB of memory: a process joins by writing its PID to the file `cgroup.procs` in it."""
     version_1 = Path("/sys/fs/cgroup/memory")
-    place = (version_1 if version_1.exists() else version_1.parent) / f"runyard-test-{os.getpid()}"
+    place = (version_1 if version_1.exists() else version_1.parent) / f"runyard-test-{uuid.uuid4()}"
     if os.geteuid() != 0:
         pytest.skip("making a cgroup needs root; run these tests in a container as root")
     place.mkdir()

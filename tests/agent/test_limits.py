@@ -3,7 +3,8 @@
 import os
 import pwd
 import signal
-import uuid
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -159,16 +160,12 @@ async def test_a_group_that_was_left_behind_is_removed_when_the_agent_starts(
     await no_groups(rung)
 
 
-async def test_the_kernels_log_tells_of_a_kill_in_a_group_that_is_gone(node: Node, rung: Rung) -> None:
-    if not rung.homes:
-        pytest.skip(f"groups of {rung.name} have other names")
-    key = AttemptKey(str(uuid.uuid4()), 1)  # the log is older than this test
-    await node.start(limited(python(EATS), rung, key), key)
-    assert_oom(await node.outcome(key))
-    await no_groups(rung)
-    assert log_tells_of_group(f"{key.run_id}-1")
-    assert not log_tells_of_group(f"{key.run_id}-2")
-    assert not log_tells_of_group(key.run_id)
+def test_the_kernels_log_tells_in_which_group_it_killed(small_memory: Path) -> None:
+    joins = f"import os; open({str(small_memory / 'cgroup.procs')!r}, 'w').write(str(os.getpid()))\n"
+    assert subprocess.run([sys.executable, "-c", joins + EATS], check=False).returncode == -signal.SIGKILL
+    assert log_tells_of_group(small_memory.name)
+    assert not log_tells_of_group(f"{small_memory.name}0")
+    assert not log_tells_of_group(small_memory.name[:-1])
 
 
 async def test_cpu_is_limited_by_control_groups(node: Node, rung: Rung) -> None:

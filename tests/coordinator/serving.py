@@ -13,7 +13,7 @@ import pytest
 from coordinator.fleet_building import make_hello
 from waiting import await_until
 
-from runyard.client.channel import open_aio_channel
+from runyard.client.channel import open_aio_channel, open_channel
 from runyard.client.requests import snapshot_messages
 from runyard.coordinator.config import CoordinatorSettings
 from runyard.coordinator.core.deadlines import Retention
@@ -101,8 +101,16 @@ class Serving:
         await self.send_snapshot(snapshot_messages(snapshot_id, plain))
 
     async def send_snapshot(self, messages: Iterable[launch_pb2.StoreSnapshotRequest]) -> None:
-        """Sends these messages to StoreSnapshot."""
-        await self.launch.StoreSnapshot(iter(messages), timeout=SOON)
+        """Sends these messages to StoreSnapshot.
+
+        Blocking, in a thread: gRPC's asyncio client forgets why a call was refused if it was sending then.
+        """
+
+        def send() -> None:
+            with open_channel(self.address) as channel:
+                launch_pb2_grpc.LaunchServiceStub(channel).StoreSnapshot(iter(messages), timeout=SOON)
+
+        await asyncio.to_thread(send)
 
     async def get(self, run: str = RUN_ID) -> launch_pb2.GetRunResponse:
         """The answer to GetRun."""
@@ -224,6 +232,7 @@ class StubAgent:
 
 async def refusal(call: Awaitable[Any]) -> tuple[grpc.StatusCode, str]:
     """The status and the text with which a call is refused."""
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
+    with pytest.raises(grpc.RpcError) as caught:
         await call
-    return caught.value.code(), caught.value.details() or ""
+    refused: Any = caught.value
+    return refused.code(), refused.details() or ""

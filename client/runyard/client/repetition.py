@@ -11,6 +11,9 @@ from runyard.client.errors import CoordinatorUnreachable, RunyardError, from_rpc
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 2.0
 
+_LOST_ANSWER = "Internal error from Core"
+"""So gRPC's asyncio client says where it was sending a stream when the call was refused: it forgets why."""
+
 
 class RepeatedCall:
     """An idempotent call that is repeated while the coordinator is unavailable, inside one deadline.
@@ -59,17 +62,18 @@ class RepeatedCall:
         told = _told_to_wait(error)
         if told is not None and told < self.remaining(now):
             return min(told + self._draw(0.0, self._window), self.remaining(now))
-        if not isinstance(failure, CoordinatorUnreachable):
+        may_repeat = error.code() == grpc.StatusCode.UNAVAILABLE or error.details() == _LOST_ANSWER
+        if not isinstance(failure, CoordinatorUnreachable) and not may_repeat:
             raise failure from error
-        if error.code() == grpc.StatusCode.UNAVAILABLE:
+        if isinstance(failure, CoordinatorUnreachable) and may_repeat:
             self._unavailable = failure
         pause = self._draw(0.0, self._window)
-        if error.code() != grpc.StatusCode.UNAVAILABLE or pause >= self.remaining(now):
+        if not may_repeat or pause >= self.remaining(now):
             raise self._telling_failure(failure) from error
         self._window = min(2 * self._window, LONGEST_PAUSE_SECONDS)
         return pause
 
-    def _telling_failure(self, last: CoordinatorUnreachable) -> RunyardError:
+    def _telling_failure(self, last: RunyardError) -> RunyardError:
         """An earlier "connection refused" says more than the "deadline exceeded" of a last, short try."""
         return self._unavailable or last
 
