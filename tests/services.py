@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from folders import remove
 from waiting import wait_until
 
 ROOT_TOO: Mapping[str, object] = MappingProxyType({"policy": {"allow_root": True}})
@@ -141,4 +141,4 @@ def open_yard() -> Iterator[Yard]:
         yield yard
     finally:
         yard.close()
-        shutil.rmtree(folder)
+        remove(folder)

@@ -1,7 +1,6 @@
 """Whatever a coordinator says, an agent goes on, and starts nothing that was not to be started."""
 
 import re
-import shutil
 import stat
 import sys
 import tempfile
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from agent.node_side import kill_everything
+from folders import remove
 from hypothesis import strategies as st
 from security.arbitrary import Wire, wire
 from security.hostile import Captive, captured
@@ -30,7 +30,7 @@ def folder() -> Iterator[Path]:
     made = Path(tempfile.mkdtemp(prefix="ry-"))
     yield made
     kill_everything(RunDirectories(made / "node"))
-    shutil.rmtree(made)
+    remove(made)
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ import end_to_end
 import pytest
 from chaos.network import networked, why_no_network
 from examples.deployment.dagster_site import DagsterSite
+from folders import remove
 from security.secure_yard import LONG, NODES, OUTSIDE, PORTS, Load, SecureYard, open_secure_yard, ports
 from waiting import wait_until
 
@@ -42,7 +43,7 @@ def yard() -> Iterator[SecureYard]:
     folder = Path(tempfile.mkdtemp(prefix="ry-"))
     with networked() as network, open_secure_yard(folder, network, LIFETIME) as made:
         yield made
-    shutil.rmtree(folder)
+    remove(folder)
 
 
 @pytest.fixture(scope="module")

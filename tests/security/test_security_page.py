@@ -3,7 +3,6 @@
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from examples.deployment.processes import Child, Processes, free_port, wait_for_text
+from folders import remove
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "security.md").read_text()
@@ -95,7 +95,7 @@ def machines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machines]:
     monkeypatch.setenv("PATH", made.environment["PATH"])
     yield made
     made.processes.close()
-    shutil.rmtree(folder)
+    remove(folder)
 
 
 def test_the_secure_set_up_of_the_page_works_as_it_is_written(machines: Machines) -> None:
