@@ -81,7 +81,7 @@ def test_a_killed_worker_fails_its_run_with_the_cause_and_the_end_of_its_stderr(
     message = stage.failure(run_id)
     assert "SIGKILL" in message
     assert NODE in message
-    assert f"{run_id} lingers" in stage.history(run_id)
+    assert f"{run_id} begins" in stage.history(run_id)
 
 
 def exit_cause(stage: Stage, run_id: str) -> str:

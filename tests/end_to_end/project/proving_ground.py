@@ -30,14 +30,14 @@ if (HERE / "break-import").exists():
 
 
 def enter(context: dg.OpExecutionContext) -> None:
-    """Writes a start into the ledger; one write, so that lines do not mix."""
+    """Says so on stderr, and writes a start into the ledger; one write, so that lines do not mix."""
+    print(f"{context.run_id} begins", file=sys.stderr, flush=True)
     with (HERE / "ledger").open("a") as ledger:
         ledger.write(f"{context.run_id} {os.getpid()}\n")
 
 
 def linger(context: dg.OpExecutionContext) -> None:
     """Returns when the test lets the run go on."""
-    print(f"{context.run_id} lingers", file=sys.stderr, flush=True)
     while not (HERE / f"release-{context.run_id}").exists():
         time.sleep(POLL)
 
