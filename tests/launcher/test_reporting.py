@@ -218,6 +218,21 @@ def test_a_report_that_comes_again_is_written_once(shop: Shop, coordinator: Plac
     assert len([message for message in shop.messages(run_id) if "want of memory" in message]) == 1
 
 
+def test_a_move_to_another_node_is_told_though_the_start_there_overtook_its_news(
+    shop: Shop, coordinator: PlacingCoordinator
+) -> None:
+    run_id = shop.launch_and_start()
+    with reporting(shop):
+        wait_until(lambda: coordinator.reporters, "the reporter listens")
+        refused = run_pb2.FailedPlace(node="node-0", reason="the image is gone")
+        coordinator.move(run_pb2.Run(run_id=run_id, attempt=1, failed_places=[refused]))
+        coordinator.begin(run_id)
+        wait_until(lambda: len(shop.messages(run_id)) == 3, lambda: shop.messages(run_id))
+    moved = f"Node node-0 did not start the run: the image is gone. Its attempt 1 goes to node {NODE}"
+    assert shop.messages(run_id)[1] == moved
+    assert shop.messages(run_id)[2].startswith(f"Worker started on node {NODE}")
+
+
 def test_the_start_of_a_worker_is_announced_once_however_often_it_is_told(
     shop: Shop, coordinator: PlacingCoordinator
 ) -> None:

@@ -184,7 +184,7 @@ class Settlement:
             case Nothing(why):
                 logger.debug("Nothing to report of run %s: %s", case.run.run_id, why)
             case Announce():
-                self._announce(case)
+                self._announce(case.run)
             case Cancel() | Fail():
                 if not case.drained:
                     return False
@@ -213,11 +213,20 @@ class Settlement:
         except RunNotFound:
             return report
 
-    def _announce(self, case: Case) -> None:
-        progress = case.run.message if case.run.phase == run_pb2.PHASE_STARTING else ""
-        news = (*case.key, case.run.phase == run_pb2.PHASE_RUNNING, progress)
+    def _announce(self, run: run_pb2.Run) -> None:
+        if run.phase == run_pb2.PHASE_RUNNING and run.failed_places:
+            # That it moved may have been overtaken, on the agenda, by the news that it runs.
+            moved = run_pb2.Run()
+            moved.CopyFrom(run)
+            moved.phase = run_pb2.PHASE_ASSIGNED
+            self._announce_once(moved)
+        self._announce_once(run)
+
+    def _announce_once(self, run: run_pb2.Run) -> None:
+        progress = run.message if run.phase == run_pb2.PHASE_STARTING else ""
+        news = (run.run_id, run.attempt, run.phase == run_pb2.PHASE_RUNNING, progress)
         if news not in self._announced:
-            write_announcement(self._instance, case.run)
+            write_announcement(self._instance, run)
             self._announced[news] = None
         if len(self._announced) > _ANNOUNCED_KEPT:
             self._announced.popitem(last=False)
