@@ -78,6 +78,7 @@ check-lock: ## Install what is pinned, with its hashes checked
 	.cache/locked/bin/pip check
 
 sbom: $(ENVIRONMENT) ## Write the bill of materials of what is pinned, for CycloneDX, to dist/sbom.cdx.json
+	@$(IN_VENV) pip install --quiet --group sbom
 	@mkdir -p dist
 	$(IN_VENV) cyclonedx_py requirements $(LOCK) --pyproject pyproject.toml --output-reproducible --output-file dist/sbom.cdx.json
 
