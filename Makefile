@@ -22,7 +22,7 @@ demo: $(ENVIRONMENT) ## Run real Dagster jobs on two clusters of this machine, a
 	@$(IN_VENV) examples.demo
 
 # Most tests wait for processes most of the time. Files stay whole, and keep the order that they are given in.
-WORKERS ?= 4
+WORKERS ?= 3
 SIDE_BY_SIDE := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test: check ## Run the static checks and every test
