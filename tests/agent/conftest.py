@@ -3,6 +3,7 @@
 import os
 import subprocess
 import tempfile
+import threading
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from agent.docker_side import DockerNode
 from agent.node_side import Node, kill_everything
 from agent.stub_coordinator import Agent, StubCoordinator
 from dockerd import Dockerd
+from waiting import await_until
 
 from runyard.agent.rundir import RunDirectories
 
@@ -33,14 +35,23 @@ async def node(directories: RunDirectories) -> AsyncIterator[Node]:
     await made.driver.close()
 
 
+def calls_to_engines() -> list[threading.Thread]:
+    """Those that are not over; see `runyard.agent.drivers.docker.threads`."""
+    return [thread for thread in threading.enumerate() if thread.name == "docker"]
+
+
 @pytest.fixture
 async def docker_node(directories: RunDirectories, dockerd: Dockerd) -> AsyncIterator[DockerNode]:
-    """A node with a Docker driver. Its containers are gone in the end."""
+    """A node with a Docker driver. Its containers are gone in the end, and so are its calls to the engine.
+
+    A late one would be meant for a container that has the same name in the next test.
+    """
     made = DockerNode(directories, dockerd)
     await made.driver.open()
     yield made
     await made.driver.close()
     dockerd.remove_containers()
+    await await_until(lambda: not calls_to_engines(), calls_to_engines)
 
 
 @pytest.fixture

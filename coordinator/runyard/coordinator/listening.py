@@ -65,7 +65,7 @@ SERVER_OPTIONS: Final[Options] = (
     ("grpc.absolute_max_metadata_size", 16 * 1024),
     # A client has a stream for each thread that waits, and one for each log that it follows; an agent has its
     # session, and 32 logs at most.
-    ("grpc.max_concurrent_streams", 100),
+    ("grpc.max_concurrent_streams", 200),
 )
 
 TLS_OPTIONS: Final[Options] = (
