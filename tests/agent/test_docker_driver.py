@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sys
+import uuid
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,12 @@ from runyard.agent.facts import WorkerUsage
 from runyard.agent.records import SpecRecord
 
 KEY = AttemptKey("run-a", 1)
+
+
+@pytest.fixture(autouse=True)
+def own_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An attempt for each test: what comes late for one does not meet the container of another."""
+
 
 WAIT = "echo ready; while :; do sleep 0.05; done"
 """A script that ends by a signal only."""
