@@ -25,6 +25,7 @@ KEY = AttemptKey("run-a", 1)
 @pytest.fixture(autouse=True)
 def own_key(monkeypatch: pytest.MonkeyPatch) -> None:
     """An attempt for each test: what comes late for one does not meet the container of another."""
+    monkeypatch.setitem(globals(), "KEY", AttemptKey(f"run-{uuid.uuid4()}", 1))
 
 
 WAIT = "echo ready; while :; do sleep 0.05; done"
