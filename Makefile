@@ -19,7 +19,7 @@ help: ## Show this list
 		printf '  make %-14s %s\n' "$$target" "$$text"; done
 
 demo: $(ENVIRONMENT) ## Run real Dagster jobs on two clusters of this machine, and kill a worker
-	@$(IN_VENV) examples.demo
+	@PYTHONPATH=tests $(IN_VENV) examples.demo
 
 # Most tests wait for processes most of the time. Files stay whole, and keep the order that they are given in.
 WORKERS ?= 3
@@ -45,13 +45,13 @@ fuzz: $(ENVIRONMENT) ## Attack with arbitrary messages and texts, as in: make fu
 	@cd tests && $(abspath $(VENV))/bin/python -m security.fuzzing --seconds $(SECONDS) $(SEED:%=--seed %)
 
 image: $(ENVIRONMENT) ## Make an image of this machine's Python and the example project, without any registry
-	@$(IN_VENV) examples.image
+	@PYTHONPATH=tests $(IN_VENV) examples.image
 
 check: $(ENVIRONMENT) ## Run the static checks: ruff, mypy and bandit
 	$(IN_VENV) ruff check .
 	$(IN_VENV) ruff format --check .
 	$(IN_VENV) mypy
-	$(IN_VENV) bandit --quiet --configfile pyproject.toml --recursive coordinator agent client launcher
+	$(IN_VENV) bandit --quiet --configfile pyproject.toml --recursive common coordinator agent client cli launcher
 
 protos: $(PROTO_TOOLS) ## Generate the stubs anew from protos/runyard/v1/*.proto
 	cd protos && $(abspath $(PROTO_VENV))/bin/python -m grpc_tools.protoc -I. \
@@ -92,7 +92,7 @@ chaos: $(ENVIRONMENT) ## Break real processes, networks and machines, and print 
 bench: $(ENVIRONMENT) ## Run one benchmark, as in: make bench NAME=time_to_failure
 	@test -n "$(NAME)" || { echo 'usage: make bench NAME=...; there are:'; \
 		ls benchmarks/*.py | sed 's|benchmarks/\(.*\)\.py|  \1|'; exit 2; }
-	@$(IN_VENV) benchmarks.$(NAME) $(BENCH_ARGS)
+	@PYTHONPATH=tests $(IN_VENV) benchmarks.$(NAME) $(BENCH_ARGS)
 
 clean: ## Remove the environment and everything that tools left behind
 	rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis dist node_modules

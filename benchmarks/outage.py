@@ -16,9 +16,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import dagster as dg
-from examples.deployment.dagster_site import LAUNCH_IN_THE_CALLER, DagsterSite
-from examples.deployment.deployment import Deployment, open_deployment
-from examples.deployment.processes import wait_for
+from harness.dagster_site import LAUNCH_IN_THE_CALLER, DagsterSite
+from harness.deployment import Deployment, open_deployment
+from harness.processes import wait_for
 from rich.console import Console
 from rich.table import Table
 

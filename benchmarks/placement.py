@@ -22,24 +22,18 @@ from functools import partial
 from rich.console import Console
 from rich.table import Table
 
-from runyard.coordinator.core.asks.labels import LabelRule, label_is
-from runyard.coordinator.core.asks.requirements import Layer, Policies, Requirements, Wants
-from runyard.coordinator.core.asks.resources import ONE_SLOT, Resources
+from runyard.coordinator.core.events.on_launch import on_launch
+from runyard.coordinator.core.events.on_session import on_heartbeat, on_hello, on_status
 from runyard.coordinator.core.fleet import Fleet
-from runyard.coordinator.core.launching import on_launch
 from runyard.coordinator.core.leases import LeasePolicy
 from runyard.coordinator.core.model import Instant, Launch, Run
-from runyard.coordinator.core.placement.filters import (
-    LASTING,
-    MOMENTARY,
-    Ask,
-    Site,
-    View,
-)
-from runyard.coordinator.core.placement.scores import Option, Seeker, needs_there, worth, worth_of_site
-from runyard.coordinator.core.placement.search import COMPARED
-from runyard.coordinator.core.policy import Strategy
-from runyard.coordinator.core.sessions import on_heartbeat, on_hello, on_status
+from runyard.coordinator.core.requirements.labels import LabelRule, label_is
+from runyard.coordinator.core.requirements.requirements import Layer, Policies, Requirements, Wants
+from runyard.coordinator.core.requirements.resources import ONE_SLOT, Resources
+from runyard.coordinator.core.scheduling.filters import LASTING, MOMENTARY, Ask, Site, View
+from runyard.coordinator.core.scheduling.node_search import COMPARED
+from runyard.coordinator.core.scheduling.policy import Strategy
+from runyard.coordinator.core.scheduling.scores import Option, Seeker, needs_there, worth, worth_of_site
 from runyard.v1 import agent_pb2, placement_pb2, run_pb2
 
 SIZES = (100, 1_000, 10_000)

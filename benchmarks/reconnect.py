@@ -20,13 +20,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
-from examples.deployment.processes import Processes
-from examples.deployment.yard import Yard
+from harness.local_cluster import Yard
+from harness.processes import Processes
 from rich.console import Console
 from rich.table import Table
 
 from runyard.client import AsyncClient
-from runyard.client.channel import CHANNEL_OPTIONS
+from runyard.common.transport.channel import CHANNEL_OPTIONS
 from runyard.v1 import agent_pb2, agent_pb2_grpc, placement_pb2, run_pb2
 
 AGENTS = 500

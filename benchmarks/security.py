@@ -22,16 +22,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
-from examples.deployment.processes import Processes, free_port, wait_for_text
-from examples.deployment.yard import READY
+from harness.local_cluster import READY
+from harness.processes import Processes, free_port, wait_for_text
 from rich.console import Console
 from rich.table import Table
 
 from runyard.client import AsyncClient, TlsFiles
-from runyard.client.channel import open_aio_channel
-from runyard.client.identity import Identity, Role
-from runyard.client.tls import TlsMaterial
-from runyard.coordinator.security.authority_directory import AuthorityDirectory
+from runyard.common.security.identity import Identity, Role
+from runyard.common.transport.channel import open_aio_channel
+from runyard.common.transport.tls import TlsMaterial
+from runyard.coordinator.ca.authority_directory import AuthorityDirectory
 from runyard.v1 import agent_pb2, agent_pb2_grpc, placement_pb2, run_pb2
 
 AGENTS = 300

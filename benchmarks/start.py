@@ -22,10 +22,10 @@ from unittest.mock import patch
 import dagster as dg
 from benchmarks.time_to_failure import events, worker_pid
 from dagster._core.launcher import LaunchRunContext
-from examples.deployment.dagster_site import LAUNCH_IN_THE_CALLER, DagsterSite
-from examples.deployment.deployment import QUICKSTART, Deployment, open_deployment, quickstart_settings
-from examples.deployment.postgres import temporary_postgres
-from examples.deployment.processes import wait_for
+from harness.dagster_site import LAUNCH_IN_THE_CALLER, DagsterSite
+from harness.deployment import QUICKSTART, Deployment, open_deployment, quickstart_settings
+from harness.postgres import temporary_postgres
+from harness.processes import wait_for
 from rich.console import Console
 from rich.table import Table
 

@@ -16,9 +16,9 @@ import time
 from collections.abc import Mapping, Sequence
 
 import dagster as dg
-from examples.deployment.dagster_site import LAUNCH_IN_THE_CALLER, DagsterSite
-from examples.deployment.deployment import QUICKSTART, open_deployment, quickstart_settings
-from examples.deployment.processes import wait_for
+from harness.dagster_site import LAUNCH_IN_THE_CALLER, DagsterSite
+from harness.deployment import QUICKSTART, open_deployment, quickstart_settings
+from harness.processes import wait_for
 from rich.console import Console
 from rich.table import Table
 

@@ -14,7 +14,7 @@ import structlog
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 
-from dockerd import Dockerd, missing, open_dockerd
+from harness.dockerd import Dockerd, missing, open_dockerd
 from hypothesis import HealthCheck, settings
 
 # How long an example takes says more about the machine than about the code.
@@ -22,15 +22,15 @@ settings.register_profile("busy machine", deadline=None, suppress_health_check=[
 settings.load_profile("busy machine")
 
 LONGEST_FIRST = (
-    "agent/test_warm_conformance",
+    "agent/supervisor/test_warm_conformance",
     "simulation",
     "end_to_end",
     "chaos",
     "agent/security/test_renewal",
     "security/test_secure_yard",
-    "agent/test_docker_driver_crashes",
-    "agent/test_warm_node",
-    "client/test_dev",
+    "agent/drivers/docker/test_docker_driver_crashes",
+    "agent/drivers/test_warm_node",
+    "cli/test_dev",
     "agent",
 )
 """What begins first where workers share the tests by files: the last to be done must be short ones."""

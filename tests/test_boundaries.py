@@ -9,81 +9,41 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROOTS = ("protos", "coordinator", "agent", "client", "launcher")
+ROOTS = ("protos", "common", "coordinator", "agent", "client", "cli", "launcher")
 
-SHARED = (
-    "runyard.v1",
-    "runyard.client.address",
-    "runyard.client.channel",
-    "runyard.client.errors",
-    "runyard.client.references",
-    "runyard.client.secrets",
-    "runyard.client.certificates",
-    "runyard.client.identity",
-    "runyard.client.tls",
-)
 # How names and times are spelt: pure, so that the cores may use it too.
 PURE = (
-    "runyard.client.service.names",
-    "runyard.client.service.quantities",
-    "runyard.client.durations",
-    "runyard.client.expiry",
+    "runyard.common.defaults",
+    "runyard.common.durations",
+    "runyard.common.humanize",
+    "runyard.common.names",
+    "runyard.common.quantities",
+    "runyard.common.security.expiry",
 )
-SERVICE = (*SHARED, *PURE, "runyard.client.service")
 
 MAY_IMPORT = {
-    "coordinator": (*SERVICE, "runyard.coordinator"),
-    "agent": (*SERVICE, "runyard.agent"),
-    "launcher": ("runyard.v1", "runyard.client", "runyard.launcher"),
-    "client": ("runyard.v1", "runyard.client"),
+    "common": ("runyard.v1", "runyard.common"),
+    "coordinator": ("runyard.v1", "runyard.common", "runyard.coordinator"),
+    "agent": ("runyard.v1", "runyard.common", "runyard.agent"),
+    "client": ("runyard.v1", "runyard.common", "runyard.client"),
+    "cli": ("runyard.v1", "runyard.common", "runyard.client", "runyard.cli"),
+    "launcher": ("runyard.v1", "runyard.common", "runyard.client", "runyard.launcher"),
 }
 
-_AUTHORITY = "runyard.coordinator.security"
+_AUTHORITY = "runyard.coordinator.ca"
 
 EXCEPTIONS = {
     # The doctor has the launcher itself read its settings, where Dagster is installed.
-    ("doctor_dagster.py", "runyard.launcher.launcher.RunyardRunLauncher"),
-    # The authority's directory is worked on beside the coordinator, where that is installed.
-    ("authority_commands.py", f"{_AUTHORITY}.authority_directory.AuthorityDirectory"),
-    ("authority_commands.py", f"{_AUTHORITY}.authority_directory.AuthorityError"),
-    ("authority_commands.py", f"{_AUTHORITY}.issued.Issued"),
+    ("dagster_checks.py", "runyard.launcher.launcher.RunyardRunLauncher"),
+    # `runyard ca` works on the authority's directory, on the machine where the coordinator is installed.
+    ("ca.py", f"{_AUTHORITY}.authority_directory.AuthorityDirectory"),
+    ("ca.py", f"{_AUTHORITY}.authority_directory.AuthorityError"),
+    ("ca.py", f"{_AUTHORITY}.issued.Issued"),
 }
 
-STANDARD_LIBRARY_ONLY = (
-    "warmchildren",
-    "warm.boot",
-    "warm.commandline",
-    "warm.fitness",
-    "warm.freshness",
-    "warm.plan",
-    "warm.preload",
-    "warm.randomness",
-    "warm.rebirth",
-    "warm.rehearsal",
-    "warm.server",
-    "warm.steps",
-    "forkserver",
-    "shim",
-    "watch",
-    "belongings",
-    "privileges",
-    "limits.plan",
-    "limits.groups",
-    "limits.tree",
-    "limits.scope",
-    "limits.enforcement",
-    "contact",
-    "rundir",
-    "rundir.directories",
-    "rundir.directory",
-    "rundir.durable",
-    "rundir.errors",
-    "records",
-    "procfs",
-    "endings",
-    "oom",
-    "worker",
-)
+SUPERVISOR = ROOT / "agent" / "runyard" / "agent" / "supervisor"
+# These three run inside the worker's own environment, where Dagster is installed.
+RUNS_DAGSTER = {"worker.py", "preload.py", "warm_up_run.py"}
 NOT_IN_CORE = {"asyncio", "grpc", "sqlalchemy", "time", "os", "socket", "threading", "random", "psutil"}
 
 
@@ -124,17 +84,15 @@ def test_the_core_knows_neither_clock_nor_network_nor_disk(part: str) -> None:
         assert all(is_within(name, allowed) for name in ours), f"{path.relative_to(ROOT)} imports {ours}"
 
 
-@pytest.mark.parametrize("module", STANDARD_LIBRARY_ONLY)
-def test_what_runs_beside_workers_needs_only_the_standard_library(module: str) -> None:
-    siblings = tuple(f"runyard.agent.{name}" for name in STANDARD_LIBRARY_ONLY)
-    path = ROOT / "agent" / "runyard" / "agent" / module.replace(".", "/")
-    for name in imports(path / "__init__.py" if path.is_dir() else path.with_suffix(".py")):
-        top = name.partition(".")[0]
-        runs_dagster = module in ("worker", "warm.preload", "warm.rehearsal") and top in (
-            "dagster",
-            "alembic",
-        )
-        assert top in sys.stdlib_module_names or runs_dagster or is_within(name, siblings), name
+def test_the_supervisor_imports_only_itself_and_the_standard_library() -> None:
+    files = list(SUPERVISOR.rglob("*.py"))
+    assert files
+    for path in files:
+        allowed = {"dagster", "alembic"} if path.name in RUNS_DAGSTER else set()
+        for name in imports(path):
+            top = name.partition(".")[0]
+            known = top in sys.stdlib_module_names or top in allowed
+            assert known or is_within(name, ("runyard.agent.supervisor",)), f"{path.name} imports {name}"
 
 
 def test_no_root_has_a_module_of_its_own_in_the_namespace() -> None:
@@ -155,7 +113,7 @@ def test_no_root_has_a_module_of_its_own_in_the_namespace() -> None:
             "runyard.launcher",
             {"typer", "psutil", "pydantic", "structlog", "runyard.agent", "runyard.coordinator"},
         ),
-        ("runyard.coordinator.server", {"dagster", "psutil", "runyard.agent", "runyard.launcher"}),
+        ("runyard.coordinator.runtime.server", {"dagster", "psutil", "runyard.agent", "runyard.launcher"}),
         (
             "runyard.agent.server",
             {"dagster", "docker", "sqlalchemy", "runyard.coordinator", "runyard.launcher"},

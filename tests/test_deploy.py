@@ -11,9 +11,9 @@ from packaging.requirements import Requirement
 
 from runyard.agent.__main__ import main as agent
 from runyard.agent.config import AgentSettings
-from runyard.client.service.settings import Settings, load_settings
+from runyard.common.service.settings import Settings, load_settings
 from runyard.coordinator.__main__ import main as coordinator
-from runyard.coordinator.config import CoordinatorSettings
+from runyard.coordinator.runtime.config import CoordinatorSettings
 
 ROOT = Path(__file__).parents[1]
 SYSTEMD = ROOT / "deploy" / "systemd"

@@ -5,11 +5,11 @@ import sys
 from types import FrameType
 from typing import NoReturn
 
-from examples.deployment.deployment import open_deployment
+from harness.deployment import open_deployment
 from rich.console import Console
 
+from runyard.cli.output.explanation import print_explanation
 from runyard.client import Client
-from runyard.client.cli.explanation import print_explanation
 from runyard.v1 import placement_pb2
 
 from .plan import BY_OP_TAGS, NODES, PLANS, ROUTING

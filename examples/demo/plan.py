@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dagster import DagsterRunStatus
-from examples.deployment.dagster_site import ASSET_JOB
+from harness.dagster_site import ASSET_JOB
 
 MAIN, ANNEX = "main", "annex"
 """The two clusters."""

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dagster import DagsterEventType, DagsterRunStatus, EventLogEntry
-from examples.deployment.dagster_site import DagsterSite
-from examples.deployment.yard import Yard
+from harness.dagster_site import DagsterSite
+from harness.local_cluster import Yard
 
 from runyard.v1 import placement_pb2, run_pb2
 

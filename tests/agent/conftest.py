@@ -12,10 +12,10 @@ import pytest
 from agent.docker_side import DockerNode
 from agent.node_side import Node, kill_everything
 from agent.stub_coordinator import Agent, StubCoordinator
-from dockerd import Dockerd
-from waiting import await_until
+from harness.dockerd import Dockerd
+from harness.waiting import await_until
 
-from runyard.agent.rundir import RunDirectories
+from runyard.agent.supervisor.rundir import RunDirectories
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ async def node(directories: RunDirectories) -> AsyncIterator[Node]:
 
 
 def calls_to_engines() -> list[threading.Thread]:
-    """Those that are not over; see `runyard.agent.drivers.docker.threads`."""
+    """Those that are not over; see `runyard.agent.drivers.docker.engine.threads`."""
     return [thread for thread in threading.enumerate() if thread.name == "docker"]
 
 

@@ -15,12 +15,12 @@ from dagster._core.code_pointer import FileCodePointer
 from dagster._core.definitions.reconstruct import ReconstructableJob, ReconstructableRepository
 from dagster._grpc.types import ExecuteRunArgs, ResumeRunArgs
 from dagster._serdes import serialize_value
-from waiting import await_until
+from harness.waiting import await_until
 
 from runyard.agent.core.model import AttemptKey
-from runyard.agent.drivers.process import worker_command
-from runyard.agent.records import SpecRecord
-from runyard.agent.rundir import RunDirectory
+from runyard.agent.drivers.process.driver import worker_command
+from runyard.agent.supervisor.records import SpecRecord
+from runyard.agent.supervisor.rundir import RunDirectory
 
 CODE = """
 import logging, multiprocessing, os, sys, threading, time

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dockerd import Dockerd
+from harness.dockerd import Dockerd
 
 PORT, CLOSED_PORT = 5000, 5001
 

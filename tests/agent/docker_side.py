@@ -4,16 +4,16 @@ import sys
 from typing import Any
 
 from agent.hosted_docker_driver import AGENT
-from dockerd import HOST, IMAGE, Dockerd
-from waiting import await_until
+from harness.dockerd import HOST, IMAGE, Dockerd
+from harness.waiting import await_until
 
 from runyard.agent.core.model import AttemptKey, AttemptPhase, Finished, Outcome, Running
 from runyard.agent.drivers.docker.driver import DockerDriver
-from runyard.agent.drivers.docker.labels import container_name
-from runyard.agent.drivers.docker.plan import ContainerPlan
+from runyard.agent.drivers.docker.plan.labels import container_name
+from runyard.agent.drivers.docker.plan.plan import ContainerPlan
 from runyard.agent.drivers.docker.settings import DockerSettings
-from runyard.agent.records import SpecRecord
-from runyard.agent.rundir import RunDirectories, RunDirectory
+from runyard.agent.supervisor.records import SpecRecord
+from runyard.agent.supervisor.rundir import RunDirectories, RunDirectory
 
 
 def shell(

@@ -7,7 +7,7 @@ from pathlib import Path
 from runyard.agent.core.model import AttemptKey, AttemptPhase
 from runyard.agent.drivers.docker.driver import DockerDriver
 from runyard.agent.drivers.docker.settings import DockerSettings
-from runyard.agent.rundir import RunDirectories
+from runyard.agent.supervisor.rundir import RunDirectories
 
 AGENT = "test-installation"
 

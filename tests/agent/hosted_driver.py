@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 from runyard.agent.core.model import AttemptKey, AttemptPhase
-from runyard.agent.drivers.process import ProcessDriver
-from runyard.agent.rundir import RunDirectories
+from runyard.agent.drivers.process.driver import ProcessDriver
+from runyard.agent.supervisor.rundir import RunDirectories
 
 
 def _ignore(key: AttemptKey, phase: AttemptPhase) -> None:

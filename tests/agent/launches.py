@@ -5,7 +5,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from runyard.agent.core.model import AttemptKey
-from runyard.client.service.signing import SigningKey
+from runyard.common.security.signing import SigningKey
 from runyard.v1 import placement_pb2, run_pb2
 
 RUN_ID = "00000000-0000-4000-8000-000000000001"

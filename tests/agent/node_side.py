@@ -10,14 +10,14 @@ from functools import partial
 from pathlib import Path
 
 from agent import hosted_driver
-from waiting import await_until, wait_until
+from harness.waiting import await_until, wait_until
 
-from runyard.agent import procfs
 from runyard.agent.config import WarmSettings
 from runyard.agent.core.model import AttemptKey, AttemptPhase, Finished, Outcome, Running
-from runyard.agent.drivers.process import COLD, ProcessDriver
-from runyard.agent.records import SpecRecord, WorkerRecord
-from runyard.agent.rundir import RunDirectories, RunDirectory
+from runyard.agent.drivers.process.driver import COLD, ProcessDriver
+from runyard.agent.supervisor import procfs
+from runyard.agent.supervisor.records import SpecRecord, WorkerRecord
+from runyard.agent.supervisor.rundir import RunDirectories, RunDirectory
 
 KEY = AttemptKey("run-a", 1)
 """The attempt of tests that need only one."""

@@ -5,10 +5,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from agent.node_side import kill_everything
-from services import Service, Yard
-from waiting import wait_until
+from harness.services import Service, Yard
+from harness.waiting import wait_until
 
-from runyard.agent.rundir import RunDirectories
+from runyard.agent.supervisor.rundir import RunDirectories
 from runyard.client import Client, CoordinatorUnreachable, RunNotFound
 from runyard.v1 import fleet_pb2, run_pb2
 

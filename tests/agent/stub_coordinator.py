@@ -14,8 +14,8 @@ from typing import Any
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
-from services import ROOT_TOO
-from waiting import await_until
+from harness.services import ROOT_TOO
+from harness.waiting import await_until
 
 from runyard.v1 import agent_pb2, agent_pb2_grpc, placement_pb2, run_pb2
 

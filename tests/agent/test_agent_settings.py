@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from certificates import Authority, tls_settings
+from harness.certificates import Authority, tls_settings
 
 from runyard.agent.__main__ import main
 from runyard.agent.config import INHERITED, AgentSettings

@@ -6,13 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from waiting import await_until
+from harness.waiting import await_until
 
 from runyard.agent.core.model import AttemptKey
-from runyard.agent.drivers.forks import ForkServerLink
-from runyard.agent.records import ExitRecord, SpecRecord
-from runyard.agent.rundir import RunDirectories, RunDirectory
-from runyard.agent.warm.plan import WarmPlan
+from runyard.agent.drivers.process.fork_server_client import ForkServerLink
+from runyard.agent.supervisor.records import ExitRecord, SpecRecord
+from runyard.agent.supervisor.rundir import RunDirectories, RunDirectory
+from runyard.agent.supervisor.warm.plan import WarmPlan
 
 NAME = "server-1"
 

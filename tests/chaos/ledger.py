@@ -10,7 +10,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# As `runyard.agent.worker`: $2 is the verb, $3 the run ID. Its sleep must not keep the lock of a dead worker.
+# As `supervisor/worker.py`: $2 is the verb, $3 the run ID. Its sleep must not keep the lock of a dead worker.
 _WORKER = """#!/bin/sh
 run=$3
 note() { echo "$1 $run $$ $2" >> "$LEDGER"; }

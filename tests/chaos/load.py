@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from chaos.yard import Yard
 from google.protobuf.duration_pb2 import Duration
-from waiting import wait_until
+from harness.waiting import wait_until
 
 from runyard.client import CoordinatorUnreachable, ResourceExhausted, RunNotFound
 from runyard.v1 import placement_pb2, run_pb2

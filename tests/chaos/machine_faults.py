@@ -12,8 +12,8 @@ from pathlib import Path
 from chaos.load import NODE_LOST, START_FAILED
 from chaos.scene import Fault, Scene
 from chaos.yard import Tempo, kill_pid, seconds_until
-from coordinator.small_disk import fill_up, mounted
-from waiting import wait_until
+from coordinator.store.small_disk import fill_up, mounted
+from harness.waiting import wait_until
 
 from runyard.v1 import fleet_pb2, run_pb2
 

@@ -8,7 +8,7 @@ from chaos.load import NODE_LOST, STOPPED
 from chaos.network import BOTH, Direction
 from chaos.scene import Fault, Scene
 from chaos.yard import Tempo, seconds_until
-from waiting import wait_until
+from harness.waiting import wait_until
 
 from runyard.v1 import run_pb2
 

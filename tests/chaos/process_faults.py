@@ -1,4 +1,4 @@
-"""Processes that are killed or frozen. What kills them at a step is `runyard.client.service.failpoints`."""
+"""Processes that are killed or frozen. What kills them at a step is `runyard.common.service.failpoints`."""
 
 import contextlib
 import signal
@@ -7,8 +7,8 @@ import time
 from chaos.load import EXIT_UNKNOWN, FAILED, START_FAILED, STOPPED
 from chaos.scene import Fault, Scene
 from chaos.yard import SESSION_LOST, Yard, kill_pid, seconds_until
-from examples.deployment.processes import Child
-from waiting import wait_until
+from harness.processes import Child
+from harness.waiting import wait_until
 
 from runyard.v1 import run_pb2
 

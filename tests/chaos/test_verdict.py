@@ -11,7 +11,7 @@ import pytest
 from chaos.ledger import Ledger, Life
 from chaos.load import EXIT_UNKNOWN, FAILED, NODE_LOST, SUCCEEDED, Kind
 from chaos.verdict import Verdict, verdict_on
-from waiting import wait_until
+from harness.waiting import wait_until
 
 from runyard.v1 import run_pb2
 

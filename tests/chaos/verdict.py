@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from chaos.ledger import Life
 from chaos.load import FAILED, SUCCEEDED, Kind, Load
 from chaos.yard import Yard
-from waiting import wait_until
+from harness.waiting import wait_until
 
 from runyard.client import CoordinatorUnreachable
 from runyard.v1 import run_pb2

@@ -12,12 +12,12 @@ from functools import partial
 from pathlib import Path
 
 import psutil
-from certificates import CLIENT, OPERATOR, Authority, tls_settings
 from chaos.ledger import Ledger
 from chaos.network import Network, inside
-from examples.deployment.processes import Child, Processes, free_port, wait_for_text
-from services import ROOT_TOO
-from waiting import wait_until
+from harness.certificates import CLIENT, OPERATOR, Authority, tls_settings
+from harness.processes import Child, Processes, free_port, wait_for_text
+from harness.services import ROOT_TOO
+from harness.waiting import wait_until
 
 from runyard.client import Client, CoordinatorUnreachable, Health, NodeNotFound, RunNotFound
 from runyard.v1 import fleet_pb2, run_pb2

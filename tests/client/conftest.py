@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from typing import cast
 
 import pytest
+from cli.commands import RUN, Command, Result
 from client.blocking_async import BlockingAsyncClient, ClientFactory
-from client.commands import RUN, Command, Result
 from client.fake_coordinator import FakeCoordinator
 
+from runyard.cli.main import main
 from runyard.client import Client
-from runyard.client.cli.main import main
 from runyard.v1 import launch_pb2, run_pb2
 
 

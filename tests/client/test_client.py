@@ -8,10 +8,10 @@ from pathlib import Path
 
 import grpc
 import pytest
-from certificates import CLIENT, Authority
 from client.blocking_async import ClientFactory
 from client.fake_coordinator import STDERR, STDOUT, FakeCoordinator, make_node, make_spec
-from examples.deployment.processes import free_port
+from harness.certificates import CLIENT, Authority
+from harness.processes import free_port
 
 from runyard.client import (
     AccessDenied,

@@ -5,15 +5,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from certificates import CLIENT
 from client.blocking_async import ClientFactory
 from client.tls_coordinator import tls_coordinator
 from coordinator.security.secured import Secured
 from coordinator.serving import make_spec, run_id
+from harness.certificates import CLIENT
 
 from runyard.client import ResourceExhausted
 from runyard.client.requests import SNAPSHOT_PIECE_BYTES
-from runyard.coordinator.rpc import uploads
+from runyard.coordinator.grpc import uploads
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 from client.fake_coordinator import STDERR, STDOUT, FakeCoordinator
-from waiting import wait_until
+from harness.waiting import wait_until
 
 from runyard.client import Client, RunyardError
 from runyard.v1 import launch_pb2, run_pb2

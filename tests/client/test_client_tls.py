@@ -6,17 +6,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from certificates import CLIENT, Authority, replace
 from client.blocking_async import ClientFactory
 from client.tls_coordinator import tls_coordinator
 from coordinator.security.secured import Secured
 from coordinator.serving import make_spec, run_id
-from waiting import wait_until
+from harness.certificates import CLIENT, Authority, replace
+from harness.waiting import wait_until
 
 from runyard.client import CoordinatorUnreachable, InvalidTlsFiles, TlsFiles
 from runyard.client.connection import HANDSHAKE_SECONDS
 from runyard.client.health import Health
-from runyard.client.identity import Identity, Role
+from runyard.common.security.identity import Identity, Role
 
 OTHER = Identity(Role.CLIENT, "other")
 

@@ -5,10 +5,8 @@ from typing import Any
 import grpc
 import pytest
 
+from runyard.cli.output.words import byte_size, duration
 from runyard.client.acknowledgements import MAX_PENDING, MAX_PER_MESSAGE, PendingAcknowledgements
-from runyard.client.channel import RETRY_AFTER
-from runyard.client.cli.words import byte_size, duration
-from runyard.client.durations import parse_duration
 from runyard.client.errors import (
     CoordinatorFailed,
     CoordinatorUnreachable,
@@ -17,6 +15,8 @@ from runyard.client.errors import (
     from_rpc_error,
 )
 from runyard.client.repetition import LONGEST_PAUSE_SECONDS, RepeatedCall
+from runyard.common.durations import parse_duration
+from runyard.common.transport.channel import RETRY_AFTER
 from runyard.v1 import launch_pb2
 
 

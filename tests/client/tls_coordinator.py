@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from certificates import agent
 from coordinator.fleet_building import make_hello
 from coordinator.security.secured import Secured, secured
+from harness.certificates import agent
 
-from runyard.coordinator.listening import Options
+from runyard.coordinator.grpc.listening import Options
 
 
 @contextmanager

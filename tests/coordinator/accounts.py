@@ -4,9 +4,6 @@ from dataclasses import replace
 
 from coordinator.fleet_building import make_launch
 
-from runyard.coordinator.core.asks.labels import label_is
-from runyard.coordinator.core.asks.requirements import Requirements
-from runyard.coordinator.core.asks.resources import Resources
 from runyard.coordinator.core.effects import Effect, SaveNode, SaveRun, SaveTombstone
 from runyard.coordinator.core.model import (
     Assigned,
@@ -24,6 +21,9 @@ from runyard.coordinator.core.model import (
     Times,
     Tombstone,
 )
+from runyard.coordinator.core.requirements.labels import label_is
+from runyard.coordinator.core.requirements.requirements import Requirements
+from runyard.coordinator.core.requirements.resources import Resources
 from runyard.v1 import fleet_pb2, run_pb2
 
 PLACE = Place("node-a", "default")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from coordinator.serving import Serving, StubAgent, serving
-from coordinator.small_disk import mounted
+from coordinator.store.small_disk import mounted
 
 
 @pytest.fixture

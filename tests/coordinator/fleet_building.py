@@ -6,8 +6,6 @@ from typing import TypeVar
 
 from simulation.coordinator import Disk
 
-from runyard.coordinator.core.asks.requirements import Layer, Policies, Requirements, StopAfter, Wants
-from runyard.coordinator.core.deadlines import Retention, forget_old, on_tick
 from runyard.coordinator.core.effects import (
     DropRun,
     Effect,
@@ -17,8 +15,16 @@ from runyard.coordinator.core.effects import (
     SaveTombstone,
     Send,
 )
+from runyard.coordinator.core.events.on_launch import on_launch, on_reports_settled, on_terminate, unsettled
+from runyard.coordinator.core.events.on_session import (
+    on_disconnect,
+    on_heartbeat,
+    on_hello,
+    on_rejection,
+    on_status,
+)
+from runyard.coordinator.core.events.on_tick import Retention, forget_old, on_tick
 from runyard.coordinator.core.fleet import Fleet
-from runyard.coordinator.core.launching import on_launch, on_reports_settled, on_terminate, unsettled
 from runyard.coordinator.core.leases import LeasePolicy
 from runyard.coordinator.core.model import (
     Instant,
@@ -28,8 +34,8 @@ from runyard.coordinator.core.model import (
     Run,
     Tombstone,
 )
-from runyard.coordinator.core.policy import WITHOUT_RULES, PlacementPolicy
-from runyard.coordinator.core.sessions import on_disconnect, on_heartbeat, on_hello, on_rejection, on_status
+from runyard.coordinator.core.requirements.requirements import Layer, Policies, Requirements, StopAfter, Wants
+from runyard.coordinator.core.scheduling.policy import WITHOUT_RULES, PlacementPolicy
 from runyard.v1 import agent_pb2, fleet_pb2, placement_pb2, run_pb2
 
 T = TypeVar("T")

@@ -11,17 +11,17 @@ from typing import Any
 import grpc
 import pytest
 from coordinator.fleet_building import make_hello
-from waiting import await_until
+from harness.waiting import await_until
 
-from runyard.client.channel import open_aio_channel, open_channel
 from runyard.client.requests import snapshot_messages
-from runyard.coordinator.config import CoordinatorSettings
-from runyard.coordinator.core.deadlines import Retention
+from runyard.common.transport.channel import open_aio_channel, open_channel
+from runyard.coordinator.audit.audit import UNAUDITED, Audit
+from runyard.coordinator.auth.setup import Security
+from runyard.coordinator.core.events.on_tick import Retention
 from runyard.coordinator.core.leases import LeasePolicy
-from runyard.coordinator.listening import make_server
-from runyard.coordinator.security.audit import UNAUDITED, Audit
-from runyard.coordinator.security.setup import Security
-from runyard.coordinator.shell import Shell
+from runyard.coordinator.grpc.listening import make_server
+from runyard.coordinator.runtime.config import CoordinatorSettings
+from runyard.coordinator.runtime.runtime import Shell
 from runyard.coordinator.store.store import Store
 from runyard.v1 import (
     agent_pb2,

@@ -14,12 +14,12 @@ import docker
 import psutil
 import pytest
 from agent.docker_registries import CLOSED, OPEN
-from end_to_end.drivers import containers_only
-from end_to_end.harness import CANCELED, FAILURE, NODE, SUCCESS, Stage, is_alive, open_stage
-from examples.deployment.dagster_site import LAUNCH_IN_THE_CALLER
+from end_to_end.support.drivers import containers_only
+from end_to_end.support.stage import CANCELED, FAILURE, NODE, SUCCESS, Stage, is_alive, open_stage
+from harness.dagster_site import LAUNCH_IN_THE_CALLER
 
 from runyard.agent.core.model import AttemptKey
-from runyard.agent.drivers.docker.labels import container_name
+from runyard.agent.drivers.docker.plan.labels import container_name
 from runyard.v1 import run_pb2
 
 pytestmark = containers_only
@@ -106,7 +106,7 @@ def test_a_run_that_waits_for_its_image_says_how_far_the_pull_is(stage: Stage) -
 
 def show(stage: Stage, run_id: str) -> str:
     """What the command prints."""
-    command = [sys.executable, "-m", "runyard.client.cli.main", "--address", stage.yard.address]
+    command = [sys.executable, "-m", "runyard.cli.main", "--address", stage.yard.address]
     done = subprocess.run(
         [*command, "run", "show", run_id], capture_output=True, text=True, timeout=60, check=True
     )

@@ -11,10 +11,10 @@ from unittest import mock
 
 import dagster as dg
 import pytest
-from end_to_end.drivers import processes_only
-from end_to_end.harness import FAILURE, NODE, SUCCESS, Stage, kill, open_stage
-from examples.deployment.dagster_site import LAUNCH_IN_THE_CALLER
-from waiting import wait_until
+from end_to_end.support.drivers import processes_only
+from end_to_end.support.stage import FAILURE, NODE, SUCCESS, Stage, kill, open_stage
+from harness.dagster_site import LAUNCH_IN_THE_CALLER
+from harness.waiting import wait_until
 
 from runyard.v1 import run_pb2
 
@@ -83,7 +83,7 @@ FLAWS = {
 
 def runyard(stage: Stage, *arguments: str) -> str:
     """What a command prints."""
-    command = [sys.executable, "-m", "runyard.client.cli.main", "--address", stage.yard.address]
+    command = [sys.executable, "-m", "runyard.cli.main", "--address", stage.yard.address]
     environment = {**os.environ, "COLUMNS": "400"}
     done = subprocess.run(
         [*command, *arguments], capture_output=True, text=True, timeout=60, check=True, env=environment

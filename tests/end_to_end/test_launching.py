@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
-from end_to_end.harness import CANCELED, FAILURE, NODE, SUCCESS, Stage, kill, open_stage
-from end_to_end.webserver import WebServer
-from waiting import wait_until
+from end_to_end.support.stage import CANCELED, FAILURE, NODE, SUCCESS, Stage, kill, open_stage
+from end_to_end.support.webserver import WebServer
+from harness.waiting import wait_until
 
 from runyard.v1 import run_pb2
 

@@ -13,11 +13,11 @@ from unittest import mock
 import dagster as dg
 import pytest
 import yaml
-from dockerd import Dockerd
-from examples.deployment.dagster_site import LAUNCH_IN_THE_CALLER
-from examples.deployment.deployment import Deployment, open_deployment
 from examples.image import build
-from waiting import wait_until
+from harness.dagster_site import LAUNCH_IN_THE_CALLER
+from harness.deployment import Deployment, open_deployment
+from harness.dockerd import Dockerd
+from harness.waiting import wait_until
 
 PAGE = Path(__file__).parents[2] / "docs" / "docker.md"
 ENDS = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE)

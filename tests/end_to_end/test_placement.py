@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import dagster as dg
 import pytest
-from end_to_end.harness import SUCCESS
-from examples.deployment.dagster_site import ASSET_JOB, LAUNCH_IN_THE_CALLER
-from examples.deployment.deployment import Deployment, open_deployment
-from waiting import wait_until
+from end_to_end.support.stage import SUCCESS
+from harness.dagster_site import ASSET_JOB, LAUNCH_IN_THE_CALLER
+from harness.deployment import Deployment, open_deployment
+from harness.waiting import wait_until
 
 from runyard.v1 import run_pb2
 
@@ -32,7 +32,7 @@ def engine_events(deployment: Deployment, run_id: str) -> list[str]:
 
 def explain(deployment: Deployment, run_id: str) -> str:
     """What the command prints."""
-    command = [sys.executable, "-m", "runyard.client.cli.main", "--address", deployment.yard.address]
+    command = [sys.executable, "-m", "runyard.cli.main", "--address", deployment.yard.address]
     done = subprocess.run(
         [*command, "run", "explain", run_id], capture_output=True, text=True, timeout=60, check=True
     )

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from examples.deployment.deployment import QUICKSTART
+from harness.deployment import QUICKSTART
 
 
 def test_the_quickstart_loads_from_its_workspace_file() -> None:

@@ -5,15 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from end_to_end.harness import (
-    FAILURE,
-    NODE,
-    SUCCESS,
-    Stage,
-    open_stage,
-)
-from examples.deployment.dagster_site import LAUNCH_IN_THE_CALLER
-from examples.deployment.processes import wait_for_text
+from end_to_end.support.stage import FAILURE, NODE, SUCCESS, Stage, open_stage
+from harness.dagster_site import LAUNCH_IN_THE_CALLER
+from harness.processes import wait_for_text
 
 from runyard.v1 import fleet_pb2, run_pb2
 
@@ -72,7 +66,7 @@ def test_two_launches_of_one_run_by_two_processes_make_one_worker(stage: Stage) 
     launchers = [
         stage.deployment.processes.start(
             f"launcher-{number}",
-            *(sys.executable, str(Path(__file__).parent / "launch_at_gate.py")),
+            *(sys.executable, str(Path(__file__).parent / "support" / "launch_at_gate.py")),
             *(str(stage.site.home), run.run_id, str(gate)),
         )
         for number in range(LAUNCHERS)

@@ -6,20 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 import dagster as dg
 import psutil
 import pytest
-from end_to_end.drivers import processes_only
-from end_to_end.harness import (
-    CANCELED,
-    FAILURE,
-    LONG,
-    NODE,
-    SUCCESS,
-    Stage,
-    is_alive,
-    kill,
-    open_stage,
-)
-from examples.deployment.dagster_site import LAUNCH_IN_THE_CALLER
-from waiting import wait_until
+from end_to_end.support.drivers import processes_only
+from end_to_end.support.stage import CANCELED, FAILURE, LONG, NODE, SUCCESS, Stage, is_alive, kill, open_stage
+from harness.dagster_site import LAUNCH_IN_THE_CALLER
+from harness.waiting import wait_until
 
 from runyard.v1 import run_pb2
 

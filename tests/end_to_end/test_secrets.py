@@ -14,12 +14,12 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from end_to_end.drivers import driver_under_test, processes_only
-from end_to_end.harness import FAILURE, NODE, SUCCESS, ProvingGround, Stage
-from examples.deployment.deployment import open_deployment
-from waiting import wait_until
+from end_to_end.support.drivers import driver_under_test, processes_only
+from end_to_end.support.stage import FAILURE, NODE, SUCCESS, ProvingGround, Stage
+from harness.deployment import open_deployment
+from harness.waiting import wait_until
 
-from runyard.client.cli.app import run_command
+from runyard.cli.app import run_command
 from runyard.v1 import run_pb2
 
 IN_VARIABLE = "canary-variable-7d1c"

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from end_to_end.drivers import processes_only
-from end_to_end.harness import FAILURE, NODE, SUCCESS, Stage, kill, open_stage
-from examples.deployment.dagster_site import LAUNCH_IN_THE_CALLER
-from waiting import wait_until
+from end_to_end.support.drivers import processes_only
+from end_to_end.support.stage import FAILURE, NODE, SUCCESS, Stage, kill, open_stage
+from harness.dagster_site import LAUNCH_IN_THE_CALLER
+from harness.waiting import wait_until
 
-from runyard.client.cli.main import main
-from runyard.client.service.signing import PRIVATE_KEY, PUBLIC_KEY, SigningKey, read_signing_key
+from runyard.cli.main import main
+from runyard.common.security.signing import PRIVATE_KEY, PUBLIC_KEY, SigningKey, read_signing_key
 from runyard.v1 import run_pb2
 
 pytestmark = processes_only

@@ -10,10 +10,10 @@ from unittest import mock
 
 import psutil
 import pytest
-from end_to_end.drivers import DRIVER
-from end_to_end.harness import CANCELED, Stage, open_stage
-from examples.deployment.dagster_site import LAUNCH_IN_THE_CALLER
-from waiting import wait_until
+from end_to_end.support.drivers import DRIVER
+from end_to_end.support.stage import CANCELED, Stage, open_stage
+from harness.dagster_site import LAUNCH_IN_THE_CALLER
+from harness.waiting import wait_until
 
 from runyard.v1 import fleet_pb2, run_pb2
 

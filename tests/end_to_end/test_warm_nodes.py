@@ -6,10 +6,10 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from end_to_end.harness import SUCCESS, is_alive
-from examples.deployment.dagster_site import ASSET_JOB, LAUNCH_IN_THE_CALLER
-from examples.deployment.deployment import Deployment, open_deployment
-from waiting import wait_until
+from end_to_end.support.stage import SUCCESS, is_alive
+from harness.dagster_site import ASSET_JOB, LAUNCH_IN_THE_CALLER
+from harness.deployment import Deployment, open_deployment
+from harness.waiting import wait_until
 
 from runyard.v1 import fleet_pb2, run_pb2
 
@@ -48,7 +48,7 @@ def ready_server(deployment: Deployment, *, not_pid: int = 0) -> fleet_pb2.WarmS
 
 def runyard(deployment: Deployment, *arguments: str) -> str:
     """What a command prints."""
-    command = [sys.executable, "-m", "runyard.client.cli.main", "--address", deployment.yard.address]
+    command = [sys.executable, "-m", "runyard.cli.main", "--address", deployment.yard.address]
     environment = {**os.environ, "COLUMNS": "250"}
     done = subprocess.run(
         [*command, *arguments], capture_output=True, text=True, timeout=60, check=True, env=environment

@@ -14,22 +14,13 @@ from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
 from dagster._grpc.types import ExecuteRunArgs
 from dagster._serdes import serialize_value
 from dagster_shared.record import copy
-from end_to_end.drivers import processes_only
-from end_to_end.harness import (
-    CANCELED,
-    FAILURE,
-    NODE,
-    SUCCESS,
-    Stage,
-    is_alive,
-    kill,
-    open_stage,
-)
-from examples.deployment.dagster_site import LAUNCH_IN_THE_CALLER
-from waiting import wait_until
+from end_to_end.support.drivers import processes_only
+from end_to_end.support.stage import CANCELED, FAILURE, NODE, SUCCESS, Stage, is_alive, kill, open_stage
+from harness.dagster_site import LAUNCH_IN_THE_CALLER
+from harness.waiting import wait_until
 
 from runyard.launcher import launcher
-from runyard.launcher.reporter import Reporter, Timing
+from runyard.launcher.reporter.reporter import Reporter, Timing
 from runyard.v1 import run_pb2
 
 AT_ONCE = 10.0

@@ -8,7 +8,7 @@ from dagster import DagsterInstance
 from launcher.shop import Shop
 from launcher.threads import in_thread
 
-from runyard.launcher.reporter import Reporter, Timing
+from runyard.launcher.reporter.reporter import Reporter, Timing
 
 QUICK = Timing(drain=0.05, sweep_every=0.2, linger=0.5, longest_pause=0.3)
 

@@ -5,12 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from certificates import CLIENT, Authority, tls_settings
 from dagster import DagsterInstance, DagsterInvalidConfigError
+from harness.certificates import CLIENT, Authority, tls_settings
 from launcher.shop import write_home
 
 from runyard.client import InsecureAddress, InvalidAddress, InvalidTlsFiles, RunyardError, TlsFiles
-from runyard.client.references import FromEnvironment, FromFile
+from runyard.common.references import FromEnvironment, FromFile
 from runyard.launcher import RunyardRunLauncher
 from runyard.launcher.config import resolve_environment
 from runyard.launcher.errors import InvalidLauncherConfig

@@ -13,11 +13,11 @@ from dagster._core.launcher import LaunchRunContext, WorkerStatus
 from dagster._grpc.types import ExecuteRunArgs, ResumeRunArgs
 from dagster._serdes import deserialize_value
 from google.protobuf.duration_pb2 import Duration
+from harness.waiting import wait_until
 from launcher.conftest import OpenShop
 from launcher.placing_coordinator import PlacingCoordinator
 from launcher.reporters import reporting
 from launcher.shop import Shop, write_home
-from waiting import wait_until
 
 import runyard.launcher
 from runyard.launcher import RunyardRunLauncher

@@ -10,7 +10,7 @@ from launcher.conftest import OpenShop
 from launcher.placing_coordinator import PlacingCoordinator
 from launcher.shop import Shop
 
-from runyard.client.service.signing import PRIVATE_KEY, SigningKey, create_signing_key
+from runyard.common.security.signing import PRIVATE_KEY, SigningKey, create_signing_key
 from runyard.launcher.errors import InvalidLauncherConfig
 from runyard.v1 import run_pb2
 
@@ -103,6 +103,6 @@ def test_a_missing_package_fails_the_run_with_the_remedy(
 ) -> None:
     for name in [name for name in sys.modules if name.startswith("cryptography")]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.delitem(sys.modules, "runyard.client.service.signing")
+    monkeypatch.delitem(sys.modules, "runyard.common.security.signing")
     monkeypatch.setitem(sys.modules, "cryptography", None)
     assert "pip install 'runyard[signing]'" in refusal(new_shop({"signing_key": str(key_file)}))

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 import pytest
 from dagster import DagsterEvent, DagsterEventType, DagsterRunStatus
 from dagster._core.events import JobFailureData, RunFailureReason
+from harness.services import Yard, open_yard
+from harness.waiting import wait_until
 from launcher.conftest import OpenShop
 from launcher.reporters import reporting
 from launcher.shop import Shop
-from services import Yard, open_yard
-from waiting import wait_until
 
 from runyard.client import Client
 from runyard.v1 import run_pb2

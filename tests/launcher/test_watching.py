@@ -6,10 +6,10 @@ import grpc
 import pytest
 from dagster import DagsterEventType, DagsterRunStatus
 from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
+from harness.waiting import wait_until
 from launcher.conftest import OpenShop
 from launcher.placing_coordinator import NODE, PID, PlacingCoordinator
 from launcher.shop import Shop
-from waiting import wait_until
 
 from runyard.client import CoordinatorUnreachable
 from runyard.v1 import launch_pb2, run_pb2

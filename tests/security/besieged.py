@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
 import grpc
-from certificates import files_in, tls_settings
 from coordinator.fleet_building import make_hello
 from coordinator.serving import make_spec
-from examples.deployment.processes import free_port
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from services import Service, open_yard
+from harness.certificates import files_in, tls_settings
+from harness.processes import free_port
+from harness.services import Service, open_yard
 
-from runyard.client.channel import open_aio_channel
-from runyard.client.identity import DEFAULT_TRUST_DOMAIN, Identity, Role
-from runyard.client.tls import TlsMaterial
-from runyard.coordinator.security.authority_directory import AuthorityDirectory
+from runyard.common.security.identity import DEFAULT_TRUST_DOMAIN, Identity, Role
+from runyard.common.transport.channel import open_aio_channel
+from runyard.common.transport.tls import TlsMaterial
+from runyard.coordinator.ca.authority_directory import AuthorityDirectory
 from runyard.v1 import agent_pb2, agent_pb2_grpc, launch_pb2, launch_pb2_grpc, run_pb2
 
 T = TypeVar("T")

@@ -10,9 +10,9 @@ from typing import Any, Final, TypeVar
 
 import grpc
 from agent.stub_coordinator import Agent, seconds
-from waiting import await_until, wait_until
+from harness.waiting import await_until, wait_until
 
-from runyard.coordinator.listening import SERVER_OPTIONS
+from runyard.coordinator.grpc.listening import SERVER_OPTIONS
 from runyard.v1 import agent_pb2, run_pb2
 
 T = TypeVar("T")

@@ -16,19 +16,19 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from certificates import files_in, tls_settings
 from chaos.ledger import Ledger
 from chaos.network import Network, inside
 from chaos.yard import RELAY
-from examples.deployment.dagster_site import DagsterSite
-from examples.deployment.deployment import quickstart_settings
-from examples.deployment.processes import Child, Processes, wait_for_text
-from examples.deployment.yard import ROOT_TOO
-from waiting import wait_until
+from harness.certificates import files_in, tls_settings
+from harness.dagster_site import DagsterSite
+from harness.deployment import quickstart_settings
+from harness.local_cluster import ROOT_TOO
+from harness.processes import Child, Processes, wait_for_text
+from harness.waiting import wait_until
 
 from runyard.client import Client
-from runyard.client.identity import Identity, Role
-from runyard.coordinator.security.authority_directory import AuthorityDirectory
+from runyard.common.security.identity import Identity, Role
+from runyard.coordinator.ca.authority_directory import AuthorityDirectory
 from runyard.v1 import placement_pb2, run_pb2
 
 NODES: Final = ("alpha", "beta", "gamma")
@@ -89,7 +89,7 @@ class SecureYard:
         admin = files_in(self.ca / "admin")
         options = ["--address", self.wires["ops"].address, "--tls-authority", str(admin.authority)]
         options += ["--tls-certificate", str(admin.certificate), "--tls-key", str(admin.key)]
-        line = [*self.inside("ops"), sys.executable, "-m", "runyard.client.cli.main", *options, *argv]
+        line = [*self.inside("ops"), sys.executable, "-m", "runyard.cli.main", *options, *argv]
         done = subprocess.run(line, capture_output=True, text=True, timeout=LONG, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 from agent.node_side import kill_everything
-from folders import remove
+from harness.folders import remove
+from harness.waiting import wait_until
 from hypothesis import strategies as st
 from security.arbitrary import Wire, wire
 from security.hostile import Captive, captured
 from security.rounds import fuzz
-from waiting import wait_until
 
-from runyard.agent.rundir import RunDirectories
-from runyard.agent.session import LONGEST_REDIAL, SHORTEST_BEAT
+from runyard.agent.session.session import LONGEST_REDIAL, SHORTEST_BEAT
+from runyard.agent.supervisor.rundir import RunDirectories
 from runyard.v1 import agent_pb2, run_pb2
 
 SESSION_RESPONSE = agent_pb2.SessionResponse.DESCRIPTOR

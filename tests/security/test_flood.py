@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 import grpc
 import psutil
 import pytest
-from certificates import CLIENT, files_in, tls_settings
 from coordinator.serving import make_spec
-from examples.deployment.processes import free_port
-from services import Service, Yard, open_yard
-from waiting import await_until
+from harness.certificates import CLIENT, files_in, tls_settings
+from harness.processes import free_port
+from harness.services import Service, Yard, open_yard
+from harness.waiting import await_until
 
-from runyard.client.channel import open_aio_channel, open_channel
-from runyard.client.identity import DEFAULT_TRUST_DOMAIN, Identity, Role
 from runyard.client.requests import snapshot_messages
-from runyard.client.tls import TlsMaterial
-from runyard.coordinator.rpc.uploads import MAX_PIECE, MAX_SNAPSHOT
-from runyard.coordinator.security.authority_directory import AuthorityDirectory
+from runyard.common.security.identity import DEFAULT_TRUST_DOMAIN, Identity, Role
+from runyard.common.transport.channel import open_aio_channel, open_channel
+from runyard.common.transport.tls import TlsMaterial
+from runyard.coordinator.ca.authority_directory import AuthorityDirectory
+from runyard.coordinator.grpc.uploads import MAX_PIECE, MAX_SNAPSHOT
 from runyard.v1 import launch_pb2, launch_pb2_grpc, security_pb2, security_pb2_grpc
 
 if TYPE_CHECKING:  # this name exists in the type stubs only

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from security.besieged import Siege, besieged, besieged_fort
 from security.rounds import fuzz
 
-from runyard.client.address import HostPort, parse_address
+from runyard.common.transport.address import HostPort, parse_address
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 

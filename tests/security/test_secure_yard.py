@@ -18,10 +18,10 @@ import dagster as dg
 import end_to_end
 import pytest
 from chaos.network import networked, why_no_network
-from examples.deployment.dagster_site import DagsterSite
-from folders import remove
+from harness.dagster_site import DagsterSite
+from harness.folders import remove
+from harness.waiting import wait_until
 from security.secure_yard import LONG, NODES, OUTSIDE, PORTS, Load, SecureYard, open_secure_yard, ports
-from waiting import wait_until
 
 from runyard.client import Client
 
@@ -112,7 +112,7 @@ def test_nothing_listens_but_what_the_settings_ask_for(yard: SecureYard, site: D
 def test_who_has_no_certificate_gets_nowhere_and_is_logged(yard: SecureYard) -> None:
     address = yard.wires[OUTSIDE].address
     authority = str(yard.ca / "authority.pem")
-    line = [*yard.inside(OUTSIDE), sys.executable, "-m", "runyard.client.cli.main", "--address", address]
+    line = [*yard.inside(OUTSIDE), sys.executable, "-m", "runyard.cli.main", "--address", address]
     done = subprocess.run(
         [*line, "--tls-authority", authority, "run", "list"], capture_output=True, text=True, timeout=LONG
     )

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from examples.deployment.processes import Child, Processes, free_port, wait_for_text
-from folders import remove
+from harness.folders import remove
+from harness.processes import Child, Processes, free_port, wait_for_text
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "security.md").read_text()
@@ -50,7 +50,7 @@ class Machines:
         programs = folder / "bin"
         programs.mkdir()
         (programs / "runyard").write_text(
-            f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m runyard.client.cli.main "$@"\n'
+            f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m runyard.cli.main "$@"\n'
         )
         (programs / "runyard").chmod(0o755)
         self.environment = {

@@ -5,7 +5,6 @@ from typing import TypeVar
 
 from simulation.kernel import Kernel
 
-from runyard.coordinator.core.deadlines import on_tick
 from runyard.coordinator.core.effects import (
     DropRun,
     Effect,
@@ -16,10 +15,17 @@ from runyard.coordinator.core.effects import (
     Send,
 )
 from runyard.coordinator.core.errors import FleetError
+from runyard.coordinator.core.events.on_session import (
+    on_disconnect,
+    on_heartbeat,
+    on_hello,
+    on_rejection,
+    on_status,
+)
+from runyard.coordinator.core.events.on_tick import on_tick
 from runyard.coordinator.core.fleet import Fleet
 from runyard.coordinator.core.leases import LeasePolicy
 from runyard.coordinator.core.model import Instant, Node, Run, Tombstone
-from runyard.coordinator.core.sessions import on_disconnect, on_heartbeat, on_hello, on_rejection, on_status
 from runyard.v1 import agent_pb2
 
 T = TypeVar("T")

@@ -23,7 +23,7 @@ from runyard.agent.core.model import (
     Starting,
 )
 from runyard.agent.core.reconcile import Holdings
-from runyard.agent.wire import identity_of, rejection_of, status_of
+from runyard.agent.session.conversions import identity_of, rejection_of, status_of
 from runyard.v1 import agent_pb2, placement_pb2
 
 

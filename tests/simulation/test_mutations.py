@@ -17,10 +17,11 @@ from runyard.agent.core.model import (
     Outcome,
     OutcomeKind,
 )
-from runyard.coordinator.core import deadlines, leases, reports, sessions, transitions
-from runyard.coordinator.core.asks.requirements import Policies
+from runyard.coordinator.core import leases, transitions
+from runyard.coordinator.core.events import on_attempt_status, on_session, on_tick
 from runyard.coordinator.core.fleet import Fleet
 from runyard.coordinator.core.model import Assigned, Instant, Node, Queued, Run, Running, Tombstone
+from runyard.coordinator.core.requirements.requirements import Policies
 from runyard.v1 import agent_pb2, run_pb2
 
 SEEDS = 1_000
@@ -44,11 +45,11 @@ def drop_the_attempt_check(patch: Patch) -> None:
     def apply_status(fleet: Fleet, now: Instant, node: Node, status: agent_pb2.AttemptStatus) -> None:
         run = fleet.runs.get(status.run_id)
         if run is None:
-            reports._adopt(fleet, now, node, status)
+            on_attempt_status._adopt(fleet, now, node, status)
         elif run.place is not None:
-            reports._apply(fleet, now, run, run.place, status)
+            on_attempt_status._apply(fleet, now, run, run.place, status)
 
-    patch.setattr(sessions, "apply_status", apply_status)
+    patch.setattr(on_session, "apply_status", apply_status)
 
 
 def drop_the_tombstone(patch: Patch) -> None:
@@ -90,7 +91,7 @@ def take_silence_for_death(patch: Patch) -> None:
     """An unconfirmed assignment goes elsewhere when the connection breaks."""
 
     def on_disconnect(fleet: Fleet, node_id: str, session: int) -> None:
-        node = sessions._in_session(fleet, node_id, session)
+        node = on_session._in_session(fleet, node_id, session)
         if node is None:
             return
         fleet.put_node(leases.suspect(node))
@@ -107,7 +108,7 @@ def conclude_before_the_node_has_stopped(patch: Patch) -> None:
     def gone_after(policies: Policies) -> float | None:
         return policies.stop_after
 
-    patch.setattr(deadlines, "gone_after", gone_after)
+    patch.setattr(on_tick, "gone_after", gone_after)
 
 
 def forget_rejections(patch: Patch) -> None:
@@ -137,7 +138,7 @@ def place_elsewhere_what_has_begun(patch: Patch) -> None:
     def never_began(run: Run, outcome: run_pb2.Outcome) -> bool:
         return outcome.kind == run_pb2.OUTCOME_KIND_FAILED and run.stop is None
 
-    patch.setattr(reports, "never_began", never_began)
+    patch.setattr(on_attempt_status, "never_began", never_began)
     patch.setitem(transitions.ALLOWED, Running, transitions.ALLOWED[Running] | {Queued})
 
 

@@ -7,11 +7,11 @@ from simulation.kernel import Kernel
 from simulation.network import Weather
 from simulation.node import Machine, SimulatedAgent
 
-from runyard.coordinator.core.asks.requirements import Layer, Policies, Requirements, StopAfter, Wants
 from runyard.coordinator.core.errors import FleetError
+from runyard.coordinator.core.events.on_launch import on_launch, on_terminate
 from runyard.coordinator.core.fleet import Fleet
-from runyard.coordinator.core.launching import on_launch, on_terminate
 from runyard.coordinator.core.model import Finished, Instant, Launch, Run
+from runyard.coordinator.core.requirements.requirements import Layer, Policies, Requirements, StopAfter, Wants
 from runyard.coordinator.core.transitions import PRESUMED
 from runyard.v1 import run_pb2
 

@@ -6,14 +6,14 @@ import sys
 
 from runyard.agent.config import AgentSettings
 from runyard.agent.drivers.base import DriverError
-from runyard.agent.installation import StateError
-from runyard.agent.rundir import RunDirectoryError
+from runyard.agent.node.installation import StateError
 from runyard.agent.security.enrolment import JoinFailed
 from runyard.agent.server import serve
-from runyard.agent.session import Refused
-from runyard.client.errors import InvalidTlsFiles
-from runyard.client.service.command import run_service, service_parser
-from runyard.client.service.signing import UnusableKey
+from runyard.agent.session.session import Refused
+from runyard.agent.supervisor.rundir import RunDirectoryError
+from runyard.common.errors import InvalidTlsFiles
+from runyard.common.security.signing import UnusableKey
+from runyard.common.service.service_main import run_service, service_parser
 
 
 class _Pair(argparse.Action):

@@ -8,22 +8,22 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from runyard.agent.admission.references import EnvironmentSetting, ReferenceRules
+from runyard.agent.admission.trust.profiles import PolicySettings
+from runyard.agent.admission.trust.sockets import holds_engine_socket
 from runyard.agent.core.warmth import Limits
-from runyard.agent.drivers.docker.allow import mount_sources
+from runyard.agent.drivers.docker.plan.allow import mount_sources
 from runyard.agent.drivers.docker.settings import DockerSettings
-from runyard.agent.references import EnvironmentSetting, ReferenceRules
+from runyard.agent.drivers.process.warm_plans import WarmMode
 from runyard.agent.security.credentials import has_joined, joined_files
-from runyard.agent.trust.profiles import PolicySettings
-from runyard.agent.trust.sockets import holds_engine_socket
-from runyard.agent.warm_plans import WarmMode
-from runyard.client.address import DEFAULT_ADDRESS, is_local, parse_address, require_local
-from runyard.client.errors import InvalidAddress
-from runyard.client.service.command import ServiceSettings
-from runyard.client.service.names import LABEL_KEY, LABEL_VALUE, NAME
-from runyard.client.service.quantities import parse_quantity
-from runyard.client.service.settings import SettingsError
-from runyard.client.service.signing import UnusableKey, read_public_key
-from runyard.client.tls import TlsFiles
+from runyard.common.errors import InvalidAddress
+from runyard.common.names import LABEL_KEY, LABEL_VALUE, NAME
+from runyard.common.quantities import parse_quantity
+from runyard.common.security.signing import UnusableKey, read_public_key
+from runyard.common.service.service_main import ServiceSettings
+from runyard.common.service.settings import SettingsError
+from runyard.common.transport.address import DEFAULT_ADDRESS, is_local, parse_address, require_local
+from runyard.common.transport.tls import TlsFiles
 
 RungName = Literal["cgroup2", "cgroup1", "systemd", "watchdog"]
 

@@ -6,22 +6,22 @@ import uuid
 
 import structlog
 
+from runyard.agent.admission.confinement import make_scratch_home
 from runyard.agent.config import AgentSettings
-from runyard.agent.confining import make_scratch_home
 from runyard.agent.drivers.base import Driver, DriverError
 from runyard.agent.drivers.docker.settings import DockerSettings
-from runyard.agent.drivers.process import ProcessDriver
-from runyard.agent.installation import Installation
-from runyard.agent.limits.ladder import LABEL, Rung, find_rung
-from runyard.agent.offer import Offering
-from runyard.agent.procfs import boot_id
-from runyard.agent.racing import until_first_ends
-from runyard.agent.rundir import RunDirectories
+from runyard.agent.drivers.process.driver import ProcessDriver
+from runyard.agent.node.capacity import Offering
+from runyard.agent.node.installation import Installation
+from runyard.agent.node.isolation_backends import LABEL, Rung, find_rung
+from runyard.agent.node.shutdown import machine_is_stopping
+from runyard.agent.runtime import Shell
 from runyard.agent.security.enrolment import ensure_certificate
 from runyard.agent.security.renewal import keep_certificate
-from runyard.agent.session import Identity, stay_in_session
-from runyard.agent.shell import Shell
-from runyard.agent.shutdown import machine_is_stopping
+from runyard.agent.session.session import Identity, stay_in_session
+from runyard.agent.session.task_group import until_first_ends
+from runyard.agent.supervisor.procfs import boot_id
+from runyard.agent.supervisor.rundir import RunDirectories
 
 log = structlog.get_logger("runyard.agent")
 

@@ -5,17 +5,8 @@ with Client("127.0.0.1:7171") as client:
         print(run.run_id, run.node)
 """
 
-from runyard.client.address import (
-    DEFAULT_ADDRESS,
-    HostPort,
-    UnixSocket,
-    is_local,
-    parse_address,
-    require_local,
-)
 from runyard.client.aio import AsyncClient
 from runyard.client.aio_reports import AsyncReportFollower
-from runyard.client.channel import open_aio_channel, open_channel
 from runyard.client.client import Client
 from runyard.client.errors import (
     AccessDenied,
@@ -40,7 +31,16 @@ from runyard.client.errors import (
 from runyard.client.health import Health
 from runyard.client.reports import ReportFollower
 from runyard.client.requests import RunMatch, ThoughtLaunch, attempt_key
-from runyard.client.tls import TlsFiles
+from runyard.common.transport.address import (
+    DEFAULT_ADDRESS,
+    HostPort,
+    UnixSocket,
+    is_local,
+    parse_address,
+    require_local,
+)
+from runyard.common.transport.channel import open_aio_channel, open_channel
+from runyard.common.transport.tls import TlsFiles
 
 __all__ = [
     "DEFAULT_ADDRESS",

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, TypeVar
 import grpc
 import grpc.aio
 
-from runyard.client.address import parse_address, require_local
 from runyard.client.aio_connection import AsyncConnection, AsyncConnections
 from runyard.client.errors import from_rpc_error
 from runyard.client.repetition import RepeatedCall
 from runyard.client.requests import STREAM_TIMEOUT_SECONDS, require_positive
-from runyard.client.tls import TlsFiles, WatchedTls
+from runyard.common.transport.address import parse_address, require_local
+from runyard.common.transport.tls import TlsFiles, WatchedTls
 
 RequestT = TypeVar("RequestT")
 ResponseT = TypeVar("ResponseT")

@@ -8,10 +8,10 @@ import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
-from runyard.client.channel import open_aio_channel
 from runyard.client.connection import HANDSHAKE_SECONDS
 from runyard.client.errors import ClientClosed
-from runyard.client.tls import TlsMaterial, WatchedTls
+from runyard.common.transport.channel import open_aio_channel
+from runyard.common.transport.tls import TlsMaterial, WatchedTls
 from runyard.v1.fleet_pb2_grpc import FleetServiceStub
 from runyard.v1.launch_pb2_grpc import LaunchServiceStub
 from runyard.v1.security_pb2_grpc import SecurityServiceStub

@@ -26,7 +26,7 @@ from runyard.client.requests import (
     snapshot_missing,
 )
 from runyard.client.security_calls import SecurityCalls
-from runyard.client.tls import TlsFiles
+from runyard.common.transport.tls import TlsFiles
 from runyard.v1 import fleet_pb2, launch_pb2, placement_pb2, run_pb2
 
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Final
 
 import grpc
 
-from runyard.client.channel import open_channel
 from runyard.client.errors import ClientClosed
 from runyard.client.health import CHECK_METHOD, CHECK_REQUEST
-from runyard.client.tls import TlsMaterial, WatchedTls
+from runyard.common.transport.channel import open_channel
+from runyard.common.transport.tls import TlsMaterial, WatchedTls
 from runyard.v1.fleet_pb2_grpc import FleetServiceStub
 from runyard.v1.launch_pb2_grpc import LaunchServiceStub
 from runyard.v1.security_pb2_grpc import SecurityServiceStub

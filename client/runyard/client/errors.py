@@ -24,38 +24,30 @@
 
 import grpc
 
-from runyard.client.handshakes import DOCTOR, why_no_handshake
+from runyard.common.errors import InsecureAddress, InvalidAddress, InvalidTlsFiles, RunyardError
+from runyard.common.transport.handshake_errors import DOCTOR, why_no_handshake
 
-
-class RunyardError(Exception):
-    """Runyard could not do what was asked."""
-
-
-class InvalidAddress(RunyardError, ValueError):
-    """The address cannot be understood. Write host:port, [ipv6]:port or unix:/path."""
-
-    def __init__(self, field: str, text: str, problem: str) -> None:
-        self.field = field
-        self.text = text
-        self.problem = problem
-        super().__init__(f"{field}: {text!r} {problem}; write host:port, [ipv6]:port or unix:/path")
-
-
-class InsecureAddress(RunyardError):
-    """The address is beyond this machine, and the connection would be neither encrypted nor authenticated."""
-
-    def __init__(self, address: str, verb: str) -> None:
-        self.address = address
-        self.verb = verb
-        super().__init__(
-            f"will not {verb} {address} without certificates: it is reachable beyond this machine. Name "
-            "them by `tls` (--tls-authority, --tls-certificate, --tls-key; `runyard ca init` makes an "
-            "authority that issues them), or use a loopback address or unix:/path"
-        )
-
-
-class InvalidTlsFiles(RunyardError, ValueError):
-    """A certificate or key cannot be used; the message names the file and the remedy."""
+__all__ = [
+    "AccessDenied",
+    "CallCancelled",
+    "ClientClosed",
+    "CoordinatorFailed",
+    "CoordinatorUnreachable",
+    "InsecureAddress",
+    "InvalidAddress",
+    "InvalidRequest",
+    "InvalidTlsFiles",
+    "LaunchConflict",
+    "LaunchRefused",
+    "NodeNotFound",
+    "NotFound",
+    "NotSupported",
+    "Refused",
+    "ResourceExhausted",
+    "RunNotFound",
+    "RunyardError",
+    "from_rpc_error",
+]
 
 
 class ClientClosed(RunyardError):

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable
 
 import grpc
 
-from runyard.client.channel import RETRY_AFTER
 from runyard.client.errors import CoordinatorUnreachable, RunyardError, from_rpc_error
+from runyard.common.transport.channel import RETRY_AFTER
 
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 2.0

@@ -18,7 +18,7 @@ def main(argv: list[str] | None = None) -> int:
     if os.environ.get("GRPC_VERBOSITY", "").upper() in ("ERROR", "NONE"):  # it would not say it
         del os.environ["GRPC_VERBOSITY"]
     try:
-        from runyard.coordinator.command import run
+        from runyard.coordinator.runtime.command import run
     except ModuleNotFoundError as missing:
         print(
             f"runyard coordinator: needs {missing.name}, which is not installed.\n"

@@ -11,10 +11,10 @@ from typing import Any, Final
 
 from dagster import Array, Field, ScalarUnion
 
-from runyard.client.address import DEFAULT_ADDRESS
-from runyard.client.durations import parse_duration
-from runyard.client.references import Reference, is_reference, parse_reference
-from runyard.client.tls import TlsFiles
+from runyard.common.durations import parse_duration
+from runyard.common.references import Reference, is_reference, parse_reference
+from runyard.common.transport.address import DEFAULT_ADDRESS
+from runyard.common.transport.tls import TlsFiles
 from runyard.launcher.errors import InvalidLauncherConfig
 
 # No time limit of a run is longer; protobuf's Duration ends at 10,000 years.

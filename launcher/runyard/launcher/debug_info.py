@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
-from runyard.client.requirement_words import in_one_line
+from runyard.common.requirement_words import in_one_line
 from runyard.launcher.causes import explain_end, explain_position, in_bytes, outcome_name, phase_name
 from runyard.v1 import launch_pb2, run_pb2
 

@@ -10,7 +10,7 @@ from typing import Final
 from dagster import MetadataValue
 from dagster._core.definitions.metadata import RawMetadataValue
 
-from runyard.client.requirement_words import in_one_line
+from runyard.common.requirement_words import in_one_line
 from runyard.launcher.causes import (
     exit_cause,
     explain_end,

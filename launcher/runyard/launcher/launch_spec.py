@@ -12,7 +12,7 @@ from dagster._grpc.types import ExecuteRunArgs, ResumeRunArgs
 from dagster._serdes import serialize_value
 from google.protobuf.duration_pb2 import Duration
 
-from runyard.client.references import FromEnvironment, FromFile, Reference
+from runyard.common.references import FromEnvironment, FromFile, Reference
 from runyard.launcher.config import Settings, WorkerEnvironment
 from runyard.launcher.errors import NotLaunched
 from runyard.launcher.tags import without_written

@@ -20,18 +20,18 @@ from dagster._core.launcher import (
 from dagster._serdes import ConfigurableClass, ConfigurableClassData, serialize_value
 
 from runyard.client import Client, RunNotFound, RunyardError
-from runyard.client.secrets import masked, remember, secret_names, secret_values
+from runyard.common.secrets import masked, remember, secret_names, secret_values
 from runyard.launcher import tags
-from runyard.launcher.background import REPORTERS, Deployment
 from runyard.launcher.causes import explain_end
 from runyard.launcher.config import SCHEMA, Settings, resolve_environment, resolve_settings
-from runyard.launcher.dagster_writes import write_event
 from runyard.launcher.debug_info import LOG_BYTES, describe
 from runyard.launcher.engine_events import launched, unknown_to_coordinator
 from runyard.launcher.errors import InvalidLauncherConfig, NotLaunched, NotTerminated
 from runyard.launcher.health import health_of, health_of_unknown
 from runyard.launcher.launch_spec import Entry, Execute, Resume, launch_spec
-from runyard.launcher.reporter import Reporter
+from runyard.launcher.reporter.background import REPORTERS, Deployment
+from runyard.launcher.reporter.dagster_writes import write_event
+from runyard.launcher.reporter.reporter import Reporter
 from runyard.launcher.signing import signed
 from runyard.v1 import launch_pb2, run_pb2
 

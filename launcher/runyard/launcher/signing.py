@@ -25,7 +25,7 @@ def signed(spec: run_pb2.LaunchSpec, key_file: Path, now: float, lifetime: float
         InvalidLauncherConfig: The key cannot be read, or the package is missing.
     """
     try:
-        from runyard.client.service.signing import read_signing_key
+        from runyard.common.security.signing import read_signing_key
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "cryptography":
             raise

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 from agent.security.secured import SecuredPlant
-from services import open_yard
+from harness.services import open_yard
 
 
 @pytest.fixture

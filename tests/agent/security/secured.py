@@ -9,12 +9,12 @@ from typing import Any
 
 from agent.small_workers import RHYTHM, Plant
 from cryptography import x509
-from services import Service, Yard
-from waiting import wait_until
+from harness.services import Service, Yard
+from harness.waiting import wait_until
 
 from runyard.client import Client, TlsFiles
-from runyard.client.identity import Identity, Role
-from runyard.coordinator.security.authority_directory import AuthorityDirectory
+from runyard.common.security.identity import Identity, Role
+from runyard.coordinator.ca.authority_directory import AuthorityDirectory
 
 DAY = 86_400.0
 HOSTS = ("localhost", "127.0.0.1")
@@ -92,7 +92,7 @@ class SecuredPlant(Plant):
         files = files_in(self.authority.path / "admin")
         options = ["--address", self.yard.address, "--tls-authority", str(files.authority)]
         options += ["--tls-certificate", str(files.certificate), "--tls-key", str(files.key)]
-        line = [sys.executable, "-m", "runyard.client.cli.main", *options, *argv]
+        line = [sys.executable, "-m", "runyard.cli.main", *options, *argv]
         return subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
 
     # What nodes have

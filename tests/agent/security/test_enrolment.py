@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from agent.security.secured import SecuredPlant
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from services import open_yard
+from harness.services import open_yard
 
 from runyard.v1 import run_pb2
 

@@ -10,10 +10,10 @@ import grpc
 import pytest
 from agent.node_side import is_alive
 from agent.security.secured import SecuredPlant, files_in
-from services import Service, open_yard
-from waiting import wait_until
+from harness.services import Service, open_yard
+from harness.waiting import wait_until
 
-from runyard.client.channel import open_aio_channel
+from runyard.common.transport.channel import open_aio_channel
 from runyard.v1 import fleet_pb2, run_pb2, security_pb2, security_pb2_grpc
 
 READY = fleet_pb2.NODE_STATE_READY

@@ -9,17 +9,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import dagster as dg
-from coordinator.asks.jobs import shape_of
 from coordinator.fleet_building import FleetTrial, finished, make_hello, running
+from coordinator.requirements.jobs import shape_of
 from dagster._core.definitions.node_definition import NodeDefinition
 
-from runyard.client.service.quantities import parse_quantity
-from runyard.coordinator.core.asks.ops import ops_layer
+from runyard.common.quantities import parse_quantity
+from runyard.coordinator.core.events.on_operator import on_cordon, on_drain
+from runyard.coordinator.core.events.on_policy import on_policy
 from runyard.coordinator.core.model import Launch, Run
-from runyard.coordinator.core.operations import on_cordon, on_drain
-from runyard.coordinator.core.policy_change import on_policy
-from runyard.coordinator.routing_file.reading import read_routing
-from runyard.coordinator.rpc.requests import check_spec, launch_of
+from runyard.coordinator.core.requirements.ops import ops_layer
+from runyard.coordinator.grpc.requests import check_spec, launch_of
+from runyard.coordinator.routing_config.reading import read_routing
 from runyard.v1 import placement_pb2, run_pb2
 
 HEARTBEAT = 4.0

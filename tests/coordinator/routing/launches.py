@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from coordinator.fleet_building import RUN, make_launch
 
-from runyard.coordinator.core.asks.requirements import Layer, Wants
 from runyard.coordinator.core.model import Launch
+from runyard.coordinator.core.requirements.requirements import Layer, Wants
 
 
 def launch_of(

@@ -5,9 +5,9 @@ from coordinator.routing.files import EVERYTHING
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runyard.coordinator.core.policy import PlacementPolicy
-from runyard.coordinator.routing_file.document import RoutingFileError
-from runyard.coordinator.routing_file.reading import read_routing
+from runyard.coordinator.core.scheduling.policy import PlacementPolicy
+from runyard.coordinator.routing_config.document import RoutingFileError
+from runyard.coordinator.routing_config.reading import read_routing
 
 LONGEST_FLAW = 600
 """Characters: what somebody wrote is cut short in messages."""

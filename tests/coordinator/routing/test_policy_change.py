@@ -6,9 +6,11 @@ import pytest
 from coordinator.fleet_building import RUN, FleetTrial, make_hello, running
 from coordinator.routing.launches import launch_of
 
-from runyard.coordinator.core.asks.requirements import StopAfter, Wants
-from runyard.coordinator.core.asks.resources import Resources
-from runyard.coordinator.core.policy import (
+from runyard.coordinator.core.events.on_policy import changes, on_policy
+from runyard.coordinator.core.requirements.requirements import StopAfter, Wants
+from runyard.coordinator.core.requirements.resources import Resources
+from runyard.coordinator.core.routing.rules import Match, Order, Rule, WeightedCluster
+from runyard.coordinator.core.scheduling.policy import (
     WITHOUT_RULES,
     Impossible,
     PlacementPolicy,
@@ -17,8 +19,6 @@ from runyard.coordinator.core.policy import (
     Strategy,
     Unmatched,
 )
-from runyard.coordinator.core.policy_change import changes, on_policy
-from runyard.coordinator.core.routing.rules import Match, Order, Rule, WeightedCluster
 
 TO_WEST = Rule("west", Match(), (WeightedCluster("west"),))
 NEEDS_A_RULE = PlacementPolicy(unmatched=Unmatched.QUEUE)

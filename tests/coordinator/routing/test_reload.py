@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from coordinator.serving import make_spec
-from services import Service, Yard, open_yard
+from harness.services import Service, Yard, open_yard
 
 from runyard.client import Client, LaunchRefused
 from runyard.v1 import run_pb2

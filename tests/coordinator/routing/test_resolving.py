@@ -5,14 +5,14 @@ from dataclasses import replace
 import pytest
 from coordinator.routing.launches import launch_of
 
-from runyard.coordinator.core.asks.labels import label_is
-from runyard.coordinator.core.asks.requirements import StopAfter, Wants
-from runyard.coordinator.core.asks.resources import Resources
 from runyard.coordinator.core.errors import LaunchRefused
+from runyard.coordinator.core.events.resolve_launch import all_layers, resolved
 from runyard.coordinator.core.model import Launch
-from runyard.coordinator.core.policy import WITHOUT_RULES, PlacementPolicy, QueuePolicy, Unmatched
-from runyard.coordinator.core.resolving import all_layers, resolved
+from runyard.coordinator.core.requirements.labels import label_is
+from runyard.coordinator.core.requirements.requirements import StopAfter, Wants
+from runyard.coordinator.core.requirements.resources import Resources
 from runyard.coordinator.core.routing.rules import ANYWHERE, Match, Order, Route, Rule, WeightedCluster
+from runyard.coordinator.core.scheduling.policy import WITHOUT_RULES, PlacementPolicy, QueuePolicy, Unmatched
 
 A100 = Wants(labels=(label_is("gpu", "a100"),), resources=Resources.of({"gpu": 1}))
 TWO = (WeightedCluster("gpu-a", 3), WeightedCluster("gpu-b"))

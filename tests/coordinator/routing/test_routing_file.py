@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 from coordinator.routing.files import EVERYTHING
 
-from runyard.coordinator.core.asks.labels import label_is
-from runyard.coordinator.core.asks.requirements import Wants
-from runyard.coordinator.core.asks.resources import Resources
-from runyard.coordinator.core.policy import (
+from runyard.coordinator.core.requirements.labels import label_is
+from runyard.coordinator.core.requirements.requirements import Wants
+from runyard.coordinator.core.requirements.resources import Resources
+from runyard.coordinator.core.routing.rules import Match, Order, Rule, WeightedCluster
+from runyard.coordinator.core.scheduling.policy import (
     WITHOUT_RULES,
     Impossible,
     PlacementPolicy,
@@ -17,9 +18,8 @@ from runyard.coordinator.core.policy import (
     Strategy,
     Unmatched,
 )
-from runyard.coordinator.core.routing.rules import Match, Order, Rule, WeightedCluster
-from runyard.coordinator.routing_file.document import RoutingFileError
-from runyard.coordinator.routing_file.reading import LARGEST, Routing, load_routing, read_routing
+from runyard.coordinator.routing_config.document import RoutingFileError
+from runyard.coordinator.routing_config.reading import LARGEST, Routing, load_routing, read_routing
 
 EXAMPLE = Path(__file__).parents[3] / "deploy" / "routing.yaml"
 

@@ -15,23 +15,23 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from grpc_health.v1 import health, health_pb2
 
-from runyard.client.channel import open_aio_channel
-from runyard.client.identity import Identity, Role
-from runyard.client.service.join_token import JoinToken
-from runyard.client.tls import TlsFiles, TlsMaterial
-from runyard.coordinator.core.deadlines import Retention
+from runyard.common.security.identity import Identity, Role
+from runyard.common.security.join_token import JoinToken
+from runyard.common.transport.channel import open_aio_channel
+from runyard.common.transport.tls import TlsFiles, TlsMaterial
+from runyard.coordinator.audit.audit import UNAUDITED
+from runyard.coordinator.auth.rates import Limit, Rate
+from runyard.coordinator.auth.revocations import Revocations
+from runyard.coordinator.auth.revoking import Expulsion, load_revocations
+from runyard.coordinator.auth.server_credentials import ClientCertificates, server_credentials
+from runyard.coordinator.auth.throttle import Throttle
+from runyard.coordinator.ca.authority_directory import AuthorityDirectory
+from runyard.coordinator.ca.enrolment import Enrolment
+from runyard.coordinator.ca.tokens import Token
+from runyard.coordinator.core.events.on_tick import Retention
 from runyard.coordinator.core.leases import LeasePolicy
-from runyard.coordinator.rpc.joining import join_server
-from runyard.coordinator.security.audit import UNAUDITED
-from runyard.coordinator.security.authority_directory import AuthorityDirectory
-from runyard.coordinator.security.enrolment import Enrolment
-from runyard.coordinator.security.expulsion import Expulsion, load_revocations
-from runyard.coordinator.security.rates import Limit, Rate
-from runyard.coordinator.security.revocations import Revocations
-from runyard.coordinator.security.server_credentials import ClientCertificates, server_credentials
-from runyard.coordinator.security.throttle import Throttle
-from runyard.coordinator.security.tokens import Token
-from runyard.coordinator.shell import Shell
+from runyard.coordinator.grpc.joining import join_server
+from runyard.coordinator.runtime.runtime import Shell
 from runyard.coordinator.store.store import Store
 from runyard.v1 import security_pb2, security_pb2_grpc
 

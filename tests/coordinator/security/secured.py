@@ -7,20 +7,26 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from certificates import Authority
 from coordinator.serving import NO_RECOVERY, SOON, Serving, StubAgent
+from harness.certificates import Authority
 
-from runyard.client.channel import open_aio_channel
-from runyard.client.identity import Identity
-from runyard.client.service.settings import TlsSettings
-from runyard.client.tls import TlsMaterial
-from runyard.coordinator.config import AccessSettings, ClientAccess, CoordinatorSettings
-from runyard.coordinator.core.deadlines import Retention
-from runyard.coordinator.listening import SERVER_OPTIONS, TLS_OPTIONS, Options, add_reflection, make_server
-from runyard.coordinator.security.rates import Rate, RateSettings
-from runyard.coordinator.security.server_credentials import ClientCertificates, server_credentials
-from runyard.coordinator.security.setup import Security
-from runyard.coordinator.shell import Shell
+from runyard.common.security.identity import Identity
+from runyard.common.service.settings import TlsSettings
+from runyard.common.transport.channel import open_aio_channel
+from runyard.common.transport.tls import TlsMaterial
+from runyard.coordinator.auth.rates import Rate, RateSettings
+from runyard.coordinator.auth.server_credentials import ClientCertificates, server_credentials
+from runyard.coordinator.auth.setup import Security
+from runyard.coordinator.core.events.on_tick import Retention
+from runyard.coordinator.grpc.listening import (
+    SERVER_OPTIONS,
+    TLS_OPTIONS,
+    Options,
+    add_reflection,
+    make_server,
+)
+from runyard.coordinator.runtime.config import AccessSettings, ClientAccess, CoordinatorSettings
+from runyard.coordinator.runtime.runtime import Shell
 from runyard.coordinator.store.store import Store
 
 ENDLESS = 0.5

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import grpc
 import pytest
-from certificates import ADMIN, CLIENT, COORDINATOR, OPERATOR, agent
 from coordinator.security.secured import ENDLESS, code_of, secured
 from coordinator.serving import SOON
 from google.protobuf.descriptor import FileDescriptor
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
+from harness.certificates import ADMIN, CLIENT, COORDINATOR, OPERATOR, agent
 
-from runyard.client.identity import Identity, Role
-from runyard.coordinator.security.access_table import ACCESS, may_call
+from runyard.common.security.identity import Identity, Role
+from runyard.coordinator.auth.access_table import ACCESS, may_call
 from runyard.v1 import agent_pb2, fleet_pb2, launch_pb2, security_pb2
 
 FILES = (agent_pb2, fleet_pb2, launch_pb2, security_pb2, health_pb2, reflection_pb2)

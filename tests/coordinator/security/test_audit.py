@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from coordinator.small_disk import mounted
-from waiting import wait_until
+from coordinator.store.small_disk import mounted
+from harness.waiting import wait_until
 
-from runyard.client.secrets import remember
-from runyard.coordinator.security.audit import (
+from runyard.common.secrets import remember
+from runyard.coordinator.audit.audit import (
     LONGEST_TEXT,
     Actor,
     CallDenied,
@@ -24,7 +24,7 @@ from runyard.coordinator.security.audit import (
     TerminationAsked,
     audited,
 )
-from runyard.coordinator.security.audit_file import AuditFile
+from runyard.coordinator.audit.audit_file import AuditFile
 
 ME = Actor("spiffe://runyard/client/me", "ipv4:10.0.0.1:4242")
 

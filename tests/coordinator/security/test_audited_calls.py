@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from coordinator.serving import RUN_ID, Serving, make_spec, refusal, serving
 
-from runyard.coordinator.security.audit import Done, Event, Refused
+from runyard.coordinator.audit.audit import Done, Event, Refused
 from runyard.v1 import fleet_pb2, launch_pb2
 
 

@@ -12,10 +12,10 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from runyard.client.identity import Identity, Role
-from runyard.client.tls import TlsFiles
-from runyard.coordinator.security.authority import Authority, UnusableKey, Validity, make_key
-from runyard.coordinator.security.authority_directory import AuthorityDirectory, AuthorityError
+from runyard.common.security.identity import Identity, Role
+from runyard.common.transport.tls import TlsFiles
+from runyard.coordinator.ca.authority import Authority, UnusableKey, Validity, make_key
+from runyard.coordinator.ca.authority_directory import AuthorityDirectory, AuthorityError
 
 AGENT = Identity(Role.AGENT, "n1", "east")
 COORDINATOR = Identity(Role.COORDINATOR, "main")

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import grpc
 import pytest
-from certificates import CLIENT, OPERATOR, agent
 from coordinator.fleet_building import finished, make_hello
 from coordinator.security.secured import Secured, secured
 from coordinator.serving import RUN_ID, SOON, Serving, make_spec, refusal, run_id
+from harness.certificates import CLIENT, OPERATOR, agent
 
-from runyard.client.identity import Identity, Role
+from runyard.common.security.identity import Identity, Role
 from runyard.v1 import fleet_pb2, launch_pb2, placement_pb2, run_pb2
 
 NIGHT = Identity(Role.CLIENT, "night")

@@ -2,10 +2,10 @@
 
 import pytest
 
-from runyard.client.expiry import expires_soon
-from runyard.client.identity import LOCAL, Identity, Role
-from runyard.coordinator.security.callers import Caller
-from runyard.coordinator.security.expiring import AGAIN_AFTER, REMEMBERED, ExpiringCertificates
+from runyard.common.security.expiry import expires_soon
+from runyard.common.security.identity import LOCAL, Identity, Role
+from runyard.coordinator.auth.callers import Caller
+from runyard.coordinator.auth.expiring_certificates import AGAIN_AFTER, REMEMBERED, ExpiringCertificates
 
 HOUR = 3600.0
 DAY = 24 * HOUR

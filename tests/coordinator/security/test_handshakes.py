@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from runyard.coordinator.security.handshakes import Failure, Foreign, Noise, read_record
+from runyard.coordinator.auth.handshakes import Failure, Foreign, Noise, read_record
 
 SSL = "I1123 12:16:02.07    5846 ssl_transport_security.cc:2563] Handshake failed with error SSL_ERROR_SSL: "
 TRACE = "I1123 12:16:02.134038    5847 handshaker.cc:155] CallNextHandshakerLocked: error="
@@ -73,8 +73,8 @@ def test_all_else_is_left_alone(record: str) -> None:
 
 PROGRAM = f"""
 import os, sys
-from runyard.client.service.log import configure_log
-from runyard.coordinator.security.handshake_log import handshake_failures_logged
+from runyard.common.service.log import configure_log
+from runyard.coordinator.auth.handshake_log import handshake_failures_logged
 configure_log("json")
 with handshake_failures_logged(lambda: configure_log("json")):
     os.write(2, b"of somebody else\\n")
@@ -90,8 +90,8 @@ os.write(2, b"afterwards\\n")
 WITH_PEER = f"{TRACE}UNKNOWN: Ssl failed: SSL_ERROR_SSL: {VERIFY}certificate has expired: OK{ARGS}"
 TRACED = f"""
 import os
-from runyard.client.service.log import configure_log
-from runyard.coordinator.security.handshake_log import handshake_failures_logged
+from runyard.common.service.log import configure_log
+from runyard.coordinator.auth.handshake_log import handshake_failures_logged
 configure_log("json")
 with handshake_failures_logged(lambda: configure_log("json")):
     os.write(2, {TRACE.encode()!r} + b"OK shutdown=false index=0, args={{}}\\n")

@@ -20,13 +20,13 @@ from coordinator.security.joining_side import (
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from waiting import await_until
+from harness.waiting import await_until
 
-from runyard.client.identity import Identity, Role
-from runyard.client.service.join_token import Ticket
+from runyard.common.security.identity import Identity, Role
+from runyard.common.security.join_token import Ticket
+from runyard.coordinator.auth.callers import Caller
+from runyard.coordinator.ca.enrolment import NOT_VALID, JoinRefused
 from runyard.coordinator.core.errors import InvalidField
-from runyard.coordinator.security.callers import Caller
-from runyard.coordinator.security.enrolment import NOT_VALID, JoinRefused
 
 DENIED = grpc.StatusCode.PERMISSION_DENIED
 

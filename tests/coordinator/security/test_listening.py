@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import psutil
 import pytest
-from certificates import Authority, tls_settings
-from services import Service, Yard, open_yard
+from harness.certificates import Authority, tls_settings
+from harness.services import Service, Yard, open_yard
 
-from runyard.client.identity import Identity, Role
-from runyard.coordinator.security.authority_directory import AuthorityDirectory
+from runyard.common.security.identity import Identity, Role
+from runyard.coordinator.ca.authority_directory import AuthorityDirectory
 
 DAY = 86_400.0
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runyard.coordinator.security.rates import Limit, Rate, Rates, RateSettings
-from runyard.coordinator.security.throttle import network_of
+from runyard.coordinator.auth.rates import Limit, Rate, Rates, RateSettings
+from runyard.coordinator.auth.throttle import network_of
 
 SLOW = Rate(per_second=0.5, burst=3)
 

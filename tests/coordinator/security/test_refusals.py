@@ -15,16 +15,16 @@ from typing import Any
 
 import grpc
 import pytest
-from certificates import CLIENT, COORDINATOR, HOSTS, HOUR, OPERATOR, Authority, agent, tls_settings
 from coordinator.fleet_building import finished, make_hello, running
 from coordinator.serving import SOON, StubAgent, make_spec, refusal
-from services import Service, open_yard
-from waiting import await_until, wait_until
+from harness.certificates import CLIENT, COORDINATOR, HOSTS, HOUR, OPERATOR, Authority, agent, tls_settings
+from harness.services import Service, open_yard
+from harness.waiting import await_until, wait_until
 
 from runyard.client import AccessDenied, Client, CoordinatorUnreachable, ResourceExhausted
-from runyard.client.channel import open_aio_channel, open_channel
-from runyard.client.identity import Identity, Role
-from runyard.client.tls import TlsMaterial
+from runyard.common.security.identity import Identity, Role
+from runyard.common.transport.channel import open_aio_channel, open_channel
+from runyard.common.transport.tls import TlsMaterial
 from runyard.v1 import agent_pb2, agent_pb2_grpc, launch_pb2, launch_pb2_grpc, run_pb2
 
 

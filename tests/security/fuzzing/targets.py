@@ -13,17 +13,20 @@ from pathlib import Path
 from typing import Any, Final
 
 from agent.launches import KEY, NOW, SIGNER, launch, sign, statement
-from certificates import CLIENT, Authority
 from coordinator.routing.files import EVERYTHING
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from google.protobuf.message import DecodeError
+from harness.certificates import CLIENT, Authority
 
+from runyard.agent.admission.specs import UnusableLaunch, spec_record
+from runyard.agent.admission.trust.signatures import Doubtful, examine
 from runyard.agent.config import AgentSettings
 from runyard.agent.drivers.docker.settings import DockerSettings
-from runyard.agent.records import (
+from runyard.agent.session.conversions import identity_of
+from runyard.agent.supervisor.records import (
     ContainerRecord,
     ExitRecord,
     Record,
@@ -32,33 +35,30 @@ from runyard.agent.records import (
     UnreadableRecord,
     WorkerRecord,
 )
-from runyard.agent.specs import UnusableLaunch, spec_record
-from runyard.agent.trust.signatures import Doubtful, examine
-from runyard.agent.wire import identity_of
-from runyard.client.address import is_local, parse_address
-from runyard.client.durations import parse_duration
 from runyard.client.errors import InvalidAddress
-from runyard.client.identity import InvalidIdentity, parse_identity
-from runyard.client.references import parse_reference
-from runyard.client.service.join_token import InvalidToken, parse_join_token, parse_ticket
-from runyard.client.service.quantities import LARGEST, parse_quantity, show_quantity
-from runyard.coordinator.core.asks.json_pieces import EACH, pieces
-from runyard.coordinator.core.asks.labels import parse_label_rule
-from runyard.coordinator.core.asks.snapshot import job_shape
-from runyard.coordinator.core.asks.tags import SCHEMA, wants_of_tags
+from runyard.common.durations import parse_duration
+from runyard.common.quantities import LARGEST, parse_quantity, show_quantity
+from runyard.common.references import parse_reference
+from runyard.common.security.identity import InvalidIdentity, parse_identity
+from runyard.common.security.join_token import InvalidToken, parse_join_token, parse_ticket
+from runyard.common.transport.address import is_local, parse_address
+from runyard.coordinator.auth.callers import NotIdentified, read_certificate
+from runyard.coordinator.ca.signing_requests import read_request
 from runyard.coordinator.core.errors import InvalidField
-from runyard.coordinator.routing_file.document import RoutingFileError
-from runyard.coordinator.routing_file.reading import read_routing
-from runyard.coordinator.rpc.errors import TooLarge
-from runyard.coordinator.rpc.requests import check_spec, launch_of
-from runyard.coordinator.security.callers import NotIdentified, read_certificate
-from runyard.coordinator.security.signing_requests import read_request
+from runyard.coordinator.core.requirements.json_pieces import EACH, pieces
+from runyard.coordinator.core.requirements.labels import parse_label_rule
+from runyard.coordinator.core.requirements.snapshot import job_shape
+from runyard.coordinator.core.requirements.tags import SCHEMA, wants_of_tags
+from runyard.coordinator.grpc.errors import TooLarge
+from runyard.coordinator.grpc.requests import check_spec, launch_of
+from runyard.coordinator.routing_config.document import RoutingFileError
+from runyard.coordinator.routing_config.reading import read_routing
 from runyard.v1 import run_pb2
 
 LONGEST_REASON: Final = 2_000
 """Characters: who sends megabytes is not sent them back."""
 
-SNAPSHOTS: Final = Path(__file__).parents[2] / "coordinator" / "asks" / "data"
+SNAPSHOTS: Final = Path(__file__).parents[2] / "coordinator" / "requirements" / "data"
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ import structlog
 from runyard.agent.core.model import Accepted, AttemptKey, Finished, HeldAttempt
 from runyard.agent.drivers.base import OnChange, UnknownAttempt
 from runyard.agent.drivers.outcomes import held_attempt, outcome_of
-from runyard.agent.endings import never_started, stopped_before_start
-from runyard.agent.facts import WorkerUsage
-from runyard.agent.records import Cause, ExitRecord, StopRequest, UnreadableRecord
-from runyard.agent.rundir import RunDirectories, RunDirectory
+from runyard.agent.node.facts import WorkerUsage
+from runyard.agent.supervisor.exit_records import never_started, stopped_before_start
+from runyard.agent.supervisor.records import Cause, ExitRecord, StopRequest, UnreadableRecord
+from runyard.agent.supervisor.rundir import RunDirectories, RunDirectory
 
 log = structlog.get_logger("runyard.agent.drivers")
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from runyard.agent.core.model import AttemptKey, AttemptPhase, HeldAttempt
-from runyard.agent.facts import WorkerUsage
-from runyard.agent.records import Cause, SpecRecord
+from runyard.agent.node.facts import WorkerUsage
+from runyard.agent.supervisor.records import Cause, SpecRecord
 
 OnChange = Callable[[AttemptKey, AttemptPhase], None]
 """Called in the event loop for every phase that an attempt enters, each at most once and never going back.

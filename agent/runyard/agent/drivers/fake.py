@@ -23,10 +23,10 @@ from runyard.agent.core.model import (
 )
 from runyard.agent.drivers.base import Capacity, OnChange, UnknownAttempt
 from runyard.agent.drivers.outcomes import held_attempt, outcome_of
-from runyard.agent.endings import never_started, stopped_before_start
-from runyard.agent.facts import WorkerUsage
-from runyard.agent.records import Cause, ExitRecord, StopRequest
-from runyard.agent.rundir import RunDirectories, RunDirectory
+from runyard.agent.node.facts import WorkerUsage
+from runyard.agent.supervisor.exit_records import never_started, stopped_before_start
+from runyard.agent.supervisor.records import Cause, ExitRecord, StopRequest
+from runyard.agent.supervisor.rundir import RunDirectories, RunDirectory
 
 FIRST_PID = 5_000_000
 """Process IDs of fake workers begin here: above what Linux ever gives to a process (2^22)."""

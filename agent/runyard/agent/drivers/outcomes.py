@@ -1,5 +1,7 @@
 """From what a run directory holds to the words of the agent's core."""
 
+from runyard.agent.admission.identities import recorded_identity
+from runyard.agent.admission.redaction import masked_by
 from runyard.agent.core.model import (
     UNKNOWN_LAUNCH,
     Accepted,
@@ -13,12 +15,17 @@ from runyard.agent.core.model import (
     Starting,
     Stopping,
 )
-from runyard.agent.drivers.survey import Ended, Orphaned, Situation, Untouched, Watched, survey
-from runyard.agent.fingerprints import masked_by
-from runyard.agent.identities import recorded_identity
+from runyard.agent.drivers.process.inspect import (
+    Ended,
+    Orphaned,
+    Situation,
+    Untouched,
+    Watched,
+    survey,
+)
 from runyard.agent.logs import read_tail
-from runyard.agent.records import ExitRecord, UnreadableRecord
-from runyard.agent.rundir import RunDirectory
+from runyard.agent.supervisor.records import ExitRecord, UnreadableRecord
+from runyard.agent.supervisor.rundir import RunDirectory
 
 STDERR_TAIL_BYTES = 8192
 """Most of `Outcome.stderr_tail`, in bytes of UTF-8: see `runyard.v1.Outcome`."""

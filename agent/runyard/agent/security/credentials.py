@@ -15,11 +15,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from runyard.client.certificates import holder_of, signer_of
-from runyard.client.identity import Identity
-from runyard.client.service.durable import sync_directory, write_durably
-from runyard.client.service.failpoints import failpoint
-from runyard.client.tls import TlsFiles
+from runyard.common.security.certificates import holder_of, signer_of
+from runyard.common.security.identity import Identity
+from runyard.common.service.durable import sync_directory, write_durably
+from runyard.common.service.failpoints import failpoint
+from runyard.common.transport.tls import TlsFiles
 
 _CURRENT: Final = "current"
 _JOINING: Final = "joining"

@@ -18,11 +18,11 @@ from runyard.agent.security.credentials import (
     read_certificate,
     require_fitting,
 )
-from runyard.client.channel import open_aio_channel
-from runyard.client.identity import Identity, Role
-from runyard.client.service.failpoints import failpoint
-from runyard.client.service.join_token import InvalidToken, JoinToken, parse_join_token
-from runyard.client.tls import TlsMaterial
+from runyard.common.security.identity import Identity, Role
+from runyard.common.security.join_token import InvalidToken, JoinToken, parse_join_token
+from runyard.common.service.failpoints import failpoint
+from runyard.common.transport.channel import open_aio_channel
+from runyard.common.transport.tls import TlsMaterial
 from runyard.v1 import security_pb2, security_pb2_grpc
 
 if TYPE_CHECKING:  # this name exists in the type stubs only

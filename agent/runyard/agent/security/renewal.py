@@ -20,8 +20,8 @@ from runyard.agent.security.credentials import (
     require_fitting,
 )
 from runyard.agent.security.enrolment import ANSWER_WITHIN, JoinFailed, join_once, read_token, require_own
-from runyard.client.channel import open_aio_channel
-from runyard.client.errors import InvalidTlsFiles
+from runyard.common.errors import InvalidTlsFiles
+from runyard.common.transport.channel import open_aio_channel
 from runyard.v1 import security_pb2, security_pb2_grpc
 
 if TYPE_CHECKING:  # this name exists in the type stubs only

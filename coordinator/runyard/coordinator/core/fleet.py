@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from runyard.coordinator.core.asks.resources import NOTHING, Resources
 from runyard.coordinator.core.effects import (
     DropRun,
     Effect,
@@ -13,7 +12,6 @@ from runyard.coordinator.core.effects import (
     SaveTombstone,
     Send,
 )
-from runyard.coordinator.core.lateness import deadline
 from runyard.coordinator.core.leases import LeasePolicy
 from runyard.coordinator.core.model import (
     Finished,
@@ -27,12 +25,14 @@ from runyard.coordinator.core.model import (
     Suspect,
     Tombstone,
 )
-from runyard.coordinator.core.placement.index import NodeIndex
-from runyard.coordinator.core.placement.reasons import count_reasons, in_words
-from runyard.coordinator.core.policy import WITHOUT_RULES, PlacementPolicy
-from runyard.coordinator.core.queue.lanes import Lane, State
-from runyard.coordinator.core.queue.reserving import recheck
-from runyard.coordinator.core.queue.run_queue import RunQueue
+from runyard.coordinator.core.phase_deadlines import deadline
+from runyard.coordinator.core.requirements.resources import NOTHING, Resources
+from runyard.coordinator.core.scheduling.backfill import recheck
+from runyard.coordinator.core.scheduling.equivalence_classes import Lane, State
+from runyard.coordinator.core.scheduling.node_index import NodeIndex
+from runyard.coordinator.core.scheduling.policy import WITHOUT_RULES, PlacementPolicy
+from runyard.coordinator.core.scheduling.reasons import count_reasons, in_words
+from runyard.coordinator.core.scheduling.run_queue import RunQueue
 from runyard.coordinator.core.timers import Timers
 from runyard.coordinator.core.transitions import advance
 from runyard.v1 import agent_pb2, run_pb2

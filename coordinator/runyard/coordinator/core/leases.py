@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from runyard.coordinator.core.asks.requirements import Policies
 from runyard.coordinator.core.model import Instant, Lost, Node, Ready, Suspect, Unreachable
+from runyard.coordinator.core.requirements.requirements import Policies
 
 KILL_MARGIN = 10.0
 """Seconds that a node may need to notice its deadline and to kill what outlived the grace period."""

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field, replace
 
-from runyard.coordinator.core.asks.context import without_secrets
-from runyard.coordinator.core.asks.requirements import Layer, Policies, Requirements
-from runyard.coordinator.core.asks.resources import NOTHING, SLOTS, Resources
+from runyard.coordinator.core.requirements.context import without_secrets
+from runyard.coordinator.core.requirements.requirements import Layer, Policies, Requirements
+from runyard.coordinator.core.requirements.resources import NOTHING, SLOTS, Resources
 from runyard.coordinator.core.routing.rules import ANYWHERE, Route
 from runyard.v1 import fleet_pb2, run_pb2
 

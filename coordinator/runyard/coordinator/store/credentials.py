@@ -4,8 +4,8 @@ from dataclasses import asdict, dataclass
 
 from sqlalchemy import Connection, Row, Table, delete, insert, select, update
 
-from runyard.coordinator.security.revocations import CertificateRevocation, NodeRevocation
-from runyard.coordinator.security.tokens import Token
+from runyard.coordinator.auth.revocations import CertificateRevocation, NodeRevocation
+from runyard.coordinator.ca.tokens import Token
 from runyard.coordinator.store.schema import (
     certificate_revocations,
     certificates,

@@ -12,7 +12,7 @@ from alembic.util.exc import CommandError
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import DatabaseError, OperationalError
 
-from runyard.client.service.private_directory import NotPrivate, make_private
+from runyard.common.service.private_directory import NotPrivate, make_private
 
 DATABASE = "coordinator.db"
 """Name of the file in the state directory."""

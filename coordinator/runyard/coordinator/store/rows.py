@@ -5,7 +5,6 @@ from typing import Any, assert_never
 
 from pydantic import TypeAdapter
 
-from runyard.coordinator.core.asks.requirements import Layer, Policies, Requirements
 from runyard.coordinator.core.model import (
     Assigned,
     Cordoned,
@@ -27,6 +26,7 @@ from runyard.coordinator.core.model import (
     Suspect,
     Times,
 )
+from runyard.coordinator.core.requirements.requirements import Layer, Policies, Requirements
 from runyard.coordinator.core.routing.rules import Route
 from runyard.v1 import fleet_pb2, run_pb2
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import structlog
 
-from runyard.agent.drivers.docker.engine import Engine, EngineError
-from runyard.agent.drivers.docker.labels import AGENT, key_of_labels
+from runyard.agent.drivers.docker.engine.client import Engine, EngineError
+from runyard.agent.drivers.docker.plan.labels import AGENT, key_of_labels
 from runyard.agent.drivers.docker.settings import DockerSettings
-from runyard.agent.rundir import RunDirectories
+from runyard.agent.supervisor.rundir import RunDirectories
 
 CLEAN_EVERY = 60.0
 """Seconds between two rounds; jittered."""

@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import structlog
 
-from runyard.agent.drivers.docker.engine import Engine, EngineError
+from runyard.agent.drivers.docker.engine.client import Engine, EngineError
+from runyard.agent.drivers.docker.engine.threads import DaemonThreads
 from runyard.agent.drivers.docker.output import SILENCE, OutputCopy
-from runyard.agent.drivers.docker.threads import DaemonThreads
-from runyard.agent.rundir import RunDirectory
+from runyard.agent.supervisor.rundir import RunDirectory
 
 THE_REST_WITHIN = 120.0
 """Seconds for the rest of the output of a container that is over; after an absence it may be much."""

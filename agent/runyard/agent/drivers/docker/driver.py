@@ -20,19 +20,19 @@ from runyard.agent.core.model import (
 from runyard.agent.drivers.base import Lack, OnChange, UnknownAttempt
 from runyard.agent.drivers.docker.cleaning import Cleaner
 from runyard.agent.drivers.docker.container import Container
-from runyard.agent.drivers.docker.engine import Engine, EngineError
-from runyard.agent.drivers.docker.events import OOM, EventWatch
-from runyard.agent.drivers.docker.follower import ContainerFollower, Surroundings
-from runyard.agent.drivers.docker.labels import container_name
-from runyard.agent.drivers.docker.looking import missing_in_engine, unreachable
-from runyard.agent.drivers.docker.plan import DRIVER_NAME
+from runyard.agent.drivers.docker.engine.client import Engine, EngineError
+from runyard.agent.drivers.docker.engine.events import OOM, EventWatch
+from runyard.agent.drivers.docker.engine.prerequisites import missing_in_engine, unreachable
+from runyard.agent.drivers.docker.plan.labels import container_name
+from runyard.agent.drivers.docker.plan.plan import DRIVER_NAME
 from runyard.agent.drivers.docker.settings import DockerSettings
+from runyard.agent.drivers.docker.supervise import ContainerFollower, Surroundings
 from runyard.agent.drivers.docker.usage import UsageWatch
-from runyard.agent.drivers.docker.warden import WardenLink
+from runyard.agent.drivers.docker.watchdog import WardenLink
 from runyard.agent.drivers.outcomes import held_attempt, key_of
-from runyard.agent.facts import WorkerUsage
-from runyard.agent.records import Cause, SpecRecord, StopRequest, UnreadableRecord
-from runyard.agent.rundir import RunDirectories, RunDirectory
+from runyard.agent.node.facts import WorkerUsage
+from runyard.agent.supervisor.records import Cause, SpecRecord, StopRequest, UnreadableRecord
+from runyard.agent.supervisor.rundir import RunDirectories, RunDirectory
 
 PING_EVERY = 5.0
 """Seconds between two questions whether the engine is there."""

@@ -16,8 +16,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
-from runyard.agent.drivers.docker.engine import Engine
-from runyard.agent.rundir import RunDirectory
+from runyard.agent.drivers.docker.engine.client import Engine
+from runyard.agent.supervisor.rundir import RunDirectory
 
 SILENCE = 60.0
 """Seconds without output after which the stream is opened anew: it may be that of a frozen engine."""

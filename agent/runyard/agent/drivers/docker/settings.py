@@ -7,8 +7,8 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from runyard.agent.drivers.docker.kwargs import conflicting_kwargs
-from runyard.client.service.settings import Settings
+from runyard.agent.drivers.docker.plan.kwargs import conflicting_kwargs
+from runyard.common.service.settings import Settings
 
 PullPolicy = Literal["always", "if-not-present", "never"]
 """When an image is pulled: before every start, if this engine does not have it, or not at all."""

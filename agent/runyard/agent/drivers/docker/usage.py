@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from runyard.agent.core.model import AttemptKey
-from runyard.agent.drivers.docker.engine import Engine, EngineError
-from runyard.agent.drivers.docker.labels import container_name
-from runyard.agent.facts import WorkerUsage
+from runyard.agent.drivers.docker.engine.client import Engine, EngineError
+from runyard.agent.drivers.docker.plan.labels import container_name
+from runyard.agent.node.facts import WorkerUsage
 
 SAMPLE_EVERY = 10.0
 """Seconds between two measurements; jittered."""

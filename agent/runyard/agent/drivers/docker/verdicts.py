@@ -7,9 +7,9 @@ from datetime import datetime
 from signal import Signals
 from typing import Any
 
-from runyard.agent import procfs
-from runyard.agent.endings import in_mib, never_started, rebooted
-from runyard.agent.records import Cause, ContainerRecord, ExitRecord, StopRequest
+from runyard.agent.supervisor import procfs
+from runyard.agent.supervisor.exit_records import in_mib, never_started, rebooted
+from runyard.agent.supervisor.records import Cause, ContainerRecord, ExitRecord, StopRequest
 
 LOST_WITH_THE_ENGINE = 255
 """Exit code that the engine invents for a container which was gone when the engine came back."""

@@ -4,7 +4,7 @@ import enum
 from dataclasses import dataclass
 from typing import Final
 
-from runyard.coordinator.core.asks.requirements import NO_WANTS, Wants
+from runyard.coordinator.core.requirements.requirements import NO_WANTS, Wants
 
 
 class Order(enum.Enum):

@@ -1,0 +1,1 @@
+"""Accepting an assignment: the checks and preparations before a worker may start."""

@@ -1,0 +1,77 @@
+"""What a launch's requirements and the agent's settings come to: limits, user, scratch directory."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from runyard.agent.admission.specs import UnusableLaunch
+from runyard.agent.config import IsolationSettings
+from runyard.agent.core.model import AttemptKey
+from runyard.agent.node.isolation_backends import Rung
+from runyard.agent.supervisor.limits.plan import BY_THE_KERNEL
+from runyard.agent.supervisor.privileges import UnknownUser, find_user
+from runyard.agent.supervisor.records import SpecRecord
+from runyard.v1 import run_pb2
+
+MODES = ("require", "prefer", "none")
+"""Of `runyard.v1.Requirements.isolation`; the second where nobody says."""
+
+
+def confined(
+    record: SpecRecord, key: AttemptKey, spec: run_pb2.LaunchSpec, settings: IsolationSettings, rung: Rung
+) -> SpecRecord:
+    """What the run directory of a worker process holds, with what keeps it in its place.
+
+    Args:
+        record: The same without.
+        key: The attempt.
+        spec: Its launch.
+        settings: Of the agent.
+        rung: What this machine can do.
+
+    Raises:
+        UnusableLaunch: What the launch requires, this machine cannot give.
+    """
+    scratch = settings.scratch_directory
+    return replace(
+        record,
+        limits=_limits(key, spec, rung),
+        run_as=_user(settings, spec.code_origin.location),
+        scratch="" if scratch is None else str(scratch / f"{key.run_id}-{key.attempt}"),
+        no_new_privs=settings.no_new_privs,
+        core_dumps=settings.core_dumps,
+    )
+
+
+def _limits(key: AttemptKey, spec: run_pb2.LaunchSpec, rung: Rung) -> dict[str, object]:
+    mode = spec.requirements.isolation or "prefer"
+    if mode not in MODES:
+        raise UnusableLaunch(f"isolation {mode!r} is not known to this agent; write {', '.join(MODES)}")
+    if mode == "require" and rung.name not in BY_THE_KERNEL:
+        raise UnusableLaunch(
+            "isolation is required, and this node has no control groups to give; see docs/isolation.md"
+        )
+    asked = spec.requirements.resources
+    memory, cpu = asked.get("memory", 0), asked.get("cpu", 0)
+    if mode == "none" or not (memory or cpu):
+        return {}
+    return rung.plan(key, memory, cpu, mode == "require").as_record()
+
+
+def _user(settings: IsolationSettings, location: str) -> str:
+    name = settings.user_of(location)
+    try:
+        if name:
+            find_user(name)
+    except UnknownUser as error:
+        raise UnusableLaunch(str(error)) from error
+    return name
+
+
+def make_scratch_home(directory: Path | None) -> None:
+    """Makes the directory that holds those of runs; others may pass through it, and list nothing.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    if directory is not None:
+        directory.mkdir(mode=0o711, parents=True, exist_ok=True)

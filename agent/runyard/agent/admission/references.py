@@ -1,0 +1,234 @@
+"""Values that this node looks up for its workers, so that they neither travel nor are stored elsewhere.
+
+The agent's owner writes references into its settings as he likes. Launches and code locations may refer only
+to what he lets them, which by default is nothing: else whoever may launch could read what the agent can.
+"""
+
+import json
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Annotated, Final
+
+from pydantic import PlainValidator, field_validator
+
+from runyard.common.references import (
+    FromEnvironment,
+    FromFile,
+    Reference,
+    from_environment,
+    from_file,
+    is_reference,
+    parse_reference,
+)
+from runyard.common.secrets import Secret, secret_names
+from runyard.common.service.settings import Settings
+from runyard.v1 import run_pb2
+
+LARGEST_FILE: Final = 64 * 1024
+"""Bytes of a file that can be a variable's value; the kernel takes 128 KiB for name and value: execve(2)."""
+
+CONTEXT_KEY: Final = "runyard"
+"""What in a code location's container_context is meant for Runyard."""
+
+
+class UnresolvedReference(Exception):
+    """A variable has no value on this node; the message names variable, node and remedy."""
+
+
+class ReferenceRules(Settings):
+    """What launches and code locations may refer to on this node. By default nothing."""
+
+    env: tuple[str, ...] = ()
+    """Names of variables of the agent's own environment; `*` stands for any text, as in `RUNS_*`."""
+
+    files: tuple[str, ...] = ()
+    """Paths; `*` stands for any text within one part, as in `/run/secrets/*`."""
+
+    @field_validator("files")
+    @classmethod
+    def _absolute(cls, files: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in files:
+            if not pattern.startswith("/"):
+                raise ValueError(f"{pattern!r} must be an absolute path, such as /run/secrets/*")
+        return files
+
+    def allow(self, reference: Reference) -> bool:
+        """Whether a launch may refer to it."""
+        match reference:
+            case FromEnvironment(name):
+                return any(fnmatchcase(name, pattern) for pattern in self.env)
+            case FromFile(path):
+                return any(_is_like(path, pattern) for pattern in self.files)
+
+
+def _is_like(path: str, pattern: str) -> bool:
+    parts, patterns = path.split("/"), pattern.split("/")
+    return len(parts) == len(patterns) and all(map(fnmatchcase, parts, patterns))
+
+
+def _setting(written: object) -> Secret | Reference:
+    match written:
+        case Secret() | FromEnvironment() | FromFile():
+            return written
+        case str():
+            return Secret(written)
+        case {"env": str(name), **rest} if not rest:
+            return from_environment(name)
+        case {"file": str(path), **rest} if not rest:
+            return from_file(path)
+    raise ValueError("must be a text (put numbers in quotes), {env: NAME} or {file: /path}")
+
+
+EnvironmentSetting = Annotated[Secret | Reference, PlainValidator(_setting)]
+"""A value in the agent's settings: itself, or where it is."""
+
+
+@dataclass(frozen=True)
+class GivenEnvironment:
+    """What the worker of one launch is given, resolved.
+
+    Attributes:
+        by_owner: By the agent's settings.
+        by_launch: By the code location and the launch, which go before it.
+        referred: Names of variables that were looked up, and so are secrets whatever they are called.
+    """
+
+    by_owner: Mapping[str, str] = field(repr=False)
+    by_launch: Mapping[str, str] = field(repr=False)
+    referred: frozenset[str] = frozenset()
+
+    def secrets_among(self, environment: Mapping[str, str]) -> list[str]:
+        """The names of variables whose values are secrets."""
+        return sorted({*secret_names(environment), *(self.referred & environment.keys())})
+
+
+def variables_of(spec: run_pb2.LaunchSpec) -> dict[str, str | Reference]:
+    """The variables that a launch and its code location set, as they say it.
+
+    Raises:
+        UnresolvedReference: One of them is written in no form that this agent knows.
+    """
+    referred = sorted(spec.environment_references.items())
+    return {
+        **_of_location(spec.code_origin.container_context_json),
+        **spec.environment,
+        **{name: _of_message(name, each) for name, each in referred},
+    }
+
+
+class Lookup:
+    """Looks up values on this node.
+
+    Args:
+        node: Name of the node, for messages.
+        rules: What launches may refer to.
+        own: The agent's own environment.
+    """
+
+    def __init__(self, node: str, rules: ReferenceRules, own: Mapping[str, str]) -> None:
+        self._node = node
+        self._rules = rules
+        self._own = own
+
+    def given(self, settings: Mapping[str, Secret | Reference], spec: run_pb2.LaunchSpec) -> GivenEnvironment:
+        """All that is given to the worker of a launch. Reads files, and so blocks.
+
+        Args:
+            settings: `environment` of the agent.
+            spec: The launch.
+
+        Raises:
+            UnresolvedReference: A value is not there, or may not be referred to.
+        """
+        by_owner = {
+            name: value.reveal() if isinstance(value, Secret) else self._value(name, value)
+            for name, value in settings.items()
+        }
+        asked = variables_of(spec)
+        by_launch = {
+            name: value if isinstance(value, str) else self._allowed_value(name, value)
+            for name, value in asked.items()
+        }
+        referred = {name for name, value in {**settings, **asked}.items() if isinstance(value, Reference)}
+        return GivenEnvironment(by_owner, by_launch, frozenset(referred))
+
+    def _allowed_value(self, name: str, reference: Reference) -> str:
+        if not self._rules.allow(reference):
+            kind = "env" if isinstance(reference, FromEnvironment) else "files"
+            raise UnresolvedReference(
+                f"environment variable {name} refers to {reference}, which the owner of node {self._node} "
+                f"does not allow; it would have to be among references.{kind} in the settings of its agent"
+            )
+        return self._value(name, reference)
+
+    def _value(self, name: str, reference: Reference) -> str:
+        try:
+            value = self._found(reference)
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else str(error)
+            raise UnresolvedReference(
+                f"environment variable {name} refers to {reference}, which node {self._node} lacks: {why}"
+            ) from None  # the error that was may quote what was read
+        return value
+
+    def _found(self, reference: Reference) -> str:
+        match reference:
+            case FromEnvironment(name):
+                if name not in self._own:
+                    raise ValueError("it is not in the environment of its agent")
+                return self._own[name]
+            case FromFile(path):
+                return _text_of(path)
+
+
+def _text_of(path: str) -> str:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe must not hang the agent
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ValueError("it is no regular file")
+        content = file.read(LARGEST_FILE + 1)
+    if len(content) > LARGEST_FILE:
+        raise ValueError(f"it is larger than {LARGEST_FILE // 1024} KiB")
+    if b"\0" in content:
+        raise ValueError("it holds a zero byte, which no variable can")
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        raise ValueError("it is no UTF-8 text") from None
+    return text.removesuffix("\n").removesuffix("\r")
+
+
+def _of_message(name: str, message: run_pb2.EnvironmentReference) -> Reference:
+    try:
+        match message.WhichOneof("source"):
+            case "env":
+                return from_environment(message.env)
+            case "file":
+                return from_file(message.file)
+    except ValueError as error:
+        raise UnresolvedReference(f"environment variable {name}: {error}") from None
+    raise UnresolvedReference(
+        f"environment variable {name} refers to something that this agent does not know; upgrade it"
+    )
+
+
+def _of_location(context_json: str) -> dict[str, str | Reference]:
+    """`env_vars` in the part of a code location's context that is for Runyard."""
+    try:
+        context = json.loads(context_json) if context_json else {}
+        entries = (context.get(CONTEXT_KEY) or {}).get("env_vars") or []
+        return dict(_entry(str(entry)) for entry in entries)
+    except (ValueError, AttributeError, TypeError) as error:
+        raise UnresolvedReference(f"container_context: runyard: env_vars: {error}") from None
+
+
+def _entry(entry: str) -> tuple[str, str | Reference]:
+    if is_reference(entry):
+        return parse_reference(entry)
+    name, equals, value = entry.partition("=")
+    if not equals or not name:
+        raise ValueError(f"write {name}=VALUE, or {name}@env:{name} for the value that the node has")
+    return name, value

@@ -1,0 +1,137 @@
+"""From a launch to what the run directory needs to start its worker."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+
+from google.protobuf.duration_pb2 import Duration
+
+from runyard.agent.admission.identities import identity_record
+from runyard.agent.admission.redaction import fingerprints_of
+from runyard.agent.admission.references import GivenEnvironment, Lookup, UnresolvedReference
+from runyard.agent.config import AgentSettings
+from runyard.agent.core.model import LaunchIdentity
+from runyard.agent.drivers.docker.plan.plan import (
+    DRIVER_NAME,
+    UnusablePlan,
+    container_command,
+    container_environment,
+    plan_container,
+)
+from runyard.agent.drivers.docker.settings import DockerSettings
+from runyard.agent.drivers.process.driver import worker_command
+from runyard.agent.supervisor.records import SpecRecord
+from runyard.common.secrets import names_of_urls_with_passwords, remember, secret_values
+from runyard.v1 import run_pb2
+
+DEFAULT_GRACE = 30.0
+"""Seconds between SIGTERM and SIGKILL if the launch does not say; the coordinator counts with the same."""
+
+_VERBS = {
+    run_pb2.LAUNCH_KIND_EXECUTE: "execute_run",
+    run_pb2.LAUNCH_KIND_RESUME: "resume_run",
+}
+
+
+class UnusableLaunch(Exception):
+    """This agent cannot make a worker of the launch; the message says why."""
+
+
+def spec_record(
+    settings: AgentSettings,
+    identity: LaunchIdentity,
+    spec: run_pb2.LaunchSpec,
+    own_environment: Mapping[str, str] = os.environ,
+) -> SpecRecord:
+    """What the run directory of a launch holds.
+
+    The environment is put together from what the agent passes on, its settings, and the launch; later wins.
+    Values that this node has to look up are looked up now, which blocks.
+
+    Raises:
+        UnusableLaunch: The launch asks for something that this agent does not understand, have or allow.
+    """
+    verb = _VERBS.get(spec.kind)
+    if verb is None:
+        raise UnusableLaunch(f"launch kind {spec.kind} is not known to this agent; upgrade it")
+    policies = spec.policies
+    common = SpecRecord(
+        argv=[],
+        env={},
+        grace_seconds=_seconds(policies.grace) if policies.HasField("grace") else DEFAULT_GRACE,
+        worker_args=spec.worker_args,
+        identity=identity_record(identity),
+        driver=spec.requirements.driver or "process",
+        stop_after=_seconds(policies.stop_after) if policies.HasField("stop_after") else None,
+    )
+    given = _given_environment(settings, spec, own_environment)
+    if common.driver == DRIVER_NAME and settings.docker is not None:
+        record = _in_container(common, settings.docker, given, spec, verb, own_environment)
+    else:
+        record = _as_process(common, settings, given, spec, verb, own_environment)
+    return _with_secrets_noted(record, given)
+
+
+def _given_environment(
+    settings: AgentSettings, spec: run_pb2.LaunchSpec, own_environment: Mapping[str, str]
+) -> GivenEnvironment:
+    try:
+        return Lookup(settings.node_id, settings.references, own_environment).given(
+            settings.environment, spec
+        )
+    except UnresolvedReference as error:
+        raise UnusableLaunch(str(error)) from None
+
+
+def _with_secrets_noted(record: SpecRecord, given: GivenEnvironment) -> SpecRecord:
+    """The record with what tells its secrets when they are gone from it; from now on the log masks them."""
+    names = given.secrets_among(record.env)
+    values = secret_values(record.env, names)
+    remember(values)
+    holders = sorted({*names, *names_of_urls_with_passwords(record.env)})
+    return replace(record, secret_names=holders, fingerprints=fingerprints_of(values))
+
+
+def _as_process(
+    common: SpecRecord,
+    settings: AgentSettings,
+    given: GivenEnvironment,
+    spec: run_pb2.LaunchSpec,
+    verb: str,
+    own_environment: Mapping[str, str],
+) -> SpecRecord:
+    origin = spec.code_origin
+    python = settings.interpreters.get(origin.location) or origin.executable or settings.python
+    passed_on = {
+        name: own_environment[name] for name in settings.inherit_environment if name in own_environment
+    }
+    return replace(
+        common,
+        argv=worker_command(python, verb, spec.run_id),
+        env={**passed_on, **given.by_owner, **given.by_launch},
+        cwd=origin.working_directory or settings.working_directory,
+    )
+
+
+def _in_container(
+    common: SpecRecord,
+    docker: DockerSettings,
+    given: GivenEnvironment,
+    spec: run_pb2.LaunchSpec,
+    verb: str,
+    own_environment: Mapping[str, str],
+) -> SpecRecord:
+    # Paths of the code location mean nothing here: like Dagster, the image says where the worker starts.
+    try:
+        return replace(
+            common,
+            argv=container_command(docker, spec, verb),
+            env=container_environment(docker, given, spec, own_environment),
+            container=plan_container(docker, spec).as_record(),
+        )
+    except UnusablePlan as error:
+        raise UnusableLaunch(str(error)) from error
+
+
+def _seconds(duration: Duration) -> float:
+    return duration.ToNanoseconds() / 1e9

@@ -1,0 +1,1 @@
+"""The driver for plain processes on this machine."""

@@ -1,0 +1,1 @@
+"""The machine: its facts, capacity, pressure, GPUs and means of isolation."""

@@ -1,0 +1,106 @@
+"""Measures what the node is short of."""
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import psutil
+import structlog
+
+from runyard.agent.config import PressureSettings
+from runyard.agent.core.pressure import RELIEF, Pressure, Pressures, Room, Scarce, Thresholds
+from runyard.agent.node.cgroups import own_rooms
+from runyard.common.quantities import show_quantity
+
+MEASURE_EVERY = 5.0
+"""Seconds; about as often as heartbeats tell."""
+
+log = structlog.get_logger("runyard.agent")
+
+
+def rooms_left(state: Path) -> dict[Scarce, Room]:
+    """What is left of everything, on the machine and within the control groups of this process.
+
+    Args:
+        state: The agent's state directory, whose disk is measured.
+    """
+    disk = os.statvfs(state)
+    memory = psutil.virtual_memory()
+    in_groups = own_rooms()
+    return {
+        Scarce.MEMORY: _tightest(Room(memory.available, memory.total), in_groups.memory),
+        Scarce.DISK: Room(disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize),
+        Scarce.PIDS: _tightest(_pids_left(), in_groups.pids),
+    }
+
+
+def in_words(pressure: Pressure) -> str:
+    """How much is left, and with how much runs are taken again."""
+    name = "memory" if pressure.scarce is not Scarce.PIDS else "pids"
+    left, total = show_quantity(name, pressure.room.left), show_quantity(name, pressure.room.total)
+    enough = show_quantity(name, int(pressure.bound * RELIEF))
+    what = {Scarce.MEMORY: "memory", Scarce.DISK: "the state directory's disk", Scarce.PIDS: "processes"}
+    return f"{left} of {total} of {what[pressure.scarce]} left; new runs are taken with {enough}"
+
+
+class PressureWatch:
+    """What the node is short of at the moment.
+
+    Args:
+        settings: When it is.
+        state: The agent's state directory.
+        measure: What is left of everything.
+    """
+
+    def __init__(
+        self,
+        settings: PressureSettings,
+        state: Path,
+        measure: Callable[[Path], Mapping[Scarce, Room]] = rooms_left,
+    ) -> None:
+        least = {Scarce.MEMORY: settings.memory, Scarce.DISK: settings.disk, Scarce.PIDS: settings.pids}
+        known = {scarce: amount for scarce, amount in least.items() if amount is not None}
+        self._pressures = Pressures(Thresholds(known, settings.calm))
+        self._state = state
+        self._measure = measure
+
+    def all(self) -> list[Pressure]:
+        """One at most of each kind."""
+        return self._pressures.all()
+
+    async def look(self) -> None:
+        """Measures once."""
+        try:
+            rooms = await asyncio.to_thread(self._measure, self._state)
+        except OSError as error:
+            log.warning("room_not_known", error=str(error))
+            return
+        before = {each.scarce for each in self.all()}
+        self._pressures.on_measured(time.monotonic(), rooms)
+        for pressure in self.all():
+            if pressure.scarce not in before:
+                log.warning("short", of=pressure.scarce.value, why=in_words(pressure))
+        for scarce in before - {each.scarce for each in self.all()}:
+            log.info("no_longer_short", of=scarce.value)
+
+    async def keep(self) -> None:
+        """Measures for ever."""
+        while True:
+            await self.look()
+            await asyncio.sleep(MEASURE_EVERY * random.uniform(0.9, 1.1))
+
+
+def _tightest(of_machine: Room, of_groups: Room | None) -> Room:
+    return of_machine if of_groups is None else min(of_machine, of_groups, key=lambda room: room.left)
+
+
+def _pids_left() -> Room:
+    """Threads count, as each has a number of its own."""
+    # The fourth field is `runnable/existing`, see proc_loadavg(5).
+    used = int(Path("/proc/loadavg").read_text().split()[3].partition("/")[2])
+    limits = ("/proc/sys/kernel/pid_max", "/proc/sys/kernel/threads-max")
+    total = min(int(Path(limit).read_text()) for limit in limits)
+    return Room(max(0, total - used), total)

@@ -1,0 +1,1 @@
+"""The session with the coordinator: connection, messages, delivery, log uploads."""

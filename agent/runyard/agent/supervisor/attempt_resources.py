@@ -1,0 +1,72 @@
+"""What an attempt has on its machine beside its run directory: a scratch directory, a control group.
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from runyard.agent.supervisor.limits.enforcement import Unlimited, resume
+from runyard.agent.supervisor.limits.plan import plan_of
+from runyard.agent.supervisor.privileges import find_user
+from runyard.agent.supervisor.records import SpecRecord, UnreadableRecord
+from runyard.agent.supervisor.rundir import EXCEEDED_NAME, RunDirectory
+
+SCRATCH_NAME = "TMPDIR"
+"""Environment variable that tells the worker its scratch directory, as everybody understands it."""
+
+
+def make_scratch(spec: SpecRecord) -> dict[str, str]:
+    """Makes the worker's scratch directory, if it is to have one.
+
+    Returns:
+        The variables that tell of it.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    if not spec.scratch:
+        return {}
+    Path(spec.scratch).mkdir(mode=0o700)
+    if spec.run_as:
+        user = find_user(spec.run_as)
+        os.chown(spec.scratch, user.pw_uid, user.pw_gid)
+    return {SCRATCH_NAME: spec.scratch}
+
+
+@dataclass(frozen=True)
+class Belongings:
+    """What one attempt has."""
+
+    limits: Unlimited
+    scratch: str = ""
+    """Path of its scratch directory; empty for none."""
+
+    def clear_away(self) -> None:
+        """Removes all of it. Called when nothing of the attempt runs; what fails is left to a sweep."""
+        self.limits.remove()
+        if self.scratch:
+            shutil.rmtree(self.scratch, ignore_errors=True)
+
+
+NO_BELONGINGS = Belongings(Unlimited())
+
+
+def belongings_of(directory: RunDirectory, worker: int | None) -> Belongings:
+    """For those who stand in for a dead shim: what the attempt has, with its limits as they are in force.
+
+    Args:
+        directory: The attempt.
+        worker: PID of its worker, which may be over; None if there never was one.
+    """
+    try:
+        spec = directory.read_spec()
+    except UnreadableRecord:
+        return NO_BELONGINGS
+    if spec is None:
+        return NO_BELONGINGS
+    return Belongings(resume(plan_of(spec.limits), worker, directory.path / EXCEEDED_NAME), spec.scratch)

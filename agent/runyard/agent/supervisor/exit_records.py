@@ -1,0 +1,138 @@
+"""What follows the end of a worker: the verdict, and the clearing away of what it left behind.
+
+Shared by the shim and by whoever has to stand in for a dead one. Standard library only.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from resource import struct_rusage
+
+from runyard.agent.supervisor import procfs
+from runyard.agent.supervisor.procfs import ProcessStat
+from runyard.agent.supervisor.records import Cause, ExitRecord, StopRequest
+from runyard.agent.supervisor.rundir import DIRECTORY_NAME, RunDirectory
+
+
+def ended(status: int, usage: struct_rusage | None, stop: StopRequest | None) -> ExitRecord:
+    """The verdict on a worker from its wait status.
+
+    Args:
+        status: As `os.wait4` gives it.
+        usage: As `os.wait4` gives it; None if nobody could measure it.
+        stop: The stop request that was delivered to the worker, if any.
+    """
+    code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else None
+    signal_number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
+    how = f"exited with code {code}" if signal_number is None else f"killed by {_signal_name(signal_number)}"
+    cause: Cause = "exited" if signal_number is None else "signaled"
+    return ExitRecord(
+        cause=stop.cause if stop else cause,
+        message=f"stopped ({stop.reason}): {how}" if stop else how,
+        ended_at=time.time(),
+        code=code,
+        signal=signal_number,
+        peak_rss_bytes=usage.ru_maxrss * 1024 if usage else 0,  # Linux counts in KiB: getrusage(2)
+        user_seconds=usage.ru_utime if usage else 0.0,
+        system_seconds=usage.ru_stime if usage else 0.0,
+        stop_requested=stop is not None,
+        why=stop.why if stop else "",
+    )
+
+
+def rebooted(stop: StopRequest | None) -> ExitRecord:
+    """The verdict on an attempt whose machine was restarted under the worker."""
+    if stop is not None and stop.cause == "node_shutdown":
+        return never_started("node_shutdown", f"stopped ({stop.reason}): the machine was off before it ended")
+    return never_started("node_lost", "the node was rebooted while the worker ran", "node_rebooted")
+
+
+def never_started(cause: Cause, message: str, why: str = "") -> ExitRecord:
+    """The verdict on an attempt that ran no worker, or none that anybody saw end.
+
+    Args:
+        cause: Why it is over.
+        message: One sentence for people.
+        why: See `ExitRecord.why`.
+    """
+    return ExitRecord(
+        cause=cause, message=message, ended_at=time.time(), stop_requested=cause == "stopped", why=why
+    )
+
+
+def killed_before_it_began() -> ExitRecord:
+    """The verdict on an attempt whose shim died before it let the worker's program begin."""
+    return never_started("start_failed", "the shim was killed before the worker's program began")
+
+
+def stopped_before_start(stop: StopRequest) -> ExitRecord:
+    """The verdict on an attempt whose stop came before its start."""
+    return never_started("stopped", f"stopped before it started: {stop.reason}", stop.why)
+
+
+def ran_out_of_memory(verdict: ExitRecord) -> ExitRecord:
+    """The verdict on a worker whose SIGKILL came from the kernel's OOM killer."""
+    peak = in_mib(verdict.peak_rss_bytes)
+    message = f"killed by the kernel for want of memory; its resident set had reached {peak}"
+    return replace(verdict, cause="oom_killed", message=message)
+
+
+def in_mib(count: int) -> str:
+    """A number of bytes for people."""
+    return f"{count / 2**20:.0f} MiB"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return f"signal {number} ({signal.Signals(number).name})"
+    except ValueError:
+        return f"signal {number}"
+
+
+def complain(who: str, error: Exception, then: str = "trying again") -> None:
+    """Tells on stderr what goes wrong, and what is done then; silently if stderr's own disk is full."""
+    with contextlib.suppress(OSError):
+        print(f"{who}: {error}; {then}", file=sys.stderr, flush=True)
+
+
+def remaining_processes(directory: RunDirectory, root: int | None) -> list[ProcessStat]:
+    """The processes of an attempt that still run.
+
+    Args:
+        directory: The attempt.
+        root: PID of the shim, or of the worker that outlives it; None after both. Not in the result.
+
+    Returns:
+        The descendants of `root`; once there are none, whatever names the run directory elsewhere.
+    """
+    processes = procfs.all_processes()
+    if root is not None:
+        family = [each for each in procfs.descendants(root, processes) if not each.is_over]
+        if family:
+            return family
+    strangers = [each for pid, each in processes.items() if pid != os.getpid() and not each.is_over]
+    return procfs.with_environment(f"{DIRECTORY_NAME}={directory.path}", strangers)
+
+
+def running(pids: Iterable[int]) -> list[ProcessStat]:
+    """Those of the processes that still run."""
+    stats = [procfs.read_stat(pid) for pid in pids]
+    return [stat for stat in stats if stat is not None and not stat.is_over]
+
+
+def kill_all(processes: Iterable[ProcessStat]) -> bool:
+    """Sends SIGKILL to each of the processes.
+
+    Returns:
+        True if there may be more to kill. Those that refuse this user do not count: nothing can be done.
+    """
+    more = False
+    for process in processes:
+        with contextlib.suppress(PermissionError):
+            procfs.send_signal(process.identity, signal.SIGKILL)
+            more = True
+    return more

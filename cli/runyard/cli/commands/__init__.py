@@ -1,0 +1,1 @@
+"""The subcommands of `runyard`: one module per noun."""

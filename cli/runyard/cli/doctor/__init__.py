@@ -1,0 +1,1 @@
+"""`runyard doctor`: checks of the coordinator, its nodes, TLS and Dagster's settings."""

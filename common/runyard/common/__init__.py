@@ -1,0 +1,1 @@
+"""Shared by the services and the tools: names, quantities, addresses, identities, settings, logs."""

@@ -1,0 +1,1 @@
+"""Identities, certificates, join tokens and signatures, as both sides read them."""

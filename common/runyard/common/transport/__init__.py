@@ -1,0 +1,1 @@
+"""Connections between Runyard's processes: addresses, gRPC channels, TLS files."""

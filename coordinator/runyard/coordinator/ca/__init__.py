@@ -1,0 +1,1 @@
+"""The built-in certificate authority: its keys, join tokens and enrolment of nodes."""

@@ -1,0 +1,66 @@
+"""What the coordinator tells an agent. Every command may be repeated without harm."""
+
+from google.protobuf.duration_pb2 import Duration
+
+from runyard.coordinator.core.conversions import requirements_view
+from runyard.coordinator.core.fleet import Fleet
+from runyard.coordinator.core.model import Launch, Run
+from runyard.v1 import agent_pb2, run_pb2
+
+
+def duration(seconds: float) -> Duration:
+    """Seconds as the protocol writes them."""
+    message = Duration()
+    message.FromNanoseconds(round(seconds * 1e9))
+    return message
+
+
+def assign(fleet: Fleet, run: Run) -> None:
+    """Tells the run's node to start the attempt."""
+    assert run.place is not None
+    node = fleet.nodes.get(run.place.node)
+    command = agent_pb2.Assign(
+        run_id=run.run_id,
+        attempt=run.attempt,
+        spec=_resolved_spec(run.launch),
+        start_within=duration(fleet.leases.offer(run.launch.policies)),
+        after_heartbeat=node.heartbeat if node else 0,
+    )
+    fleet.send(run.place.node, agent_pb2.SessionResponse(assign=command))
+
+
+def _resolved_spec(launch: Launch) -> run_pb2.LaunchSpec:
+    """The spec with what all layers came to in the place of what its deployment asked for."""
+    spec = run_pb2.LaunchSpec()
+    spec.CopyFrom(launch.spec)
+    spec.requirements.CopyFrom(requirements_view(launch.requirements))
+    limits = launch.policies
+    spec.policies.Clear()
+    for field in ("grace", "max_queue_time", "start_timeout", "stop_after"):
+        if (seconds := getattr(limits, field)) is not None:
+            getattr(spec.policies, field).CopyFrom(duration(seconds))
+    return spec
+
+
+def stop(fleet: Fleet, run: Run) -> None:
+    """Tells the run's node to end the attempt, or never to start it."""
+    assert run.place is not None
+    reason = run.stop.reason if run.stop else ""
+    _stop(fleet, run.place.node, run.run_id, run.attempt, run.launch.policies.grace, reason)
+
+
+def stop_stale(fleet: Fleet, node_id: str, run_id: str, attempt: int) -> None:
+    """Tells a node to end an attempt that is not the run's latest one there."""
+    grace = fleet.runs[run_id].launch.policies.grace
+    _stop(fleet, node_id, run_id, attempt, grace, "superseded: this is not the run's latest attempt")
+
+
+def acknowledge(fleet: Fleet, node_id: str, run_id: str, attempt: int) -> None:
+    """Tells a node that the end of an attempt is on disk here, or of no interest."""
+    ack = agent_pb2.ReportAck(run_id=run_id, attempt=attempt)
+    fleet.send(node_id, agent_pb2.SessionResponse(report_ack=ack))
+
+
+def _stop(fleet: Fleet, node_id: str, run_id: str, attempt: int, grace: float, reason: str) -> None:
+    command = agent_pb2.Stop(run_id=run_id, attempt=attempt, grace=duration(grace), reason=reason)
+    fleet.send(node_id, agent_pb2.SessionResponse(stop=command))

@@ -1,0 +1,70 @@
+"""The end of an attempt: its run is over, or goes to another node because its worker never began."""
+
+from dataclasses import replace
+
+from runyard.coordinator.core.events.on_policy import launch_now
+from runyard.coordinator.core.fleet import Fleet
+from runyard.coordinator.core.model import Assigned, Finished, Instant, Queued, Run, Starting
+from runyard.coordinator.core.scheduling.filters import Ask
+from runyard.v1 import run_pb2
+
+
+def finish(fleet: Fleet, now: Instant, run: Run, outcome: run_pb2.Outcome) -> None:
+    """Records the end of an attempt; an end that came of a stop is called what the stop says."""
+    if run.stop is not None and outcome.kind == run_pb2.OUTCOME_KIND_STOPPED:
+        named = run_pb2.Outcome()
+        named.CopyFrom(outcome)
+        named.kind, named.message = run.stop.outcome, run.stop.reason
+        outcome = named
+    fleet.move(run, Finished(outcome, run.place, run.pid), now, outcome.message)
+
+
+def never_began(run: Run, outcome: run_pb2.Outcome) -> bool:
+    """True if the outcome proves that the attempt ran nothing for want of the node, and it may still run.
+
+    Args:
+        run: As it was before its node told the outcome.
+        outcome: As the node told it. START_FAILED is what agents say only of workers that never began.
+    """
+    return (
+        outcome.kind == run_pb2.OUTCOME_KIND_START_FAILED
+        and isinstance(run.phase, Assigned | Starting)
+        and run.stop is None
+        and bool(run.launch.digest)  # of an adopted run nobody knows what to start
+    )
+
+
+def place_elsewhere(fleet: Fleet, now: Instant, run: Run, did: str, outcome: run_pb2.Outcome) -> None:
+    """Has a run that its node provably never began placed on another, as its next attempt.
+
+    Where there is no other node, or as many were tried as the policy allows, the run is over.
+
+    Args:
+        run: Assigned or starting.
+        did: What the node did, in words.
+        outcome: That of the run if it was the only node. Its message says why the worker did not begin.
+    """
+    assert run.place is not None
+    refused_by = (*run.refused_by, (run.place.node, outcome.message))
+    # The rules may have changed since it was assigned.
+    run = replace(run, refused_by=refused_by, launch=launch_now(fleet, run))
+    demand = fleet.index.demand(Ask.of(run.launch))
+    if not fleet.index.could_ever(demand, without=dict(refused_by)):
+        finish(fleet, now, run, _of_all(run, outcome, "no other node could take the run"))
+    elif len(refused_by) >= fleet.policy.most_places:
+        finish(fleet, now, run, _of_all(run, outcome, "no more are tried (most_places)"))
+    else:
+        # What it spent with the node does not count as waiting for one.
+        run = replace(run, queued_since=run.queued_since + now.monotonic - run.since)
+        fleet.move(run, Queued(), now, f"node {run.refused_by[-1][0]} {did}: {outcome.message}")
+
+
+def _of_all(run: Run, outcome: run_pb2.Outcome, why_over: str) -> run_pb2.Outcome:
+    """The last outcome, with the reasons of all nodes if several were tried."""
+    if len(run.refused_by) == 1:
+        return outcome
+    reasons = "; ".join(f"{node_id}: {why}" for node_id, why in run.refused_by)
+    of_all = run_pb2.Outcome()
+    of_all.CopyFrom(outcome)
+    of_all.message = f"{len(run.refused_by)} nodes did not start the run ({reasons}), and {why_over}"
+    return of_all

@@ -1,0 +1,91 @@
+"""What happens when the operator decides anew."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from runyard.coordinator.core.errors import FleetError
+from runyard.coordinator.core.events.on_launch import require_bearable
+from runyard.coordinator.core.events.place_waiting import place_waiting
+from runyard.coordinator.core.events.resolve_launch import resolved
+from runyard.coordinator.core.fleet import Fleet
+from runyard.coordinator.core.model import Instant, Launch, Run
+from runyard.coordinator.core.routing.rules import Route
+from runyard.coordinator.core.scheduling.policy import PlacementPolicy
+
+
+def on_policy(fleet: Fleet, now: Instant, policy: PlacementPolicy) -> int:
+    """Takes a new policy for the runs that wait; those with a node keep what they were placed by.
+
+    A waiting run that could not be launched any more is kept, with the reason, until things change again.
+
+    Returns:
+        How many waiting runs ask for something else, or may go elsewhere, than before.
+    """
+    # Who is bound to which clusters, no routing file says.
+    fleet.take_policy(replace(policy, confinement=fleet.policy.confinement))
+    changed = 0
+    for run in fleet.waiting():
+        launch = launch_now(fleet, run)
+        if _decided(launch) != _decided(run.launch):
+            fleet.put(replace(run, launch=launch), "the routing rules have changed")
+            changed += 1
+    place_waiting(fleet, now)
+    return changed
+
+
+def launch_now(fleet: Fleet, run: Run) -> Launch:
+    """The run's launch by the policy of the moment; where that allows none, with a route that is closed."""
+    try:
+        launch = resolved(run.launch, fleet.policy)
+        require_bearable(fleet, launch)
+    except FleetError as error:
+        return replace(run.launch, route=Route(closed=str(error)))
+    return launch
+
+
+def _decided(launch: Launch) -> tuple[object, ...]:
+    return launch.requirements, launch.policies, launch.route, launch.share
+
+
+def changes(before: PlacementPolicy, after: PlacementPolicy) -> list[str]:
+    """What differs, in a few words each; empty: nothing."""
+    return [
+        *_changed_rules(before, after),
+        *_changed_settings(before, after),
+        *_changed_quotas(before, after),
+    ]
+
+
+def _changed_rules(before: PlacementPolicy, after: PlacementPolicy) -> Iterator[str]:
+    old = {rule.name: rule for rule in before.rules}
+    new = {rule.name: rule for rule in after.rules}
+    yield from (f"rule {name} removed" for name in old if name not in new)
+    yield from (f"rule {name} added" for name in new if name not in old)
+    yield from (f"rule {name} changed" for name in new if name in old and new[name] != old[name])
+    if [name for name in old if name in new] != [name for name in new if name in old]:
+        yield "rules in another order"
+
+
+def _changed_settings(before: PlacementPolicy, after: PlacementPolicy) -> Iterator[str]:
+    for name, was, now in (
+        ("defaults", before.defaults, after.defaults),
+        ("placement", before.strategy, after.strategy),
+        ("default_cluster", before.default_cluster, after.default_cluster),
+        ("no_rule", before.unmatched, after.unmatched),
+        ("no_node", before.impossible, after.impossible),
+        ("most_places", before.most_places, after.most_places),
+        ("queue", before.queue, after.queue),
+    ):
+        if was != now:
+            yield f"{name} changed"
+
+
+def _changed_quotas(before: PlacementPolicy, after: PlacementPolicy) -> Iterator[str]:
+    for name in sorted(before.quotas.keys() | after.quotas.keys()):
+        match before.quotas.get(name), after.quotas.get(name):
+            case None, _:
+                yield f"quota {name} added"
+            case _, None:
+                yield f"quota {name} removed"
+            case was, now if was != now:
+                yield f"quota {name} changed"

@@ -1,0 +1,90 @@
+"""What a run asks for and where it may go, as the operator's policy of the moment has it."""
+
+from dataclasses import replace
+from typing import Final, assert_never
+
+from runyard.coordinator.core.client_scope import confined
+from runyard.coordinator.core.errors import LaunchRefused
+from runyard.coordinator.core.model import Launch
+from runyard.coordinator.core.requirements.layers import requirements_and_policies
+from runyard.coordinator.core.requirements.requirements import Layer, Requirements
+from runyard.coordinator.core.routing.matching import first_match
+from runyard.coordinator.core.routing.rules import ANYWHERE, Route, Rule, WeightedCluster
+from runyard.coordinator.core.scheduling.policy import PlacementPolicy, QueuePolicy, Unmatched
+
+DEFAULTS: Final = "coordinator defaults"
+DEPLOYMENT: Final = "deployment"
+"""Sources of the layers below the rule's."""
+
+
+def resolved(launch: Launch, policy: PlacementPolicy) -> Launch:
+    """The launch with its requirements, time limits, route and share by this policy.
+
+    A launch without layers is left as it is: it was adopted from its agent, and what it asked for is lost.
+
+    Raises:
+        FleetError: The layers contradict each other, no rule is for the run and the policy wants one, or the
+            client may not use any of the run's clusters.
+    """
+    if not launch.layers:
+        return launch
+    rule = first_match(policy.rules, launch)
+    requirements, policies = requirements_and_policies(_layers(launch, policy, rule))
+    route = _route(launch, policy, rule, requirements)
+    return replace(
+        launch,
+        requirements=requirements,
+        policies=policies,
+        route=confined(route, launch.launched_by, policy.confinement.get(launch.launched_by)),
+        share=_share(launch, policy.queue),
+    )
+
+
+def all_layers(launch: Launch, policy: PlacementPolicy) -> list[Layer]:
+    """All that is said of the run's requirements, from the lowest layer to the highest."""
+    return _layers(launch, policy, first_match(policy.rules, launch))
+
+
+def _layers(launch: Launch, policy: PlacementPolicy, rule: Rule | None) -> list[Layer]:
+    below = [layer for layer in launch.layers if layer.source == DEPLOYMENT]
+    above = [layer for layer in launch.layers if layer.source != DEPLOYMENT]
+    if rule is None:
+        return [Layer(DEFAULTS, policy.defaults), *below, *above]
+    if rule.clusters:  # the rule's word on the cluster goes before the deployment's
+        below = [replace(layer, wants=replace(layer.wants, cluster=None, node=None)) for layer in below]
+    return [Layer(DEFAULTS, policy.defaults), *below, Layer(f"rule {rule.name}", rule.wants), *above]
+
+
+def _route(launch: Launch, policy: PlacementPolicy, rule: Rule | None, requirements: Requirements) -> Route:
+    """What the run itself says of its cluster or node goes before every rule."""
+    name = rule.name if rule else ""
+    if requirements.cluster:
+        return Route(rule=name, clusters=(WeightedCluster(requirements.cluster),))
+    if requirements.node:
+        return Route(rule=name)
+    if rule is not None and rule.clusters:
+        return Route(name, rule.clusters, rule.order, rule.spill_after)
+    if policy.default_cluster:
+        return Route(rule=name, clusters=(WeightedCluster(policy.default_cluster),))
+    return Route(rule=name) if rule is not None else _unmatched(launch, policy.unmatched)
+
+
+def _unmatched(launch: Launch, unmatched: Unmatched) -> Route:
+    reason = f"no routing rule matches job {launch.job!r} of code location {launch.location!r}"
+    match unmatched:
+        case Unmatched.ANYWHERE:
+            return ANYWHERE
+        case Unmatched.QUEUE:
+            return Route(closed=f"{reason}; it waits for one")
+        case Unmatched.FAIL:
+            raise LaunchRefused(
+                f"{reason}, and no others are taken (no_rule: fail); add a rule to the routing file, "
+                "or name a cluster by the run's tag runyard/cluster"
+            )
+        case _:
+            assert_never(unmatched)
+
+
+def _share(launch: Launch, queue: QueuePolicy) -> str:
+    tagged = launch.spec.tags.get(queue.share_by, "") if queue.share_by else ""
+    return tagged or launch.location

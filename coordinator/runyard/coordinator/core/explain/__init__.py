@@ -1,0 +1,1 @@
+"""Explanations of placement decisions for people. Nothing here changes state."""

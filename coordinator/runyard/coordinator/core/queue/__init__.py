@@ -1,1 +1,0 @@
-"""Which waiting run comes next: priority, fair shares, age, quotas and reservations."""

@@ -1,0 +1,141 @@
+"""The schema in which runs say what they need: one dictionary, and a tag for each of its keys.
+
+    runyard/config: {"cpu": 2, "memory": "16Gi", "labels": {"zone": ["a", "b"]}}
+    runyard/memory: 32Gi
+
+The same dictionary stands in a code location's container_context and in routing files; see
+docs/requirements.md.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
+from functools import partial
+from typing import Any, Final
+
+from runyard.coordinator.core.errors import InvalidField
+from runyard.coordinator.core.requirements.fields import (
+    quoted,
+    read_amount,
+    read_countables,
+    read_image,
+    read_isolation,
+    read_labels,
+    read_name,
+    read_on_disconnect,
+    read_preferences,
+    read_seconds,
+    read_tolerations,
+    structured,
+)
+from runyard.coordinator.core.requirements.layers import overlaid
+from runyard.coordinator.core.requirements.requirements import NO_WANTS, Wants
+from runyard.coordinator.core.requirements.resources import CPU, GPU, MEMORY
+
+PREFIX: Final = "runyard/"
+CONFIG: Final = "config"
+
+LONGEST_TAG: Final = 8_192
+"""Characters of one tag; to compare long lists of labels takes the square of their length."""
+
+WRITTEN: Final = frozenset({"placed_cluster", "placed_node", "outcome", "exit_cause"})
+"""Tags that Runyard writes, for people; it never reads them, for Dagster copies tags onto retries."""
+
+SCHEMA: Final[Mapping[str, Callable[[object], Wants]]] = {
+    "cluster": lambda written: Wants(cluster=read_name(written)),
+    "node": lambda written: Wants(node=read_name(written)),
+    "labels": lambda written: Wants(labels=read_labels(written)),
+    "prefer": lambda written: Wants(preferences=read_preferences(written)),
+    "tolerations": lambda written: Wants(tolerations=read_tolerations(written)),
+    "driver": lambda written: Wants(driver=read_name(written)),
+    "image": lambda written: Wants(image=read_image(written)),
+    "isolation": lambda written: Wants(isolation=read_isolation(written)),
+    "cpu": lambda written: Wants(resources=read_amount(CPU, written)),
+    "memory": lambda written: Wants(resources=read_amount(MEMORY, written)),
+    "gpu": lambda written: Wants(resources=read_amount(GPU, written)),
+    "resources": lambda written: Wants(resources=read_countables(written)),
+    "on_disconnect": lambda written: Wants(on_disconnect=read_on_disconnect(written)),
+    "grace": lambda written: Wants(grace=read_seconds(written)),
+    "max_queue_time": lambda written: Wants(max_queue_time=read_seconds(written)),
+    "start_timeout": lambda written: Wants(start_timeout=read_seconds(written)),
+}
+
+
+def wants_of_config(config: Mapping[str, Any], where: str) -> Wants:
+    """Reads the dictionary.
+
+    Args:
+        config: As it came from YAML or JSON.
+        where: Where it stands, for messages, such as `rule gpu`.
+
+    Raises:
+        InvalidField: A key is unknown or a value makes no sense; the message names the key and the place.
+    """
+    return _wants(config.items(), lambda key: f"{key} of {where}", partial(_unknown_key, where))
+
+
+def wants_of_tags(tags: Mapping[str, str], where: str) -> Wants:
+    """Reads the tags of a run, an op or a graph; those that do not begin with `runyard/` mean nothing.
+
+    Args:
+        tags: As Dagster has them.
+        where: Whose they are, for messages, such as `op train`.
+
+    Raises:
+        InvalidField: A tag is unknown or a value makes no sense; the message names the tag and the place.
+    """
+    ours = {name.removeprefix(PREFIX): text for name, text in tags.items() if name.startswith(PREFIX)}
+    for key, text in ours.items():
+        if len(text) > LONGEST_TAG:
+            raise InvalidField(
+                f"tag {PREFIX}{key[:80]} of {where}", f"has more than {LONGEST_TAG} characters"
+            )
+    shorthands = [(key, text) for key, text in ours.items() if key != CONFIG and key not in WRITTEN]
+    wants = _wants(shorthands, lambda key: f"tag {PREFIX}{key} of {where}", partial(_unknown_tag, where))
+    return overlaid(_wants_of_config_tag(ours[CONFIG], where), wants) if CONFIG in ours else wants
+
+
+def _wants_of_config_tag(text: str, where: str) -> Wants:
+    tag = f"{PREFIX}{CONFIG}"
+    try:
+        config = structured(text)
+    except ValueError as error:
+        raise InvalidField(f"tag {tag} of {where}", str(error)) from None
+    if not isinstance(config, Mapping):
+        raise InvalidField(
+            f"tag {tag} of {where}",
+            f'{quoted(text)} is no JSON object; write for example {{"memory": "16Gi"}}',
+        )
+    return wants_of_config(config, f"tag {tag} of {where}")
+
+
+def _wants(
+    written: Iterable[tuple[object, object]],
+    named: Callable[[str], str],
+    unknown: Callable[[object], InvalidField],
+) -> Wants:
+    wants = NO_WANTS
+    for key, value in written:
+        if not isinstance(key, str) or key not in SCHEMA:
+            raise unknown(key)
+        try:
+            wants = overlaid(wants, SCHEMA[key](value))
+        except ValueError as error:
+            raise InvalidField(named(key), str(error)) from None
+    return wants
+
+
+def _unknown_key(where: str, key: object) -> InvalidField:
+    return InvalidField(where, f"has the unknown key {quoted(key)}; {_meant(str(key)[:80], '', SCHEMA)}")
+
+
+def _unknown_tag(where: str, key: object) -> InvalidField:
+    written = str(key)[:80]
+    meant = _meant(written, PREFIX, (CONFIG, *SCHEMA))
+    return InvalidField(f"tag {PREFIX}{written} of {where}", f"is none that Runyard knows; {meant}")
+
+
+def _meant(written: str, prefix: str, known: Iterable[str]) -> str:
+    near = get_close_matches(written, known, n=1)
+    if near:
+        return f"did you mean {prefix}{near[0]}?"
+    return f"known are {', '.join(prefix + each for each in known)}"

@@ -1,0 +1,250 @@
+"""Why a node cannot take a run: small questions, each answered by a short reason that can be counted."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final, Self
+
+from runyard.coordinator.core.model import (
+    Cordoned,
+    Draining,
+    Launch,
+    Lost,
+    Node,
+    Suspect,
+    Unreachable,
+)
+from runyard.coordinator.core.requirements.labels import first_broken
+from runyard.coordinator.core.requirements.requirements import Requirements
+from runyard.coordinator.core.requirements.resources import SLOTS, Resources
+
+ANOTHER_NODE: Final = "another node"
+NOT_OPEN_YET: Final = "in a cluster not open yet"
+REFUSED_IT: Final = "that refused it"
+PRESSURE: Final = "pressure"
+HELD: Final = "held for a larger run"
+FULL: Final = "full"
+FREE: Final = "free"
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What decides which nodes could ever take a run.
+
+    Attributes:
+        clusters: Those that the run's route allows; empty: any.
+    """
+
+    requirements: Requirements
+    clusters: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, launch: Launch) -> Self:
+        """What the launch asks for; the cluster that its requirements name wins over its route."""
+        wanted = launch.requirements
+        if wanted.cluster:
+            return cls(wanted, (wanted.cluster,))
+        return cls(wanted, tuple(cluster.name for cluster in launch.route.clusters))
+
+
+@dataclass(frozen=True)
+class Site:
+    """What nodes of one kind have in common: all that they offer, except for the amounts.
+
+    Attributes:
+        offered: Names of the resources, in order.
+    """
+
+    cluster: str
+    labels: tuple[tuple[str, str], ...]
+    drivers: tuple[str, ...]
+    taints: tuple[str, ...]
+    offered: tuple[str, ...]
+    largest_run: Resources
+    gateway: bool
+
+    @classmethod
+    def of(cls, node: Node) -> Self:
+        """The site of a node."""
+        offer = node.offer
+        return cls(
+            node.cluster,
+            offer.labels,
+            offer.drivers,
+            offer.taints,
+            tuple(name for name, _ in offer.resources),
+            offer.largest_run,
+            offer.gateway,
+        )
+
+    @cached_property
+    def label_values(self) -> dict[str, str]:
+        """The labels by key."""
+        return dict(self.labels)
+
+
+Filter = Callable[[Ask, Site], str | None]
+"""Gives the reason why no node of the site could ever take the run, or None."""
+
+
+def wrong_cluster(ask: Ask, site: Site) -> str | None:
+    """A run stays in the clusters of its route."""
+    return "in another cluster" if ask.clusters and site.cluster not in ask.clusters else None
+
+
+def lacks_label(ask: Ask, site: Site) -> str | None:
+    """Every rule on labels must hold."""
+    broken = first_broken(ask.requirements.labels, site.label_values)
+    return f"label {broken}" if broken else None
+
+
+def lacks_driver(ask: Ask, site: Site) -> str | None:
+    """The node must be able to start workers in the way the run asks for."""
+    driver = ask.requirements.driver
+    return None if driver in site.drivers else f"without driver {driver}"
+
+
+def taint_not_tolerated(ask: Ask, site: Site) -> str | None:
+    """Every taint must be tolerated: by name, by name and value, or all by `*`."""
+    tolerated = ask.requirements.tolerations
+    if "*" in tolerated:
+        return None
+    for taint in site.taints:
+        if taint not in tolerated and taint.partition("=")[0] not in tolerated:
+            return f"taint {taint}"
+    return None
+
+
+def offers_none(ask: Ask, site: Site) -> str | None:
+    """Whatever the run takes must be on offer at all."""
+    for name, amount in ask.requirements.resources:
+        if amount and name not in site.offered:
+            return f"offers no {name}"
+    return None
+
+
+def larger_than_one_run_may_be(ask: Ask, site: Site) -> str | None:
+    """A gateway may have much in sum, and little for each run."""
+    for name, most in site.largest_run:
+        if ask.requirements.resources[name] > most:
+            return f"takes no run of so much {name}"
+    return None
+
+
+LASTING: Final[tuple[Filter, ...]] = (
+    wrong_cluster,
+    lacks_label,
+    lacks_driver,
+    taint_not_tolerated,
+    offers_none,
+    larger_than_one_run_may_be,
+)
+"""Reasons that waiting does not cure, and that all nodes of a site share."""
+
+
+def why_never_there(ask: Ask, site: Site) -> str | None:
+    """The first lasting reason against all nodes of a site, or None."""
+    for refuse in LASTING:
+        if reason := refuse(ask, site):
+            return reason
+    return None
+
+
+def may_grow_for(ask: Ask, site: Site) -> bool:
+    """True for a gateway that only lacks resources now: its cluster may grow, even from nothing."""
+    others = (refuse for refuse in LASTING if refuse is not offers_none)
+    return site.gateway and not any(refuse(ask, site) for refuse in others)
+
+
+def too_small(wanted: Requirements, total: Mapping[str, int]) -> str | None:
+    """The node must have enough for the run when it is empty."""
+    name = wanted.resources.lacking(total)
+    return f"too small in {name}" if name else None
+
+
+def why_never(ask: Ask, node: Node) -> str | None:
+    """The first lasting reason against the node, or None if it could take the run some day."""
+    if ask.requirements.node not in ("", node.node_id):
+        return ANOTHER_NODE
+    return why_never_there(ask, Site.of(node)) or too_small(ask.requirements, dict(node.offer.resources))
+
+
+@dataclass(frozen=True)
+class View:
+    """A node at this moment, as one run sees it.
+
+    Attributes:
+        free: What of its resources no run has; an adopted run may have made it negative.
+        open: Its cluster is open to the run.
+        refused: It refused an earlier attempt of this launch.
+        held: It is reserved for another run.
+    """
+
+    node: Node
+    free: Mapping[str, int]
+    open: bool = True
+    refused: bool = False
+    held: bool = False
+
+
+Doubt = Callable[[Requirements, View], str | None]
+"""Gives the reason why the node cannot take the run at this moment, or None."""
+
+
+def not_open_yet(_: Requirements, view: View) -> str | None:
+    """The clusters of a route open one after the other."""
+    return None if view.open else NOT_OPEN_YET
+
+
+def refused_it(_: Requirements, view: View) -> str | None:
+    """Who refused a launch once is not asked again."""
+    return REFUSED_IT if view.refused else None
+
+
+def not_in_service(_: Requirements, view: View) -> str | None:
+    """Nothing is placed on a node that is silent or short of something, or that its operator wants empty."""
+    return out_of_service(view.node)
+
+
+def held_for_another(_: Requirements, view: View) -> str | None:
+    """A reserved node fills up no further."""
+    return HELD if view.held else None
+
+
+def full(wanted: Requirements, view: View) -> str | None:
+    """There must be enough left of everything; a node without a free slot is full for all."""
+    if view.free.get(SLOTS, 0) < 1:
+        return FULL
+    lacking = wanted.resources.lacking(view.free)
+    return FULL if lacking == SLOTS else lacking
+
+
+MOMENTARY: Final[tuple[Doubt, ...]] = (not_open_yet, refused_it, not_in_service, held_for_another, full)
+"""Reasons that pass."""
+
+
+def why_not_now(ask: Ask, view: View) -> str | None:
+    """The first reason against the node at this moment, or None if it can take the run."""
+    if reason := why_never(ask, view.node):
+        return reason
+    for doubt in MOMENTARY:
+        if reason := doubt(ask.requirements, view):
+            return reason
+    return None
+
+
+def out_of_service(node: Node) -> str | None:
+    """Why the node takes nothing new from anybody, or None."""
+    match node.liveness, node.service:
+        case Suspect(), _:
+            return "suspect"
+        case Unreachable(), _:
+            return "unreachable"
+        case Lost(), _:
+            return "lost"
+        case _, Draining():
+            return "draining"
+        case _, Cordoned():
+            return "cordoned"
+        case _:
+            return node.pressures[0].reason if node.pressures else None

@@ -1,0 +1,353 @@
+"""The nodes, indexed so that a place for a run is found without looking at each of them."""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from runyard.coordinator.core.model import Node
+from runyard.coordinator.core.requirements.resources import SLOTS, Resources
+from runyard.coordinator.core.routing.order import ClusterLoad
+from runyard.coordinator.core.scheduling.filters import FREE, FULL, Ask, Site, may_grow_for, out_of_service
+from runyard.coordinator.core.scheduling.node_classes import Cell, Demand, Kind
+from runyard.coordinator.core.scheduling.scores import Amounts, Needs, fits
+
+REMEMBERED: Final = 2_000_000
+"""How many verdicts of demands on kinds are kept at most, as a product of both numbers."""
+
+EMPTY_KINDS: Final = 64
+"""Kinds without nodes that are kept in any case; a node that comes and goes finds its own again."""
+
+
+@dataclass
+class Placeable:
+    """What the index knows of one node."""
+
+    node: Node
+    kind: Kind
+    total: Amounts
+    free: Amounts
+    cell: Cell
+
+
+@dataclass
+class ClusterTally:
+    """Sums over the nodes of a cluster that are in service, and its live runs wherever they are."""
+
+    nodes: int = 0
+    live_runs: int = 0
+    total: dict[str, int] = field(default_factory=dict)
+    free: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def load(self) -> ClusterLoad:
+        """How busy the cluster is; one that has nothing to give is entirely so."""
+        uses = [1.0 - self.free.get(name, 0) / total for name, total in self.total.items() if total]
+        return ClusterLoad(min(1.0, max(uses, default=1.0)), self.live_runs)
+
+
+class NodeIndex:
+    """Nodes by kind, what runs have of them, and which became better since somebody asked.
+
+    Attributes:
+        version: Counts every change, so that conclusions can be kept until the next one.
+        total: What all nodes offer together, in service or not.
+    """
+
+    def __init__(self) -> None:
+        self.version = 0
+        self.total: dict[str, int] = {}
+        self._nodes: dict[str, Placeable] = {}
+        self._taken: dict[str, dict[str, int]] = {}
+        self._live_runs: dict[str, int] = {}
+        self._kinds: dict[Site, Kind] = {}
+        self._in_order: list[Kind] = []
+        self._generation = 0
+        self._clusters: dict[str, ClusterTally] = {}
+        self._demands: dict[Ask, Demand] = {}
+        self._freed: dict[str, None] = {}
+
+    # How it changes
+
+    def put(self, node: Node) -> bool:
+        """Takes a node as it is now.
+
+        Returns:
+            True if it may be good for other runs than before.
+        """
+        known = self._nodes.get(node.node_id)
+        if known is not None and _is_same(known, node):
+            self._take_warmth(known, node)
+            return False
+        if known is not None:
+            self._take_out(known)
+        site = Site.of(node)
+        kind = self._kinds.get(site) or self._new_kind(site)
+        total = tuple(amount for _, amount in node.offer.resources)
+        self._put_in(node, kind, total)
+        self._freed[node.node_id] = None
+        return True
+
+    def _take_warmth(self, known: Placeable, node: Node) -> None:
+        """Takes what the node is warm for now. It was as free for every run before, so nobody is woken."""
+        before, now = known.node.warm_for, node.warm_for
+        if before != now:
+            known.kind.cool_down(node.node_id, known.cell, before - now)
+            known.kind.warm_up(node.node_id, known.cell, now - before)
+        known.node = node
+
+    def allocate(self, node_id: str, taken: Resources) -> None:
+        """Reserves what a live run takes, also if the node does not have so much."""
+        self._change(node_id, taken, 1)
+
+    def release(self, node_id: str, taken: Resources) -> None:
+        """Gives back what a run had."""
+        self._change(node_id, taken, -1)
+        self._freed[node_id] = None
+
+    def forget_runs(self) -> None:
+        """Gives back what all runs had."""
+        for node_id in list(self._taken):
+            self._taken[node_id].clear()
+            self._live_runs[node_id] = 0
+            if (known := self._nodes.get(node_id)) is not None:
+                self._take_out(known)
+                self._put_in(known.node, known.kind, known.total)
+            self._freed[node_id] = None
+        for tally in self._clusters.values():
+            tally.live_runs = 0
+
+    def mark_freed(self, node_id: str) -> None:
+        """Has the node looked at again by runs that wait."""
+        self.version += 1
+        self._freed[node_id] = None
+
+    def take_freed(self) -> list[str]:
+        """The nodes that became freer or better since the last call and can take something now."""
+        if not self._freed:
+            return []
+        freed, self._freed = self._freed, {}
+        return [node_id for node_id in freed if self._is_open(node_id)]
+
+    @property
+    def has_freed(self) -> bool:
+        """True if `take_freed` may give something."""
+        return bool(self._freed)
+
+    # What it knows
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    def demand(self, ask: Ask) -> Demand:
+        """What the ask comes to, remembered if it was asked lately."""
+        demand = self._demands.pop(ask, None) or Demand(ask)
+        self._demands[ask] = demand
+        if len(self._demands) * (len(self._in_order) + 1) > REMEMBERED:
+            del self._demands[next(iter(self._demands))]
+        return demand
+
+    def node(self, node_id: str) -> Placeable | None:
+        """A node, if it ever joined."""
+        return self._nodes.get(node_id)
+
+    def nodes(self) -> Iterator[Placeable]:
+        """All nodes."""
+        return iter(self._nodes.values())
+
+    def taken(self, node_id: str) -> Mapping[str, int]:
+        """What live runs have of the node."""
+        return self._taken.get(node_id, {})
+
+    def clusters(self) -> Mapping[str, ClusterTally]:
+        """Those that any node ever joined."""
+        return self._clusters
+
+    def tallies(self, names: Iterable[str]) -> Iterator[tuple[str, ClusterTally]]:
+        """Those of the clusters in which there are nodes."""
+        return ((name, self._clusters[name]) for name in names if name in self._clusters)
+
+    def kinds(self) -> Iterator[Kind]:
+        """All kinds of which there are nodes."""
+        return (kind for kind in self._in_order if kind.cells)
+
+    def suitable(self, demand: Demand, cluster: str | None = None) -> list[Kind]:
+        """The kinds of nodes that could take the run some day, if they are large enough."""
+        return demand.suitable(self._in_order, self._generation, cluster)
+
+    def fits(self, demand: Demand, node_id: str) -> Needs | None:
+        """What the run takes of the node if it can take it now, but for refusals and reservations."""
+        known = self._nodes.get(node_id)
+        if known is None or known.cell.reason != FREE or demand.ask.requirements.node not in ("", node_id):
+            return None
+        needs = demand.needs(known.kind)
+        return needs if needs is not None and fits(needs, known.free) else None
+
+    def takers(self, demands: Iterable[Demand], node_id: str) -> list[Demand]:
+        """Those demands that the node can meet now, but for refusals and reservations."""
+        known = self._nodes.get(node_id)
+        if known is None or known.cell.reason != FREE:
+            return []
+        kind, free = known.kind, known.free
+        return [
+            demand
+            for demand in demands
+            if (needs := demand.needs(kind)) is not None
+            and fits(needs, free)
+            and demand.ask.requirements.node in ("", node_id)
+        ]
+
+    def could_ever(self, demand: Demand, without: Collection[str] = ()) -> bool:
+        """True if some node, other than those, could take the run when it is empty."""
+        if named := demand.ask.requirements.node:
+            known = self._nodes.get(named)
+            return known is not None and named not in without and _could_ever(demand, known)
+        for kind in self.suitable(demand):
+            needs = demand.needs(kind)
+            assert needs is not None
+            for total, count in kind.totals.items():
+                if fits(needs, total) and count > self._count(kind, total, without):
+                    return True
+        growing = (kind for kind in self.kinds() if may_grow_for(demand.ask, kind.site))
+        return any(not cell.nodes.keys() <= set(without) for kind in growing for cell in kind.cells.values())
+
+    def _count(self, kind: Kind, total: Amounts, node_ids: Collection[str]) -> int:
+        known = [self._nodes[node_id] for node_id in node_ids if node_id in self._nodes]
+        return sum(each.kind is kind and each.total == total for each in known)
+
+    def _is_open(self, node_id: str) -> bool:
+        known = self._nodes.get(node_id)
+        return known is not None and known.cell.reason == FREE
+
+    # How it is kept
+
+    def _put_in(self, node: Node, kind: Kind, total: Amounts) -> None:
+        node_id = node.node_id
+        taken = self._taken.get(node_id, {})
+        free = tuple(
+            amount - taken.get(name, 0) for name, amount in zip(kind.site.offered, total, strict=True)
+        )
+        cell = kind.enter(node_id, _reason(node, kind, free), total, free, node.warm_for)
+        kind.count(total, 1)
+        known = self._nodes[node_id] = Placeable(node, kind, total, free, cell)
+        tally = self._clusters.setdefault(node.cluster, ClusterTally())
+        tally.live_runs += self._live_runs.get(node_id, 0)
+        _add(self.total, kind.site.offered, total, 1)
+        self._sum_up(tally, known, 1)
+        self.version += 1
+
+    def _take_out(self, known: Placeable) -> None:
+        node_id = known.node.node_id
+        known.kind.leave(node_id, known.cell, known.node.warm_for)
+        known.kind.count(known.total, -1)
+        tally = self._clusters[known.node.cluster]
+        tally.live_runs -= self._live_runs.get(node_id, 0)
+        _add(self.total, known.kind.site.offered, known.total, -1)
+        self._sum_up(tally, known, -1)
+
+    def _sum_up(self, tally: ClusterTally, known: Placeable, sign: int) -> None:
+        if known.cell.reason in (FREE, FULL):
+            tally.nodes += sign
+            _add(tally.total, known.kind.site.offered, known.total, sign)
+            _add(tally.free, known.kind.site.offered, known.free, sign)
+
+    def _change(self, node_id: str, taken: Resources, sign: int) -> None:
+        self.version += 1
+        of_node = self._taken.setdefault(node_id, {})
+        for name, amount in taken:
+            of_node[name] = of_node.get(name, 0) + sign * amount
+        self._live_runs[node_id] = self._live_runs.get(node_id, 0) + sign
+        known = self._nodes.get(node_id)
+        if known is None:
+            return
+        tally = self._clusters[known.node.cluster]
+        tally.live_runs += sign
+        offered = known.kind.site.offered
+        change = tuple(-sign * taken[name] for name in offered)
+        if known.cell.reason in (FREE, FULL):
+            _add(tally.free, offered, change, 1)
+        known.free = tuple(free + more for free, more in zip(known.free, change, strict=True))
+        warm_for = known.node.warm_for
+        known.kind.leave(node_id, known.cell, warm_for)
+        reason = _reason(known.node, known.kind, known.free)
+        known.cell = known.kind.enter(node_id, reason, known.total, known.free, warm_for)
+
+    def _new_kind(self, site: Site) -> Kind:
+        empty = sum(not kind.cells for kind in self._in_order) if self._may_tidy() else 0
+        if empty > EMPTY_KINDS and 2 * empty > len(self._in_order):
+            self._in_order = [kind for kind in self._in_order if kind.cells]
+            self._kinds = {kind.site: kind for kind in self._in_order}
+            self._generation += 1
+        kind = self._kinds[site] = Kind(site)
+        self._in_order.append(kind)
+        return kind
+
+    def _may_tidy(self) -> bool:
+        # Counting is as long as the list is, so it is done each time that the list has grown by a part.
+        return len(self._in_order) % EMPTY_KINDS == 0
+
+    def check(self) -> None:
+        """Raises AssertionError if the sums do not agree with the nodes. For tests."""
+        afresh = NodeIndex()
+        afresh._taken = {node_id: dict(taken) for node_id, taken in self._taken.items()}
+        afresh._live_runs = dict(self._live_runs)
+        for known in self._nodes.values():
+            afresh.put(known.node)
+        for node_id, known in self._nodes.items():
+            again = afresh._nodes[node_id]
+            assert (known.total, known.free, known.cell.reason) == (
+                again.total,
+                again.free,
+                again.cell.reason,
+            ), node_id
+            assert node_id in known.cell.nodes, f"{node_id} is not in its cell"
+        filled = {kind.site: _contents(kind) for kind in self.kinds()}
+        assert filled == {kind.site: _contents(kind) for kind in afresh.kinds()}
+        assert _without_zeros(self.total) == _without_zeros(afresh.total)
+        for name, tally in self._clusters.items():
+            again_tally = afresh._clusters.get(name, ClusterTally())
+            assert (tally.nodes, tally.live_runs) == (again_tally.nodes, again_tally.live_runs), name
+            assert _without_zeros(tally.total) == _without_zeros(again_tally.total), name
+            assert _without_zeros(tally.free) == _without_zeros(again_tally.free), name
+
+
+def _could_ever(demand: Demand, known: Placeable) -> bool:
+    needs = demand.needs(known.kind)
+    enough = needs is not None and fits(needs, known.total)
+    return enough or may_grow_for(demand.ask, known.kind.site)
+
+
+def _is_same(known: Placeable, node: Node) -> bool:
+    before = known.node
+    return (
+        before.offer == node.offer
+        and before.cluster == node.cluster
+        and out_of_service(before) == out_of_service(node)
+    )
+
+
+def _reason(node: Node, kind: Kind, free: Amounts) -> str:
+    if reason := out_of_service(node):
+        return reason
+    offered = kind.site.offered
+    slots = free[offered.index(SLOTS)] if SLOTS in offered else 0
+    return FREE if slots > 0 else FULL
+
+
+def _add(sums: dict[str, int], names: tuple[str, ...], amounts: Amounts, sign: int) -> None:
+    for name, amount in zip(names, amounts, strict=True):
+        sums[name] = sums.get(name, 0) + sign * amount
+
+
+def _contents(kind: Kind) -> object:
+    cells = {key: (set(cell.nodes), _warm_nodes(cell)) for key, cell in kind.cells.items()}
+    open_cells = {(cell.total, cell.free) for cell in kind.open}
+    warm = {location: {(cell.total, cell.free) for cell in shelf} for location, shelf in kind.warm.items()}
+    return cells, open_cells, warm, dict(kind.totals)
+
+
+def _warm_nodes(cell: Cell) -> dict[str, set[str]]:
+    return {location: set(lot.nodes) for location, lot in cell.warm.items()}
+
+
+def _without_zeros(sums: Mapping[str, int]) -> dict[str, int]:
+    return {name: amount for name, amount in sums.items() if amount}

@@ -1,0 +1,159 @@
+"""AgentService: the sessions of the node agents."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import structlog
+from google.protobuf.message import DecodeError
+
+from runyard.common.security.identity import Role
+from runyard.coordinator.auth.callers import Caller, NotIdentified, NotPermitted, caller_of
+from runyard.coordinator.core.errors import InvalidField
+from runyard.coordinator.core.events.on_session import (
+    on_disconnect,
+    on_goodbye,
+    on_heartbeat,
+    on_hello,
+    on_rejection,
+    on_status,
+)
+from runyard.coordinator.grpc.errors import LONGEST_TEXT, Context, answering
+from runyard.coordinator.grpc.logs import LogRelay
+from runyard.coordinator.grpc.requests import check_attempts, check_hello
+from runyard.coordinator.runtime.outbox import Outbox
+from runyard.coordinator.runtime.runtime import Shell
+from runyard.coordinator.store.store import StoreFull
+from runyard.v1 import agent_pb2, agent_pb2_grpc
+
+HELLO_WITHIN = 10.0
+"""Seconds for an agent to say Hello once its stream is open."""
+
+log = structlog.get_logger("runyard.coordinator.agents")
+
+Requests = AsyncIterator[agent_pb2.SessionRequest]
+
+
+class AgentService(agent_pb2_grpc.AgentServiceServicer):
+    """See `runyard/v1/agent.proto` for what each method promises."""
+
+    def __init__(self, shell: Shell, logs: LogRelay) -> None:
+        self._shell = shell
+        self._logs = logs
+
+    async def Session(
+        self, request_iterator: Requests, context: Context
+    ) -> AsyncIterator[agent_pb2.SessionResponse]:
+        async with answering(context):
+            requests = aiter(request_iterator)
+            hello = await self._hello(requests)
+            require_own_node(caller_of(context), hello)
+            outbox = Outbox()
+            with self._shell.session(outbox) as session:
+                await self._shell.decide(lambda fleet, at: on_hello(fleet, at, session, hello))
+                log.info("agent_joined", node=hello.node_id, cluster=hello.cluster, peer=context.peer())
+                self._warn_of_old_disk(hello)
+                hearing = asyncio.create_task(self._hear(requests, hello.node_id, session, outbox))
+                try:
+                    async for message in outbox.drain():
+                        yield message
+                finally:
+                    hearing.cancel()
+                    await self._leave(hello.node_id, session)
+
+    def _warn_of_old_disk(self, hello: agent_pb2.Hello) -> None:
+        confirmed = self._shell.fleet.nodes[hello.node_id].confirmed_epoch
+        if hello.last_epoch < confirmed:
+            log.warning(
+                "disk_restored", node=hello.node_id, epoch_there=hello.last_epoch, epoch_here=confirmed
+            )
+
+    async def _hello(self, requests: Requests) -> agent_pb2.Hello:
+        try:
+            async with asyncio.timeout(HELLO_WITHIN):
+                first = await anext(requests, None)
+        except TimeoutError:
+            first = None
+        if first is None or not first.HasField("hello"):
+            raise InvalidField("hello", "must be the first message of a session")
+        check_hello(first.hello)
+        return first.hello
+
+    async def _hear(self, requests: Requests, node_id: str, session: int, outbox: Outbox) -> None:
+        """Takes the agent's messages one by one, until the stream ends, however it ends."""
+        try:
+            async for request in requests:
+                if request.HasField("goodbye"):
+                    await self._say_goodbye(request.goodbye, node_id, session)
+                    break
+                # With a full disk nothing can be taken down; the agent repeats it in its next heartbeat.
+                with contextlib.suppress(StoreFull):
+                    await self._take(request, node_id, session)
+        except asyncio.CancelledError:
+            raise
+        except NotIdentified as refusal:
+            log.warning("session_refused", node=node_id, reason=str(refusal))
+            outbox.close(str(refusal))
+        except (DecodeError, InvalidField) as error:
+            log.warning("message_refused", node=node_id, reason=str(error)[:LONGEST_TEXT])
+        except Exception:
+            log.exception("session_failed", node=node_id)
+        outbox.hang_up()
+
+    async def _say_goodbye(self, goodbye: agent_pb2.AgentGoodbye, node_id: str, session: int) -> None:
+        log.info("agent_says_goodbye", node=node_id, reason=goodbye.reason)
+        back_within = goodbye.expect_back_within.ToNanoseconds() / 1e9
+        await self._shell.decide(lambda fleet, at: on_goodbye(fleet, at, node_id, session, back_within))
+
+    async def _take(self, request: agent_pb2.SessionRequest, node_id: str, session: int) -> None:
+        decide = self._shell.decide
+        match request.WhichOneof("message"):
+            case "heartbeat":
+                beat = request.heartbeat
+                check_attempts(beat.attempts)
+                await decide(lambda fleet, at: on_heartbeat(fleet, at, node_id, session, beat))
+            case "report" if request.report.HasField("status"):
+                status = request.report.status
+                check_attempts([status])
+                await decide(lambda fleet, at: on_status(fleet, at, node_id, session, status))
+            case "report" if request.report.HasField("rejection"):
+                rejection = request.report.rejection
+                log.info("assignment_refused", node=node_id, run_id=rejection.run_id, reason=rejection.reason)
+                await decide(lambda fleet, at: on_rejection(fleet, at, node_id, session, rejection))
+            case other:
+                # A newer agent may say more than this coordinator understands.
+                log.warning("message_not_understood", node=node_id, message=other)
+
+    async def _leave(self, node_id: str, session: int) -> None:
+        log.info("agent_left", node=node_id)
+        with contextlib.suppress(StoreFull):
+            await asyncio.shield(
+                asyncio.ensure_future(
+                    self._shell.decide(lambda fleet, _: on_disconnect(fleet, node_id, session))
+                )
+            )
+
+    async def PushLogs(
+        self, request_iterator: AsyncIterator[agent_pb2.PushLogsRequest], context: Context
+    ) -> agent_pb2.PushLogsResponse:
+        async with answering(context):
+            caller = caller_of(context)
+            await self._logs.take(request_iterator, caller.may_speak_for)
+            return agent_pb2.PushLogsResponse()
+        raise AssertionError("answering() ends the call")
+
+
+def require_own_node(caller: Caller, hello: agent_pb2.Hello) -> None:
+    """Sees to it that an agent speaks for its own node. What follows in the session is that node's by this.
+
+    Raises:
+        NotPermitted: The certificate is another node's, or another cluster's.
+    """
+    if not caller.may_speak_for(hello.node_id):
+        refusal = f"{caller.identity} may not speak for node {hello.node_id!r}"
+    elif caller.role is not Role.LOCAL and caller.identity.cluster != hello.cluster:
+        refusal = f"{caller.identity} may not speak for cluster {hello.cluster!r}"
+    else:
+        return
+    log.warning("session_refused", node=hello.node_id, peer=caller.peer, reason=refusal)
+    raise NotPermitted(f"{refusal}; the settings of the agent and its certificate must agree")

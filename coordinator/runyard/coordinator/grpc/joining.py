@@ -1,0 +1,86 @@
+"""JoinService: how a node without a certificate gets one, on a server that serves nothing else."""
+
+from dataclasses import replace
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2_grpc
+
+from runyard.coordinator.audit.audit import Actor, Audit, NodeJoined, audited
+from runyard.coordinator.auth.rates import Limit
+from runyard.coordinator.auth.throttle import Throttle, network_of
+from runyard.coordinator.ca.authority_directory import AuthorityError
+from runyard.coordinator.ca.enrolment import Applicant, Enrolment
+from runyard.coordinator.grpc.errors import Context, Unavailable, answering
+from runyard.v1 import security_pb2, security_pb2_grpc
+
+LARGEST_MESSAGE = 64 * 1024
+"""Bytes of a message on the server for joining. A request has about a thousand."""
+
+JOIN_SERVER_OPTIONS = (
+    ("grpc.max_receive_message_length", LARGEST_MESSAGE),
+    ("grpc.max_metadata_size", 8 * 1024),
+    ("grpc.max_concurrent_streams", 4),
+    # Nobody has business here for long: a node that has joined goes elsewhere.
+    ("grpc.max_connection_age_ms", 60_000),
+    ("grpc.max_connection_age_grace_ms", 5_000),
+    ("grpc.max_connection_idle_ms", 30_000),
+    ("grpc.server_handshake_timeout_ms", 10_000),
+    ("grpc.so_reuseport", 0),
+)
+
+MOST_CALLS = 200
+"""Calls at once on that server; more are refused with RESOURCE_EXHAUSTED, and agents try again."""
+
+log = structlog.get_logger("runyard.coordinator.auth")
+
+
+class JoinService(security_pb2_grpc.JoinServiceServicer):
+    """See `runyard/v1/security.proto` for what it promises."""
+
+    def __init__(self, enrolment: Enrolment, throttle: Throttle, audit: Audit) -> None:
+        self._enrolment = enrolment
+        self._throttle = throttle
+        self._audit = audit
+
+    async def Join(self, request: security_pb2.JoinRequest, context: Context) -> security_pb2.JoinResponse:
+        async with answering(context):
+            applicant = Applicant(
+                ticket=request.token,
+                csr_pem=request.csr_pem,
+                node_id=request.node_id,
+                cluster=request.cluster,
+                peer=context.peer(),
+            )
+            self._throttle.require(Limit.JOIN, network_of(context.peer()))
+            asked = NodeJoined(
+                by=Actor("unknown", context.peer()), node=applicant.node_id, cluster=applicant.cluster
+            )
+            with audited(self._audit, asked) as entry:
+                try:
+                    credentials = await self._enrolment.join(applicant)
+                except AuthorityError as error:
+                    log.error("authority_unusable", error=str(error))
+                    raise Unavailable("the coordinator cannot sign now; its log says why") from error
+                entry.amend(replace(asked, token=credentials.token_id, serial=credentials.serial))
+            return security_pb2.JoinResponse(
+                certificate_pem=credentials.certificate, authority_pem=credentials.authority
+            )
+        raise AssertionError("answering() ends the call")
+
+
+def join_server(
+    enrolment: Enrolment, status: health.aio.HealthServicer, throttle: Throttle, audit: Audit
+) -> grpc.aio.Server:
+    """A server for joining and for health, which listens nowhere yet.
+
+    Args:
+        enrolment: Who decides.
+        status: What it shows of its health.
+        throttle: Holds back those who try too often.
+        audit: Notes who joined, and who did not.
+    """
+    server = grpc.aio.server(options=JOIN_SERVER_OPTIONS, maximum_concurrent_rpcs=MOST_CALLS)
+    security_pb2_grpc.add_JoinServiceServicer_to_server(JoinService(enrolment, throttle, audit), server)
+    health_pb2_grpc.add_HealthServicer_to_server(status, server)
+    return server

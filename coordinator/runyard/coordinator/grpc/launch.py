@@ -1,0 +1,204 @@
+"""LaunchService: what Dagster and people ask of the coordinator."""
+
+from collections.abc import AsyncIterator
+
+from runyard.coordinator.audit.audit import Audit, TerminationAsked, audited, launch_asked, who
+from runyard.coordinator.auth.callers import caller_of
+from runyard.coordinator.core.client_scope import Sight
+from runyard.coordinator.core.errors import InvalidField
+from runyard.coordinator.core.events.on_launch import on_launch, on_terminate
+from runyard.coordinator.core.explain.explanation import explain_launch, explain_run
+from runyard.coordinator.core.model import Run
+from runyard.coordinator.grpc.dry_run import imagined_launch
+from runyard.coordinator.grpc.errors import Context, NotFound, Unavailable, answering
+from runyard.coordinator.grpc.logs import LogRelay
+from runyard.coordinator.grpc.reports import ReportLine
+from runyard.coordinator.grpc.requests import check_run_id, check_spec, launch_of
+from runyard.coordinator.grpc.snapshots import Snapshots
+from runyard.coordinator.grpc.uploads import Uploads
+from runyard.coordinator.grpc.views import event_view, matches, run_view
+from runyard.coordinator.runtime.clock import now
+from runyard.coordinator.runtime.runtime import Shell
+from runyard.v1 import launch_pb2, launch_pb2_grpc, run_pb2
+
+PAGE_DEFAULT = 100
+PAGE_LIMIT = 1_000
+
+
+class LaunchService(launch_pb2_grpc.LaunchServiceServicer):
+    """See `runyard/v1/launch.proto` for what each method promises."""
+
+    def __init__(self, shell: Shell, logs: LogRelay, audit: Audit) -> None:
+        self._shell = shell
+        self._logs = logs
+        self._audit = audit
+        self._reports = ReportLine(shell)
+        self._snapshots = Snapshots(shell)
+        self._uploads = Uploads(shell)
+
+    async def LaunchRun(
+        self, request: launch_pb2.LaunchRunRequest, context: Context
+    ) -> launch_pb2.LaunchRunResponse:
+        spec = request.spec
+        async with answering(context):
+            with audited(self._audit, launch_asked(who(context), spec)) as asked:
+                check_spec(spec)
+                if not await self._snapshots.is_held(spec.job_snapshot_id):
+                    asked.withdraw()  # it comes again, after the snapshot
+                    return launch_pb2.LaunchRunResponse(snapshot_needed=True)
+                ops = await self._snapshots.ops_layer(
+                    spec.job_snapshot_id, spec.step_keys, spec.execution_config_json
+                )
+                launch = launch_of(spec, ops, self._sight(context).who)
+                run = await self._shell.decide(lambda fleet, at: on_launch(fleet, at, launch))
+            return launch_pb2.LaunchRunResponse(run=self._view(run))
+        raise AssertionError("answering() ends the call")
+
+    async def StoreSnapshot(
+        self, request_iterator: AsyncIterator[launch_pb2.StoreSnapshotRequest], context: Context
+    ) -> launch_pb2.StoreSnapshotResponse:
+        async with answering(context):
+            await self._uploads.take(request_iterator, str(caller_of(context).identity))
+            return launch_pb2.StoreSnapshotResponse()
+        raise AssertionError("answering() ends the call")
+
+    async def TerminateRun(
+        self, request: launch_pb2.TerminateRunRequest, context: Context
+    ) -> launch_pb2.TerminateRunResponse:
+        async with answering(context):
+            run_id = check_run_id(request.run_id)
+            self._require_seen(run_id, self._sight(context))
+            reason = request.reason or "stopped on request"
+            with audited(self._audit, TerminationAsked(by=who(context), run=run_id, why=reason)):
+                stopping = await self._shell.decide(lambda fleet, at: on_terminate(fleet, at, run_id, reason))
+            run = self._shell.fleet.runs.get(run_id)
+            return launch_pb2.TerminateRunResponse(stopping=stopping, run=self._view(run) if run else None)
+        raise AssertionError("answering() ends the call")
+
+    async def GetRun(self, request: launch_pb2.GetRunRequest, context: Context) -> launch_pb2.GetRunResponse:
+        async with answering(context):
+            run_id = check_run_id(request.run_id)
+            await self._shell.decided()
+            run = self._find(run_id, self._sight(context))
+            rows = await self._shell.in_writer(lambda: self._shell.store.events(run_id))
+            return launch_pb2.GetRunResponse(run=self._view(run), events=[event_view(row) for row in rows])
+        raise AssertionError("answering() ends the call")
+
+    async def ExplainRun(
+        self, request: launch_pb2.ExplainRunRequest, context: Context
+    ) -> launch_pb2.ExplainRunResponse:
+        async with answering(context):
+            run_id = check_run_id(request.run_id)
+            await self._shell.decided()
+            explanation = explain_run(self._shell.fleet, now(), self._find(run_id, self._sight(context)))
+            return launch_pb2.ExplainRunResponse(explanation=explanation)
+        raise AssertionError("answering() ends the call")
+
+    async def ExplainLaunch(
+        self, request: launch_pb2.ExplainLaunchRequest, context: Context
+    ) -> launch_pb2.ExplainLaunchResponse:
+        async with answering(context):
+            sight = self._sight(context)
+            launch = await imagined_launch(request, self._snapshots, self._seen_by(sight), sight.who)
+            await self._shell.decided()
+            explanation = explain_launch(self._shell.fleet, now(), launch)
+            return launch_pb2.ExplainLaunchResponse(explanation=explanation)
+        raise AssertionError("answering() ends the call")
+
+    async def ListRuns(
+        self, request: launch_pb2.ListRunsRequest, context: Context
+    ) -> launch_pb2.ListRunsResponse:
+        async with answering(context):
+            size = _page_size(request.page_size)
+            await self._shell.decided()
+            runs = [run for run in self._seen_by(self._sight(context)) if matches(request.filter, run)]
+            runs.sort(key=_newest_first)
+            if request.page_token:
+                after = _page_start(request.page_token)
+                runs = [run for run in runs if _newest_first(run) > after]
+            page, more = runs[:size], len(runs) > size
+            return launch_pb2.ListRunsResponse(
+                runs=[self._view(run) for run in page],
+                next_page_token=_page_token(page[-1]) if more else "",
+            )
+        raise AssertionError("answering() ends the call")
+
+    async def WatchRuns(
+        self, request: launch_pb2.WatchRunsRequest, context: Context
+    ) -> AsyncIterator[launch_pb2.WatchRunsResponse]:
+        async with answering(context):
+            sight = self._sight(context)
+            with self._shell.watchers.watching() as watcher:
+                await self._shell.decided()
+                for run in self._seen_by(sight):
+                    if matches(request.filter, run):
+                        yield launch_pb2.WatchRunsResponse(run=self._view(run))
+                while True:
+                    run = await watcher.next()
+                    if sight.sees(run.launch) and matches(request.filter, run):
+                        yield launch_pb2.WatchRunsResponse(run=self._view(run))
+
+    async def ReadLogs(
+        self, request: launch_pb2.ReadLogsRequest, context: Context
+    ) -> AsyncIterator[launch_pb2.ReadLogsResponse]:
+        async with answering(context):
+            check_run_id(request.run_id)
+            await self._shell.decided()
+            async for piece in self._logs.read(request, self._find(request.run_id, self._sight(context))):
+                yield piece
+
+    async def FollowReports(
+        self, request_iterator: AsyncIterator[launch_pb2.FollowReportsRequest], context: Context
+    ) -> AsyncIterator[launch_pb2.FollowReportsResponse]:
+        async with answering(context):
+            async for run in self._reports.follow(request_iterator, self._sight(context)):
+                yield launch_pb2.FollowReportsResponse(run=self._view(run))
+
+    def _sight(self, context: Context) -> Sight:
+        who = str(caller_of(context).identity)
+        return Sight(who, self._shell.fleet.policy.confinement.get(who))
+
+    def _seen_by(self, sight: Sight) -> list[Run]:
+        return [run for run in self._shell.fleet.runs.values() if sight.sees(run.launch)]
+
+    def _require_seen(self, run_id: str, sight: Sight) -> None:
+        """Raises `NotFound` if somebody else has launched the run, and the caller sees its own only."""
+        run = self._shell.fleet.runs.get(run_id)
+        if run is not None and not sight.sees(run.launch):
+            raise NotFound(f"run {run_id} was never launched by {sight.who}, or is long over")
+
+    def _find(self, run_id: str, sight: Sight) -> Run:
+        self._require_seen(run_id, sight)
+        run = self._shell.fleet.runs.get(run_id)
+        if run is not None:
+            return run
+        if self._shell.fleet.recovering(now()):
+            raise Unavailable(
+                f"run {run_id} is not known yet; the coordinator has just started and nodes are coming back"
+            )
+        raise NotFound(f"run {run_id} was never launched through this coordinator, or is long over")
+
+    def _view(self, run: Run) -> run_pb2.Run:
+        return run_view(self._shell.fleet, run)
+
+
+def _newest_first(run: Run) -> tuple[float, str]:
+    return (-run.times.launched, run.run_id)
+
+
+def _page_size(asked: int) -> int:
+    if not 0 <= asked <= PAGE_LIMIT:
+        raise InvalidField("page_size", f"is {asked}; give 1 to {PAGE_LIMIT}, or 0 for {PAGE_DEFAULT}")
+    return asked or PAGE_DEFAULT
+
+
+def _page_token(last: Run) -> str:
+    return f"{last.times.launched!r}/{last.run_id}"
+
+
+def _page_start(token: str) -> tuple[float, str]:
+    launched, _, run_id = token.partition("/")
+    try:
+        return (-float(launched), run_id)
+    except ValueError:
+        raise InvalidField("page_token", "is not one that ListRuns gave") from None

@@ -1,0 +1,163 @@
+"""Checks requests at the edge and turns them into what the core understands."""
+
+import hashlib
+import uuid
+from collections.abc import Iterable, Mapping
+
+from runyard.common.names import NAME
+from runyard.coordinator.core.conversions import offer_of, requirements_of
+from runyard.coordinator.core.errors import InvalidField
+from runyard.coordinator.core.model import Launch
+from runyard.coordinator.core.requirements.layers import DEFAULT_GRACE
+from runyard.coordinator.core.requirements.requirements import Layer, Policies, Requirements
+from runyard.coordinator.grpc.errors import TooLarge
+from runyard.coordinator.grpc.layers import layers_of
+from runyard.v1 import agent_pb2, run_pb2
+
+PRIORITY = "dagster/priority"
+
+HIGHEST_PRIORITY = 1_000_000_000
+"""Priorities beyond it, or as far below zero, count as this."""
+
+MOST_ATTEMPTS = 1_000_000
+"""No run has more. An agent that claims the largest number there is would leave none for the next attempt."""
+
+MAX_SPEC = 4 * 1024 * 1024
+"""Largest launch spec in bytes; it travels to the agent in one message."""
+
+
+def check_run_id(text: str, field: str = "run_id") -> str:
+    """A run ID, if it is one.
+
+    Raises:
+        InvalidField: It is empty or no UUID.
+    """
+    if not text:
+        raise InvalidField(field, "is empty; give Dagster's run ID")
+    try:
+        canonical = str(uuid.UUID(text))
+    except ValueError:
+        canonical = ""
+    if canonical != text.lower():
+        raise InvalidField(field, f"{text[:80]!r} is not a run ID; Dagster's run IDs are UUIDs")
+    return text
+
+
+def check_spec(spec: run_pb2.LaunchSpec) -> None:
+    """Checks all of a spec but what it asks for.
+
+    Raises:
+        InvalidField: A field is missing or malformed; the message names it.
+        TooLarge: The spec exceeds `MAX_SPEC`.
+    """
+    check_run_id(spec.run_id, "spec.run_id")
+    if spec.ByteSize() > MAX_SPEC:
+        raise TooLarge(
+            f"the launch spec has {spec.ByteSize()} bytes, more than the {MAX_SPEC} that are allowed"
+        )
+    if spec.kind not in (run_pb2.LAUNCH_KIND_EXECUTE, run_pb2.LAUNCH_KIND_RESUME):
+        raise InvalidField("spec.kind", "is not set; give EXECUTE or RESUME")
+    if (spec.kind == run_pb2.LAUNCH_KIND_RESUME) != (spec.resume_number > 0):
+        raise InvalidField("spec.resume_number", "must be 0 for EXECUTE and at least 1 for RESUME")
+    if not spec.worker_args:
+        raise InvalidField(
+            "spec.worker_args", "is empty; give the serialized ExecuteRunArgs or ResumeRunArgs"
+        )
+    if not spec.deployment:
+        raise InvalidField("spec.deployment", "is empty; name the Dagster deployment that launches")
+    _check_environment(spec)
+
+
+def launch_of(spec: run_pb2.LaunchSpec, ops: Layer | None, launched_by: str = "") -> Launch:
+    """A launch from its spec, without what follows from the routing rules.
+
+    Args:
+        spec: As `check_spec` accepted it.
+        ops: What the tags of its ops come to.
+        launched_by: Who launches it; empty: not known.
+
+    Raises:
+        InvalidField: What it asks for makes no sense; the message names the tag or the field.
+    """
+    return Launch(
+        run_id=spec.run_id,
+        resume_number=spec.resume_number,
+        deployment=spec.deployment,
+        job=spec.code_origin.job,
+        location=spec.code_origin.location,
+        requirements=Requirements(),
+        policies=Policies(DEFAULT_GRACE),
+        digest=_digest(spec),
+        spec=spec,
+        repository=spec.code_origin.repository,
+        layers=layers_of(spec, ops),
+        priority=priority_of(spec.tags),
+        launched_by=launched_by,
+    )
+
+
+def _digest(spec: run_pb2.LaunchSpec) -> str:
+    """What tells a repeat. Two processes that launch the same run sign it at two moments."""
+    content = run_pb2.LaunchSpec()
+    content.CopyFrom(spec)
+    content.ClearField("signed")
+    return hashlib.sha256(content.SerializeToString(deterministic=True)).hexdigest()
+
+
+def priority_of(tags: Mapping[str, str]) -> int:
+    """The priority in Dagster's own tag; 0 where there is none or it is no number, as in Dagster's queue."""
+    try:
+        priority = int(tags.get(PRIORITY, "0"))
+    except ValueError:
+        return 0
+    return max(-HIGHEST_PRIORITY, min(priority, HIGHEST_PRIORITY))
+
+
+def _check_environment(spec: run_pb2.LaunchSpec) -> None:
+    for name, value in spec.environment.items():
+        if not name or "=" in name or "\0" in name + value:
+            # What follows an equals sign in it may be a value.
+            shown = name.partition("=")[0]
+            raise InvalidField("spec.environment", f"{shown!r} is no name of an environment variable")
+    for name in spec.environment_references:
+        if not name or "=" in name or "\0" in name:
+            shown = name.partition("=")[0]
+            raise InvalidField("spec.environment_references", f"{shown!r} is no name of a variable")
+
+
+def check_hello(hello: agent_pb2.Hello) -> None:
+    """Checks what an agent says of itself.
+
+    Raises:
+        InvalidField: A field is missing or malformed; the message names it.
+    """
+    for field, value in (("node_id", hello.node_id), ("cluster", hello.cluster)):
+        if not NAME.fullmatch(value):
+            raise InvalidField(
+                field, f"{value[:80]!r} must be letters, digits, '.', '_' and '-' (128 at most)"
+            )
+    for field, value in (
+        ("installation_id", hello.installation_id),
+        ("instance_id", hello.instance_id),
+        ("boot_id", hello.boot_id),
+    ):
+        if not 0 < len(value) <= 64:
+            raise InvalidField(field, "must have 1 to 64 characters")
+    offer_of(hello.offer)
+    check_attempts(hello.attempts)
+
+
+def check_attempts(statuses: Iterable[agent_pb2.AttemptStatus]) -> None:
+    """Checks what an agent says of attempts, before any of it counts: the coordinator may have to adopt them.
+
+    Raises:
+        InvalidField: A field is malformed; the message names it.
+    """
+    for status in statuses:
+        if not NAME.fullmatch(status.run_id):
+            raise InvalidField("attempts.run_id", f"{status.run_id[:80]!r} is not the ID of a run")
+        if status.attempt > MOST_ATTEMPTS:
+            raise InvalidField(
+                "attempts.attempt", f"is {status.attempt}; no run has more than {MOST_ATTEMPTS}"
+            )
+        requirements_of(status.requirements)

@@ -1,0 +1,186 @@
+"""The coordinator's settings."""
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, field_validator, model_validator
+
+from runyard.common.errors import InvalidAddress
+from runyard.common.names import NAME
+from runyard.common.security.identity import DEFAULT_TRUST_DOMAIN, TRUST_DOMAIN, Identity, Role
+from runyard.common.service.service_main import ServiceSettings
+from runyard.common.service.settings import Settings, SettingsError
+from runyard.common.transport.address import DEFAULT_ADDRESS, HostPort, parse_address, require_local
+from runyard.coordinator.auth.rates import RateSettings
+from runyard.coordinator.ca.authority_directory import AuthorityDirectory, AuthorityError
+from runyard.coordinator.core.events.on_tick import Retention
+from runyard.coordinator.core.leases import LeasePolicy
+from runyard.coordinator.routing_config.document import RoutingFileError
+from runyard.coordinator.routing_config.reading import load_routing
+
+_LEASES = LeasePolicy()
+_RETENTION = Retention()
+
+
+class ClientAccess(Settings):
+    """What one client may do, beyond what all clients may."""
+
+    clusters: tuple[str, ...] | None = None
+    """The clusters in which its runs may be; of other clients' runs it then sees nothing. Left out: all."""
+
+    @field_validator("clusters")
+    @classmethod
+    def _names(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for name in value or ():
+            if not NAME.fullmatch(name):
+                raise ValueError(f"{name!r} is no name of a cluster")
+        return value
+
+
+class AccessSettings(Settings):
+    """Who may do what, where the role alone does not say it."""
+
+    clients: dict[str, ClientAccess] = Field(default_factory=dict)
+    """By the name in the client's certificate."""
+
+    @field_validator("clients")
+    @classmethod
+    def _names(cls, value: dict[str, ClientAccess]) -> dict[str, ClientAccess]:
+        for name in value:
+            if not NAME.fullmatch(name):
+                raise ValueError(f"{name!r} is no name of a client; write what stands last in its identity")
+        return value
+
+
+class CoordinatorSettings(ServiceSettings):
+    """Everything that can be set; times are in seconds."""
+
+    listen: str = DEFAULT_ADDRESS
+    """Where clients and agents find the coordinator: `host:port` or `unix:/path`."""
+
+    state_directory: Path = Path("/var/lib/runyard/coordinator")
+    """Where the account is kept. One coordinator at a time."""
+
+    routing: Path | None = None
+    """The file with the rules on which run goes where; read again whenever it changes."""
+
+    trust_domain: str = DEFAULT_TRUST_DOMAIN
+    """The name that stands in all certificates of this fleet."""
+
+    access: AccessSettings = AccessSettings()
+    """Which clients are bound to clusters."""
+
+    ca_directory: Path | None = None
+    """Where `runyard ca init` has put the authority. Without it nodes cannot join by token."""
+
+    join_listen: str | None = None
+    """`host:port` where nodes join by token. Nothing else is served there."""
+
+    certificate_lifetime: float = Field(default=7 * 86400.0, ge=5.0, le=90 * 86400.0)
+    """Of the certificates that nodes get; they renew them in time."""
+
+    reflection: bool = False
+    """Whether operators may ask for the services' descriptors (gRPC reflection)."""
+
+    audit: Path | None = None
+    """The file that says who did what; by default `audit.jsonl` in the state directory."""
+
+    heartbeat_interval: float = Field(default=_LEASES.shortest_interval, gt=0)
+    """Between two heartbeats of a node; stretched by itself in large fleets."""
+
+    lease: float = Field(default=_LEASES.shortest_lease, gt=0)
+    """Silence after which a node counts as unreachable; at least three heartbeats."""
+
+    lost_after: float = Field(default=_LEASES.lost_after, gt=0)
+    """Silence after which a node counts as lost: a reason to look, not a verdict on its runs."""
+
+    recovery: float = Field(default=_LEASES.recovery, ge=0)
+    """After a start, for how long silence means nothing."""
+
+    keep_finished: float = Field(default=_RETENTION.seconds, gt=0)
+    """For how long finished runs are shown."""
+
+    rates: RateSettings = RateSettings()
+    """How often somebody may do something."""
+
+    shutdown_grace: float = Field(default=5.0, ge=0)
+    """For how long open calls may go on when the coordinator shuts down."""
+
+    @field_validator("listen")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        try:
+            return str(parse_address(value, "listen"))
+        except InvalidAddress as error:
+            raise ValueError(str(error)) from error
+
+    def audit_path(self) -> Path:
+        """Where the audit log is."""
+        return self.audit or self.state_directory / "audit.jsonl"
+
+    @field_validator("join_listen")
+    @classmethod
+    def _join_address(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        try:
+            address = parse_address(value, "join_listen")
+        except InvalidAddress as error:
+            raise ValueError(str(error)) from error
+        if not isinstance(address, HostPort):
+            raise ValueError(f"{value!r} must be host:port; nodes join over the network")
+        return str(address)
+
+    @field_validator("trust_domain")
+    @classmethod
+    def _trust_domain(cls, value: str) -> str:
+        if not TRUST_DOMAIN.fullmatch(value):
+            raise ValueError(f"{value!r} must be lower-case letters, digits and ._-, 255 at most")
+        return value
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.join_listen is not None and (self.tls is None or self.ca_directory is None):
+            raise ValueError("join_listen needs tls and ca_directory: `runyard ca init` makes both")
+        return self
+
+    def require_safe(self) -> None:
+        """Raises `InsecureAddress` if the address leaves this machine and there are no certificates."""
+        if self.tls is None:
+            require_local(self.listen, "listen on")
+
+    def check_files(self) -> None:
+        """Raises `SettingsError` if certificates, authority or routing file cannot be used."""
+        super().check_files()
+        if self.ca_directory is not None and self.tls is not None:
+            try:
+                authority = AuthorityDirectory(self.ca_directory)
+                authority.require_fit(self.trust_domain, self.tls.certificate.read_bytes())
+            except AuthorityError as error:
+                raise SettingsError(f"ca_directory: {error}") from error
+        if self.routing is not None:
+            try:
+                load_routing(self.routing)
+            except RoutingFileError as error:
+                raise SettingsError(str(error)) from error
+
+    def confinement(self) -> dict[str, frozenset[str]]:
+        """By the identity of each client that is bound to clusters: which ones."""
+        return {
+            Identity(Role.CLIENT, name, trust_domain=self.trust_domain).uri: frozenset(access.clusters)
+            for name, access in self.access.clients.items()
+            if access.clusters is not None
+        }
+
+    def lease_policy(self) -> LeasePolicy:
+        """The rhythm of heartbeats."""
+        return LeasePolicy(
+            shortest_interval=self.heartbeat_interval,
+            shortest_lease=self.lease,
+            lost_after=self.lost_after,
+            recovery=self.recovery,
+        )
+
+    def retention(self) -> Retention:
+        """How long finished runs are kept."""
+        return Retention(seconds=self.keep_finished)

@@ -1,0 +1,160 @@
+"""Puts the coordinator together, serves until it is told to stop, and takes it apart in order."""
+
+import asyncio
+import contextlib
+import signal
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2
+
+from runyard.common.transport.address import parse_address
+from runyard.coordinator.audit.audit_file import AuditFile
+from runyard.coordinator.auth.server_credentials import ClientCertificates, server_credentials
+from runyard.coordinator.auth.setup import Security
+from runyard.coordinator.core.events.on_policy import on_policy
+from runyard.coordinator.grpc.joining import join_server
+from runyard.coordinator.grpc.listening import (
+    SERVER_OPTIONS,
+    SERVICES,
+    TLS_OPTIONS,
+    add_reflection,
+    listen,
+    make_server,
+)
+from runyard.coordinator.routing_config.reload import (
+    WITHOUT_FILE,
+    RoutingReload,
+    Version,
+    read_version,
+    warn_of,
+)
+from runyard.coordinator.runtime.config import CoordinatorSettings
+from runyard.coordinator.runtime.runtime import Shell
+from runyard.coordinator.store.engine import StoreError
+from runyard.coordinator.store.store import Store, StoreFull
+
+log = structlog.get_logger("runyard.coordinator")
+
+
+async def serve(settings: CoordinatorSettings) -> int:
+    """Serves until SIGTERM or SIGINT.
+
+    Returns:
+        The exit code: 0 after an orderly stop, 1 after a failure.
+
+    Raises:
+        StoreError: The state directory cannot be used.
+        RoutingFileError: The routing file cannot be used.
+        InvalidTlsFiles: The certificates cannot be used.
+        AuthorityError: The directory of the authority cannot be used.
+    """
+    routing = read_version(settings.routing) if settings.routing else WITHOUT_FILE
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    store = Store(settings.state_directory)
+    audit: AuditFile | None = None
+    try:
+        shell = Shell(store, settings.lease_policy(), settings.retention(), settings.confinement())
+        audit = _open_audit(settings.audit_path())
+        security = Security.of(settings, shell, audit)
+        options = SERVER_OPTIONS if settings.tls is None else (*SERVER_OPTIONS, *TLS_OPTIONS)
+        server, status = make_server(shell, security, options=options)
+        if settings.reflection:
+            add_reflection(server)
+        address = _listen(server, settings)
+        joining = _Joining(settings, security)
+        shell.start()
+        await _route_by(routing, settings.routing, shell)
+        await server.start()
+        await joining.start()
+        for service in ("", *SERVICES):
+            await status.set(service, health_pb2.HealthCheckResponse.SERVING)
+        log.info("ready", address=address, version=version("runyard"), runs=len(shell.fleet.runs))
+        failed = await _until(stopping, shell)
+        await joining.stop()
+        await _stop(server, status, shell, settings.shutdown_grace)
+        return 1 if failed else 0
+    finally:
+        store.close()
+        if audit is not None:
+            audit.close()
+
+
+def _open_audit(path: Path) -> AuditFile:
+    try:
+        return AuditFile(path)
+    except OSError as error:
+        raise StoreError(
+            f"audit {path} cannot be written ({error.strerror}); make it writable for this user, "
+            "or choose another"
+        ) from error
+
+
+async def _route_by(version: Version, file: Path | None, shell: Shell) -> None:
+    """Has waiting runs placed by the rules of today, and by those to come when the file changes."""
+    policy = version.routing.policy
+    warn_of(version.routing)
+    with contextlib.suppress(StoreFull):  # then they wait by the rules of yesterday
+        await shell.decide(lambda fleet, at: on_policy(fleet, at, policy))
+    if file is not None:
+        reload = RoutingReload(file, shell, version)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload.ask)
+        shell.attend(reload.follow)
+
+
+def _listen(server: grpc.aio.Server, settings: CoordinatorSettings) -> str:
+    files = settings.tls_files()
+    credentials = None if files is None else server_credentials(files, ClientCertificates.REQUIRED)
+    return listen(server, parse_address(settings.listen, "listen"), credentials)
+
+
+class _Joining:
+    """Lets nodes join by token, if the settings say where; on a server of its own."""
+
+    def __init__(self, settings: CoordinatorSettings, security: Security) -> None:
+        self._server: grpc.aio.Server | None = None
+        files = settings.tls_files()
+        if settings.join_listen is None or security.enrolment is None or files is None:
+            return
+        status = health.aio.HealthServicer()
+        self._server = join_server(security.enrolment, status, security.throttle, security.audit)
+        credentials = server_credentials(files, ClientCertificates.NOT_ASKED_FOR)
+        address = listen(self._server, parse_address(settings.join_listen, "join_listen"), credentials)
+        log.info("nodes_may_join", address=address)
+
+    async def start(self) -> None:
+        if self._server is not None:
+            await self._server.start()
+
+    async def stop(self) -> None:
+        if self._server is not None:
+            await self._server.stop(None)
+
+
+async def _until(stopping: asyncio.Event, shell: Shell) -> bool:
+    """Waits for the end; True if it is a failure."""
+    told = asyncio.create_task(stopping.wait())
+    waiting: set[asyncio.Future[Any]] = {told, shell.fatal}
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    told.cancel()
+    if shell.fatal.done():
+        log.critical("failed", exc_info=shell.fatal.result())
+        return True
+    return False
+
+
+async def _stop(
+    server: grpc.aio.Server, status: health.aio.HealthServicer, shell: Shell, grace: float
+) -> None:
+    log.info("stopping")
+    await status.enter_graceful_shutdown()
+    shell.say_goodbye()
+    await server.stop(grace)
+    await shell.stop()
+    log.info("stopped")

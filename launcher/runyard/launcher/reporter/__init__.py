@@ -1,0 +1,1 @@
+"""The reporter: writes the outcomes of workers into Dagster."""

@@ -1,0 +1,54 @@
+"""Real Dagster definitions, and the snapshots that Dagster makes of them."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+from dagster._serdes import serialize_value
+
+from runyard.coordinator.core.requirements.ops import ops_layer
+from runyard.coordinator.core.requirements.requirements import Wants
+from runyard.coordinator.core.requirements.snapshot import JobShape, job_shape
+
+
+def snapshot_of(job: dg.JobDefinition) -> str:
+    """What Dagster stores of a job."""
+    return serialize_value(job.get_job_snapshot())
+
+
+def shape_of(job: dg.JobDefinition) -> JobShape:
+    """What Runyard reads of it."""
+    return job_shape(snapshot_of(job))
+
+
+def wants_of(
+    job: dg.JobDefinition, *step_keys: str, execution: Mapping[str, Any] | None = None
+) -> Wants | None:
+    """What the ops of a run ask for together, with that `execution` in its run config."""
+    config = json.loads(json.dumps(execution or {}))
+    layer = ops_layer(shape_of(job), step_keys, config)
+    return layer.wants if layer else None
+
+
+def amounts_of(
+    job: dg.JobDefinition, *step_keys: str, execution: Mapping[str, Any] | None = None
+) -> dict[str, int]:
+    """As `wants_of`, of which the resources."""
+    wants = wants_of(job, *step_keys, execution=execution)
+    return dict(wants.resources) if wants else {}
+
+
+def an_op(name: str, ins: int = 0, /, **tags: str) -> dg.OpDefinition:
+    """An op with so many inputs and the tags `runyard/...`."""
+    return dg.OpDefinition(
+        compute_fn=lambda: None,
+        name=name,
+        ins={f"i{number}": dg.In(dg.Nothing) for number in range(ins)},
+        tags={f"runyard/{key}": value for key, value in tags.items()},
+    )
+
+
+def implicit_job(*assets: Any) -> dg.JobDefinition:
+    """The job of an ad-hoc materialization."""
+    return dg.Definitions(assets=assets).resolve_implicit_global_asset_job_def()

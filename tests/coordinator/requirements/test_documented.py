@@ -1,0 +1,65 @@
+"""What docs/requirements.md shows is true."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+import yaml
+from coordinator.requirements.jobs import implicit_job, wants_of
+
+from runyard.coordinator.core.errors import InvalidField
+from runyard.coordinator.core.requirements.tags import SCHEMA, WRITTEN, wants_of_config, wants_of_tags
+
+PAGE = (Path(__file__).parents[3] / "docs" / "requirements.md").read_text()
+
+
+def block(language: str) -> str:
+    found = re.search(rf"^ *```{language}\n(.*?)^ *```", PAGE, re.MULTILINE | re.DOTALL)
+    assert found, f"no {language} in the page"
+    return found[1]
+
+
+def test_the_dictionary_has_every_key_and_is_understood() -> None:
+    config = json.loads(block("json"))
+    assert config.keys() == SCHEMA.keys()
+    wants_of_config(config, "the page")
+
+
+def test_the_table_has_every_key() -> None:
+    table = PAGE[PAGE.index("| key |") : PAGE.index("Rules on labels")]
+    rows = re.findall(r"^\| (`[a-z_`, ]+`) \|", table, re.MULTILINE)
+    assert sorted(key for row in rows for key in re.findall(r"\w+", row)) == sorted(SCHEMA)
+
+
+def test_the_tags_that_runyard_writes_are_named() -> None:
+    for name in WRITTEN:
+        assert f"`runyard/{name}`" in PAGE
+
+
+def test_the_definitions_ask_for_what_they_say() -> None:
+    code: dict[str, Any] = {}
+    exec(block("python"), code)
+    wants = wants_of(implicit_job(code["orders"], code["report"]))
+    assert wants is not None
+    assert [str(rule) for rule in wants.labels] == ["disk=ssd", "zone=a|b"]
+    assert dict(wants.resources) == {"memory": 16 << 30}
+    job: dg.JobDefinition = code["nightly"]
+    assert wants_of_tags(job.tags, "the run").cluster == "lab"
+
+
+def test_the_context_of_the_code_location_is_understood() -> None:
+    context = yaml.safe_load(block("yaml"))["container_context"]["runyard"]
+    assert dict(wants_of_config(context, "the page").resources) == {"memory": 4 << 30}
+
+
+@pytest.mark.parametrize(
+    ("where", "tags"),
+    [("op train", {"runyard/memory": "much"}), ("the run", {"runyard/memroy": "4Gi"})],
+)
+def test_refusals_read_as_shown(where: str, tags: dict[str, str]) -> None:
+    with pytest.raises(InvalidField) as caught:
+        wants_of_tags(tags, where)
+    assert f"    {caught.value}\n" in PAGE

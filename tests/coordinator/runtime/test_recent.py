@@ -1,0 +1,27 @@
+"""What was used last is kept within its bound."""
+
+import pytest
+
+from runyard.coordinator.runtime.recent import Recent
+
+
+def test_what_was_used_longest_ago_is_forgotten() -> None:
+    recent: Recent[str, int] = Recent(2)
+    recent.keep("a", 1)
+    recent.keep("b", 2)
+    assert recent["a"] == 1
+    recent.keep("c", 3)
+    assert ("a" in recent, "b" in recent, "c" in recent) == (True, False, True)
+    with pytest.raises(KeyError):
+        recent["b"]
+
+
+def test_weights_are_bounded_and_the_latest_is_kept_in_any_case() -> None:
+    recent: Recent[str, str] = Recent(5, len)
+    for word in ("ab", "cde", "f"):
+        assert recent.keep(word, word) == word
+    assert ("ab" in recent, "cde" in recent, "f" in recent) == (False, True, True)
+    recent.keep("enormous", "enormous")
+    assert ("cde" in recent, "f" in recent, "enormous" in recent) == (False, False, True)
+    recent.keep("g", "g")
+    assert ("enormous" in recent, "g" in recent) == (False, True)
