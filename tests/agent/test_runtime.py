@@ -16,7 +16,7 @@ from runyard.agent.config import AgentSettings
 from runyard.agent.core.model import AttemptKey
 from runyard.agent.drivers.base import Lack
 from runyard.agent.drivers.fake import FakeDriver, FakeRun
-from runyard.agent.runtime import Shell
+from runyard.agent.runtime import Runtime
 from runyard.agent.supervisor import procfs
 from runyard.agent.supervisor.records import ExitRecord, SpecRecord
 from runyard.agent.supervisor.rundir import NoRoom, RunDirectories, RunDirectory
@@ -54,7 +54,7 @@ class Agent:
     def __init__(self, state: Path, script: Script, **settings: Any) -> None:
         self.directories = RunDirectories(state)
         drivers: dict[str, Any] = {}
-        self.shell = Shell(AgentSettings(state_directory=state, **settings), self.directories, drivers)
+        self.shell = Runtime(AgentSettings(state_directory=state, **settings), self.directories, drivers)
         self.driver = Tracked(self.directories, self.shell.on_change, script)
         drivers["fake"] = self.driver
         self.told: list[agent_pb2.AttemptReport] = []

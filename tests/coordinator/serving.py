@@ -21,7 +21,7 @@ from runyard.coordinator.core.events.on_tick import Retention
 from runyard.coordinator.core.leases import LeasePolicy
 from runyard.coordinator.grpc.listening import make_server
 from runyard.coordinator.runtime.config import CoordinatorSettings
-from runyard.coordinator.runtime.runtime import Shell
+from runyard.coordinator.runtime.runtime import Runtime
 from runyard.coordinator.store.store import Store
 from runyard.v1 import (
     agent_pb2,
@@ -63,8 +63,8 @@ def make_spec(run: str = RUN_ID, **fields: Any) -> run_pb2.LaunchSpec:
 class Serving:
     """A coordinator on this event loop, and stubs to call it."""
 
-    def __init__(self, shell: Shell, address: str, channel: grpc.aio.Channel | None = None) -> None:
-        self.shell = shell
+    def __init__(self, runtime: Runtime, address: str, channel: grpc.aio.Channel | None = None) -> None:
+        self.runtime = runtime
         self.address = address
         self.channel = channel or open_aio_channel(address)
         self.launch: launch_pb2_grpc.LaunchServiceAsyncStub = launch_pb2_grpc.LaunchServiceStub(self.channel)
@@ -155,19 +155,19 @@ async def serving(
     """A coordinator with that state directory, which it gives back at the end."""
     sockets = Path(tempfile.mkdtemp(prefix="ry-"))  # pytest's own folders are too long for a socket
     store = open_store(state)
-    shell = Shell(store, leases, Retention())
-    server, _ = make_server(shell, Security.of(CoordinatorSettings(), shell, audit))
+    runtime = Runtime(store, leases, Retention())
+    server, _ = make_server(runtime, Security.of(CoordinatorSettings(), runtime, audit))
     address = f"unix:{sockets / 'socket'}"
     server.add_insecure_port(address)
-    shell.start()
+    runtime.start()
     await server.start()
-    client = Serving(shell, address)
+    client = Serving(runtime, address)
     try:
         yield client
     finally:
         await client.close()
         await server.stop(0)
-        await asyncio.wait_for(shell.stop(), SOON)
+        await asyncio.wait_for(runtime.stop(), SOON)
         store.close()
         shutil.rmtree(sockets)
 

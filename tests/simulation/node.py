@@ -159,7 +159,7 @@ class Machine:
 
 
 class SimulatedAgent:
-    """The agent's shell: one session after the other, effects carried out in order."""
+    """The agent's runtime: one session after the other, effects carried out in order."""
 
     def __init__(
         self,

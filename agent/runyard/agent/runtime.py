@@ -73,7 +73,7 @@ class Outgoing(Protocol):
         ...
 
 
-class Shell:
+class Runtime:
     """Owns the holdings. Events come from the session and from the drivers and are taken one by one.
 
     Args:

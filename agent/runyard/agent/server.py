@@ -15,7 +15,7 @@ from runyard.agent.node.capacity import Offering
 from runyard.agent.node.installation import Installation
 from runyard.agent.node.isolation_backends import LABEL, Rung, find_rung
 from runyard.agent.node.shutdown import machine_is_stopping
-from runyard.agent.runtime import Shell
+from runyard.agent.runtime import Runtime
 from runyard.agent.security.enrolment import ensure_certificate
 from runyard.agent.security.renewal import keep_certificate
 from runyard.agent.session.session import Identity, stay_in_session
@@ -58,38 +58,38 @@ async def _work(settings: AgentSettings, identity: Identity, asked: asyncio.Even
     drivers: dict[str, Driver] = {}
     directories = RunDirectories(settings.state_directory)
     rung = await _isolation(settings, directories)
-    shell = Shell(settings, directories, drivers, rung)
+    runtime = Runtime(settings, directories, drivers, rung)
     drivers["process"] = ProcessDriver(
-        shell.directories, shell.on_change, settings.warm, settings.max_concurrent_starts
+        runtime.directories, runtime.on_change, settings.warm, settings.max_concurrent_starts
     )
     if settings.docker is not None:
-        drivers["docker"] = _docker_driver(settings.docker, shell, identity.installation.id)
+        drivers["docker"] = _docker_driver(settings.docker, runtime, identity.installation.id)
     offering = Offering(settings, drivers, {LABEL: rung.name})
     try:
-        await shell.open()
+        await runtime.open()
         await offering.open()
-        shell.gpus = offering.devices
+        runtime.gpus = offering.devices
         log.info("working", node=settings.node_id, cluster=settings.cluster)
         leaving = asyncio.Event()
-        departure = asyncio.create_task(_depart(settings, shell, asked, leaving))
+        departure = asyncio.create_task(_depart(settings, runtime, asked, leaving))
         try:
             await until_first_ends(
-                shell.run(),
-                shell.tidy(),
-                shell.pressures.keep(),
+                runtime.run(),
+                runtime.tidy(),
+                runtime.pressures.keep(),
                 offering.keep(),
                 keep_certificate(settings),
-                stay_in_session(settings, identity, shell, offering, leaving),
+                stay_in_session(settings, identity, runtime, offering, leaving),
             )
         finally:
             departure.cancel()
     finally:
-        await shell.close()
+        await runtime.close()
         rung.leave()
         log.info("stopped")
 
 
-def _docker_driver(settings: DockerSettings, shell: Shell, agent: str) -> Driver:
+def _docker_driver(settings: DockerSettings, runtime: Runtime, agent: str) -> Driver:
     try:
         from runyard.agent.drivers.docker.driver import DockerDriver
     except ModuleNotFoundError as error:
@@ -98,7 +98,7 @@ def _docker_driver(settings: DockerSettings, shell: Shell, agent: str) -> Driver
         raise DriverError(
             "docker: the settings need the docker package: pip install 'runyard[docker]'"
         ) from error
-    return DockerDriver(settings, shell.directories, shell.on_change, agent)
+    return DockerDriver(settings, runtime.directories, runtime.on_change, agent)
 
 
 async def _isolation(settings: AgentSettings, directories: RunDirectories) -> Rung:
@@ -112,12 +112,12 @@ async def _isolation(settings: AgentSettings, directories: RunDirectories) -> Ru
 
 
 async def _depart(
-    settings: AgentSettings, shell: Shell, asked: asyncio.Event, leaving: asyncio.Event
+    settings: AgentSettings, runtime: Runtime, asked: asyncio.Event, leaving: asyncio.Event
 ) -> None:
     """Has the agent leave when it is asked to; before that it stops its runs if the machine shuts down."""
     await asked.wait()
     try:
         if await machine_is_stopping(settings.machine_state_command):
-            await shell.stop_all(settings.shutdown_budget, "the machine is shutting down")
+            await runtime.stop_all(settings.shutdown_budget, "the machine is shutting down")
     finally:
         leaving.set()

@@ -1,13 +1,10 @@
 """Requirements in one line, as the command line and Dagster's event log show them."""
 
 from collections.abc import Iterator
-from typing import Final
 
+from runyard.common.defaults import DRIVER
 from runyard.common.quantities import show_quantity
 from runyard.v1 import placement_pb2
-
-DEFAULT_DRIVER: Final = "process"
-"""Not worth a word."""
 
 
 def in_one_line(wanted: placement_pb2.Requirements) -> str:
@@ -24,7 +21,7 @@ def _parts(wanted: placement_pb2.Requirements) -> Iterator[str]:
         yield f"cluster {wanted.cluster}"
     if wanted.node:
         yield f"node {wanted.node}"
-    if wanted.driver not in ("", DEFAULT_DRIVER):
+    if wanted.driver not in ("", DRIVER):
         yield f"driver {wanted.driver}"
     if wanted.image:
         yield f"image {wanted.image}"

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from dagster import Array, Field, ScalarUnion
 
+from runyard.common.defaults import LONGEST_SECONDS
 from runyard.common.durations import parse_duration
 from runyard.common.references import Reference, is_reference, parse_reference
 from runyard.common.transport.address import DEFAULT_ADDRESS
@@ -18,8 +19,6 @@ from runyard.common.transport.tls import TlsFiles
 from runyard.launcher.errors import InvalidLauncherConfig
 
 # No time limit of a run is longer; protobuf's Duration ends at 10,000 years.
-LONGEST_SECONDS: Final = 366 * 86_400.0
-
 ON_DISCONNECT_REMEDY: Final = "Write keep, or a time as in stop_after=5m"
 
 

@@ -17,7 +17,7 @@ from runyard.agent.admission.trust.authorizer import Gatekeeper, NotTrusted
 from runyard.agent.config import AgentSettings
 from runyard.agent.core.model import AttemptKey
 from runyard.agent.drivers.fake import FakeDriver
-from runyard.agent.runtime import Shell
+from runyard.agent.runtime import Runtime
 from runyard.agent.supervisor.procfs import boottime
 from runyard.agent.supervisor.rundir import RunDirectories
 from runyard.v1 import agent_pb2, placement_pb2, run_pb2
@@ -39,7 +39,7 @@ class Node:
     def __init__(self, state: Path, **settings: Any) -> None:
         self.directories = RunDirectories(state)
         drivers: dict[str, Any] = {}
-        self.shell = Shell(AgentSettings(state_directory=state, **settings), self.directories, drivers)
+        self.shell = Runtime(AgentSettings(state_directory=state, **settings), self.directories, drivers)
         for name in ("fake", "process"):
             drivers[name] = Idle(self.directories, self.shell.on_change)
         self.reports: list[agent_pb2.AttemptReport] = []

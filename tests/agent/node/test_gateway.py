@@ -16,7 +16,7 @@ from runyard.agent.drivers.fake import FakeClusterDriver, FakeRun
 from runyard.agent.node import capacity as offer_module
 from runyard.agent.node.capacity import Offering
 from runyard.agent.node.installation import Installation
-from runyard.agent.runtime import Shell
+from runyard.agent.runtime import Runtime
 from runyard.agent.session.session import Identity, stay_in_session
 from runyard.agent.session.task_group import until_first_ends
 from runyard.agent.supervisor.procfs import boot_id
@@ -119,7 +119,7 @@ async def gateway(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
     )
     installation = Installation(settings.state_directory)
     drivers: dict[str, Driver] = {}
-    shell = Shell(settings, RunDirectories(settings.state_directory), drivers)
+    shell = Runtime(settings, RunDirectories(settings.state_directory), drivers)
     cluster = FakeClusterDriver(
         shell.directories, shell.on_change, CAPACITY, lambda key: FakeRun(run_for=FOR_EVER)
     )

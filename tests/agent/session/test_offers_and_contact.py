@@ -15,7 +15,7 @@ from runyard.agent.config import AgentSettings
 from runyard.agent.core.model import Accepted
 from runyard.agent.drivers.base import Driver
 from runyard.agent.drivers.fake import FakeDriver
-from runyard.agent.runtime import Shell
+from runyard.agent.runtime import Runtime
 from runyard.agent.supervisor import procfs
 from runyard.agent.supervisor.contact import ContactFile
 from runyard.agent.supervisor.records import SpecRecord
@@ -104,7 +104,7 @@ async def test_a_disk_that_is_slower_than_the_offer_leaves_the_attempt_for_the_n
 
     monkeypatch.setattr(directories, "create", create_slowly)
     drivers: dict[str, Driver] = {}
-    shell = Shell(AgentSettings(state_directory=directories.state), directories, drivers)
+    shell = Runtime(AgentSettings(state_directory=directories.state), directories, drivers)
     drivers["fake"] = FakeDriver(directories, shell.on_change)
     launch = run_pb2.LaunchSpec(
         run_id=KEY.run_id,

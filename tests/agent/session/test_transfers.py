@@ -10,7 +10,7 @@ from harness.waiting import await_until
 
 from runyard.agent.config import AgentSettings
 from runyard.agent.core.model import AttemptKey
-from runyard.agent.runtime import Shell
+from runyard.agent.runtime import Runtime
 from runyard.agent.session import log_uploads as transfers_module
 from runyard.agent.session.log_uploads import Transfers
 from runyard.agent.supervisor.records import SpecRecord
@@ -50,7 +50,7 @@ def transfers(tmp_path: Path, coordinator: Coordinator) -> Transfers:
     directories = RunDirectories(tmp_path)
     directory = directories.create(KEY, SpecRecord(argv=["true"], env={}))
     directory.stdout.write_bytes(b"0123456789")
-    shell = Shell(AgentSettings(state_directory=tmp_path), directories, {})
+    shell = Runtime(AgentSettings(state_directory=tmp_path), directories, {})
     return Transfers(shell, cast(Any, coordinator))
 
 

@@ -237,9 +237,9 @@ def test_loading_the_whole_supervisor_loads_only_the_standard_library() -> None:
     folder = Path(runyard.agent.supervisor.__file__).parent
     # These two are programs: loading them would run them, or load Dagster.
     files = [path for path in folder.rglob("*.py") if path.name not in ("__init__.py", "boot.py")]
-    names = [".".join(path.relative_to(folder).with_suffix("").parts) for path in files]
-    modules = [f"runyard.agent.supervisor.{name}" for name in names]
-    script = f"import sys; old = set(sys.modules); import {', '.join(modules)}; print(*set(sys.modules) - old)"
+    parts = [".".join(path.relative_to(folder).with_suffix("").parts) for path in files]
+    names = ", ".join(f"runyard.agent.supervisor.{name}" for name in parts)
+    script = f"import sys; old = set(sys.modules); import {names}; print(*set(sys.modules) - old)"
     command = [sys.executable, "-I", "-c", script]
     loaded = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     foreign = {name for name in loaded if name.partition(".")[0] not in (*sys.stdlib_module_names, "runyard")}

@@ -102,7 +102,7 @@ async def test_end_is_acknowledged_when_it_is_on_disk(
     await agent.report(finished(RUN_ID))
     ack = await agent.expect("report_ack")
     assert (ack.run_id, ack.attempt) == (RUN_ID, 0)
-    account = await coordinator.shell.in_writer(lambda: coordinator.shell.store.load(0.0))
+    account = await coordinator.runtime.in_writer(lambda: coordinator.runtime.store.load(0.0))
     assert [type(run.phase).__name__ for run in account.runs] == ["Finished"]
 
 
@@ -147,7 +147,7 @@ async def test_agent_that_does_not_take_its_messages_is_told_goodbye(
 ) -> None:
     monkeypatch.setattr(outbox, "LIMIT", 5)
     # One step of the event loop with more messages than may wait.
-    (box,) = coordinator.shell._outboxes.values()
+    (box,) = coordinator.runtime._outboxes.values()
     for number in range(10):
         ack = agent_pb2.HeartbeatAck(sequence=number)
         box.put(agent_pb2.SessionResponse(heartbeat_ack=ack))
@@ -174,5 +174,5 @@ async def test_many_launches_at_once_are_spread_over_the_agents(coordinator: Ser
 
 async def test_session_leaves_nothing_behind(coordinator: Serving, agent: StubAgent) -> None:
     agent.vanish()
-    boxes = coordinator.shell._outboxes
+    boxes = coordinator.runtime._outboxes
     await await_until(lambda: not boxes, lambda: boxes, SOON)

@@ -62,7 +62,7 @@ async def end_run(coordinator: Serving, agent: StubAgent, number: int, deploymen
 
 
 async def until_settled(coordinator: Serving, number: int) -> None:
-    runs = coordinator.shell.fleet.runs
+    runs = coordinator.runtime.fleet.runs
     await await_until(lambda: runs[run_id(number)].reported, f"run {number} settled", SOON)
 
 

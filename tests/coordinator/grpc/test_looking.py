@@ -156,8 +156,8 @@ async def test_watcher_that_reads_too_slowly_is_told_so_after_what_was_kept_for_
     watch = Watch(coordinator)
     await watch.next()
     # One step of the event loop in which ten runs change: more than the watcher can take meanwhile.
-    for run in [coordinator.shell.fleet.runs[run_id(1)]] * 10:
-        coordinator.shell.watchers.publish(run)
+    for run in [coordinator.runtime.fleet.runs[run_id(1)]] * 10:
+        coordinator.runtime.watchers.publish(run)
     assert [await watch.next() for _ in range(3)] == [(1, "assigned")] * 3
     code, text = await refusal(drain(watch))
     assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -173,7 +173,7 @@ async def test_watcher_that_leaves_is_forgotten(coordinator: Serving, agent: Stu
     watch = Watch(coordinator)
     await launch_many(coordinator, 1)
     await watch.next()
-    watchers_now = coordinator.shell.watchers._watchers
+    watchers_now = coordinator.runtime.watchers._watchers
     assert len(watchers_now) == 1
     watch.call.cancel()
     await await_until(lambda: not watchers_now, "the watcher is still registered", SOON)

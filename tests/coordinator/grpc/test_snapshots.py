@@ -347,7 +347,7 @@ async def test_what_was_read_longest_ago_is_forgotten_and_read_again(
         return reader(snapshot_id, data)
 
     monkeypatch.setattr(snapshots, "_read", reading)
-    held = Snapshots(coordinator.shell)
+    held = Snapshots(coordinator.runtime)
     for name in ("a", "b", "c"):
         await coordinator.store_snapshot(name, ops_snapshot(cpu="1"))
     for name in ("a", "b", "a", "c", "a", "b"):
@@ -357,4 +357,4 @@ async def test_what_was_read_longest_ago_is_forgotten_and_read_again(
 
 async def test_a_snapshot_that_is_not_held_is_not_found(coordinator: Serving) -> None:
     with pytest.raises(NotFound, match="does not hold the job snapshot orders-1"):
-        await Snapshots(coordinator.shell).ops_layer(NAME, (), "")
+        await Snapshots(coordinator.runtime).ops_layer(NAME, (), "")

@@ -1,4 +1,4 @@
-"""The coordinator's shell: persist, send, answer, in this order, and many decisions in one write."""
+"""The coordinator's runtime: persist, send, answer, in this order, and many decisions in one write."""
 
 import asyncio
 import threading
@@ -127,7 +127,7 @@ async def test_launches_that_come_while_the_disk_is_busy_are_written_together(
     first = asyncio.create_task(coordinator.launched())
     await store.until_begun()
     rest = [asyncio.create_task(coordinator.launched(make_spec(run_id(n)))) for n in range(2, 62)]
-    await await_until(lambda: len(coordinator.shell.fleet.runs) == 61, "not all launches arrived", SOON)
+    await await_until(lambda: len(coordinator.runtime.fleet.runs) == 61, "not all launches arrived", SOON)
     store.free.set()
     await asyncio.gather(first, *rest)
     assert len(store.groups) <= 3, f"groups of {store.groups} effects"

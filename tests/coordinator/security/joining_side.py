@@ -31,7 +31,7 @@ from runyard.coordinator.ca.tokens import Token
 from runyard.coordinator.core.events.on_tick import Retention
 from runyard.coordinator.core.leases import LeasePolicy
 from runyard.coordinator.grpc.joining import join_server
-from runyard.coordinator.runtime.runtime import Shell
+from runyard.coordinator.runtime.runtime import Runtime
 from runyard.coordinator.store.store import Store
 from runyard.v1 import security_pb2, security_pb2_grpc
 
@@ -83,15 +83,15 @@ def coordinator_files(directory: AuthorityDirectory) -> TlsFiles:
 class JoinSide:
     """What tests need of it."""
 
-    def __init__(self, shell: Shell, directory: AuthorityDirectory, clock: Clock) -> None:
+    def __init__(self, runtime: Runtime, directory: AuthorityDirectory, clock: Clock) -> None:
         files = coordinator_files(directory)
-        self.shell = shell
+        self.runtime = runtime
         self.directory = directory
         self.clock = clock
-        self.revocations: Revocations = load_revocations(shell.store)
-        self.expulsion = Expulsion(shell, self.revocations, wall=clock)
+        self.revocations: Revocations = load_revocations(runtime.store)
+        self.expulsion = Expulsion(runtime, self.revocations, wall=clock)
         self.enrolment = Enrolment(
-            shell, directory, lambda: files.read().certificate or b"", self.revocations, WEEK, wall=clock
+            runtime, directory, lambda: files.read().certificate or b"", self.revocations, WEEK, wall=clock
         )
         self.server = join_server(self.enrolment, health.aio.HealthServicer(), UNTHROTTLED, UNAUDITED)
         credentials = server_credentials(files, ClientCertificates.NOT_ASKED_FOR)
@@ -158,15 +158,15 @@ async def joining(folder: Path, clock: Clock) -> AsyncIterator[JoinSide]:
     if not (folder / "ca").exists():
         directory = make_authority(folder / "ca")
     store = Store(folder / "state")
-    shell = Shell(store, LeasePolicy(recovery=0.0), Retention())
-    side = JoinSide(shell, directory, clock)
-    shell.start()
+    runtime = Runtime(store, LeasePolicy(recovery=0.0), Retention())
+    side = JoinSide(runtime, directory, clock)
+    runtime.start()
     await side.server.start()
     try:
         yield side
     finally:
         await side.server.stop(0)
-        await shell.stop()
+        await runtime.stop()
         store.close()
 
 

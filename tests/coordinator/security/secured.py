@@ -26,7 +26,7 @@ from runyard.coordinator.grpc.listening import (
     make_server,
 )
 from runyard.coordinator.runtime.config import AccessSettings, ClientAccess, CoordinatorSettings
-from runyard.coordinator.runtime.runtime import Shell
+from runyard.coordinator.runtime.runtime import Runtime
 from runyard.coordinator.store.store import Store
 
 ENDLESS = 0.5
@@ -36,8 +36,8 @@ ENDLESS = 0.5
 class Secured:
     """The coordinator, where it listens, and who signs for it."""
 
-    def __init__(self, shell: Shell, security: Security, address: str, authority: Authority) -> None:
-        self.shell = shell
+    def __init__(self, runtime: Runtime, security: Security, address: str, authority: Authority) -> None:
+        self.runtime = runtime
         self.security = security
         self.address = address
         self.authority = authority
@@ -50,7 +50,7 @@ class Secured:
 
     def with_(self, material: TlsMaterial) -> Serving:
         """Somebody with those certificates, and stubs."""
-        opened = Serving(self.shell, self.address, open_aio_channel(self.address, material))
+        opened = Serving(self.runtime, self.address, open_aio_channel(self.address, material))
         self._opened.append(opened)
         return opened
 
@@ -83,20 +83,20 @@ async def secured(
         rates=RateSettings(failed_authentication=Rate(per_second=1_000.0, burst=1_000)),
     )
     store = Store(settings.state_directory)
-    shell = Shell(store, NO_RECOVERY, Retention(), settings.confinement())
-    security = Security.of(settings, shell)
-    server, _ = make_server(shell, security, options=(*options, *SERVER_OPTIONS, *TLS_OPTIONS))
+    runtime = Runtime(store, NO_RECOVERY, Retention(), settings.confinement())
+    security = Security.of(settings, runtime)
+    server, _ = make_server(runtime, security, options=(*options, *SERVER_OPTIONS, *TLS_OPTIONS))
     add_reflection(server)
     port = server.add_secure_port("127.0.0.1:0", server_credentials(files, ClientCertificates.REQUIRED))
-    shell.start()
+    runtime.start()
     await server.start()
-    opened = Secured(shell, security, f"127.0.0.1:{port}", authority)
+    opened = Secured(runtime, security, f"127.0.0.1:{port}", authority)
     try:
         yield opened
     finally:
         await opened.close()
         await server.stop(0)
-        await asyncio.wait_for(shell.stop(), SOON)
+        await asyncio.wait_for(runtime.stop(), SOON)
         store.close()
 
 

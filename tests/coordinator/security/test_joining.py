@@ -427,11 +427,11 @@ async def test_what_is_no_serial_number_is_refused(side: JoinSide, written: str)
 async def test_what_expired_long_ago_is_forgotten(side: JoinSide, clock: Clock) -> None:
     token = await side.token()
     await side.join(token)
-    side.shell.attend(side.enrolment.tidy)
-    await side.shell.decided()
+    side.runtime.attend(side.enrolment.tidy)
+    await side.runtime.decided()
     assert await side.enrolment.tokens()
     clock.now += 9 * 86_400.0
-    side.shell.attend(side.enrolment.tidy)
+    side.runtime.attend(side.enrolment.tidy)
 
     async def forgotten() -> bool | None:
         return not await side.enrolment.tokens()

@@ -120,6 +120,6 @@ async def test_health_of_the_account_is_unharmed_by_many_refusals(cramped: Servi
         await refusal(cramped.launched(make_spec(run_id(number), worker_args="x" * 100_000)))
     filler.unlink()
     await cramped.launched()
-    cramped.shell.fleet.check_invariants()
-    account = await cramped.shell.in_writer(lambda: cramped.shell.store.load(0.0))
-    assert [run.run_id for run in account.runs] == list(cramped.shell.fleet.runs) == [RUN_ID]
+    cramped.runtime.fleet.check_invariants()
+    account = await cramped.runtime.in_writer(lambda: cramped.runtime.store.load(0.0))
+    assert [run.run_id for run in account.runs] == list(cramped.runtime.fleet.runs) == [RUN_ID]

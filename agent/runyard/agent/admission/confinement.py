@@ -10,10 +10,8 @@ from runyard.agent.node.isolation_backends import Rung
 from runyard.agent.supervisor.limits.plan import BY_THE_KERNEL
 from runyard.agent.supervisor.privileges import UnknownUser, find_user
 from runyard.agent.supervisor.records import SpecRecord
+from runyard.common.defaults import ISOLATION_MODES
 from runyard.v1 import run_pb2
-
-MODES = ("require", "prefer", "none")
-"""Of `runyard.v1.Requirements.isolation`; the second where nobody says."""
 
 
 def confined(
@@ -44,8 +42,10 @@ def confined(
 
 def _limits(key: AttemptKey, spec: run_pb2.LaunchSpec, rung: Rung) -> dict[str, object]:
     mode = spec.requirements.isolation or "prefer"
-    if mode not in MODES:
-        raise UnusableLaunch(f"isolation {mode!r} is not known to this agent; write {', '.join(MODES)}")
+    if mode not in ISOLATION_MODES:
+        raise UnusableLaunch(
+            f"isolation {mode!r} is not known to this agent; write {', '.join(ISOLATION_MODES)}"
+        )
     if mode == "require" and rung.name not in BY_THE_KERNEL:
         raise UnusableLaunch(
             "isolation is required, and this node has no control groups to give; see docs/isolation.md"

@@ -14,6 +14,7 @@ from typing import Annotated, Final
 
 from pydantic import PlainValidator, field_validator
 
+from runyard.common.defaults import CONTEXT_KEY
 from runyard.common.references import (
     FromEnvironment,
     FromFile,
@@ -29,9 +30,6 @@ from runyard.v1 import run_pb2
 
 LARGEST_FILE: Final = 64 * 1024
 """Bytes of a file that can be a variable's value; the kernel takes 128 KiB for name and value: execve(2)."""
-
-CONTEXT_KEY: Final = "runyard"
-"""What in a code location's container_context is meant for Runyard."""
 
 
 class UnresolvedReference(Exception):

@@ -21,11 +21,9 @@ from runyard.agent.drivers.docker.plan.plan import (
 from runyard.agent.drivers.docker.settings import DockerSettings
 from runyard.agent.drivers.process.driver import worker_command
 from runyard.agent.supervisor.records import SpecRecord
+from runyard.common.defaults import GRACE_SECONDS
 from runyard.common.secrets import names_of_urls_with_passwords, remember, secret_values
 from runyard.v1 import run_pb2
-
-DEFAULT_GRACE = 30.0
-"""Seconds between SIGTERM and SIGKILL if the launch does not say; the coordinator counts with the same."""
 
 _VERBS = {
     run_pb2.LAUNCH_KIND_EXECUTE: "execute_run",
@@ -58,7 +56,7 @@ def spec_record(
     common = SpecRecord(
         argv=[],
         env={},
-        grace_seconds=_seconds(policies.grace) if policies.HasField("grace") else DEFAULT_GRACE,
+        grace_seconds=_seconds(policies.grace) if policies.HasField("grace") else GRACE_SECONDS,
         worker_args=spec.worker_args,
         identity=identity_record(identity),
         driver=spec.requirements.driver or "process",

@@ -1,4 +1,4 @@
-"""What the core asks of the agent's shell, one thing at a time and in this order."""
+"""What the core asks of the agent's runtime, one thing at a time and in this order."""
 
 from dataclasses import dataclass, field
 

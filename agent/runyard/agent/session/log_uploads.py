@@ -9,7 +9,7 @@ import structlog
 
 from runyard.agent.core.model import AttemptKey, Finished
 from runyard.agent.logs import LogChunk, follow, read_chunk, stream
-from runyard.agent.runtime import Shell
+from runyard.agent.runtime import Runtime
 from runyard.agent.supervisor.rundir import RunDirectoryError
 from runyard.v1 import agent_pb2, agent_pb2_grpc, launch_pb2
 
@@ -25,8 +25,8 @@ log = structlog.get_logger("runyard.agent.session.log_uploads")
 class Transfers:
     """The logs that are on their way in one session."""
 
-    def __init__(self, shell: Shell, stub: "agent_pb2_grpc.AgentServiceAsyncStub") -> None:
-        self._shell = shell
+    def __init__(self, runtime: Runtime, stub: "agent_pb2_grpc.AgentServiceAsyncStub") -> None:
+        self._runtime = runtime
         self._stub = stub
         self._tasks: set[asyncio.Task[None]] = set()
         self._turns = asyncio.Semaphore(AT_ONCE)
@@ -79,7 +79,7 @@ class Transfers:
 
     def _path(self, wanted: agent_pb2.SendLogs) -> Path:
         try:
-            directory = self._shell.directories.open(AttemptKey(wanted.run_id, wanted.attempt))
+            directory = self._runtime.directories.open(AttemptKey(wanted.run_id, wanted.attempt))
         except RunDirectoryError as error:
             raise LookupError(str(error)) from error
         if directory is None:
@@ -93,7 +93,7 @@ class Transfers:
             return stream(path, start, wanted.limit)
 
         def is_over() -> bool:
-            held = self._shell.holdings.get(AttemptKey(wanted.run_id, wanted.attempt))
+            held = self._runtime.holdings.get(AttemptKey(wanted.run_id, wanted.attempt))
             return held is None or isinstance(held.phase, Finished)
 
         return follow(path, start, is_over, wanted.limit)

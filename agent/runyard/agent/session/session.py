@@ -17,18 +17,16 @@ from runyard.agent.core.model import AttemptKey
 from runyard.agent.node.capacity import Offer, Offering
 from runyard.agent.node.facts import node_facts, node_load
 from runyard.agent.node.installation import Installation
-from runyard.agent.runtime import Shell
+from runyard.agent.runtime import Runtime
 from runyard.agent.session.channel import Lines
 from runyard.agent.session.conversions import facts_of, load_of, offer_of, pressure_of
 from runyard.agent.session.delivery import HELLO, SentMessages, SentOffer
 from runyard.agent.session.log_uploads import Transfers
 from runyard.agent.session.task_group import until_first_ends
 from runyard.agent.supervisor.contact import ContactFile
+from runyard.common.defaults import PROTOCOL_VERSION
 from runyard.common.service.failpoints import failpoint
 from runyard.v1 import agent_pb2, agent_pb2_grpc
-
-PROTOCOL = 1
-"""The protocol version that this agent speaks."""
 
 WELCOME_WITHIN = 10.0
 """Seconds for the coordinator to answer Hello."""
@@ -89,10 +87,12 @@ class Identity:
 class Session:
     """One period of unbroken contact."""
 
-    def __init__(self, settings: AgentSettings, identity: Identity, shell: Shell, offering: Offering) -> None:
+    def __init__(
+        self, settings: AgentSettings, identity: Identity, runtime: Runtime, offering: Offering
+    ) -> None:
         self._settings = settings
         self._identity = identity
-        self._shell = shell
+        self._runtime = runtime
         self._offering = offering
         self._sent_offer = SentOffer(offering.current)
         self._requests: asyncio.Queue[agent_pb2.SessionRequest | None] = asyncio.Queue()
@@ -101,7 +101,7 @@ class Session:
         self.welcomed = False
 
     def put(self, message: agent_pb2.SessionRequest) -> None:
-        """Queues a message. See `shell.Outgoing`."""
+        """Queues a message. See `runtime.Outgoing`."""
         if self._requests.qsize() < OUTGOING_LIMIT:
             self._requests.put_nowait(message)
         else:
@@ -120,7 +120,7 @@ class Session:
         """
         line = lines.take()
         stub: agent_pb2_grpc.AgentServiceAsyncStub = agent_pb2_grpc.AgentServiceStub(line.channel)
-        transfers = Transfers(self._shell, stub)
+        transfers = Transfers(self._runtime, stub)
         async with contextlib.AsyncExitStack() as closing:
             closing.push_async_callback(line.channel.close)
             closing.push_async_callback(transfers.close)
@@ -134,13 +134,13 @@ class Session:
         self, call: "_Call", transfers: Transfers, replaced: Coroutine[Any, Any, str], leaving: asyncio.Event
     ) -> None:
         try:
-            usages = await self._shell.usages()
+            usages = await self._runtime.usages()
             # Nothing may come between: Hello is the first message, and reports are what changed after it.
             self._sent.note(HELLO)
-            offer, attempts = self._offering.current, self._shell.statuses(usages)
+            offer, attempts = self._offering.current, self._runtime.statuses(usages)
             self._sent_offer = SentOffer(offer)
             self.put(agent_pb2.SessionRequest(hello=self._hello(offer, attempts)))
-            with self._shell.reporting_to(self):
+            with self._runtime.reporting_to(self):
                 welcome = await self._welcome(call)
                 await until_first_ends(self._stay(call, welcome, transfers, leaving), _move(replaced))
         except grpc.aio.AioRpcError as error:
@@ -163,14 +163,14 @@ class Session:
             installation_id=self._identity.installation.id,
             instance_id=self._identity.instance_id,
             boot_id=self._identity.boot_id,
-            protocol_min=PROTOCOL,
-            protocol_max=PROTOCOL,
+            protocol_min=PROTOCOL_VERSION,
+            protocol_max=PROTOCOL_VERSION,
             offer=offer_of(offer),
             facts=facts_of(node_facts()),
             attempts=attempts,
             last_epoch=self._identity.installation.last_epoch,
-            warm_servers=self._shell.warm_servers(),
-            pressures=[pressure_of(each) for each in self._shell.pressures.all()],
+            warm_servers=self._runtime.warm_servers(),
+            pressures=[pressure_of(each) for each in self._runtime.pressures.all()],
         )
 
     async def _welcome(self, call: "_Call") -> agent_pb2.Welcome:
@@ -225,14 +225,14 @@ class Session:
         await asyncio.sleep(GOODBYE_WITHIN)
 
     def _goodbye(self) -> agent_pb2.AgentGoodbye:
-        if self._shell.is_closing:
+        if self._runtime.is_closing:
             return agent_pb2.AgentGoodbye(reason="the machine is shutting down")
         goodbye = agent_pb2.AgentGoodbye(reason="the agent is shutting down; its workers go on")
         goodbye.expect_back_within.FromNanoseconds(round(self._settings.expect_back * 1e9))
         return goodbye
 
     async def _take(self, response: agent_pb2.SessionResponse, transfers: Transfers) -> None:
-        holdings = self._shell.holdings
+        holdings = self._runtime.holdings
         match response.WhichOneof("message"):
             case "heartbeat_ack":
                 self._sent_offer.was_heard(response.heartbeat_ack.sequence)
@@ -241,18 +241,18 @@ class Session:
                 assign = response.assign
                 await self._heard(assign.after_heartbeat)
                 start_by = self._sent.deadline(assign.after_heartbeat, _seconds(assign.start_within))
-                await self._shell.offer(AttemptKey(assign.run_id, assign.attempt), assign.spec, start_by)
+                await self._runtime.offer(AttemptKey(assign.run_id, assign.attempt), assign.spec, start_by)
             case "stop":
                 stop = response.stop
                 key = AttemptKey(stop.run_id, stop.attempt)
-                await self._shell.command(lambda: holdings.on_stop(key, _seconds(stop.grace), stop.reason))
+                await self._runtime.command(lambda: holdings.on_stop(key, _seconds(stop.grace), stop.reason))
             case "report_ack":
                 key = AttemptKey(response.report_ack.run_id, response.report_ack.attempt)
-                await self._shell.command(lambda: holdings.on_acknowledged(key))
+                await self._runtime.command(lambda: holdings.on_acknowledged(key))
             case "send_logs":
                 transfers.begin(response.send_logs)
             case "refresh_warm_servers":
-                self._shell.refresh_warm_servers(response.refresh_warm_servers.name)
+                self._runtime.refresh_warm_servers(response.refresh_warm_servers.name)
             case "goodbye":
                 goodbye = response.goodbye
                 pause = random.uniform(0, min(_seconds(goodbye.redial_within), LONGEST_REDIAL))
@@ -265,8 +265,8 @@ class Session:
         sequence = 0
         while True:
             sequence += 1
-            load = load_of(await asyncio.to_thread(node_load, self._shell.directories.state))
-            attempts = self._shell.statuses(await self._shell.usages())
+            load = load_of(await asyncio.to_thread(node_load, self._runtime.directories.state))
+            attempts = self._runtime.statuses(await self._runtime.usages())
             self._sent.note(sequence)
             news = self._sent_offer.to_tell(sequence, self._offering.current)
             beat = agent_pb2.Heartbeat(
@@ -274,8 +274,8 @@ class Session:
                 load=load,
                 attempts=attempts,
                 offer=offer_of(news) if news else None,
-                warm_servers=self._shell.warm_servers(),
-                pressures=[pressure_of(each) for each in self._shell.pressures.all()],
+                warm_servers=self._runtime.warm_servers(),
+                pressures=[pressure_of(each) for each in self._runtime.pressures.all()],
             )
             self.put(agent_pb2.SessionRequest(heartbeat=beat))
             await asyncio.sleep(interval * random.uniform(0.9, 1.1))
@@ -321,7 +321,7 @@ async def _why_ended(call: _Call) -> str:
 
 
 async def stay_in_session(
-    settings: AgentSettings, identity: Identity, shell: Shell, offering: Offering, leaving: asyncio.Event
+    settings: AgentSettings, identity: Identity, runtime: Runtime, offering: Offering, leaving: asyncio.Event
 ) -> None:
     """Holds one session after the other until the agent leaves.
 
@@ -334,7 +334,7 @@ async def stay_in_session(
     lines = Lines(settings)
     try:
         while not leaving.is_set():
-            session = Session(settings, identity, shell, offering)
+            session = Session(settings, identity, runtime, offering)
             pause: float | None = None
             try:
                 await session.run(lines, leaving)

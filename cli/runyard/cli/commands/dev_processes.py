@@ -14,11 +14,11 @@ from typing import Final
 from rich.console import Console
 from rich.text import Text
 
-from runyard.cli.commands.node import LIVE_PHASES
 from runyard.cli.doctor.dagster_checks import launcher_yaml
 from runyard.client.client import Client
 from runyard.client.errors import RunyardError
 from runyard.client.health import Health
+from runyard.common.phases import PHASES_ON_A_NODE
 from runyard.common.transport.address import parse_address, require_local
 from runyard.v1 import fleet_pb2
 
@@ -195,7 +195,7 @@ class Development:
     def _say_what_goes_on(self) -> None:
         try:
             with Client(str(self._address), timeout=1.0) as client:
-                live = len(list(client.list_runs(phases=LIVE_PHASES)))
+                live = len(list(client.list_runs(phases=PHASES_ON_A_NODE)))
         except RunyardError:
             live = 0
         self._say("stopping", "bold")

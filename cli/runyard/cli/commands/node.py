@@ -15,17 +15,11 @@ from runyard.cli.output.words import age
 from runyard.client.client import Client
 from runyard.client.errors import CoordinatorUnreachable
 from runyard.common.durations import parse_duration
-from runyard.v1 import fleet_pb2, run_pb2
+from runyard.common.phases import PHASES_ON_A_NODE
+from runyard.v1 import fleet_pb2
 
 app = typer.Typer(help="List, show, drain and fence nodes.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(warm_app, name="warm")
-
-LIVE_PHASES = [
-    run_pb2.PHASE_ASSIGNED,
-    run_pb2.PHASE_STARTING,
-    run_pb2.PHASE_RUNNING,
-    run_pb2.PHASE_STOPPING,
-]
 
 
 @app.command("list")
@@ -59,7 +53,7 @@ def show_node(
         if settings.output is Output.JSON:
             typer.echo(to_json(found))
         else:
-            print_node(found, list(client.list_runs(node=node, phases=LIVE_PHASES)))
+            print_node(found, list(client.list_runs(node=node, phases=PHASES_ON_A_NODE)))
 
 
 @app.command("cordon")

@@ -13,7 +13,7 @@ from runyard.common.security.identity import parse_identity
 from runyard.coordinator.auth.revocations import CertificateRevocation, NodeRevocation, Revocations
 from runyard.coordinator.core.errors import InvalidField
 from runyard.coordinator.core.events.on_operator import on_expulsion
-from runyard.coordinator.runtime.runtime import Shell
+from runyard.coordinator.runtime.runtime import Runtime
 from runyard.coordinator.store.credentials import (
     NodeCertificate,
     all_revocations,
@@ -43,15 +43,17 @@ def load_revocations(store: Store) -> Revocations:
 class Expulsion:
     """Takes certificates back, on the word of an admin."""
 
-    def __init__(self, shell: Shell, revocations: Revocations, wall: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, runtime: Runtime, revocations: Revocations, wall: Callable[[], float] = time.time
+    ) -> None:
         """Takes what it needs.
 
         Args:
-            shell: Whose store the revocations are kept in, and who has the sessions.
+            runtime: Whose store the revocations are kept in, and who has the sessions.
             revocations: What counts; changed in the thread that owns the store.
             wall: Gives the time in seconds since 1970.
         """
-        self._shell = shell
+        self._runtime = runtime
         self._revocations = revocations
         self._wall = wall
 
@@ -93,13 +95,13 @@ class Expulsion:
 
         def revoke() -> list[str]:
             revocation = CertificateRevocation(digits, self._wall(), reason[:LONGEST_REASON])
-            with self._shell.store.transaction() as connection:
+            with self._runtime.store.transaction() as connection:
                 put_revocation(connection, revocation)
                 held = unexpired_certificates(connection, self._wall())
             self._revocations.take(revocation)
             return [each.node_id for each in held if each.serial == digits]
 
-        nodes = await self._shell.in_writer(revoke)
+        nodes = await self._runtime.in_writer(revoke)
         log.warning("certificate_revoked", serial=digits, reason=reason[:LONGEST_REASON])
         for node_id in nodes:
             await self._close_session(node_id, reason)
@@ -108,23 +110,23 @@ class Expulsion:
         """The unexpired certificates of a node, or of all, each with whether it is refused; newest first."""
 
         def look() -> list[NodeCertificate]:
-            with self._shell.store.transaction() as connection:
+            with self._runtime.store.transaction() as connection:
                 return unexpired_certificates(connection, self._wall(), node_id)
 
-        return [(each, self._is_revoked(each)) for each in await self._shell.in_writer(look)]
+        return [(each, self._is_revoked(each)) for each in await self._runtime.in_writer(look)]
 
     async def _revoke_node(self, node_id: str, reason: str) -> int:
         def revoke() -> int:
             now = self._wall()
             revocation = NodeRevocation(node_id, now, reason[:LONGEST_REASON])
-            with self._shell.store.transaction() as connection:
+            with self._runtime.store.transaction() as connection:
                 held = unexpired_certificates(connection, now, node_id)
                 before = [each for each in held if not self._is_revoked(each)]
                 put_revocation(connection, revocation)
             self._revocations.take(revocation)
             return len(before)
 
-        return await self._shell.in_writer(revoke)
+        return await self._runtime.in_writer(revoke)
 
     async def _close_session(self, node_id: str, reason: str) -> None:
         why = (
@@ -133,7 +135,7 @@ class Expulsion:
             else "its certificate was revoked"
         )
         with contextlib.suppress(StoreFull):  # ending a session needs no disk
-            await self._shell.decide(lambda fleet, _: on_expulsion(fleet, node_id, why))
+            await self._runtime.decide(lambda fleet, _: on_expulsion(fleet, node_id, why))
 
     def _is_revoked(self, held: NodeCertificate) -> bool:
         return self._revocations.is_revoked(parse_identity(held.uri), held.serial, held.not_before)

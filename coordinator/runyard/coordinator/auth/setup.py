@@ -9,7 +9,7 @@ from runyard.coordinator.auth.throttle import Throttle
 from runyard.coordinator.ca.enrolment import Enrolment
 from runyard.coordinator.ca.opening import open_enrolment
 from runyard.coordinator.runtime.config import CoordinatorSettings
-from runyard.coordinator.runtime.runtime import Shell
+from runyard.coordinator.runtime.runtime import Runtime
 
 
 @dataclass(frozen=True)
@@ -31,18 +31,18 @@ class Security:
     audit: Audit
 
     @classmethod
-    def of(cls, settings: CoordinatorSettings, shell: Shell, audit: Audit = UNAUDITED) -> "Security":
+    def of(cls, settings: CoordinatorSettings, runtime: Runtime, audit: Audit = UNAUDITED) -> "Security":
         """As the settings have it, with what was revoked before.
 
         Raises:
             AuthorityError: The authority or the certificates cannot be used, or do not belong together.
         """
-        revocations = load_revocations(shell.store)
-        enrolment = open_enrolment(settings, shell, revocations)
+        revocations = load_revocations(runtime.store)
+        enrolment = open_enrolment(settings, runtime, revocations)
         return cls(
             Admission(settings.trust_domain, revocations),
             enrolment,
-            Expulsion(shell, revocations),
+            Expulsion(runtime, revocations),
             Throttle(settings.rates.by_limit()),
             audit,
         )

@@ -21,7 +21,7 @@ from runyard.coordinator.ca.authority_directory import AuthorityDirectory, Autho
 from runyard.coordinator.ca.signing_requests import SigningRequest, read_request
 from runyard.coordinator.ca.tokens import Token, is_of, make_token, why_unusable
 from runyard.coordinator.core.errors import InvalidField
-from runyard.coordinator.runtime.runtime import Shell
+from runyard.coordinator.runtime.runtime import Runtime
 from runyard.coordinator.store.credentials import (
     NodeCertificate,
     all_tokens,
@@ -110,7 +110,7 @@ class Enrolment:
 
     def __init__(
         self,
-        shell: Shell,
+        runtime: Runtime,
         authority: AuthorityDirectory,
         shown: Callable[[], bytes],
         revocations: Revocations,
@@ -120,14 +120,14 @@ class Enrolment:
         """Takes what it needs.
 
         Args:
-            shell: Whose store the records are kept in.
+            runtime: Whose store the records are kept in.
             authority: Who signs.
             shown: Gives the certificate that the coordinator itself shows, in PEM.
             revocations: What was revoked; changed in the same thread.
             lifetime: Of certificates, in seconds.
             wall: Gives the time in seconds since 1970.
         """
-        self._shell = shell
+        self._runtime = runtime
         self._authority = authority
         self._shown = shown
         self._revocations = revocations
@@ -228,10 +228,10 @@ class Enrolment:
 
     async def _in_transaction(self, work: Callable[[Connection], T]) -> T:
         def transaction() -> T:
-            with self._shell.store.transaction() as connection:
+            with self._runtime.store.transaction() as connection:
                 return work(connection)
 
-        return await self._shell.in_writer(transaction)
+        return await self._runtime.in_writer(transaction)
 
     def _join(self, connection: Connection, ticket: Ticket, applicant: Applicant) -> NodeCertificate:
         token = _token_for(connection, ticket)

@@ -8,12 +8,14 @@ from runyard.coordinator.auth.revocations import Revocations
 from runyard.coordinator.ca.authority_directory import AuthorityDirectory, AuthorityError
 from runyard.coordinator.ca.enrolment import Enrolment
 from runyard.coordinator.runtime.config import CoordinatorSettings
-from runyard.coordinator.runtime.runtime import Shell
+from runyard.coordinator.runtime.runtime import Runtime
 
 log = structlog.get_logger("runyard.coordinator.auth")
 
 
-def open_enrolment(settings: CoordinatorSettings, shell: Shell, revocations: Revocations) -> Enrolment | None:
+def open_enrolment(
+    settings: CoordinatorSettings, runtime: Runtime, revocations: Revocations
+) -> Enrolment | None:
     """Enrolment by the authority of the settings, once it was looked at. None if they name none.
 
     Raises:
@@ -30,7 +32,7 @@ def open_enrolment(settings: CoordinatorSettings, shell: Shell, revocations: Rev
         raise AuthorityError(str(error)) from error
     authority.require_fit(settings.trust_domain, _certificate(shown))
     return Enrolment(
-        shell, authority, lambda: _certificate(shown), revocations, settings.certificate_lifetime
+        runtime, authority, lambda: _certificate(shown), revocations, settings.certificate_lifetime
     )
 
 

@@ -4,13 +4,13 @@ import itertools
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from runyard.common.defaults import ISOLATION_MODES
 from runyard.common.names import LABEL_KEY, LABEL_VALUE, NAME
 from runyard.common.quantities import LARGEST
 from runyard.coordinator.core.errors import InvalidField
 from runyard.coordinator.core.model import Offer, Pressure
 from runyard.coordinator.core.requirements.labels import FORMS, LabelRule, parse_label_rule
 from runyard.coordinator.core.requirements.requirements import (
-    ISOLATION_MODES,
     Preference,
     Requirements,
     Wants,

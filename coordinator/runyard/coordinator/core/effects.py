@@ -1,4 +1,4 @@
-"""What the core asks of its shell. The shell carries out each batch in one order: persist, send, answer."""
+"""Effects: what the core asks of the runtime, which carries out each batch as persist, send, answer."""
 
 from dataclasses import dataclass
 

@@ -41,7 +41,7 @@ from runyard.v1 import agent_pb2, run_pb2
 class Fleet:
     """All state of the coordinator, in memory, with the effects that the last decisions asked for.
 
-    The functions `on_...` of this package change it; after each of them the shell takes the effects with
+    The functions `on_...` of this package change it; after each of them the runtime takes the effects with
     `take_effects` and carries them out in order.
 
     Attributes:

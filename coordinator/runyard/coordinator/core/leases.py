@@ -3,11 +3,9 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from runyard.common.defaults import KILL_MARGIN_SECONDS
 from runyard.coordinator.core.model import Instant, Lost, Node, Ready, Suspect, Unreachable
 from runyard.coordinator.core.requirements.requirements import Policies
-
-KILL_MARGIN = 10.0
-"""Seconds that a node may need to notice its deadline and to kill what outlived the grace period."""
 
 CLOCK_RATE_ERROR = 0.001
 """How much faster one machine's clock may run than another's. Crystals are better than 0.0002."""
@@ -58,7 +56,7 @@ def gone_after(policies: Policies) -> float | None:
     """
     if policies.stop_after is None:
         return None
-    return (policies.stop_after + policies.grace) * (1 + CLOCK_RATE_ERROR) + KILL_MARGIN
+    return (policies.stop_after + policies.grace) * (1 + CLOCK_RATE_ERROR) + KILL_MARGIN_SECONDS
 
 
 def hear(node: Node, now: Instant) -> Node:

@@ -11,7 +11,7 @@ from runyard.v1 import fleet_pb2, run_pb2
 
 @dataclass(frozen=True)
 class Instant:
-    """One reading of both clocks, taken by the shell.
+    """One reading of both clocks, taken by the runtime.
 
     Deadlines use `monotonic` (seconds) alone, so a stepped wall clock changes nothing; `wall` (seconds since
     the epoch) is shown to people.

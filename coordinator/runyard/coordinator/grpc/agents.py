@@ -22,7 +22,7 @@ from runyard.coordinator.grpc.errors import LONGEST_TEXT, Context, answering
 from runyard.coordinator.grpc.logs import LogRelay
 from runyard.coordinator.grpc.requests import check_attempts, check_hello
 from runyard.coordinator.runtime.outbox import Outbox
-from runyard.coordinator.runtime.runtime import Shell
+from runyard.coordinator.runtime.runtime import Runtime
 from runyard.coordinator.store.store import StoreFull
 from runyard.v1 import agent_pb2, agent_pb2_grpc
 
@@ -37,8 +37,8 @@ Requests = AsyncIterator[agent_pb2.SessionRequest]
 class AgentService(agent_pb2_grpc.AgentServiceServicer):
     """See `runyard/v1/agent.proto` for what each method promises."""
 
-    def __init__(self, shell: Shell, logs: LogRelay) -> None:
-        self._shell = shell
+    def __init__(self, runtime: Runtime, logs: LogRelay) -> None:
+        self._runtime = runtime
         self._logs = logs
 
     async def Session(
@@ -49,8 +49,8 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
             hello = await self._hello(requests)
             require_own_node(caller_of(context), hello)
             outbox = Outbox()
-            with self._shell.session(outbox) as session:
-                await self._shell.decide(lambda fleet, at: on_hello(fleet, at, session, hello))
+            with self._runtime.session(outbox) as session:
+                await self._runtime.decide(lambda fleet, at: on_hello(fleet, at, session, hello))
                 log.info("agent_joined", node=hello.node_id, cluster=hello.cluster, peer=context.peer())
                 self._warn_of_old_disk(hello)
                 hearing = asyncio.create_task(self._hear(requests, hello.node_id, session, outbox))
@@ -62,7 +62,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
                     await self._leave(hello.node_id, session)
 
     def _warn_of_old_disk(self, hello: agent_pb2.Hello) -> None:
-        confirmed = self._shell.fleet.nodes[hello.node_id].confirmed_epoch
+        confirmed = self._runtime.fleet.nodes[hello.node_id].confirmed_epoch
         if hello.last_epoch < confirmed:
             log.warning(
                 "disk_restored", node=hello.node_id, epoch_there=hello.last_epoch, epoch_here=confirmed
@@ -103,10 +103,10 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
     async def _say_goodbye(self, goodbye: agent_pb2.AgentGoodbye, node_id: str, session: int) -> None:
         log.info("agent_says_goodbye", node=node_id, reason=goodbye.reason)
         back_within = goodbye.expect_back_within.ToNanoseconds() / 1e9
-        await self._shell.decide(lambda fleet, at: on_goodbye(fleet, at, node_id, session, back_within))
+        await self._runtime.decide(lambda fleet, at: on_goodbye(fleet, at, node_id, session, back_within))
 
     async def _take(self, request: agent_pb2.SessionRequest, node_id: str, session: int) -> None:
-        decide = self._shell.decide
+        decide = self._runtime.decide
         match request.WhichOneof("message"):
             case "heartbeat":
                 beat = request.heartbeat
@@ -129,7 +129,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         with contextlib.suppress(StoreFull):
             await asyncio.shield(
                 asyncio.ensure_future(
-                    self._shell.decide(lambda fleet, _: on_disconnect(fleet, node_id, session))
+                    self._runtime.decide(lambda fleet, _: on_disconnect(fleet, node_id, session))
                 )
             )
 

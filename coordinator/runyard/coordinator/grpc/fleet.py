@@ -17,21 +17,21 @@ from runyard.coordinator.core.events.on_operator import on_cordon, on_drain, on_
 from runyard.coordinator.core.events.on_warmth import on_refresh_warm_servers
 from runyard.coordinator.grpc.errors import Context, NotFound, answering
 from runyard.coordinator.grpc.views import cluster_views, node_view
-from runyard.coordinator.runtime.runtime import Shell
+from runyard.coordinator.runtime.runtime import Runtime
 from runyard.v1 import fleet_pb2, fleet_pb2_grpc
 
 
 class FleetService(fleet_pb2_grpc.FleetServiceServicer):
     """See `runyard/v1/fleet.proto` for what each method promises."""
 
-    def __init__(self, shell: Shell, audit: Audit) -> None:
-        self._shell = shell
+    def __init__(self, runtime: Runtime, audit: Audit) -> None:
+        self._runtime = runtime
         self._audit = audit
 
     async def ListNodes(
         self, request: fleet_pb2.ListNodesRequest, context: Context
     ) -> fleet_pb2.ListNodesResponse:
-        fleet, sight = self._shell.fleet, self._sight(context)
+        fleet, sight = self._runtime.fleet, self._sight(context)
         nodes = [
             node_view(fleet, node)
             for _, node in sorted(fleet.nodes.items())
@@ -41,17 +41,17 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
 
     async def GetNode(self, request: fleet_pb2.GetNodeRequest, context: Context) -> fleet_pb2.GetNodeResponse:
         async with answering(context):
-            node = self._shell.fleet.nodes.get(request.node_id)
+            node = self._runtime.fleet.nodes.get(request.node_id)
             if node is None or not self._sight(context).sees_cluster(node.cluster):
                 raise NotFound(f"no node {request.node_id!r} has ever joined this coordinator")
-            return fleet_pb2.GetNodeResponse(node=node_view(self._shell.fleet, node))
+            return fleet_pb2.GetNodeResponse(node=node_view(self._runtime.fleet, node))
         raise AssertionError("answering() ends the call")
 
     async def ListClusters(
         self, request: fleet_pb2.ListClustersRequest, context: Context
     ) -> fleet_pb2.ListClustersResponse:
         sight = self._sight(context)
-        clusters = [each for each in cluster_views(self._shell.fleet) if sight.sees_cluster(each.name)]
+        clusters = [each for each in cluster_views(self._runtime.fleet) if sight.sees_cluster(each.name)]
         return fleet_pb2.ListClustersResponse(clusters=clusters)
 
     async def CordonNode(
@@ -59,7 +59,7 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
     ) -> fleet_pb2.CordonNodeResponse:
         async with answering(context):
             with audited(self._audit, NodeCordoned(by=who(context), node=request.node_id)):
-                await self._shell.decide(lambda fleet, at: on_cordon(fleet, at, request.node_id))
+                await self._runtime.decide(lambda fleet, at: on_cordon(fleet, at, request.node_id))
             return fleet_pb2.CordonNodeResponse(node=self._view(request.node_id))
         raise AssertionError("answering() ends the call")
 
@@ -68,7 +68,7 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
     ) -> fleet_pb2.UncordonNodeResponse:
         async with answering(context):
             with audited(self._audit, NodeUncordoned(by=who(context), node=request.node_id)):
-                await self._shell.decide(lambda fleet, at: on_uncordon(fleet, at, request.node_id))
+                await self._runtime.decide(lambda fleet, at: on_uncordon(fleet, at, request.node_id))
             return fleet_pb2.UncordonNodeResponse(node=self._view(request.node_id))
         raise AssertionError("answering() ends the call")
 
@@ -80,7 +80,7 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
             if deadline is not None and deadline < 0:
                 raise InvalidField("deadline", f"is {deadline:g} s; it cannot be negative")
             with audited(self._audit, NodeDrained(by=who(context), node=request.node_id)):
-                await self._shell.decide(lambda fleet, at: on_drain(fleet, at, request.node_id, deadline))
+                await self._runtime.decide(lambda fleet, at: on_drain(fleet, at, request.node_id, deadline))
             return fleet_pb2.DrainNodeResponse(node=self._view(request.node_id))
         raise AssertionError("answering() ends the call")
 
@@ -91,7 +91,7 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
             if not request.reason:
                 raise InvalidField("reason", "is empty; say who made sure that the node is off, and how")
             with audited(self._audit, NodeFenced(by=who(context), node=request.node_id, why=request.reason)):
-                ended = await self._shell.decide(
+                ended = await self._runtime.decide(
                     lambda fleet, at: on_fence(fleet, at, request.node_id, request.reason)
                 )
             return fleet_pb2.FenceNodeResponse(node=self._view(request.node_id), runs_ended=ended)
@@ -102,7 +102,7 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
     ) -> fleet_pb2.RefreshWarmServersResponse:
         async with answering(context):
             with audited(self._audit, WarmServersRefreshed(by=who(context), node=request.node_id)):
-                asked = await self._shell.decide(
+                asked = await self._runtime.decide(
                     lambda fleet, _: on_refresh_warm_servers(fleet, request.node_id, request.name)
                 )
             return fleet_pb2.RefreshWarmServersResponse(servers=asked)
@@ -110,7 +110,7 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
 
     def _sight(self, context: Context) -> Sight:
         who = str(caller_of(context).identity)
-        return Sight(who, self._shell.fleet.policy.confinement.get(who))
+        return Sight(who, self._runtime.fleet.policy.confinement.get(who))
 
     def _view(self, node_id: str) -> fleet_pb2.Node:
-        return node_view(self._shell.fleet, self._shell.fleet.nodes[node_id])
+        return node_view(self._runtime.fleet, self._runtime.fleet.nodes[node_id])

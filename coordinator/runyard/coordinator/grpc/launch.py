@@ -18,7 +18,7 @@ from runyard.coordinator.grpc.snapshots import Snapshots
 from runyard.coordinator.grpc.uploads import Uploads
 from runyard.coordinator.grpc.views import event_view, matches, run_view
 from runyard.coordinator.runtime.clock import now
-from runyard.coordinator.runtime.runtime import Shell
+from runyard.coordinator.runtime.runtime import Runtime
 from runyard.v1 import launch_pb2, launch_pb2_grpc, run_pb2
 
 PAGE_DEFAULT = 100
@@ -28,13 +28,13 @@ PAGE_LIMIT = 1_000
 class LaunchService(launch_pb2_grpc.LaunchServiceServicer):
     """See `runyard/v1/launch.proto` for what each method promises."""
 
-    def __init__(self, shell: Shell, logs: LogRelay, audit: Audit) -> None:
-        self._shell = shell
+    def __init__(self, runtime: Runtime, logs: LogRelay, audit: Audit) -> None:
+        self._runtime = runtime
         self._logs = logs
         self._audit = audit
-        self._reports = ReportLine(shell)
-        self._snapshots = Snapshots(shell)
-        self._uploads = Uploads(shell)
+        self._reports = ReportLine(runtime)
+        self._snapshots = Snapshots(runtime)
+        self._uploads = Uploads(runtime)
 
     async def LaunchRun(
         self, request: launch_pb2.LaunchRunRequest, context: Context
@@ -50,7 +50,7 @@ class LaunchService(launch_pb2_grpc.LaunchServiceServicer):
                     spec.job_snapshot_id, spec.step_keys, spec.execution_config_json
                 )
                 launch = launch_of(spec, ops, self._sight(context).who)
-                run = await self._shell.decide(lambda fleet, at: on_launch(fleet, at, launch))
+                run = await self._runtime.decide(lambda fleet, at: on_launch(fleet, at, launch))
             return launch_pb2.LaunchRunResponse(run=self._view(run))
         raise AssertionError("answering() ends the call")
 
@@ -70,17 +70,19 @@ class LaunchService(launch_pb2_grpc.LaunchServiceServicer):
             self._require_seen(run_id, self._sight(context))
             reason = request.reason or "stopped on request"
             with audited(self._audit, TerminationAsked(by=who(context), run=run_id, why=reason)):
-                stopping = await self._shell.decide(lambda fleet, at: on_terminate(fleet, at, run_id, reason))
-            run = self._shell.fleet.runs.get(run_id)
+                stopping = await self._runtime.decide(
+                    lambda fleet, at: on_terminate(fleet, at, run_id, reason)
+                )
+            run = self._runtime.fleet.runs.get(run_id)
             return launch_pb2.TerminateRunResponse(stopping=stopping, run=self._view(run) if run else None)
         raise AssertionError("answering() ends the call")
 
     async def GetRun(self, request: launch_pb2.GetRunRequest, context: Context) -> launch_pb2.GetRunResponse:
         async with answering(context):
             run_id = check_run_id(request.run_id)
-            await self._shell.decided()
+            await self._runtime.decided()
             run = self._find(run_id, self._sight(context))
-            rows = await self._shell.in_writer(lambda: self._shell.store.events(run_id))
+            rows = await self._runtime.in_writer(lambda: self._runtime.store.events(run_id))
             return launch_pb2.GetRunResponse(run=self._view(run), events=[event_view(row) for row in rows])
         raise AssertionError("answering() ends the call")
 
@@ -89,8 +91,8 @@ class LaunchService(launch_pb2_grpc.LaunchServiceServicer):
     ) -> launch_pb2.ExplainRunResponse:
         async with answering(context):
             run_id = check_run_id(request.run_id)
-            await self._shell.decided()
-            explanation = explain_run(self._shell.fleet, now(), self._find(run_id, self._sight(context)))
+            await self._runtime.decided()
+            explanation = explain_run(self._runtime.fleet, now(), self._find(run_id, self._sight(context)))
             return launch_pb2.ExplainRunResponse(explanation=explanation)
         raise AssertionError("answering() ends the call")
 
@@ -100,8 +102,8 @@ class LaunchService(launch_pb2_grpc.LaunchServiceServicer):
         async with answering(context):
             sight = self._sight(context)
             launch = await imagined_launch(request, self._snapshots, self._seen_by(sight), sight.who)
-            await self._shell.decided()
-            explanation = explain_launch(self._shell.fleet, now(), launch)
+            await self._runtime.decided()
+            explanation = explain_launch(self._runtime.fleet, now(), launch)
             return launch_pb2.ExplainLaunchResponse(explanation=explanation)
         raise AssertionError("answering() ends the call")
 
@@ -110,7 +112,7 @@ class LaunchService(launch_pb2_grpc.LaunchServiceServicer):
     ) -> launch_pb2.ListRunsResponse:
         async with answering(context):
             size = _page_size(request.page_size)
-            await self._shell.decided()
+            await self._runtime.decided()
             runs = [run for run in self._seen_by(self._sight(context)) if matches(request.filter, run)]
             runs.sort(key=_newest_first)
             if request.page_token:
@@ -128,8 +130,8 @@ class LaunchService(launch_pb2_grpc.LaunchServiceServicer):
     ) -> AsyncIterator[launch_pb2.WatchRunsResponse]:
         async with answering(context):
             sight = self._sight(context)
-            with self._shell.watchers.watching() as watcher:
-                await self._shell.decided()
+            with self._runtime.watchers.watching() as watcher:
+                await self._runtime.decided()
                 for run in self._seen_by(sight):
                     if matches(request.filter, run):
                         yield launch_pb2.WatchRunsResponse(run=self._view(run))
@@ -143,7 +145,7 @@ class LaunchService(launch_pb2_grpc.LaunchServiceServicer):
     ) -> AsyncIterator[launch_pb2.ReadLogsResponse]:
         async with answering(context):
             check_run_id(request.run_id)
-            await self._shell.decided()
+            await self._runtime.decided()
             async for piece in self._logs.read(request, self._find(request.run_id, self._sight(context))):
                 yield piece
 
@@ -156,30 +158,30 @@ class LaunchService(launch_pb2_grpc.LaunchServiceServicer):
 
     def _sight(self, context: Context) -> Sight:
         who = str(caller_of(context).identity)
-        return Sight(who, self._shell.fleet.policy.confinement.get(who))
+        return Sight(who, self._runtime.fleet.policy.confinement.get(who))
 
     def _seen_by(self, sight: Sight) -> list[Run]:
-        return [run for run in self._shell.fleet.runs.values() if sight.sees(run.launch)]
+        return [run for run in self._runtime.fleet.runs.values() if sight.sees(run.launch)]
 
     def _require_seen(self, run_id: str, sight: Sight) -> None:
         """Raises `NotFound` if somebody else has launched the run, and the caller sees its own only."""
-        run = self._shell.fleet.runs.get(run_id)
+        run = self._runtime.fleet.runs.get(run_id)
         if run is not None and not sight.sees(run.launch):
             raise NotFound(f"run {run_id} was never launched by {sight.who}, or is long over")
 
     def _find(self, run_id: str, sight: Sight) -> Run:
         self._require_seen(run_id, sight)
-        run = self._shell.fleet.runs.get(run_id)
+        run = self._runtime.fleet.runs.get(run_id)
         if run is not None:
             return run
-        if self._shell.fleet.recovering(now()):
+        if self._runtime.fleet.recovering(now()):
             raise Unavailable(
                 f"run {run_id} is not known yet; the coordinator has just started and nodes are coming back"
             )
         raise NotFound(f"run {run_id} was never launched through this coordinator, or is long over")
 
     def _view(self, run: Run) -> run_pb2.Run:
-        return run_view(self._shell.fleet, run)
+        return run_view(self._runtime.fleet, run)
 
 
 def _newest_first(run: Run) -> tuple[float, str]:

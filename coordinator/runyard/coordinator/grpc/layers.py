@@ -6,11 +6,11 @@ from dataclasses import replace
 
 from google.protobuf.duration_pb2 import Duration
 
+from runyard.common.defaults import CONTEXT_KEY, LONGEST_SECONDS
 from runyard.coordinator.core.conversions import wants_of
 from runyard.coordinator.core.errors import InvalidField
 from runyard.coordinator.core.events.resolve_launch import DEPLOYMENT
-from runyard.coordinator.core.requirements.context import CONTEXT_KEY, wants_in
-from runyard.coordinator.core.requirements.fields import LONGEST_SECONDS
+from runyard.coordinator.core.requirements.context import wants_in
 from runyard.coordinator.core.requirements.requirements import NO_WANTS, Layer, StopAfter, Wants
 from runyard.coordinator.core.requirements.tags import wants_of_config, wants_of_tags
 from runyard.v1 import run_pb2

@@ -19,7 +19,7 @@ from runyard.coordinator.grpc.fleet import FleetService
 from runyard.coordinator.grpc.launch import LaunchService
 from runyard.coordinator.grpc.logs import LogRelay
 from runyard.coordinator.grpc.security import SecurityService
-from runyard.coordinator.runtime.runtime import Shell
+from runyard.coordinator.runtime.runtime import Runtime
 from runyard.coordinator.store.engine import StoreError
 from runyard.v1 import (
     agent_pb2,
@@ -91,16 +91,16 @@ SERVICES: Final = tuple(file.DESCRIPTOR.services_by_name[name].full_name for fil
 
 
 def make_server(
-    shell: Shell, security: Security, *, options: Options = SERVER_OPTIONS
+    runtime: Runtime, security: Security, *, options: Options = SERVER_OPTIONS
 ) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
     """All services behind the gate, on a server that listens nowhere yet, and the status that they show."""
     audit = security.audit
     gate = Gate(security.admission, security.throttle, audit)
     server = grpc.aio.server(options=options, interceptors=(gate,), maximum_concurrent_rpcs=MOST_CALLS)
-    logs = LogRelay(shell)
-    launch_pb2_grpc.add_LaunchServiceServicer_to_server(LaunchService(shell, logs, audit), server)
-    fleet_pb2_grpc.add_FleetServiceServicer_to_server(FleetService(shell, audit), server)
-    agent_pb2_grpc.add_AgentServiceServicer_to_server(AgentService(shell, logs), server)
+    logs = LogRelay(runtime)
+    launch_pb2_grpc.add_LaunchServiceServicer_to_server(LaunchService(runtime, logs, audit), server)
+    fleet_pb2_grpc.add_FleetServiceServicer_to_server(FleetService(runtime, audit), server)
+    agent_pb2_grpc.add_AgentServiceServicer_to_server(AgentService(runtime, logs), server)
     security_service = SecurityService(security.enrolment, security.expulsion, audit)
     security_pb2_grpc.add_SecurityServiceServicer_to_server(security_service, server)
     status = health.aio.HealthServicer()

@@ -9,7 +9,7 @@ from runyard.coordinator.core.effects import Send
 from runyard.coordinator.core.errors import InvalidField
 from runyard.coordinator.core.model import Ready, Run
 from runyard.coordinator.grpc.errors import NotFound, Unavailable
-from runyard.coordinator.runtime.runtime import Shell
+from runyard.coordinator.runtime.runtime import Runtime
 from runyard.v1 import agent_pb2, launch_pb2
 
 PIECES = 16
@@ -54,8 +54,8 @@ class Transfer:
 class LogRelay:
     """Brings readers and agents together. Agents are not dialled: asked in their session, they push."""
 
-    def __init__(self, shell: Shell) -> None:
-        self._shell = shell
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
         self._transfers: dict[str, Transfer] = {}
 
     async def read(
@@ -122,7 +122,7 @@ class LogRelay:
     async def _node_of(self, run: Run, attempt: int) -> str:
         if attempt == run.attempt and run.place is not None:
             return run.place.node
-        rows = await self._shell.in_writer(lambda: self._shell.store.events(run.run_id))
+        rows = await self._runtime.in_writer(lambda: self._runtime.store.events(run.run_id))
         nodes = [row["node"] for row in rows if row["attempt"] == attempt and row["node"]]
         if not nodes:
             raise NotFound(f"attempt {attempt} of run {run.run_id} never reached a node, so it has no log")
@@ -130,7 +130,7 @@ class LogRelay:
 
     async def _require_over(self, run_id: str, attempt: int, node_id: str) -> None:
         """A lost connection looks like the end of the log, so what counts is the end of the attempt."""
-        with self._shell.watchers.watching() as watcher:
+        with self._runtime.watchers.watching() as watcher:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(NEWS_WITHIN):
                     while self._is_live(run_id, attempt):
@@ -139,11 +139,11 @@ class LogRelay:
                 raise Unavailable(f"the log from node {node_id} broke off; read on from the last offset")
 
     def _is_live(self, run_id: str, attempt: int) -> bool:
-        run = self._shell.fleet.runs.get(run_id)
+        run = self._runtime.fleet.runs.get(run_id)
         return run is not None and run.attempt == attempt and run.is_live
 
     def _ask(self, node_id: str, transfer_id: str, request: launch_pb2.ReadLogsRequest, attempt: int) -> None:
-        node = self._shell.fleet.nodes.get(node_id)
+        node = self._runtime.fleet.nodes.get(node_id)
         if node is None or not isinstance(node.liveness, Ready):
             raise Unavailable(f"node {node_id} is silent; its logs can be read when it is back")
         command = agent_pb2.SendLogs(
@@ -156,4 +156,4 @@ class LogRelay:
             follow=request.follow,
         )
         message = agent_pb2.SessionResponse(send_logs=command)
-        self._shell.carry_out(Send(node_id, node.liveness.session, message))
+        self._runtime.carry_out(Send(node_id, node.liveness.session, message))

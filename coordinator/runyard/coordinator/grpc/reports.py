@@ -13,7 +13,7 @@ from runyard.coordinator.core.events.on_launch import on_reports_settled, unsett
 from runyard.coordinator.core.fleet import Fleet
 from runyard.coordinator.core.model import Assigned, Finished, Queued, Run, Running, Starting
 from runyard.coordinator.grpc.errors import Unavailable
-from runyard.coordinator.runtime.runtime import Shell
+from runyard.coordinator.runtime.runtime import Runtime
 from runyard.v1 import launch_pb2
 
 SILENCE = 15.0
@@ -27,8 +27,8 @@ Requests = AsyncIterator[launch_pb2.FollowReportsRequest]
 class ReportLine:
     """The reporters of each deployment, in line for their turn."""
 
-    def __init__(self, shell: Shell) -> None:
-        self._shell = shell
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
         self._turns: defaultdict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def follow(self, requests: Requests, sight: Sight) -> AsyncIterator[Run]:
@@ -75,9 +75,9 @@ class ReportLine:
                 lock.release()
 
     async def _tell(self, deployment: str, listening: asyncio.Task[None], sight: Sight) -> AsyncIterator[Run]:
-        with self._shell.watchers.watching() as watcher:
-            await self._shell.decided()
-            for run in unsettled(self._shell.fleet, deployment):
+        with self._runtime.watchers.watching() as watcher:
+            await self._runtime.decided()
+            for run in unsettled(self._runtime.fleet, deployment):
                 if sight.sees(run.launch):
                     yield run
             while True:
@@ -91,7 +91,7 @@ class ReportLine:
                 finally:
                     change.cancel()
                 ours = run.launch.deployment == deployment and sight.sees(run.launch)
-                if ours and _is_news(self._shell.fleet, run):
+                if ours and _is_news(self._runtime.fleet, run):
                     yield run
 
     async def _listen(self, requests: Requests, sight: Sight) -> None:
@@ -109,10 +109,10 @@ class ReportLine:
                 (key.run_id, key.attempt) for key in request.acknowledged if self._sees(sight, key.run_id)
             ]
             if keys:
-                await self._shell.decide(lambda fleet, _, keys=keys: on_reports_settled(fleet, keys))  # type: ignore[misc]
+                await self._runtime.decide(lambda fleet, _, keys=keys: on_reports_settled(fleet, keys))  # type: ignore[misc]
 
     def _sees(self, sight: Sight, run_id: str) -> bool:
-        run = self._shell.fleet.runs.get(run_id)
+        run = self._runtime.fleet.runs.get(run_id)
         return run is not None and sight.sees(run.launch)
 
 

@@ -4,11 +4,11 @@ import hashlib
 import uuid
 from collections.abc import Iterable, Mapping
 
+from runyard.common.defaults import GRACE_SECONDS
 from runyard.common.names import NAME
 from runyard.coordinator.core.conversions import offer_of, requirements_of
 from runyard.coordinator.core.errors import InvalidField
 from runyard.coordinator.core.model import Launch
-from runyard.coordinator.core.requirements.layers import DEFAULT_GRACE
 from runyard.coordinator.core.requirements.requirements import Layer, Policies, Requirements
 from runyard.coordinator.grpc.errors import TooLarge
 from runyard.coordinator.grpc.layers import layers_of
@@ -86,7 +86,7 @@ def launch_of(spec: run_pb2.LaunchSpec, ops: Layer | None, launched_by: str = ""
         job=spec.code_origin.job,
         location=spec.code_origin.location,
         requirements=Requirements(),
-        policies=Policies(DEFAULT_GRACE),
+        policies=Policies(GRACE_SECONDS),
         digest=_digest(spec),
         spec=spec,
         repository=spec.code_origin.repository,

@@ -14,7 +14,7 @@ from runyard.coordinator.core.requirements.tags import PREFIX
 from runyard.coordinator.grpc.errors import NotFound
 from runyard.coordinator.grpc.uploads import check_snapshot_id
 from runyard.coordinator.runtime.recent import Recent
-from runyard.coordinator.runtime.runtime import Shell
+from runyard.coordinator.runtime.runtime import Runtime
 
 OPS_HELD = 200_000
 """So many ops, of all snapshots read last, are held in memory."""
@@ -32,8 +32,8 @@ _MENTIONED = f'"{PREFIX}'.encode()
 class Snapshots:
     """The job snapshots that launches refer to."""
 
-    def __init__(self, shell: Shell) -> None:
-        self._shell = shell
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
         self._shapes: Recent[str, JobShape] = Recent(OPS_HELD, lambda shape: 1 + len(shape.ops))
         self._layers: Recent[tuple[str, str], Layer | None] = Recent(LAYERS_HELD)
         # A plain snapshot may have half a gigabyte: one at a time.
@@ -48,7 +48,7 @@ class Snapshots:
         if not snapshot_id:
             return True
         check_snapshot_id("spec.job_snapshot_id", snapshot_id)
-        return await self._shell.in_writer(lambda: self._shell.store.has_snapshot(snapshot_id))
+        return await self._runtime.in_writer(lambda: self._runtime.store.has_snapshot(snapshot_id))
 
     async def ops_layer(
         self, snapshot_id: str, step_keys: Sequence[str], execution_config_json: str
@@ -85,7 +85,7 @@ class Snapshots:
         return self._shapes[snapshot_id]
 
     async def _load(self, snapshot_id: str) -> JobShape:
-        data = await self._shell.in_writer(lambda: self._shell.store.snapshot(snapshot_id))
+        data = await self._runtime.in_writer(lambda: self._runtime.store.snapshot(snapshot_id))
         if data is None:
             raise NotFound(f"the coordinator does not hold the job snapshot {snapshot_id}")
         # Neither on the event loop nor in the writer's thread: both have others waiting.

@@ -9,7 +9,7 @@ from weakref import WeakValueDictionary
 
 from runyard.coordinator.core.errors import InvalidField
 from runyard.coordinator.grpc.errors import TooLarge, Unavailable
-from runyard.coordinator.runtime.runtime import Shell
+from runyard.coordinator.runtime.runtime import Runtime
 from runyard.v1 import launch_pb2
 
 MAX_PIECE: Final = 1024 * 1024
@@ -33,8 +33,8 @@ Messages = AsyncIterator[launch_pb2.StoreSnapshotRequest]
 class Uploads:
     """Takes job snapshots and stores them."""
 
-    def __init__(self, shell: Shell) -> None:
-        self._shell = shell
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
         self._places = asyncio.Semaphore(AT_ONCE)
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -62,8 +62,8 @@ class Uploads:
                 ) from None
             # Not in the writer's thread, where all launches would wait for it.
             await asyncio.to_thread(check_content, data, header.sha256)
-            store = self._shell.store
-            await self._shell.in_writer(
+            store = self._runtime.store
+            await self._runtime.in_writer(
                 lambda: store.put_snapshot(header.job_snapshot_id, header.sha256, data)
             )
 

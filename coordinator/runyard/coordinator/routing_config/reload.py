@@ -12,7 +12,7 @@ from runyard.coordinator.core.events.on_policy import changes, on_policy
 from runyard.coordinator.core.scheduling.policy import WITHOUT_RULES
 from runyard.coordinator.routing_config.document import RoutingFileError
 from runyard.coordinator.routing_config.reading import Routing, load_routing
-from runyard.coordinator.runtime.runtime import Shell
+from runyard.coordinator.runtime.runtime import Runtime
 from runyard.coordinator.store.store import StoreFull
 
 INTERVAL: Final = 1.0
@@ -65,13 +65,13 @@ class RoutingReload:
 
     Args:
         file: The routing file.
-        shell: Has the fleet decide.
+        runtime: Has the fleet decide.
         version: What is in force.
     """
 
-    def __init__(self, file: Path, shell: Shell, version: Version) -> None:
+    def __init__(self, file: Path, runtime: Runtime, version: Version) -> None:
         self._file = file
-        self._shell = shell
+        self._runtime = runtime
         self._policy = version.routing.policy
         self._known = version.stamp
         self._before = version.stamp
@@ -108,7 +108,7 @@ class RoutingReload:
         policy = version.routing.policy
         self._known = version.stamp
         try:
-            moved = await self._shell.decide(lambda fleet, at: on_policy(fleet, at, policy))
+            moved = await self._runtime.decide(lambda fleet, at: on_policy(fleet, at, policy))
         except StoreFull:
             self._known = None  # what was decided for waiting runs was taken back: the next look repeats it
             return

@@ -14,7 +14,7 @@ REDIAL_WITHIN = 2.0
 
 
 class Outbox:
-    """The outgoing half of a session. Written by the shell without waiting, drained by one writer."""
+    """The outgoing half of a session. Written by the runtime without waiting, drained by one writer."""
 
     def __init__(self) -> None:
         self._messages: asyncio.Queue[agent_pb2.SessionResponse | None] = asyncio.Queue()

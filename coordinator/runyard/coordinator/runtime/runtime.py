@@ -61,7 +61,7 @@ class _Batch:
     durable: asyncio.Future[None]
 
 
-class Shell:
+class Runtime:
     """Owns the fleet. All decisions run on the event loop, one at a time; all writes in one thread.
 
     Effects of decisions that arrive while the disk is busy are written as one group: many launches share one

@@ -33,7 +33,7 @@ from runyard.coordinator.routing_config.reload import (
     warn_of,
 )
 from runyard.coordinator.runtime.config import CoordinatorSettings
-from runyard.coordinator.runtime.runtime import Shell
+from runyard.coordinator.runtime.runtime import Runtime
 from runyard.coordinator.store.engine import StoreError
 from runyard.coordinator.store.store import Store, StoreFull
 
@@ -60,25 +60,25 @@ async def serve(settings: CoordinatorSettings) -> int:
     store = Store(settings.state_directory)
     audit: AuditFile | None = None
     try:
-        shell = Shell(store, settings.lease_policy(), settings.retention(), settings.confinement())
+        runtime = Runtime(store, settings.lease_policy(), settings.retention(), settings.confinement())
         audit = _open_audit(settings.audit_path())
-        security = Security.of(settings, shell, audit)
+        security = Security.of(settings, runtime, audit)
         options = SERVER_OPTIONS if settings.tls is None else (*SERVER_OPTIONS, *TLS_OPTIONS)
-        server, status = make_server(shell, security, options=options)
+        server, status = make_server(runtime, security, options=options)
         if settings.reflection:
             add_reflection(server)
         address = _listen(server, settings)
         joining = _Joining(settings, security)
-        shell.start()
-        await _route_by(routing, settings.routing, shell)
+        runtime.start()
+        await _route_by(routing, settings.routing, runtime)
         await server.start()
         await joining.start()
         for service in ("", *SERVICES):
             await status.set(service, health_pb2.HealthCheckResponse.SERVING)
-        log.info("ready", address=address, version=version("runyard"), runs=len(shell.fleet.runs))
-        failed = await _until(stopping, shell)
+        log.info("ready", address=address, version=version("runyard"), runs=len(runtime.fleet.runs))
+        failed = await _until(stopping, runtime)
         await joining.stop()
-        await _stop(server, status, shell, settings.shutdown_grace)
+        await _stop(server, status, runtime, settings.shutdown_grace)
         return 1 if failed else 0
     finally:
         store.close()
@@ -96,16 +96,16 @@ def _open_audit(path: Path) -> AuditFile:
         ) from error
 
 
-async def _route_by(version: Version, file: Path | None, shell: Shell) -> None:
+async def _route_by(version: Version, file: Path | None, runtime: Runtime) -> None:
     """Has waiting runs placed by the rules of today, and by those to come when the file changes."""
     policy = version.routing.policy
     warn_of(version.routing)
     with contextlib.suppress(StoreFull):  # then they wait by the rules of yesterday
-        await shell.decide(lambda fleet, at: on_policy(fleet, at, policy))
+        await runtime.decide(lambda fleet, at: on_policy(fleet, at, policy))
     if file is not None:
-        reload = RoutingReload(file, shell, version)
+        reload = RoutingReload(file, runtime, version)
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload.ask)
-        shell.attend(reload.follow)
+        runtime.attend(reload.follow)
 
 
 def _listen(server: grpc.aio.Server, settings: CoordinatorSettings) -> str:
@@ -137,24 +137,24 @@ class _Joining:
             await self._server.stop(None)
 
 
-async def _until(stopping: asyncio.Event, shell: Shell) -> bool:
+async def _until(stopping: asyncio.Event, runtime: Runtime) -> bool:
     """Waits for the end; True if it is a failure."""
     told = asyncio.create_task(stopping.wait())
-    waiting: set[asyncio.Future[Any]] = {told, shell.fatal}
+    waiting: set[asyncio.Future[Any]] = {told, runtime.fatal}
     await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     told.cancel()
-    if shell.fatal.done():
-        log.critical("failed", exc_info=shell.fatal.result())
+    if runtime.fatal.done():
+        log.critical("failed", exc_info=runtime.fatal.result())
         return True
     return False
 
 
 async def _stop(
-    server: grpc.aio.Server, status: health.aio.HealthServicer, shell: Shell, grace: float
+    server: grpc.aio.Server, status: health.aio.HealthServicer, runtime: Runtime, grace: float
 ) -> None:
     log.info("stopping")
     await status.enter_graceful_shutdown()
-    shell.say_goodbye()
+    runtime.say_goodbye()
     await server.stop(grace)
-    await shell.stop()
+    await runtime.stop()
     log.info("stopped")

@@ -1,4 +1,4 @@
-"""Reading and writing the account. Synchronous: the shell calls it from one thread at a time."""
+"""Reading and writing the account. Synchronous: the runtime calls it from one thread at a time."""
 
 import contextlib
 import sqlite3

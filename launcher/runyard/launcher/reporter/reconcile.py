@@ -10,17 +10,11 @@ from dagster import DagsterInstance, DagsterRunStatus
 from dagster._core.storage.dagster_run import FINISHED_STATUSES, RunsFilter
 
 from runyard.client import Client, RunyardError
+from runyard.common.phases import UNFINISHED_PHASES
 from runyard.v1 import run_pb2
 
 logger = logging.getLogger(__name__)
 
-LIVE_PHASES: Final = (
-    run_pb2.PHASE_QUEUED,
-    run_pb2.PHASE_ASSIGNED,
-    run_pb2.PHASE_STARTING,
-    run_pb2.PHASE_RUNNING,
-    run_pb2.PHASE_STOPPING,
-)
 _WITHOUT_WORKER: Final = frozenset({run_pb2.PHASE_QUEUED, run_pb2.PHASE_ASSIGNED})
 
 # SQLite before 3.32 takes 999 variables in a statement: https://www.sqlite.org/limits.html
@@ -106,7 +100,7 @@ class Sweep:
         Raises:
             RunyardError: The coordinator could not list its runs.
         """
-        live = list(self._client.list_runs(phases=LIVE_PHASES, deployment=self._deployment))
+        live = list(self._client.list_runs(phases=UNFINISHED_PHASES, deployment=self._deployment))
         statuses = self._statuses([run.run_id for run in live])
         self._warn_of_strangers({run.run_id for run in live} - statuses.keys())
         for stop in self._linger.overdue(live, statuses, self._clock()):

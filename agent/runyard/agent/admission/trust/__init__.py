@@ -6,5 +6,5 @@ asking       from a launch and the agent's settings to what the policy decides o
 environment  names of variables by which another program can be made to run
 sockets      where engines listen for whom may own the machine
 signatures   whether a launch is its launcher's own word
-gatekeeper   all of it in order, for the shell
+gatekeeper   all of it in order, for the runtime
 """

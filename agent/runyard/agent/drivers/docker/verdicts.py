@@ -15,7 +15,7 @@ LOST_WITH_THE_ENGINE = 255
 """Exit code that the engine invents for a container which was gone when the engine came back."""
 
 NOT_EXECUTABLE = frozenset({126, 127})
-"""Exit codes of an init whose program cannot be executed, or does not exist, as of a shell."""
+"""Exit codes of an init whose program cannot be executed, or does not exist, as of a runtime."""
 
 
 @dataclass(frozen=True)

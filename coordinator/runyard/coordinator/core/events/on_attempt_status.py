@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from runyard.common.defaults import GRACE_SECONDS
 from runyard.coordinator.core.conversions import requirements_of
 from runyard.coordinator.core.events.agent_messages import acknowledge, stop, stop_stale
 from runyard.coordinator.core.events.attempt_end import finish, never_began, place_elsewhere
@@ -25,9 +26,6 @@ from runyard.coordinator.core.model import (
 from runyard.coordinator.core.requirements.requirements import Policies
 from runyard.coordinator.core.transitions import ALLOWED, correct
 from runyard.v1 import agent_pb2, run_pb2
-
-GRACE_OF_ADOPTED = 30.0
-"""Seconds between SIGTERM and SIGKILL for a run whose own policy was lost with the store."""
 
 
 def apply_status(fleet: Fleet, now: Instant, node: Node, status: agent_pb2.AttemptStatus) -> None:
@@ -148,7 +146,7 @@ def _launch_of(status: agent_pb2.AttemptStatus) -> Launch:
         job=status.job,
         location=status.location,
         requirements=requirements_of(status.requirements),
-        policies=Policies(grace=GRACE_OF_ADOPTED),
+        policies=Policies(grace=GRACE_SECONDS),
         digest="",
         spec=run_pb2.LaunchSpec(run_id=status.run_id, resume_number=status.resume_number),
     )

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
+from runyard.common.defaults import PROTOCOL_VERSION
 from runyard.coordinator.core.conversions import offer_of, pressures_of
 from runyard.coordinator.core.errors import NodeIdInUse, NodeRefused
 from runyard.coordinator.core.events.agent_messages import assign, duration, stop
@@ -24,9 +25,6 @@ from runyard.coordinator.core.model import (
     Stopping,
 )
 from runyard.v1 import agent_pb2, run_pb2
-
-PROTOCOL = 1
-"""The protocol version that this coordinator speaks."""
 
 LONGEST_ABSENCE = 3600.0
 """Seconds for which an agent that says goodbye is trusted at most."""
@@ -53,7 +51,7 @@ def on_hello(fleet: Fleet, now: Instant, session: int, hello: agent_pb2.Hello) -
     fleet.save_node(node)
     welcome = agent_pb2.Welcome(
         node_epoch=node.epoch,
-        protocol=PROTOCOL,
+        protocol=PROTOCOL_VERSION,
         heartbeat_interval=duration(fleet.leases.interval(len(fleet.nodes))),
         lease=duration(fleet.leases.lease(len(fleet.nodes))),
     )
@@ -72,9 +70,9 @@ def on_hello(fleet: Fleet, now: Instant, session: int, hello: agent_pb2.Hello) -
 
 
 def _require_welcome(fleet: Fleet, before: Node | None, hello: agent_pb2.Hello) -> None:
-    if not hello.protocol_min <= PROTOCOL <= hello.protocol_max:
+    if not hello.protocol_min <= PROTOCOL_VERSION <= hello.protocol_max:
         raise NodeRefused(
-            f"this coordinator speaks protocol {PROTOCOL}, the agent {hello.protocol_min} to "
+            f"this coordinator speaks protocol {PROTOCOL_VERSION}, the agent {hello.protocol_min} to "
             f"{hello.protocol_max}; upgrade the older of the two"
         )
     if before is None or before.installation == hello.installation_id:

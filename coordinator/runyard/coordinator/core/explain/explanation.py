@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from runyard.common.defaults import DRIVER
 from runyard.coordinator.core.errors import FleetError, LaunchRefused, QueueFull
 from runyard.coordinator.core.events.on_launch import queued_run, require_acceptable, require_bearable
 from runyard.coordinator.core.events.resolve_launch import all_layers, resolved
@@ -20,7 +21,7 @@ from runyard.coordinator.core.model import (
     Running,
     Starting,
 )
-from runyard.coordinator.core.requirements.layers import DEFAULT_DRIVER, origins
+from runyard.coordinator.core.requirements.layers import origins
 from runyard.coordinator.core.requirements.requirements import Layer, Requirements, Wants
 from runyard.coordinator.core.requirements.resources import SLOTS, Resources
 from runyard.coordinator.core.scheduling.policy import PlacementPolicy, Strategy
@@ -157,7 +158,7 @@ def _wants(requirements: Requirements) -> Wants:
         cluster=requirements.cluster or None,
         node=requirements.node or None,
         labels=requirements.labels,
-        driver=requirements.driver if requirements.driver != DEFAULT_DRIVER else None,
+        driver=requirements.driver if requirements.driver != DRIVER else None,
         resources=Resources.of({name: much for name, much in requirements.resources if name != SLOTS}),
         tolerations=requirements.tolerations,
         preferences=requirements.preferences,

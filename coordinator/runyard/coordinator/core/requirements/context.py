@@ -4,8 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-CONTEXT_KEY: Final = "runyard"
-"""Of the part that is meant for Runyard."""
+from runyard.common.defaults import CONTEXT_KEY
 
 ENVIRONMENT_KEY: Final = "env_vars"
 """Of the part of that which the agent reads: variables, whose values may be secrets."""

@@ -8,22 +8,19 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
+from runyard.common.defaults import ISOLATION_MODES, LONGEST_SECONDS
 from runyard.common.durations import DURATION_REMEDY, parse_duration
 from runyard.common.names import LABEL_VALUE, NAME
 from runyard.common.quantities import parse_quantity
 from runyard.coordinator.core.requirements.label_sets import Contradiction, joined
 from runyard.coordinator.core.requirements.labels import FORMS, LabelRule, label_is, parse_label_rule
 from runyard.coordinator.core.requirements.requirements import (
-    ISOLATION_MODES,
     Keep,
     OnDisconnect,
     Preference,
     StopAfter,
 )
 from runyard.coordinator.core.requirements.resources import CPU, GPU, MEMORY, SLOTS, Resources
-
-LONGEST_SECONDS: Final = 366 * 86_400.0
-"""No time limit of a run is longer; protobuf's Duration ends at 10,000 years."""
 
 LARGEST_WEIGHT: Final = 1000
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
+from runyard.common.defaults import DRIVER, GRACE_SECONDS
 from runyard.common.quantities import show_quantity
 from runyard.coordinator.core.requirements.labels import LabelRule, label_is
 from runyard.coordinator.core.requirements.requirements import (
@@ -20,13 +21,8 @@ from runyard.coordinator.core.requirements.resources import ONE_SLOT, Resources
 
 T = TypeVar("T")
 
-DEFAULT_DRIVER: Final = "process"
-
 CONFINING: Final = label_is("runyard/isolation", "cgroup2", "cgroup1", "systemd")
 """The label by which agents tell that the kernel keeps their processes within limits."""
-
-DEFAULT_GRACE: Final = 30.0
-"""Seconds between SIGTERM and SIGKILL where no layer names them; Kubernetes' own default."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +54,7 @@ def requirements_and_policies(layers: Sequence[Layer]) -> tuple[Requirements, Po
         cluster=wants.cluster or "",
         node=wants.node or "",
         labels=(*wants.labels, *_labels_for(wants)),
-        driver=wants.driver or DEFAULT_DRIVER,
+        driver=wants.driver or DRIVER,
         resources=Resources.of(dict(wants.resources.overlaid(ONE_SLOT))),
         tolerations=wants.tolerations,
         preferences=wants.preferences,
@@ -66,7 +62,7 @@ def requirements_and_policies(layers: Sequence[Layer]) -> tuple[Requirements, Po
         isolation=wants.isolation or "",
     )
     policies = Policies(
-        grace=DEFAULT_GRACE if wants.grace is None else wants.grace,
+        grace=GRACE_SECONDS if wants.grace is None else wants.grace,
         max_queue_time=wants.max_queue_time,
         start_timeout=wants.start_timeout,
         stop_after=wants.on_disconnect.seconds if isinstance(wants.on_disconnect, StopAfter) else None,
@@ -76,7 +72,7 @@ def requirements_and_policies(layers: Sequence[Layer]) -> tuple[Requirements, Po
 
 def _labels_for(wants: Wants) -> tuple[LabelRule, ...]:
     """Which nodes can give the isolation that is required; drivers of containers always can."""
-    is_process = (wants.driver or DEFAULT_DRIVER) == DEFAULT_DRIVER
+    is_process = (wants.driver or DRIVER) == DRIVER
     return (CONFINING,) if wants.isolation == "require" and is_process else ()
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
+from runyard.common.defaults import ISOLATION_MODES
 from runyard.common.quantities import LARGEST
 from runyard.coordinator.core.errors import InvalidField
 from runyard.coordinator.core.requirements.antichain import heaviest_at_once
@@ -14,7 +15,6 @@ from runyard.coordinator.core.requirements.label_sets import Contradiction, join
 from runyard.coordinator.core.requirements.labels import LabelRule
 from runyard.coordinator.core.requirements.layers import overlaid
 from runyard.coordinator.core.requirements.requirements import (
-    ISOLATION_MODES,
     NO_WANTS,
     Keep,
     Layer,

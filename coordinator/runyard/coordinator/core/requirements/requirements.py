@@ -6,9 +6,6 @@ from typing import Final
 from runyard.coordinator.core.requirements.labels import LabelRule
 from runyard.coordinator.core.requirements.resources import NOTHING, ONE_SLOT, Resources
 
-ISOLATION_MODES: Final = ("require", "prefer", "none")
-"""Whether CPU and memory of a process are its limits: by the kernel, as well as its node can, or not."""
-
 
 @dataclass(frozen=True)
 class Preference:
