@@ -8,7 +8,7 @@ import os
 import sys
 from types import ModuleType
 
-_AGENT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_AGENT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
 def _package(name: str, *places: str) -> ModuleType:
