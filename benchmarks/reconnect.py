@@ -12,6 +12,7 @@ import json
 import random
 import statistics
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Awaitable
@@ -25,7 +26,7 @@ from harness.processes import Processes
 from rich.console import Console
 from rich.table import Table
 
-from runyard.client import AsyncClient
+from runyard.client import Client
 from runyard.common.transport.channel import CHANNEL_OPTIONS
 from runyard.v1 import agent_pb2, agent_pb2_grpc, placement_pb2, run_pb2
 
@@ -82,12 +83,13 @@ def _hello(number: int) -> agent_pb2.Hello:
     )
 
 
-async def launch_for_ever(client: AsyncClient, answered: list[float]) -> None:
-    """Launches one run after the other; notes after how many seconds each was answered."""
-    while True:
-        began = time.monotonic()
-        await client.launch_run(_spec(), timeout=60.0)
-        answered.append(time.monotonic() - began)
+def launch_until(stop: threading.Event, address: str, answered: list[float]) -> None:
+    """Launch one run after the other; append to `answered` how many seconds each call took."""
+    with Client(address) as client:
+        while not stop.is_set():
+            began = time.monotonic()
+            client.launch_run(_spec(), timeout=60.0)
+            answered.append(time.monotonic() - began)
 
 
 def _spec() -> run_pb2.LaunchSpec:
@@ -126,15 +128,13 @@ async def measure(agents: int, folder: Path) -> dict[str, float]:
 
 
 async def launches_during(address: str, event: Awaitable[object]) -> list[float]:
-    """Launches for as long as something takes; gives how many seconds each launch took."""
+    """Launch runs until the event has happened; returns how many seconds each launch took."""
     answered: list[float] = []
-    async with AsyncClient(address) as client:
-        launching = asyncio.create_task(launch_for_ever(client, answered))
-        await event
-        if not answered:  # the last one asked for may still be on its way
-            await asyncio.wait({launching}, timeout=1.0)
-        launching.cancel()
-        await asyncio.gather(launching, return_exceptions=True)
+    stop = threading.Event()
+    launching = asyncio.create_task(asyncio.to_thread(launch_until, stop, address, answered))
+    await event
+    stop.set()
+    await launching
     return answered
 
 

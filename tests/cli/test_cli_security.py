@@ -1,6 +1,5 @@
 """What admins do from the command line: tokens and revocations against a fake, the authority on disk."""
 
-import asyncio
 import stat
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from cli.commands import Command, Result
 from client.fake_security import TEXT, FakeSecurity
 
 from runyard.cli.main import main
-from runyard.client import AsyncClient, Client, NotFound, Refused, TlsFiles
+from runyard.client import TlsFiles
 
 
 @pytest.fixture
@@ -115,28 +114,6 @@ def test_certificates_of_nodes_are_listed_and_revoked(security: FakeSecurity, ru
 def test_single_certificate_is_revoked_by_its_serial(security: FakeSecurity, runyard: Command) -> None:
     assert runyard("ca", "revoke", "aff01").code == 0
     assert security.revoked == ["aff01"]
-
-
-def test_asyncio_client_calls_the_same(security: FakeSecurity) -> None:
-    async def calls() -> None:
-        async with AsyncClient(security.address) as client:
-            made = await client.security.create_token("east", node_id="n1", ttl=60.0, uses=2)
-            assert made.text == TEXT
-            assert [token.token_id for token in await client.security.list_tokens()] == [made.token.token_id]
-            await client.security.delete_token(made.token.token_id)
-            with pytest.raises(NotFound):
-                await client.security.delete_token(made.token.token_id)
-            with pytest.raises(Refused):
-                await client.security.create_token("west")
-            security.give("n1")
-            assert await client.security.revoke_node("n1", reason="stolen") == 1
-            await client.security.revoke_certificate("a1")
-            (held,) = await client.security.list_certificates("n1")
-            assert held.revoked
-
-    asyncio.run(calls())
-    with Client(security.address) as client:
-        assert client.security.list_tokens() == []
 
 
 # The authority

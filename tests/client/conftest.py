@@ -1,11 +1,9 @@
 """Shared by the tests of the client: a fake coordinator (see `fake_coordinator.py`) on a loopback port."""
 
 from collections.abc import Iterator
-from typing import cast
 
 import pytest
 from cli.commands import RUN, Command, Result
-from client.blocking_async import BlockingAsyncClient, ClientFactory
 from client.fake_coordinator import FakeCoordinator
 
 from runyard.cli.main import main
@@ -20,15 +18,9 @@ def coordinator() -> Iterator[FakeCoordinator]:
     fake.stop()
 
 
-@pytest.fixture(params=[Client, BlockingAsyncClient], ids=["blocking", "asyncio"])
-def new_client(request: pytest.FixtureRequest) -> ClientFactory:
-    """Makes clients: the test runs once with the blocking and once with the asyncio one."""
-    return cast(ClientFactory, request.param)
-
-
 @pytest.fixture
-def client(coordinator: FakeCoordinator, new_client: ClientFactory) -> Iterator[Client]:
-    with new_client(coordinator.address) as opened:
+def client(coordinator: FakeCoordinator) -> Iterator[Client]:
+    with Client(coordinator.address) as opened:
         yield opened
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import grpc
 import pytest
-from client.blocking_async import ClientFactory
 from client.fake_coordinator import STDERR, STDOUT, FakeCoordinator, make_node, make_spec
 from harness.certificates import CLIENT, Authority
 from harness.processes import free_port
@@ -118,12 +117,10 @@ def test_another_content_under_the_same_run_id_is_a_conflict(client: Client) -> 
         client.launch_run(other)
 
 
-def test_a_launch_is_repeated_until_the_coordinator_comes_up(
-    free_address: str, new_client: ClientFactory
-) -> None:
+def test_a_launch_is_repeated_until_the_coordinator_comes_up(free_address: str) -> None:
     late = FakeCoordinator()
     starter = threading.Timer(0.7, late.start, args=(free_address,))
-    with new_client(free_address, timeout=20) as client:
+    with Client(free_address, timeout=20) as client:
         starter.start()
         run = client.launch_run(make_spec("r1"))
     starter.join()
@@ -143,11 +140,9 @@ def test_idempotent_calls_outlast_passing_unavailability(
     assert len(coordinator.requests(method)) == 4
 
 
-def test_a_launch_that_stays_unanswered_names_address_and_cause(
-    free_address: str, new_client: ClientFactory
-) -> None:
+def test_a_launch_that_stays_unanswered_names_address_and_cause(free_address: str) -> None:
     started = time.monotonic()
-    with new_client(free_address) as client, pytest.raises(CoordinatorUnreachable) as failure:
+    with Client(free_address) as client, pytest.raises(CoordinatorUnreachable) as failure:
         client.launch_run(make_spec("r1"), timeout=0.8)
     assert time.monotonic() - started < 5
     assert failure.value.address == free_address
@@ -200,11 +195,9 @@ def test_a_coordinator_that_does_not_answer_ends_every_call_at_its_deadline(
     coordinator.stalled.clear()
 
 
-def test_the_clients_own_timeout_holds_when_the_call_names_none(
-    coordinator: FakeCoordinator, new_client: ClientFactory
-) -> None:
+def test_the_clients_own_timeout_holds_when_the_call_names_none(coordinator: FakeCoordinator) -> None:
     coordinator.stalled.set()
-    with new_client(coordinator.address, timeout=0.3) as client, pytest.raises(CoordinatorUnreachable):
+    with Client(coordinator.address, timeout=0.3) as client, pytest.raises(CoordinatorUnreachable):
         client.get_run("r1")
     coordinator.stalled.clear()
 
@@ -308,37 +301,35 @@ def test_health_is_what_the_coordinator_says(
 # The connection
 
 
-def test_a_far_address_needs_certificates(new_client: ClientFactory, tmp_path: Path) -> None:
+def test_a_far_address_needs_certificates(tmp_path: Path) -> None:
     with pytest.raises(InsecureAddress, match=r"will not dial 10\.0\.0\.1:7171 without certificates"):
-        new_client("10.0.0.1:7171")
-    with new_client("10.0.0.1:7171", tls=Authority().holder(tmp_path / "tls", CLIENT)) as client:
+        Client("10.0.0.1:7171")
+    with Client("10.0.0.1:7171", tls=Authority().holder(tmp_path / "tls", CLIENT)) as client:
         assert client is not None
     with pytest.raises(InvalidAddress):
-        new_client("http://127.0.0.1:7171")
+        Client("http://127.0.0.1:7171")
 
 
-def test_a_unix_socket_serves_as_well(tmp_path: Path, new_client: ClientFactory) -> None:
+def test_a_unix_socket_serves_as_well(tmp_path: Path) -> None:
     fake = FakeCoordinator().start(f"unix:{tmp_path}/socket")
-    with new_client(fake.address) as client:
+    with Client(fake.address) as client:
         assert client.launch_run(make_spec("r1")).run_id == "r1"
     fake.stop()
 
 
 def test_a_proxy_of_the_environment_does_not_come_between_local_ends(
-    coordinator: FakeCoordinator, new_client: ClientFactory, monkeypatch: pytest.MonkeyPatch
+    coordinator: FakeCoordinator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("http_proxy", "https_proxy", "grpc_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     monkeypatch.delenv("no_proxy", raising=False)
-    with new_client(coordinator.address) as client:
+    with Client(coordinator.address) as client:
         assert client.check_health() == Health.SERVING
 
 
-def test_a_client_finds_a_coordinator_that_was_restarted(
-    free_address: str, new_client: ClientFactory
-) -> None:
+def test_a_client_finds_a_coordinator_that_was_restarted(free_address: str) -> None:
     first = FakeCoordinator().start(free_address)
-    with new_client(free_address, timeout=20) as client:
+    with Client(free_address, timeout=20) as client:
         client.launch_run(make_spec("r1"))
         first.stop()
         second = FakeCoordinator().start(free_address)
@@ -347,8 +338,8 @@ def test_a_client_finds_a_coordinator_that_was_restarted(
     assert len(second.requests("LaunchRun")) == 1
 
 
-def test_a_closed_client_says_so(coordinator: FakeCoordinator, new_client: ClientFactory) -> None:
-    with new_client(coordinator.address) as client:
+def test_a_closed_client_says_so(coordinator: FakeCoordinator) -> None:
+    with Client(coordinator.address) as client:
         client.check_health()
         client.close()
         with pytest.raises(ClientClosed):

@@ -119,7 +119,6 @@ def test_a_quiet_reporter_shows_that_it_lives(
     coordinator: FakeCoordinator, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("runyard.client.reports.KEEPALIVE_SECONDS", 0.05)
-    monkeypatch.setattr("runyard.client.aio_reports.KEEPALIVE_SECONDS", 0.05)
     with client.follow_reports("shop", "host:1"):
         wait_until(
             lambda: len(coordinator.requests("FollowReports")) >= 4,

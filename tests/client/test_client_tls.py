@@ -6,14 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from client.blocking_async import ClientFactory
 from client.tls_coordinator import tls_coordinator
 from coordinator.security.secured import Secured
 from coordinator.serving import make_spec, run_id
 from harness.certificates import CLIENT, Authority, replace
 from harness.waiting import wait_until
 
-from runyard.client import CoordinatorUnreachable, InvalidTlsFiles, TlsFiles
+from runyard.client import Client, CoordinatorUnreachable, InvalidTlsFiles, TlsFiles
 from runyard.client.connection import HANDSHAKE_SECONDS
 from runyard.client.health import Health
 from runyard.common.security.identity import Identity, Role
@@ -32,18 +31,16 @@ def files(coordinator: Secured, tmp_path: Path) -> TlsFiles:
     return coordinator.authority.holder(tmp_path / "mine", CLIENT)
 
 
-def test_client_is_who_its_certificate_says(
-    coordinator: Secured, files: TlsFiles, new_client: ClientFactory
-) -> None:
-    with new_client(coordinator.address, tls=files) as client:
+def test_client_is_who_its_certificate_says(coordinator: Secured, files: TlsFiles) -> None:
+    with Client(coordinator.address, tls=files) as client:
         assert client.check_health() is Health.SERVING
         assert client.launch_run(make_spec()).launched_by == CLIENT.uri
 
 
 def test_new_certificate_is_used_for_the_next_calls(
-    coordinator: Secured, files: TlsFiles, new_client: ClientFactory, tmp_path: Path
+    coordinator: Secured, files: TlsFiles, tmp_path: Path
 ) -> None:
-    with new_client(coordinator.address, tls=files) as client:
+    with Client(coordinator.address, tls=files) as client:
         client.launch_run(make_spec(run_id(1)))
         coordinator.authority.holder(tmp_path / "mine", OTHER)
         assert client.launch_run(make_spec(run_id(2))).launched_by == OTHER.uri
@@ -51,7 +48,7 @@ def test_new_certificate_is_used_for_the_next_calls(
 
 @pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 def test_no_call_fails_while_certificates_change_again_and_again(
-    coordinator: Secured, files: TlsFiles, new_client: ClientFactory, tmp_path: Path
+    coordinator: Secured, files: TlsFiles, tmp_path: Path
 ) -> None:
     over = threading.Event()
     calls: list[float] = []
@@ -65,7 +62,7 @@ def test_no_call_fails_while_certificates_change_again_and_again(
                 failures.append(error)
             calls.append(time.monotonic())
 
-    with new_client(coordinator.address, tls=files) as client:
+    with Client(coordinator.address, tls=files) as client:
         threads = [threading.Thread(target=call_on) for _ in range(3)]
         for thread in threads:
             thread.start()
@@ -81,12 +78,12 @@ def test_no_call_fails_while_certificates_change_again_and_again(
 
 @pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 def test_calls_that_wait_for_a_connection_go_on_when_certificates_change_once_more(
-    coordinator: Secured, files: TlsFiles, new_client: ClientFactory, tmp_path: Path
+    coordinator: Secured, files: TlsFiles, tmp_path: Path
 ) -> None:
     assert files.certificate is not None
     assert files.key is not None
     rogue = Authority("rogue").issue(CLIENT.uri)
-    with new_client(coordinator.address, tls=files) as client:
+    with Client(coordinator.address, tls=files) as client:
         client.list_nodes()
         replace(files.key, rogue.key)
         replace(files.certificate, rogue.certificate)
@@ -101,9 +98,9 @@ def test_calls_that_wait_for_a_connection_go_on_when_certificates_change_once_mo
 
 
 def test_stream_goes_on_over_a_change_of_certificates(
-    coordinator: Secured, files: TlsFiles, new_client: ClientFactory, tmp_path: Path
+    coordinator: Secured, files: TlsFiles, tmp_path: Path
 ) -> None:
-    with new_client(coordinator.address, tls=files) as client:
+    with Client(coordinator.address, tls=files) as client:
         client.launch_run(make_spec(run_id(1)))
         news = client.watch_runs()
         assert next(news).run_id == run_id(1)
@@ -114,10 +111,10 @@ def test_stream_goes_on_over_a_change_of_certificates(
 
 
 def test_certificate_that_the_coordinator_does_not_take_leaves_the_old_connection_in_use(
-    coordinator: Secured, files: TlsFiles, new_client: ClientFactory, tmp_path: Path
+    coordinator: Secured, files: TlsFiles, tmp_path: Path
 ) -> None:
     rogue = Authority("rogue").issue(CLIENT.uri)
-    with new_client(coordinator.address, tls=files) as client:
+    with Client(coordinator.address, tls=files) as client:
         client.list_nodes()
         assert files.certificate is not None
         assert files.key is not None
@@ -131,19 +128,17 @@ def test_certificate_that_the_coordinator_does_not_take_leaves_the_old_connectio
 
 
 def test_files_that_cannot_be_used_are_refused_when_the_client_is_made(
-    coordinator: Secured, files: TlsFiles, new_client: ClientFactory
+    coordinator: Secured, files: TlsFiles
 ) -> None:
     assert files.key is not None
     files.key.chmod(0o644)
     with pytest.raises(InvalidTlsFiles, match="chmod 600"):
-        new_client(coordinator.address, tls=files)
+        Client(coordinator.address, tls=files)
 
 
-def test_authority_of_somebody_else_is_not_trusted(
-    coordinator: Secured, new_client: ClientFactory, tmp_path: Path
-) -> None:
+def test_authority_of_somebody_else_is_not_trusted(coordinator: Secured, tmp_path: Path) -> None:
     files = Authority("rogue").holder(tmp_path / "stranger", CLIENT)
-    with new_client(coordinator.address, tls=files) as client:
+    with Client(coordinator.address, tls=files) as client:
         told = pytest.raises(CoordinatorUnreachable, match="of an authority that is not trusted here")
         with told:
             client.list_nodes()

@@ -6,7 +6,7 @@ import grpc
 import pytest
 
 from runyard.cli.output.words import byte_size, duration
-from runyard.client.acknowledgements import MAX_PENDING, MAX_PER_MESSAGE, PendingAcknowledgements
+from runyard.client.calls import LONGEST_PAUSE_SECONDS, RepeatedCall
 from runyard.client.errors import (
     CoordinatorFailed,
     CoordinatorUnreachable,
@@ -14,7 +14,7 @@ from runyard.client.errors import (
     ResourceExhausted,
     from_rpc_error,
 )
-from runyard.client.repetition import LONGEST_PAUSE_SECONDS, RepeatedCall
+from runyard.client.reports import MAX_PENDING, MAX_PER_MESSAGE, PendingAcknowledgements
 from runyard.common.durations import parse_duration
 from runyard.common.transport.channel import RETRY_AFTER
 from runyard.v1 import launch_pb2

@@ -5,8 +5,6 @@ with Client("127.0.0.1:7171") as client:
         print(run.run_id, run.node)
 """
 
-from runyard.client.aio import AsyncClient
-from runyard.client.aio_reports import AsyncReportFollower
 from runyard.client.client import Client
 from runyard.client.errors import (
     AccessDenied,
@@ -30,7 +28,7 @@ from runyard.client.errors import (
 )
 from runyard.client.health import Health
 from runyard.client.reports import ReportFollower
-from runyard.client.requests import RunMatch, ThoughtLaunch, attempt_key
+from runyard.client.requests import LaunchDryRun, RunMatch, attempt_key
 from runyard.common.transport.address import (
     DEFAULT_ADDRESS,
     HostPort,
@@ -39,14 +37,12 @@ from runyard.common.transport.address import (
     parse_address,
     require_local,
 )
-from runyard.common.transport.channel import open_aio_channel, open_channel
+from runyard.common.transport.channel import open_channel
 from runyard.common.transport.tls import TlsFiles
 
 __all__ = [
     "DEFAULT_ADDRESS",
     "AccessDenied",
-    "AsyncClient",
-    "AsyncReportFollower",
     "CallCancelled",
     "Client",
     "ClientClosed",
@@ -59,6 +55,7 @@ __all__ = [
     "InvalidRequest",
     "InvalidTlsFiles",
     "LaunchConflict",
+    "LaunchDryRun",
     "LaunchRefused",
     "NodeNotFound",
     "NotFound",
@@ -69,12 +66,10 @@ __all__ = [
     "RunMatch",
     "RunNotFound",
     "RunyardError",
-    "ThoughtLaunch",
     "TlsFiles",
     "UnixSocket",
     "attempt_key",
     "is_local",
-    "open_aio_channel",
     "open_channel",
     "parse_address",
     "require_local",

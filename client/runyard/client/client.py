@@ -1,4 +1,4 @@
-"""The blocking client of the coordinator. `aio.py` is its mirror for asyncio."""
+"""The client of the coordinator."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from typing import Self, Unpack
 
 import grpc
 
-from runyard.client.acknowledgements import PendingAcknowledgements
 from runyard.client.calls import Calls
 from runyard.client.connection import Connection
 from runyard.client.health import CHECK_METHOD, CHECK_REQUEST, Health, read_health
-from runyard.client.reports import ReportFollower
+from runyard.client.reports import PendingAcknowledgements, ReportFollower
 from runyard.client.requests import (
+    LaunchDryRun,
     RunMatch,
     RunPages,
-    ThoughtLaunch,
     drain_request,
     explain_launch_request,
     launched_run,
@@ -151,7 +150,7 @@ class Client:
         return self._calls.once("ExplainRun", lambda to: to.launch.ExplainRun, request, timeout).explanation
 
     def explain_launch(
-        self, *, timeout: float | None = None, **launch: Unpack[ThoughtLaunch]
+        self, *, timeout: float | None = None, **launch: Unpack[LaunchDryRun]
     ) -> placement_pb2.Explanation:
         """Says where a launch would go now. Changes nothing.
 

@@ -72,7 +72,7 @@ def run_filter(match: RunMatch) -> launch_pb2.RunFilter:
     return launch_pb2.RunFilter(**match)
 
 
-class ThoughtLaunch(TypedDict, total=False):
+class LaunchDryRun(TypedDict, total=False):
     """A launch that is only thought of. What is absent or empty is not known.
 
     Keys:
@@ -94,7 +94,7 @@ class ThoughtLaunch(TypedDict, total=False):
     step_keys: Iterable[str]
 
 
-def explain_launch_request(launch: ThoughtLaunch) -> launch_pb2.ExplainLaunchRequest:
+def explain_launch_request(launch: LaunchDryRun) -> launch_pb2.ExplainLaunchRequest:
     """Writes down the launch that is thought of."""
     return launch_pb2.ExplainLaunchRequest(**launch)
 
