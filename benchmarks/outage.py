@@ -62,7 +62,7 @@ def main() -> int:
 
 def start_agents(deployment: Deployment, runs: int) -> None:
     for node in NODES:
-        deployment.yard.start_agent(node, "default", slots=-(-runs // len(NODES)))
+        deployment.cluster.start_agent(node, "default", slots=-(-runs // len(NODES)))
 
 
 def outage(deployment: Deployment, part: str, runs: int, seconds: float) -> Finding:
@@ -92,14 +92,14 @@ def part_switches(
     deployment: Deployment, part: str, runs: int
 ) -> tuple[Callable[[], None], Callable[[], object]]:
     """How a part is killed, and how it is started again."""
-    yard, processes = deployment.yard, deployment.processes
+    cluster, processes = deployment.cluster, deployment.processes
 
     def kill_agents() -> None:
-        for child in yard.agents.values():
+        for child in cluster.agents.values():
             processes.kill(child)
 
     if part == "coordinator":
-        return lambda: processes.kill(yard.coordinator), yard.start_coordinator
+        return lambda: processes.kill(cluster.coordinator), cluster.start_coordinator
     return kill_agents, lambda: start_agents(deployment, runs)
 
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
-from harness.local_cluster import Yard
+from harness.local_cluster import LocalCluster
 from harness.processes import Processes
 from rich.console import Console
 from rich.table import Table
@@ -104,26 +104,26 @@ def _spec() -> run_pb2.LaunchSpec:
 async def measure(agents: int, folder: Path) -> dict[str, float]:
     """Brings a fleet into session, kills the coordinator, starts it again, and watches."""
     processes = Processes(folder)
-    yard = Yard(processes, folder)
-    yard.start_coordinator()
-    fleet = Fleet(yard.address, agents)
+    cluster = LocalCluster(processes, folder)
+    cluster.start_coordinator()
+    fleet = Fleet(cluster.address, agents)
     tasks = [asyncio.create_task(fleet.agent(number)) for number in range(agents)]
     try:
         await fleet.complete.wait()
-        before = await launches_during(yard.address, asyncio.sleep(3.0))
-        await asyncio.to_thread(processes.kill, yard.coordinator)
+        before = await launches_during(cluster.address, asyncio.sleep(3.0))
+        await asyncio.to_thread(processes.kill, cluster.coordinator)
         killed = time.monotonic()
         fleet.welcomed_at.clear()
         fleet.complete.clear()
-        await asyncio.to_thread(yard.start_coordinator)
+        await asyncio.to_thread(cluster.start_coordinator)
         ready = time.monotonic()
-        during = await launches_during(yard.address, fleet.complete.wait())
+        during = await launches_during(cluster.address, fleet.complete.wait())
         return _summary(fleet, before, during, killed, ready)
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        yard.close()
+        cluster.close()
         processes.close()
 
 

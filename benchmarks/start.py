@@ -201,13 +201,13 @@ def launchers(storage: str) -> Iterator[list[Launcher]]:
 def _runyard(deployment: Deployment, name: str, mode: str) -> Launcher:
     os.environ["RUNYARD_AGENT_WARM"] = json.dumps({"mode": mode})
     try:
-        deployment.yard.start_agent(mode, mode, slots=64)
+        deployment.cluster.start_agent(mode, mode, slots=64)
     finally:
         del os.environ["RUNYARD_AGENT_WARM"]
     way = Launcher(name, deployment.site, {"runyard/cluster": mode}, deployment.folder / mode)
     way.start("noop")  # teaches the agent the environment
     if mode != "off":
-        log = deployment.yard.agents[mode]
+        log = deployment.cluster.agents[mode]
         wait_for(lambda: '"event": "warm_server_ready"' in log.output(), f"a warm server for {mode}")
     return way
 

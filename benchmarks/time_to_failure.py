@@ -45,7 +45,7 @@ def measure(tries: int) -> dict[str, list[float]]:
         By launcher: milliseconds from each kill to the failure event.
     """
     with open_deployment(settings=LAUNCH_IN_THE_CALLER) as deployment:
-        deployment.yard.start_agent("node-1", "default")
+        deployment.cluster.start_agent("node-1", "default")
         others = {key: value for key, value in quickstart_settings().items() if key != "run_launcher"}
         rival = DagsterSite(
             deployment.processes,

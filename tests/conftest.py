@@ -27,7 +27,7 @@ LONGEST_FIRST = (
     "end_to_end",
     "chaos",
     "agent/security/test_renewal",
-    "security/test_secure_yard",
+    "security/test_secure_cluster",
     "agent/drivers/docker/test_docker_driver_crashes",
     "agent/drivers/test_warm_node",
     "cli/test_dev",

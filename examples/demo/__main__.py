@@ -47,17 +47,17 @@ def _run(console: Console) -> None:
     with open_deployment(routing=ROUTING) as deployment:
         for node in NODES:
             console.print(f"Starting the agent of node {node.name} in cluster {node.cluster} ...")
-            deployment.yard.start_agent(node.name, node.cluster, slots=node.slots, labels=node.labels)
+            deployment.cluster.start_agent(node.name, node.cluster, slots=node.slots, labels=node.labels)
         console.print(f"Submitting {len(PLANS)} runs to Dagster's queue, and starting its daemon ...")
         deployment.site.start_daemon()
-        runs = DemoRuns(deployment.yard, deployment.site)
+        runs = DemoRuns(deployment.cluster, deployment.site)
         runs.submit(PLANS)
         with progress_on(console) as progress:
             standings = runs.follow(progress)
         console.print(final_table(standings, runs.seconds_to_start()))
         for death in runs.deaths():
             console.print(_in_words(death), highlight=False, soft_wrap=True)
-        _explain(console, runs, deployment.yard.client)
+        _explain(console, runs, deployment.cluster.client)
         wrong = [standing.plan.title for standing in standings if not standing.is_as_planned]
         if wrong:
             raise NotAsPlanned(", ".join(wrong))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from dagster import DagsterEventType, DagsterRunStatus, EventLogEntry
 from harness.dagster_site import DagsterSite
-from harness.local_cluster import Yard
+from harness.local_cluster import LocalCluster
 
 from runyard.v1 import placement_pb2, run_pb2
 
@@ -41,8 +41,8 @@ class DemoRuns:
         wait: The ID of the run that had to wait for its second cluster, and what it was told meanwhile.
     """
 
-    def __init__(self, yard: Yard, site: DagsterSite) -> None:
-        self._yard = yard
+    def __init__(self, cluster: LocalCluster, site: DagsterSite) -> None:
+        self._cluster = cluster
         self._site = site
         self._plans: dict[str, Plan] = {}
         self._killed_at: dict[str, float] = {}
@@ -77,7 +77,7 @@ class DemoRuns:
             time.sleep(POLL)
 
     def _standings(self) -> list[Standing]:
-        known = self._yard.runs()
+        known = self._cluster.runs()
         return [
             self._standing(run_id, plan, known.get(run_id, WAITS_IN_DAGSTER))
             for run_id, plan in self._plans.items()
@@ -99,7 +99,7 @@ class DemoRuns:
         """Asks once, while there is something to wait for."""
         for standing in standings:
             if standing.plan is SPILLING and standing.phase == "QUEUED" and self.wait is None:
-                self.wait = standing.run_id, self._yard.client.explain_run(standing.run_id)
+                self.wait = standing.run_id, self._cluster.client.explain_run(standing.run_id)
 
     def _make_room(self, standings: Sequence[Standing]) -> None:
         """Ends the runs that would go on for ever, each in its way."""
@@ -109,7 +109,7 @@ class DemoRuns:
                 continue
             if plan is VICTIM and run_id not in self._killed_at:
                 self._killed_at[run_id] = time.time()
-                os.kill(self._yard.run(run_id).pid, signal.SIGKILL)
+                os.kill(self._cluster.run(run_id).pid, signal.SIGKILL)
             if plan is TERMINATED and run_id not in self._terminated:
                 self._terminated.add(run_id)
                 self._site.instance.run_coordinator.cancel_run(run_id)

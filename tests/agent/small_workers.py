@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from agent.node_side import kill_everything
-from harness.services import Service, Yard
+from harness.services import ProcessCluster, Service
 from harness.waiting import wait_until
 
 from runyard.agent.supervisor.rundir import RunDirectories
@@ -22,9 +22,9 @@ class Plant:
     A worker notes each start, writes what it is told to, and ends when its gate is opened.
     """
 
-    def __init__(self, yard: Yard) -> None:
-        self.yard = yard
-        self.folder = yard.folder
+    def __init__(self, cluster: ProcessCluster) -> None:
+        self.cluster = cluster
+        self.folder = cluster.folder
         # Unlike in any other test: what is left of a worker is found, and ended, by the run's ID.
         self._family = uuid.uuid4().hex[:8]
 
@@ -36,13 +36,13 @@ class Plant:
 
     def start_coordinator(self, **settings: object) -> Service:
         """A coordinator that serves."""
-        coordinator = self.yard.coordinator(settings={**RHYTHM, **settings})
+        coordinator = self.cluster.coordinator(settings={**RHYTHM, **settings})
         coordinator.wait_for_event("ready")
         return coordinator
 
     def start_agent(self, node: str = "node-a", *, state: str = "", **settings: object) -> Service:
         """An agent that is in session."""
-        agent = self.yard.agent(node, settings=settings, state=state)
+        agent = self.cluster.agent(node, settings=settings, state=state)
         agent.wait_for_event("ready")
         return agent
 
@@ -95,7 +95,7 @@ class Plant:
 
     def client(self) -> Client:
         """A client of the coordinator."""
-        return Client(self.yard.address)
+        return Client(self.cluster.address)
 
     def run(self, number: int = 1) -> run_pb2.Run | None:
         """The run; None while the coordinator cannot tell."""

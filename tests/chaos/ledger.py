@@ -45,7 +45,7 @@ class Life:
 
 
 class Ledger:
-    """The ledger of one yard.
+    """The ledger of one cluster.
 
     Args:
         folder: Where it is kept; not on a disk that a test fills.

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TypeAlias
 
-from chaos.yard import Yard
+from chaos.chaos_cluster import ChaosCluster
 from google.protobuf.duration_pb2 import Duration
 from harness.waiting import wait_until
 
@@ -26,15 +26,15 @@ Kind: TypeAlias = "run_pb2.OutcomeKind.ValueType"
 
 
 class Load:
-    """The runs of one yard.
+    """The runs of one cluster.
 
     Args:
-        yard: Where they are launched.
+        cluster: Where they are launched.
         seed: Of the chance that gives them their lengths.
     """
 
-    def __init__(self, yard: Yard, seed: int = 0) -> None:
-        self._yard = yard
+    def __init__(self, cluster: ChaosCluster, seed: int = 0) -> None:
+        self._cluster = cluster
         self._chance = random.Random(seed)
         self._lock = threading.Lock()
         self.launches: dict[str, int] = {}
@@ -81,12 +81,12 @@ class Load:
 
         def asked() -> bool:
             try:
-                self._yard.client.terminate_run(run_id, reason="chaos", timeout=5.0)
+                self._cluster.client.terminate_run(run_id, reason="chaos", timeout=5.0)
             except CoordinatorUnreachable:
                 return False
             return True
 
-        wait_until(asked, self._yard.describe)
+        wait_until(asked, self._cluster.describe)
 
     def busy(self, seconds: float, *, node: str = "", may_end: Sequence[Kind] = ()) -> str:
         """As `launch`, and returns when the worker is at work and the coordinator knows it."""
@@ -101,11 +101,11 @@ class Load:
     def wait_busy(self, *run_ids: str) -> None:
         """Returns when the workers of the runs are at work and the coordinator knows it."""
         for run_id in run_ids:
-            wait_until(partial(self._is_busy, run_id), self._yard.describe)
+            wait_until(partial(self._is_busy, run_id), self._cluster.describe)
 
     def worker(self, run_id: str) -> int:
         """Process ID of the run's latest worker."""
-        return self._yard.ledger.life(run_id).starts[-1]
+        return self._cluster.ledger.life(run_id).starts[-1]
 
     @contextmanager
     def flowing(
@@ -134,22 +134,22 @@ class Load:
 
     def _is_busy(self, run_id: str) -> bool:
         try:
-            running = self._yard.run(run_id).phase == run_pb2.PHASE_RUNNING
+            running = self._cluster.run(run_id).phase == run_pb2.PHASE_RUNNING
         except (CoordinatorUnreachable, RunNotFound):
             return False
-        return running and bool(self._yard.ledger.life(run_id).starts)
+        return running and bool(self._cluster.ledger.life(run_id).starts)
 
     def _submit(self, spec: run_pb2.LaunchSpec, deadline: float) -> None:
         """Repeats the launch until it is accepted, over a full disk too."""
 
         def accepted() -> bool:
             try:
-                self._yard.client.launch_run(spec, timeout=deadline)
+                self._cluster.client.launch_run(spec, timeout=deadline)
             except (CoordinatorUnreachable, ResourceExhausted):
                 return False
             return True
 
-        wait_until(accepted, self._yard.describe, deadline, poll=0.2)
+        wait_until(accepted, self._cluster.describe, deadline, poll=0.2)
 
     def _spec(self, run_id: str, seconds: float, node: str, stop_after: float | None) -> run_pb2.LaunchSpec:
         policies = run_pb2.Policies(grace=_span(0.5))
@@ -160,9 +160,9 @@ class Load:
             kind=run_pb2.LAUNCH_KIND_EXECUTE,
             worker_args="{}",
             deployment="chaos",
-            environment=self._yard.ledger.environment(seconds),
+            environment=self._cluster.ledger.environment(seconds),
             code_origin=run_pb2.CodeOrigin(
-                location="chaos", job="work", executable=str(self._yard.ledger.worker)
+                location="chaos", job="work", executable=str(self._cluster.ledger.worker)
             ),
             requirements=placement_pb2.Requirements(node=node),
             policies=policies,

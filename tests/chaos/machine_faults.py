@@ -9,9 +9,9 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
+from chaos.chaos_cluster import Tempo, kill_pid, seconds_until
 from chaos.load import NODE_LOST, START_FAILED
 from chaos.scene import Fault, Scene
-from chaos.yard import Tempo, kill_pid, seconds_until
 from coordinator.store.small_disk import fill_up, mounted
 from harness.waiting import wait_until
 
@@ -31,71 +31,73 @@ def power_off(scene: Scene) -> None:
     What had `stop_after` is resumed elsewhere meanwhile; what had not is over when the node says that it
     rebooted, and not before.
     """
-    yard, load = scene.yard, scene.load
+    cluster, load = scene.cluster, scene.load
     kept = [load.launch(60, node=NODE, may_end=[NODE_LOST]) for _ in range(3)]
     fenced = load.launch(60, node=NODE, stop_after=STOP_AFTER, may_end=[NODE_LOST])
     load.wait_busy(*kept, fenced)
     with load.flowing(per_second=1.0):
         _pull_the_plug(scene, NODE)
-        scene.detections.append(seconds_until(lambda: yard.is_silent(NODE), "the node is unreachable"))
-        wait_until(partial(yard.is_over, fenced), yard.describe)
-        assert "stop_after" in yard.run(fenced).outcome.message
+        scene.detections.append(seconds_until(lambda: cluster.is_silent(NODE), "the node is unreachable"))
+        wait_until(partial(cluster.is_over, fenced), cluster.describe)
+        assert "stop_after" in cluster.run(fenced).outcome.message
         load.resume(fenced, 1.0)
-        assert all(yard.run(run_id).phase == run_pb2.PHASE_RUNNING for run_id in kept), "unknown is not dead"
-        yard.start_agent(NODE, boot_id=str(uuid.uuid4()))
-        taken = seconds_until(lambda: all(map(yard.is_over, kept)), "the runs are over")
+        assert all(cluster.run(run_id).phase == run_pb2.PHASE_RUNNING for run_id in kept), (
+            "unknown is not dead"
+        )
+        cluster.start_agent(NODE, boot_id=str(uuid.uuid4()))
+        taken = seconds_until(lambda: all(map(cluster.is_over, kept)), "the runs are over")
         assert taken < 1.0, f"a reboot is a proof, but took {taken:.1f} s"
     for run_id in kept:
-        outcome = yard.run(run_id).outcome
+        outcome = cluster.run(run_id).outcome
         assert (outcome.kind, "rebooted" in outcome.message) == (NODE_LOST, True), outcome
 
 
 def power_off_and_fence(scene: Scene) -> None:
     """A node is gone for good, and an operator vouches for it: its runs may go on elsewhere at once."""
-    yard, load = scene.yard, scene.load
+    cluster, load = scene.cluster, scene.load
     kept = [load.launch(60, node=NODE, may_end=[NODE_LOST]) for _ in range(3)]
     load.wait_busy(*kept)
     _pull_the_plug(scene, NODE)
-    wait_until(partial(yard.is_silent, NODE), yard.describe)
-    assert yard.operator.fence_node(NODE, reason="its plug is out").runs_ended == len(kept)
-    scene.detections.append(seconds_until(lambda: all(map(yard.is_over, kept)), "the runs are over"))
+    wait_until(partial(cluster.is_silent, NODE), cluster.describe)
+    assert cluster.operator.fence_node(NODE, reason="its plug is out").runs_ended == len(kept)
+    scene.detections.append(seconds_until(lambda: all(map(cluster.is_over, kept)), "the runs are over"))
     for run_id in kept:
         load.resume(run_id, 1.0)
-    yard.start_agent(NODE, boot_id=str(uuid.uuid4()))
+    cluster.start_agent(NODE, boot_id=str(uuid.uuid4()))
 
 
 def fill_disk_of_agent(scene: Scene) -> None:
     """The node's disk is full while runs end there and others are to start."""
-    yard, load = scene.yard, scene.load
+    cluster, load = scene.cluster, scene.load
     ending = [load.busy(1.5) for _ in range(3)]
     filler = fill_up(_disk_of(scene, NODE))
     refused = load.launch(0.5, may_end=[START_FAILED])
-    wait_until(lambda: all(yard.ledger.life(run).succeeded for run in ending), "workers end meanwhile")
+    wait_until(lambda: all(cluster.ledger.life(run).succeeded for run in ending), "workers end meanwhile")
     time.sleep(1.0)
     filler.unlink()
-    wait_until(lambda: all(map(yard.is_over, ending)), yard.describe)
-    if yard.run(refused).outcome.kind == START_FAILED:
-        assert not yard.ledger.life(refused).starts, "what could not start never ran"
+    wait_until(lambda: all(map(cluster.is_over, ending)), cluster.describe)
+    if cluster.run(refused).outcome.kind == START_FAILED:
+        assert not cluster.ledger.life(refused).starts, "what could not start never ran"
     load.busy(0.5)
 
 
 def fill_disk_of_coordinator(scene: Scene) -> None:
     """The coordinator's disk is full while runs end, and launches are refused until there is room again."""
-    yard, load = scene.yard, scene.load
+    cluster, load = scene.cluster, scene.load
     ending = [load.busy(1.5) for _ in range(3)]
     filler = fill_up(_disk_of(scene, "coordinator"))
     with load.flowing():
-        wait_until(lambda: all(yard.ledger.life(run).succeeded for run in ending), "workers end meanwhile")
+        wait_until(lambda: all(cluster.ledger.life(run).succeeded for run in ending), "workers end meanwhile")
         time.sleep(1.0)
         filler.unlink()
-        wait_until(lambda: all(map(yard.is_over, ending)), yard.describe)
+        wait_until(lambda: all(map(cluster.is_over, ending)), cluster.describe)
         load.busy(0.5)
 
 
 def step_clock(scene: Scene) -> None:
     """The wall clocks of coordinator and node jump by hours, forwards and back."""
-    yard, load = scene.yard, scene.load
-    clock = Path(yard.extra["FAKETIME_TIMESTAMP_FILE"])
+    cluster, load = scene.cluster, scene.load
+    clock = Path(cluster.extra["FAKETIME_TIMESTAMP_FILE"])
     with load.flowing():
         lasting = load.launch(25.0, stop_after=PATIENT.lease)
         load.wait_busy(lasting)
@@ -103,10 +105,10 @@ def step_clock(scene: Scene) -> None:
             clock.write_text(step)
             until = time.monotonic() + 3.0
             while time.monotonic() < until:
-                state = yard.node(NODE).state
+                state = cluster.node(NODE).state
                 assert state == fleet_pb2.NODE_STATE_READY, fleet_pb2.NodeState.Name(state)
                 time.sleep(0.05)
-        assert yard.ledger.is_alive(lasting)
+        assert cluster.ledger.is_alive(lasting)
 
 
 def _pull_the_plug(scene: Scene, node: str) -> None:
@@ -116,7 +118,7 @@ def _pull_the_plug(scene: Scene, node: str) -> None:
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 kill_pid(pid)
-        scene.yard.agents[node].process.poll()
+        scene.cluster.agents[node].process.poll()
     scene.network.unplug(node)
 
 
@@ -126,7 +128,7 @@ def _small_disk_of(name: str, stack: ExitStack, folder: Path) -> dict[str, str]:
 
 
 def _disk_of(scene: Scene, name: str) -> Path:
-    return scene.yard.folder / name
+    return scene.cluster.folder / name
 
 
 def _why_no_disk() -> str:

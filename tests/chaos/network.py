@@ -75,7 +75,7 @@ class Wire:
 
 
 class Network:
-    """Namespaces of one yard; they are deleted with everything in them by `networked`."""
+    """Namespaces of one cluster; they are deleted with everything in them by `networked`."""
 
     PORT = 7171
     MOST_WIRES = 100

@@ -4,10 +4,10 @@ import time
 from collections.abc import Sequence
 from functools import partial
 
+from chaos.chaos_cluster import Tempo, seconds_until
 from chaos.load import NODE_LOST, STOPPED
 from chaos.network import BOTH, Direction
 from chaos.scene import Fault, Scene
-from chaos.yard import Tempo, seconds_until
 from harness.waiting import wait_until
 
 from runyard.v1 import run_pb2
@@ -22,26 +22,26 @@ STOP_AFTER = 3.0
 
 def partition(scene: Scene, directions: Sequence[Direction] = BOTH, seconds: float = 10.0) -> None:
     """Nothing passes; runs end and are launched meanwhile."""
-    yard, load = scene.yard, scene.load
+    cluster, load = scene.cluster, scene.load
     wire = scene.network.wires[NODE]
     with load.flowing(per_second=1.0):
         lasting, ending = load.busy(120, may_end=[STOPPED]), load.busy(1.0)
         wire.cut(directions)
-        taken = seconds_until(lambda: yard.is_silent(NODE), "the node is unreachable")
+        taken = seconds_until(lambda: cluster.is_silent(NODE), "the node is unreachable")
         scene.detections.append(taken)
-        wait_until(lambda: yard.ledger.life(ending).succeeded, "a worker ends meanwhile")
+        wait_until(lambda: cluster.ledger.life(ending).succeeded, "a worker ends meanwhile")
         time.sleep(max(0.0, seconds - taken))
-        run = yard.run(lasting)
+        run = cluster.run(lasting)
         assert (run.phase, run.unreachable) == (run_pb2.PHASE_RUNNING, True), "unknown is not dead"
         wire.mend()
-        yard.wait_ready(NODE)
-    assert yard.ledger.is_alive(lasting), "it was not touched"
+        cluster.wait_ready(NODE)
+    assert cluster.ledger.is_alive(lasting), "it was not touched"
     load.stop(lasting)
 
 
 def flap(scene: Scene, times: int = 10) -> None:
     """The link goes and comes, about as fast as sessions are made."""
-    yard, load = scene.yard, scene.load
+    cluster, load = scene.cluster, scene.load
     wire = scene.network.wires[NODE]
     with load.flowing():
         for _ in range(times):
@@ -49,7 +49,7 @@ def flap(scene: Scene, times: int = 10) -> None:
             time.sleep(scene.chance.uniform(0.3, 1.5))
             wire.mend()
             time.sleep(scene.chance.uniform(0.3, 1.5))
-        yard.wait_ready(NODE)
+        cluster.wait_ready(NODE)
 
 
 def lose_packets(scene: Scene, share: float = 0.3, seconds: float = 15.0) -> None:
@@ -60,22 +60,22 @@ def lose_packets(scene: Scene, share: float = 0.3, seconds: float = 15.0) -> Non
         wire.lose(share)
         time.sleep(seconds)
         wire.mend()
-    scene.yard.wait_ready(NODE)
+    scene.cluster.wait_ready(NODE)
 
 
 def delay(scene: Scene, seconds: float = 15.0) -> None:
     """Everything arrives, but late: for each heartbeat more than one is under way."""
-    yard, load = scene.yard, scene.load
-    yard.kill(yard.agents[NODE])
-    yard.slow_down(0.3, jitter=0.3)
-    yard.start_agent(NODE)
-    epoch = yard.node(NODE).epoch
+    cluster, load = scene.cluster, scene.load
+    cluster.kill(cluster.agents[NODE])
+    cluster.slow_down(0.3, jitter=0.3)
+    cluster.start_agent(NODE)
+    epoch = cluster.node(NODE).epoch
     with load.flowing():
         until = time.monotonic() + seconds
         while time.monotonic() < until:
-            assert yard.is_ready(NODE), "late is not silent"
+            assert cluster.is_ready(NODE), "late is not silent"
             time.sleep(0.1)
-    assert yard.node(NODE).epoch == epoch, "one session lasted all the time"
+    assert cluster.node(NODE).epoch == epoch, "one session lasted all the time"
 
 
 def partition_with_stop_after(scene: Scene) -> None:
@@ -83,23 +83,23 @@ def partition_with_stop_after(scene: Scene) -> None:
 
     When the coordinator gives the run up, it is resumed elsewhere: its first worker must be over by then.
     """
-    yard, load = scene.yard, scene.load
+    cluster, load = scene.cluster, scene.load
     wire = scene.network.wires[NODE]
     with load.flowing(per_second=1.0):
         kept = load.busy(30, node=NODE)
         fenced = load.launch(60, node=NODE, stop_after=STOP_AFTER, may_end=[NODE_LOST, STOPPED])
         load.wait_busy(fenced)
         wire.cut()
-        yard.kill(yard.agents[NODE])
-        seconds_until(lambda: not yard.ledger.is_alive(fenced), "the shim stops the worker")
-        assert yard.run(fenced).phase == run_pb2.PHASE_RUNNING, "only a proof ends a run"
-        scene.detections.append(seconds_until(lambda: yard.is_over(fenced), "the coordinator knows"))
-        assert yard.run(fenced).outcome.kind == NODE_LOST
+        cluster.kill(cluster.agents[NODE])
+        seconds_until(lambda: not cluster.ledger.is_alive(fenced), "the shim stops the worker")
+        assert cluster.run(fenced).phase == run_pb2.PHASE_RUNNING, "only a proof ends a run"
+        scene.detections.append(seconds_until(lambda: cluster.is_over(fenced), "the coordinator knows"))
+        assert cluster.run(fenced).outcome.kind == NODE_LOST
         load.resume(fenced, 1.0)
-        assert yard.run(kept).phase == run_pb2.PHASE_RUNNING, "unknown is not dead"
+        assert cluster.run(kept).phase == run_pb2.PHASE_RUNNING, "unknown is not dead"
         wire.mend()
-        yard.start_agent(NODE)
-    wait_until(partial(yard.is_over, fenced), yard.describe)
+        cluster.start_agent(NODE)
+    wait_until(partial(cluster.is_over, fenced), cluster.describe)
 
 
 FAULTS = (

@@ -1,4 +1,4 @@
-"""A yard under load, where one fault is inflicted, and the report of it."""
+"""A cluster under load, where one fault is inflicted, and the report of it."""
 
 import random
 import shutil
@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
+from chaos.chaos_cluster import SHORT, ChaosCluster, Tempo, open_cluster
 from chaos.load import Load
 from chaos.network import Network, networked, why_no_network
 from chaos.verdict import Verdict, judge
-from chaos.yard import SHORT, Tempo, Yard, open_yard
 
 
 @dataclass
@@ -20,13 +20,13 @@ class Scene:
     """Where a fault is inflicted.
 
     Attributes:
-        yard: A coordinator and the agents that the fault asks for, all in session.
+        cluster: A coordinator and the agents that the fault asks for, all in session.
         load: The runs there.
         chance: For what is left to chance; the same for the same seed.
         detections: Seconds from a fault until somebody noticed, one for each try.
     """
 
-    yard: Yard
+    cluster: ChaosCluster
     load: Load
     chance: random.Random
     detections: list[float] = field(default_factory=list)
@@ -34,8 +34,8 @@ class Scene:
     @property
     def network(self) -> Network:
         """The scene's own network."""
-        assert self.yard.network is not None, "this fault needs a network"
-        return self.yard.network
+        assert self.cluster.network is not None, "this fault needs a network"
+        return self.cluster.network
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Fault:
         noticed: What the time in `detections` is the time of; empty if nobody is to notice.
         inflict: Does it once, under load, and leaves everything mended.
         tries: How often.
-        needs_network: Whether the yard is in namespaces.
+        needs_network: Whether the cluster is in namespaces.
         prepare: Readies the folder before anything runs there, and says what the coordinator and the agents
             are to have in their environment.
         obstacle: Why the fault cannot be made on this machine; empty if it can.
@@ -99,7 +99,7 @@ def try_out(fault: Fault, *, tries: int | None = None, seed: int = 0) -> Report:
     with _scene(fault, seed) as scene:
         for _ in range(count):
             fault.inflict(scene)
-        verdict = judge(scene.yard, scene.load)
+        verdict = judge(scene.cluster, scene.load)
         return Report(fault, count, tuple(scene.detections), verdict)
 
 
@@ -110,9 +110,9 @@ def _scene(fault: Fault, seed: int) -> Iterator[Scene]:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         extra = fault.prepare(stack, folder)
         network = stack.enter_context(networked()) if fault.needs_network else None
-        yard = stack.enter_context(open_yard(folder, network=network, tempo=fault.tempo, **extra))
-        yard.start_coordinator()
+        cluster = stack.enter_context(open_cluster(folder, network=network, tempo=fault.tempo, **extra))
+        cluster.start_coordinator()
         for node in fault.nodes:
-            yard.begin_agent(node, slots=fault.slots)
-        yard.wait_ready()
-        yield Scene(yard, Load(yard, seed), random.Random(seed))
+            cluster.begin_agent(node, slots=fault.slots)
+        cluster.wait_ready()
+        yield Scene(cluster, Load(cluster, seed), random.Random(seed))

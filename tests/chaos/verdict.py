@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
+from chaos.chaos_cluster import ChaosCluster
 from chaos.ledger import Life
 from chaos.load import FAILED, SUCCEEDED, Kind, Load
-from chaos.yard import Yard
 from harness.waiting import wait_until
 
 from runyard.client import CoordinatorUnreachable
@@ -31,11 +31,11 @@ class Verdict:
     doubled: tuple[str, ...]
 
 
-def judge(yard: Yard, load: Load) -> Verdict:
+def judge(cluster: ChaosCluster, load: Load) -> Verdict:
     """Waits until every accepted run is over, and looks."""
-    known = _settled(yard, load)
-    alive = {run_id for run_id in load.launches if yard.ledger.is_alive(run_id)}
-    return verdict_on(load.launches, load.may_end, known, yard.ledger.lives(), alive)
+    known = _settled(cluster, load)
+    alive = {run_id for run_id in load.launches if cluster.ledger.is_alive(run_id)}
+    return verdict_on(load.launches, load.may_end, known, cluster.ledger.lives(), alive)
 
 
 def verdict_on(
@@ -64,10 +64,10 @@ def verdict_on(
     return Verdict(len(launches), tuple(lost), tuple(doubled))
 
 
-def _settled(yard: Yard, load: Load) -> dict[str, run_pb2.Run]:
+def _settled(cluster: ChaosCluster, load: Load) -> dict[str, run_pb2.Run]:
     def all_over() -> dict[str, run_pb2.Run] | None:
         try:
-            runs = yard.runs()
+            runs = cluster.runs()
         except CoordinatorUnreachable:
             return None
         over = (runs.get(run_id, run_pb2.Run()).phase == run_pb2.PHASE_FINISHED for run_id in load.launches)
@@ -76,7 +76,7 @@ def _settled(yard: Yard, load: Load) -> dict[str, run_pb2.Run]:
     try:
         return wait_until(all_over, "", SETTLE_WITHIN, poll=0.2)
     except AssertionError:
-        return yard.runs()  # those that did not end count as lost
+        return cluster.runs()  # those that did not end count as lost
 
 
 def _what_is_lost(run: run_pb2.Run | None, may_end: Set[Kind], life: Life, lives_on: bool) -> str | None:

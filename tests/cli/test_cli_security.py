@@ -126,7 +126,7 @@ def files_in(folder: Path) -> TlsFiles:
 @pytest.fixture
 def authority(runyard: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     directory = tmp_path / "ca"
-    made = runyard("ca", "init", str(directory), "--host", "yard.example", "--host", "10.0.0.7")
+    made = runyard("ca", "init", str(directory), "--host", "cluster.example", "--host", "10.0.0.7")
     assert (made.code, made.err) == (0, "")
     monkeypatch.setenv("RUNYARD_CA_DIRECTORY", str(directory))
     return directory
@@ -134,22 +134,22 @@ def authority(runyard: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_new_authority_comes_with_certificates_and_the_next_steps(runyard: Command, tmp_path: Path) -> None:
     directory = tmp_path / "ca"
-    made = runyard("ca", "init", str(directory), "--host", "yard.example")
+    made = runyard("ca", "init", str(directory), "--host", "cluster.example")
     assert "spiffe://runyard/coordinator/main is good until " in made.out
     assert f"ca_directory: {directory}" in made.out
-    assert "export RUNYARD_ADDRESS=yard.example:7171" in made.out
+    assert "export RUNYARD_ADDRESS=cluster.example:7171" in made.out
     for own in ("coordinator", "admin"):
         assert files_in(directory / own).read().certificate
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
 
 
 def test_second_authority_in_the_same_place_is_refused(runyard: Command, authority: Path) -> None:
-    again = runyard("ca", "init", str(authority), "--host", "yard.example")
+    again = runyard("ca", "init", str(authority), "--host", "cluster.example")
     assert again.code == 1
     assert "holds an authority already" in again.err
 
 
-@pytest.mark.parametrize("host", ["", "yard.example:7171", "https://yard", "a b", "-x", "ü"])
+@pytest.mark.parametrize("host", ["", "cluster.example:7171", "https://cluster", "a b", "-x", "ü"])
 def test_host_that_can_be_none_is_a_usage_error_and_nothing_is_made(
     runyard: Command, tmp_path: Path, host: str
 ) -> None:
@@ -190,7 +190,7 @@ def test_certificates_of_each_role_are_made_and_listed(runyard: Command, tmp_pat
         ([], "name one of --client, --operator, --admin and --coordinator"),
         (["--client", "a", "--admin", "b"], "name one of --client, --operator, --admin and --coordinator"),
         (["--client", "a/b"], "name 'a/b' must be letters, digits and ._-"),
-        (["--client", "a", "--host", "yard"], "--host is for coordinators only"),
+        (["--client", "a", "--host", "cluster"], "--host is for coordinators only"),
         (["--coordinator", "a"], "--host is missing"),
     ],
 )

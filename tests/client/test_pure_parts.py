@@ -8,7 +8,6 @@ import pytest
 from runyard.cli.output.words import byte_size, duration
 from runyard.client.calls import LONGEST_PAUSE_SECONDS, RepeatedCall
 from runyard.client.errors import (
-    CoordinatorFailed,
     CoordinatorUnreachable,
     InvalidRequest,
     ResourceExhausted,
@@ -75,14 +74,6 @@ def test_an_answer_that_will_not_change_is_not_asked_for_again() -> None:
     call = RepeatedCall("LaunchRun", "a:1", timeout=10, now=0)
     with pytest.raises(InvalidRequest, match=r"spec\.run_id: is empty"):
         call.pause_after(Failure(grpc.StatusCode.INVALID_ARGUMENT, "spec.run_id: is empty"), now=0)
-
-
-def test_an_answer_that_grpc_has_lost_is_asked_for_again_in_time() -> None:
-    lost = Failure(grpc.StatusCode.INTERNAL, "Internal error from Core")
-    call = RepeatedCall("StoreSnapshot", "a:1", timeout=10, now=0, draw=lambda low, high: high)
-    assert call.pause_after(lost, now=0) == 0.1
-    with pytest.raises(CoordinatorFailed):
-        call.pause_after(lost, now=9.9)
 
 
 def test_who_calls_too_often_asks_again_when_told_to_and_not_with_all_the_others() -> None:

@@ -6,7 +6,7 @@ text of a routing file; its nodes have joined the real core. The tables are in `
 
 import pytest
 from coordinator.cases.asking import LAYERS, MISTAKES, OPS
-from coordinator.cases.building import PLAIN, Case, Yard, asked, node
+from coordinator.cases.building import PLAIN, Case, InMemoryCluster, asked, node
 from coordinator.cases.nodes import AMOUNTS, CHOICES, LABELS
 from coordinator.cases.routing import QUOTAS, ROUTES, TURNS, Turn
 
@@ -18,53 +18,53 @@ CASES = (*LAYERS, *OPS, *MISTAKES, *LABELS, *AMOUNTS, *CHOICES, *ROUTES, *QUOTAS
 @pytest.mark.parametrize("case", CASES, ids=[case.says for case in CASES])
 def test_a_run_goes_where_the_sentence_says(case: Case) -> None:
     assert [bool(end) for end in (case.goes, case.waits, case.refused)].count(True) == 1
-    yard = Yard(case.fleet, case.rules)
+    cluster = InMemoryCluster(case.fleet, case.rules)
     for earlier in case.busy:
-        yard.launch(earlier)
+        cluster.launch(earlier)
     if case.refused:
         with pytest.raises(FleetError) as refusal:
-            yard.launch(case.run)
+            cluster.launch(case.run)
         assert case.refused in str(refusal.value)
         return
-    run_id = yard.launch(case.run)
-    yard.wait(case.after)
-    assert yard.node_of(run_id) == case.goes, yard.news(run_id)
-    assert case.waits in yard.news(run_id)
+    run_id = cluster.launch(case.run)
+    cluster.wait(case.after)
+    assert cluster.node_of(run_id) == case.goes, cluster.news(run_id)
+    assert case.waits in cluster.news(run_id)
 
 
 @pytest.mark.parametrize("turn", TURNS, ids=[turn.says for turn in TURNS])
 def test_a_slot_goes_round_as_the_sentence_says(turn: Turn) -> None:
-    yard = Yard([node("a", slots=1)], turn.rules)
-    running = yard.launch(turn.holding)
+    cluster = InMemoryCluster([node("a", slots=1)], turn.rules)
+    running = cluster.launch(turn.holding)
     waiting = {}
     for name, run in turn.queue.items():
-        waiting[yard.launch(run)] = name
-        yard.wait(10)
-    yard.wait(turn.after - 10)
+        waiting[cluster.launch(run)] = name
+        cluster.wait(10)
+    cluster.wait(turn.after - 10)
     order = []
     while waiting:
-        yard.end(running)
-        (running,) = (run_id for run_id in waiting if yard.node_of(run_id))
+        cluster.end(running)
+        (running,) = (run_id for run_id in waiting if cluster.node_of(run_id))
         order.append(waiting.pop(running))
-        yard.wait(10)
+        cluster.wait(10)
     assert " ".join(order) == turn.order
 
 
 def test_a_large_run_that_has_waited_is_not_passed_by_small_ones_for_ever() -> None:
     small = asked(cpu="1")
-    yard = Yard([node("a", cpu=2)])
-    running = [yard.launch(small), yard.launch(small)]
-    large = yard.launch(asked(cpu="2"))
-    yard.end(running.pop())
-    running.append(yard.launch(small))
-    assert yard.node_of(running[-1]) == "a", "for a while they pass"
-    yard.wait(90)
-    yard.end(running.pop())
-    late = yard.launch(small)
-    assert yard.news(late) == "waiting: 1 node: 1 held for a larger run"
-    yard.end(running.pop())
-    assert yard.node_of(large) == "a"
-    assert not yard.node_of(late)
+    cluster = InMemoryCluster([node("a", cpu=2)])
+    running = [cluster.launch(small), cluster.launch(small)]
+    large = cluster.launch(asked(cpu="2"))
+    cluster.end(running.pop())
+    running.append(cluster.launch(small))
+    assert cluster.node_of(running[-1]) == "a", "for a while they pass"
+    cluster.wait(90)
+    cluster.end(running.pop())
+    late = cluster.launch(small)
+    assert cluster.news(late) == "waiting: 1 node: 1 held for a larger run"
+    cluster.end(running.pop())
+    assert cluster.node_of(large) == "a"
+    assert not cluster.node_of(late)
 
 
 def test_there_are_enough_sentences_and_none_is_said_twice() -> None:

@@ -97,7 +97,7 @@ def test_a_run_that_waits_for_its_image_says_how_far_the_pull_is(stage: Stage) -
         for entry in stage.site.instance.all_logs(run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)
         if "prepares the worker" in entry.message
     ]
-    in_runyard = [event.message for event in stage.yard.client.get_run(run_id).events]
+    in_runyard = [event.message for event in stage.cluster.client.get_run(run_id).events]
     for lines in (in_dagster, in_runyard):
         assert len([line for line in lines if pulling.fullmatch(line)]) == 1, lines
         assert len([line for line in lines if pulled.fullmatch(line)]) == 1, lines
@@ -106,7 +106,7 @@ def test_a_run_that_waits_for_its_image_says_how_far_the_pull_is(stage: Stage) -
 
 def show(stage: Stage, run_id: str) -> str:
     """What the command prints."""
-    command = [sys.executable, "-m", "runyard.cli.main", "--address", stage.yard.address]
+    command = [sys.executable, "-m", "runyard.cli.main", "--address", stage.cluster.address]
     done = subprocess.run(
         [*command, "run", "show", run_id], capture_output=True, text=True, timeout=60, check=True
     )

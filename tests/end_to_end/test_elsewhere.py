@@ -37,7 +37,7 @@ def start_agent(stage: Stage, node: str, cluster: str, *, slots: int, settings: 
     """Starts an agent of its own kind; of two free nodes the one with fewer slots is filled first."""
     variables = {f"RUNYARD_AGENT_{name}": json.dumps(value) for name, value in settings.items()}
     with mock.patch.dict(os.environ, variables):
-        stage.yard.start_agent(node, cluster, slots=slots)
+        stage.cluster.start_agent(node, cluster, slots=slots)
 
 
 def no_interpreter(folder: Path) -> tuple[Settings, str]:
@@ -83,7 +83,7 @@ FLAWS = {
 
 def runyard(stage: Stage, *arguments: str) -> str:
     """What a command prints."""
-    command = [sys.executable, "-m", "runyard.cli.main", "--address", stage.yard.address]
+    command = [sys.executable, "-m", "runyard.cli.main", "--address", stage.cluster.address]
     environment = {**os.environ, "COLUMNS": "400"}
     done = subprocess.run(
         [*command, *arguments], capture_output=True, text=True, timeout=60, check=True, env=environment

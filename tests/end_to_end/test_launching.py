@@ -39,7 +39,7 @@ def stage(full: FullStage) -> Stage:
 def assert_ran_once_on_the_agent(stage: Stage, run_id: str) -> None:
     stage.wait_for_status(run_id, SUCCESS)
     assert stage.wait_for_end(run_id).kind == run_pb2.OUTCOME_KIND_SUCCEEDED
-    assert stage.yard.run(run_id).node == NODE
+    assert stage.cluster.run(run_id).node == NODE
     assert len(stage.ground.starts(run_id)) == 1
 
 
@@ -77,10 +77,10 @@ def test_a_failing_op_fails_the_run_while_its_worker_ends_well(stage: Stage) -> 
 
 def test_run_monitoring_resumes_the_run_of_a_killed_worker_as_its_next_attempt(stage: Stage) -> None:
     run_id = stage.launch_busy("wait")
-    first = stage.yard.run(run_id)
+    first = stage.cluster.run(run_id)
     kill(first.pid)
     second = wait_until(
-        lambda: run if (run := stage.yard.run(run_id)).resume_number == 1 else None,
+        lambda: run if (run := stage.cluster.run(run_id)).resume_number == 1 else None,
         lambda: stage.describe(run_id),
     )
     assert second.attempt > first.attempt

@@ -116,7 +116,7 @@ def test_the_page_is_right_about_both_launchers(shop: Dockerd, tmp_path: Path) -
         mock.patch.dict(os.environ, agent),
         open_deployment(settings=LAUNCH_IN_THE_CALLER, launcher=launcher, routing=routing) as deployment,
     ):
-        deployment.yard.start_agent("alpha", "default")
+        deployment.cluster.start_agent("alpha", "default")
         new = Made.of(shop, run_to_success(deployment, shop))
 
     assert new == old

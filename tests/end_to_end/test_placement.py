@@ -20,8 +20,8 @@ FAST, PLAIN = "fast", "plain"
 def deployment() -> Iterator[Deployment]:
     """A node with a fast disk and one slot, and a plain one."""
     with open_deployment(settings=LAUNCH_IN_THE_CALLER) as opened:
-        opened.yard.start_agent(FAST, "main", slots=1, labels=["disk=ssd"])
-        opened.yard.start_agent(PLAIN, "main")
+        opened.cluster.start_agent(FAST, "main", slots=1, labels=["disk=ssd"])
+        opened.cluster.start_agent(PLAIN, "main")
         yield opened
 
 
@@ -32,7 +32,7 @@ def engine_events(deployment: Deployment, run_id: str) -> list[str]:
 
 def explain(deployment: Deployment, run_id: str) -> str:
     """What the command prints."""
-    command = [sys.executable, "-m", "runyard.cli.main", "--address", deployment.yard.address]
+    command = [sys.executable, "-m", "runyard.cli.main", "--address", deployment.cluster.address]
     done = subprocess.run(
         [*command, "run", "explain", run_id], capture_output=True, text=True, timeout=60, check=True
     )
@@ -40,7 +40,7 @@ def explain(deployment: Deployment, run_id: str) -> str:
 
 
 def test_an_ad_hoc_asset_waits_for_the_node_of_its_op_tags_and_says_why(deployment: Deployment) -> None:
-    site, yard = deployment.site, deployment.yard
+    site, cluster = deployment.site, deployment.cluster
     holding = site.submit(site.create_run("keep_open", tags={"runyard/node": FAST}))
     wait_until(lambda: site.status(holding) == dg.DagsterRunStatus.STARTED, "the fast node is taken")
 
@@ -57,15 +57,15 @@ def test_an_ad_hoc_asset_waits_for_the_node_of_its_op_tags_and_says_why(deployme
 
     site.instance.run_coordinator.cancel_run(holding)
     wait_until(lambda: site.status(run_id) == SUCCESS, lambda: str(engine_events(deployment, run_id)))
-    assert yard.run(run_id).node == FAST
+    assert cluster.run(run_id).node == FAST
     (started,) = [text for text in engine_events(deployment, run_id) if text.startswith("Worker started")]
     assert f"on node {FAST}" in started
     assert "the only free node" in started
-    wait_until(lambda: yard.run(run_id).phase == run_pb2.PHASE_FINISHED, "Runyard sees its end")
+    wait_until(lambda: cluster.run(run_id).phase == run_pb2.PHASE_FINISHED, "Runyard sees its end")
     assert "is over: exited with code 0; it was on node fast" in explain(deployment, run_id)
 
 
 def test_an_ad_hoc_asset_that_asks_for_nothing_goes_anywhere(deployment: Deployment) -> None:
     run_id = deployment.site.submit(deployment.site.create_run(ASSET_JOB, assets=["orders"]))
     wait_until(lambda: deployment.site.status(run_id) == SUCCESS, "the asset is made")
-    assert deployment.yard.run(run_id).node in (FAST, PLAIN)
+    assert deployment.cluster.run(run_id).node in (FAST, PLAIN)

@@ -83,11 +83,11 @@ def test_two_launches_of_one_run_by_two_processes_make_one_worker(stage: Stage) 
 
 
 def test_a_second_agent_under_the_same_node_id_is_refused_while_the_first_lives(stage: Stage) -> None:
-    before = stage.yard.client.get_node(NODE)
-    impostor = stage.yard.begin_agent(NODE, "default", state="impostor")
+    before = stage.cluster.client.get_node(NODE)
+    impostor = stage.cluster.begin_agent(NODE, "default", state="impostor")
     assert impostor.process.wait(30) != 0
     assert f"node ID '{NODE}' is in use by a live agent" in impostor.output()
-    after = stage.yard.client.get_node(NODE)
+    after = stage.cluster.client.get_node(NODE)
     assert (after.epoch, after.state) == (before.epoch, fleet_pb2.NODE_STATE_READY)
     run_id = stage.launch("succeed")
     stage.wait_for_status(run_id, SUCCESS)
@@ -95,8 +95,8 @@ def test_a_second_agent_under_the_same_node_id_is_refused_while_the_first_lives(
 
 
 def test_a_launch_without_a_coordinator_fails_and_names_its_address(stage: Stage) -> None:
-    stage.deployment.processes.kill(stage.yard.coordinator)
+    stage.deployment.processes.kill(stage.cluster.coordinator)
     try:
-        assert stage.yard.address in refused(stage)
+        assert stage.cluster.address in refused(stage)
     finally:
-        stage.yard.start_coordinator()
+        stage.cluster.start_coordinator()

@@ -23,15 +23,15 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 
 def kill_part(stage: Stage, part: str) -> None:
-    child = stage.yard.coordinator if part == COORDINATOR else stage.yard.agents[NODE]
+    child = stage.cluster.coordinator if part == COORDINATOR else stage.cluster.agents[NODE]
     stage.deployment.processes.kill(child)
 
 
 def start_part(stage: Stage, part: str) -> None:
     if part == COORDINATOR:
-        stage.yard.start_coordinator()
+        stage.cluster.start_coordinator()
     else:
-        stage.yard.start_agent(NODE, "default")
+        stage.cluster.start_agent(NODE, "default")
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_a_worker_whose_agent_fork_servers_and_shim_are_killed_is_adopted_and_no
 ) -> None:
     run_id = stage.launch_busy("wait")
     worker = stage.worker(run_id)
-    fork_servers = psutil.Process(stage.yard.agents[NODE].pid).children()
+    fork_servers = psutil.Process(stage.cluster.agents[NODE].pid).children()
     kill_part(stage, AGENT)
     for pid in (*(server.pid for server in fork_servers), worker.shim_pid):
         kill(pid)

@@ -55,7 +55,7 @@ class Vault:
     def start_agent(self, **variables: str) -> None:
         """Starts the agent with further variables in its environment."""
         with mock.patch.dict(os.environ, RUNYARD_AGENT_REFERENCES=self.rules, **variables):
-            self.stage.yard.start_agent(NODE, "default")
+            self.stage.cluster.start_agent(NODE, "default")
 
     @property
     def folder(self) -> Path:
@@ -140,7 +140,7 @@ def assert_commands_show_nothing(vault: Vault, *run_ids: str) -> None:
         for output in ("table", "json"):
             shown = io.StringIO()
             with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(shown):
-                code = run_command(["--address", vault.stage.yard.address, "--output", output, *command])
+                code = run_command(["--address", vault.stage.cluster.address, "--output", output, *command])
             assert code == 0, shown.getvalue()
             assert shown.getvalue(), command
             assert [secret for secret in ALL if secret in shown.getvalue()] == [], command
@@ -217,7 +217,7 @@ def test_the_last_words_are_masked_by_an_agent_that_never_knew_the_secrets(vault
     vault.wait_until_given(run_id)
     run = vault.stage.wait_for_phase(run_id, run_pb2.PHASE_RUNNING)
     wait_until(lambda: not found(vault.files_of(NODE)), lambda: found(vault.files_of(NODE)))
-    vault.stage.deployment.processes.kill(vault.stage.yard.agents[NODE])
+    vault.stage.deployment.processes.kill(vault.stage.cluster.agents[NODE])
     stderr = vault.folder / NODE / "runs" / run_id / str(run.attempt) / "stderr"
     with stderr.open("a") as file:
         file.write(f"the password is {IN_VARIABLE}, and that of the file {IN_FILE}\n")
@@ -231,7 +231,7 @@ def test_the_last_words_are_masked_by_an_agent_that_never_knew_the_secrets(vault
 
 @processes_only
 def test_a_run_whose_secret_is_not_on_the_node_fails_with_the_names_of_both(vault: Vault) -> None:
-    vault.stage.deployment.processes.stop(vault.stage.yard.agents[NODE])
+    vault.stage.deployment.processes.stop(vault.stage.cluster.agents[NODE])
     vault.start_agent()
     run_id = vault.launch("silent")
     vault.stage.wait_for_status(run_id, FAILURE)

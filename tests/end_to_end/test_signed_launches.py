@@ -52,7 +52,9 @@ def test_a_run_is_resumed_where_signatures_are_required(stage: Stage) -> None:
     daemon = stage.site.start_daemon()
     run_id = stage.launch_busy()
     kill(stage.worker(run_id).pid)
-    wait_until(lambda: stage.yard.run(run_id).resume_number == 1, lambda: stage.describe(run_id), timeout=60)
+    wait_until(
+        lambda: stage.cluster.run(run_id).resume_number == 1, lambda: stage.describe(run_id), timeout=60
+    )
     stage.ground.release(run_id)
     stage.wait_for_status(run_id, SUCCESS)
     stage.deployment.processes.stop(daemon)
@@ -123,9 +125,9 @@ SWAPPED = "signed for another run"
 @pytest.fixture(scope="module")
 def refused(stage: Stage, keys: Path) -> dict[str, str]:
     """What each run was altered to, and its ID; and one that nobody touched."""
-    stage.yard.client.cordon_node(NODE)
+    stage.cluster.client.cordon_node(NODE)
     runs = {name: stage.launch("succeed") for name in ("untouched", *ALTERED, *SIGNED_SO, SWAPPED)}
-    stage.deployment.processes.stop(stage.yard.coordinator)
+    stage.deployment.processes.stop(stage.cluster.coordinator)
     database = stage.deployment.folder / "coordinator" / "coordinator.db"
     key = read_signing_key(keys / PRIVATE_KEY)
     with sqlite3.connect(database) as connection:
@@ -139,8 +141,8 @@ def refused(stage: Stage, keys: Path) -> dict[str, str]:
             row = (spec.SerializeToString(), runs[name])
             connection.execute("update runs set spec = ? where run_id = ?", row)
     connection.close()
-    stage.yard.start_coordinator()
-    stage.yard.client.uncordon_node(NODE)
+    stage.cluster.start_coordinator()
+    stage.cluster.client.uncordon_node(NODE)
     return runs
 
 

@@ -35,7 +35,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     with open_stage(tmp_path_factory.mktemp("project"), LAUNCH_IN_THE_CALLER) as stage:
         for mode, ahead in MODES.items():
             with mock.patch.dict(os.environ, RUNYARD_AGENT_WARM=json.dumps({"mode": ahead})):
-                stage.yard.start_agent(mode, mode, slots=AT_ONCE)
+                stage.cluster.start_agent(mode, mode, slots=AT_ONCE)
         yield stage
 
 
@@ -74,7 +74,7 @@ def _runs(process: psutil.Process) -> bool:
 
 def forks(stage: Stage, node: str) -> int:
     """How many workers of a node were forks of a warm server."""
-    return sum(server.all_forks for server in stage.yard.client.get_node(node).warm_servers)
+    return sum(server.all_forks for server in stage.cluster.client.get_node(node).warm_servers)
 
 
 def warm_up(stage: Stage, node: str) -> None:
@@ -83,10 +83,10 @@ def warm_up(stage: Stage, node: str) -> None:
     stage.wait_for_end(run_id, timeout=60)
 
     def is_ready() -> bool:
-        servers = stage.yard.client.get_node(node).warm_servers
+        servers = stage.cluster.client.get_node(node).warm_servers
         return any(server.state == fleet_pb2.WARM_SERVER_STATE_READY for server in servers)
 
-    wait_until(is_ready, lambda: str(stage.yard.client.get_node(node)), timeout=90)
+    wait_until(is_ready, lambda: str(stage.cluster.client.get_node(node)), timeout=90)
 
 
 def survivors_of_stops(stage: Stage, cluster: str, stops: int) -> list[str]:

@@ -20,35 +20,35 @@ SMALL, LARGE = "small", "large"
 def deployment() -> Iterator[Deployment]:
     """Two nodes, the smaller of which is the one that bin-packing fills first."""
     with open_deployment(settings=LAUNCH_IN_THE_CALLER) as opened:
-        opened.yard.start_agent(SMALL, "main", slots=2)
-        opened.yard.start_agent(LARGE, "main", slots=8)
+        opened.cluster.start_agent(SMALL, "main", slots=2)
+        opened.cluster.start_agent(LARGE, "main", slots=8)
         yield opened
 
 
 def make_orders(deployment: Deployment, **tags: str) -> run_pb2.Run:
     """Materialises an asset, and returns its run when that is over."""
-    site, yard = deployment.site, deployment.yard
+    site, cluster = deployment.site, deployment.cluster
     tags = {f"runyard/{name}": value for name, value in tags.items()}
     run_id = site.submit(site.create_run(ASSET_JOB, assets=["orders"], tags=tags))
     wait_until(lambda: site.status(run_id) == SUCCESS, "the asset is made", timeout=90.0)
-    wait_until(lambda: yard.run(run_id).phase == run_pb2.PHASE_FINISHED, "Runyard sees its end")
-    return yard.run(run_id)
+    wait_until(lambda: cluster.run(run_id).phase == run_pb2.PHASE_FINISHED, "Runyard sees its end")
+    return cluster.run(run_id)
 
 
 def ready_server(deployment: Deployment, *, not_pid: int = 0) -> fleet_pb2.WarmServer:
     """The only warm server of the large node, as soon as the coordinator knows that it forks."""
 
     def found() -> fleet_pb2.WarmServer | None:
-        servers = deployment.yard.client.get_node(LARGE).warm_servers
+        servers = deployment.cluster.client.get_node(LARGE).warm_servers
         ready = [each for each in servers if each.state == fleet_pb2.WARM_SERVER_STATE_READY]
         return ready[0] if ready and ready[0].pid != not_pid else None
 
-    return wait_until(found, lambda: str(deployment.yard.client.get_node(LARGE)), timeout=90.0)
+    return wait_until(found, lambda: str(deployment.cluster.client.get_node(LARGE)), timeout=90.0)
 
 
 def runyard(deployment: Deployment, *arguments: str) -> str:
     """What a command prints."""
-    command = [sys.executable, "-m", "runyard.cli.main", "--address", deployment.yard.address]
+    command = [sys.executable, "-m", "runyard.cli.main", "--address", deployment.cluster.address]
     environment = {**os.environ, "COLUMNS": "250"}
     done = subprocess.run(
         [*command, *arguments], capture_output=True, text=True, timeout=60, check=True, env=environment

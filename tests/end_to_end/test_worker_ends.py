@@ -43,7 +43,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         mock.patch.object(launcher, "Reporter", partial(Reporter, timing=IMPATIENT)),
         open_stage(folder, LAUNCH_IN_THE_CALLER, launcher={"cluster": "default"}) as stage,
     ):
-        stage.yard.start_agent("gate", NARROW, slots=1)
+        stage.cluster.start_agent("gate", NARROW, slots=1)
         yield stage
 
 
@@ -210,7 +210,7 @@ def test_a_missing_working_directory_fails_the_run_and_is_named(stage: Stage) ->
 def test_a_run_that_is_not_in_storage_ends_with_the_traceback_of_its_worker(stage: Stage) -> None:
     run = stage.create("succeed")
     stage.site.instance.delete_run(run.run_id)
-    stage.yard.client.launch_run(
+    stage.cluster.client.launch_run(
         run_pb2.LaunchSpec(
             run_id=run.run_id,
             kind=run_pb2.LAUNCH_KIND_EXECUTE,

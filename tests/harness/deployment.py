@@ -14,7 +14,7 @@ import yaml
 from runyard.client.errors import RunyardError
 
 from .dagster_site import DagsterSite
-from .local_cluster import Yard
+from .local_cluster import LocalCluster
 from .processes import Processes, wait_for
 
 QUICKSTART = Path(__file__).parents[2] / "examples" / "quickstart"
@@ -32,7 +32,7 @@ class Deployment:
 
     folder: Path
     processes: Processes
-    yard: Yard
+    cluster: LocalCluster
     site: DagsterSite
 
 
@@ -60,15 +60,15 @@ def open_deployment(
     with (
         _temporary_folder() as folder,
         _no_process_left_behind(folder) as processes,
-        closing(Yard(processes, folder, routing)) as yard,
+        closing(LocalCluster(processes, folder, routing)) as cluster,
     ):
-        yard.start_coordinator()
-        content = {**quickstart_settings(address=yard.address, **launcher), **settings}
+        cluster.start_coordinator()
+        content = {**quickstart_settings(address=cluster.address, **launcher), **settings}
         with closing(DagsterSite(processes, folder / "dagster", project, module, content)) as site:
             try:
-                yield Deployment(folder, processes, yard, site)
+                yield Deployment(folder, processes, cluster, site)
             finally:
-                _end_runs(yard)
+                _end_runs(cluster)
 
 
 def quickstart_settings(**launcher: Any) -> dict[str, Any]:
@@ -105,11 +105,11 @@ def _no_process_left_behind(folder: Path) -> Iterator[Processes]:
         raise LeftBehind("\n".join(left_behind))
 
 
-def _end_runs(yard: Yard) -> None:
+def _end_runs(cluster: LocalCluster) -> None:
     """Ends every run: a worker outlives its agent, so stopping the agents would not stop it."""
     try:
-        for run in yard.live_runs():
-            yard.client.terminate_run(run.run_id, reason="the deployment is taken down")
-        wait_for(lambda: not yard.live_runs(), "the last workers to end", timeout=20)
+        for run in cluster.live_runs():
+            cluster.client.terminate_run(run.run_id, reason="the deployment is taken down")
+        wait_for(lambda: not cluster.live_runs(), "the last workers to end", timeout=20)
     except (RunyardError, TimeoutError):
         return  # no coordinator or no agent any more: the workers are found by their mark

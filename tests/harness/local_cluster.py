@@ -30,7 +30,7 @@ class WorkerProcesses:
     """0 in a container, which has none."""
 
 
-class Yard:
+class LocalCluster:
     """A coordinator and agents, each with its state below one folder."""
 
     def __init__(self, processes: Processes, folder: Path, routing: Path | None = None) -> None:

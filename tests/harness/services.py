@@ -90,7 +90,7 @@ class Service:
         return self.exit_code(within)
 
 
-class Yard:
+class ProcessCluster:
     """A folder in which coordinators and agents live, with one address for the coordinator."""
 
     def __init__(self, folder: Path) -> None:
@@ -133,12 +133,12 @@ class Yard:
 
 
 @contextmanager
-def open_yard() -> Iterator[Yard]:
-    """A yard in a folder with a name that is short enough for sockets."""
+def open_cluster() -> Iterator[ProcessCluster]:
+    """A cluster in a folder with a name that is short enough for sockets."""
     folder = Path(tempfile.mkdtemp(prefix="ry-"))
-    yard = Yard(folder)
+    cluster = ProcessCluster(folder)
     try:
-        yield yard
+        yield cluster
     finally:
-        yard.close()
+        cluster.close()
         remove(folder)

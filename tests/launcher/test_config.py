@@ -47,7 +47,7 @@ def test_every_setting_may_come_from_the_environment(
     new_launcher: NewLauncher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     values = {
-        "address": "unix:/run/yard",
+        "address": "unix:/run/cluster",
         "deployment": "night",
         "cluster": "gpu",
         "launch_timeout_seconds": "5",
@@ -59,12 +59,12 @@ def test_every_setting_may_come_from_the_environment(
         "reporter": "false",
     }
     for name, value in values.items():
-        monkeypatch.setenv(f"YARD_{name.upper()}", value)
-    config: dict[str, object] = {name: {"env": f"YARD_{name.upper()}"} for name in values}
-    config["tls"] = {part: {"env": "YARD_CLUSTER"} for part in ("authority", "certificate", "key")}
-    config |= {"labels": {"zone": {"env": "YARD_CLUSTER"}}, "env_vars": [{"env": "YARD_DEPLOYMENT"}]}
+        monkeypatch.setenv(f"SITE_{name.upper()}", value)
+    config: dict[str, object] = {name: {"env": f"SITE_{name.upper()}"} for name in values}
+    config["tls"] = {part: {"env": "SITE_CLUSTER"} for part in ("authority", "certificate", "key")}
+    config |= {"labels": {"zone": {"env": "SITE_CLUSTER"}}, "env_vars": [{"env": "SITE_DEPLOYMENT"}]}
     settings = new_launcher(config).settings
-    assert settings.address == "unix:/run/yard"
+    assert settings.address == "unix:/run/cluster"
     assert settings.tls == TlsFiles(Path("gpu"), Path("gpu"), Path("gpu"))
     assert settings.deployment == "night"
     assert settings.cluster == "gpu"
@@ -79,9 +79,9 @@ def test_every_setting_may_come_from_the_environment(
 def test_a_variable_that_only_the_control_plane_has_does_not_hurt_until_it_is_needed(
     new_launcher: NewLauncher,
 ) -> None:
-    launcher = new_launcher({"address": {"env": "YARD_NEVER_SET"}})
+    launcher = new_launcher({"address": {"env": "SITE_NEVER_SET"}})
     assert launcher.supports_resume_run  # all that a run worker asks for
-    with pytest.raises(InvalidLauncherConfig, match=r"config\.address .* YARD_NEVER_SET, .* Set YARD_NEVER"):
+    with pytest.raises(InvalidLauncherConfig, match=r"config\.address .* SITE_NEVER_SET, .* Set SITE_NEVER"):
         _ = launcher.settings
 
 
@@ -112,8 +112,8 @@ def test_dagster_refuses_a_config_of_another_shape(
         ({"on_disconnect": "forget"}, "on_disconnect is 'forget'.*keep"),
         ({"deployment": " "}, "deployment is empty"),
         ({"cluster": ""}, "cluster is empty"),
-        ({"start_timeout_seconds": {"env": "YARD_WORD"}}, "start_timeout_seconds is 'soon'"),
-        ({"reporter": {"env": "YARD_WORD"}}, "reporter is 'soon'.*true or false"),
+        ({"start_timeout_seconds": {"env": "SITE_WORD"}}, "start_timeout_seconds is 'soon'"),
+        ({"reporter": {"env": "SITE_WORD"}}, "reporter is 'soon'.*true or false"),
     ],
 )
 def test_a_value_that_makes_no_sense_is_named(
@@ -122,7 +122,7 @@ def test_a_value_that_makes_no_sense_is_named(
     complaint: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("YARD_WORD", "soon")
+    monkeypatch.setenv("SITE_WORD", "soon")
     launcher = new_launcher(config)
     with pytest.raises(InvalidLauncherConfig, match=complaint):
         _ = launcher.settings
@@ -131,8 +131,8 @@ def test_a_value_that_makes_no_sense_is_named(
 @pytest.mark.parametrize(
     ("config", "error"),
     [
-        ({"address": "http://yard:7171"}, InvalidAddress),
-        ({"address": "yard.example:7171"}, InsecureAddress),
+        ({"address": "http://cluster:7171"}, InvalidAddress),
+        ({"address": "cluster.example:7171"}, InsecureAddress),
     ],
 )
 def test_an_address_that_cannot_be_dialled_is_refused_when_it_is_first_used(
@@ -144,14 +144,14 @@ def test_an_address_that_cannot_be_dialled_is_refused_when_it_is_first_used(
 
 def test_certificates_are_passed_on(new_launcher: NewLauncher, tmp_path: Path) -> None:
     tls = tls_settings(Authority().holder(tmp_path / "tls", CLIENT))
-    with new_launcher({"address": "yard.example:7171", "tls": tls}).open_client() as client:
-        assert client.address == "yard.example:7171"
+    with new_launcher({"address": "cluster.example:7171", "tls": tls}).open_client() as client:
+        assert client.address == "cluster.example:7171"
 
 
 def test_certificates_that_are_not_there_are_named(new_launcher: NewLauncher, tmp_path: Path) -> None:
     tls = dict.fromkeys(("authority", "certificate", "key"), str(tmp_path / "none.pem"))
     with pytest.raises(InvalidTlsFiles, match=r"tls\.authority: .*none\.pem cannot be read"):
-        new_launcher({"address": "yard.example:7171", "tls": tls}).open_client()
+        new_launcher({"address": "cluster.example:7171", "tls": tls}).open_client()
 
 
 def test_environment_entries_copy_or_set_variables() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from dagster import DagsterEvent, DagsterEventType, DagsterRunStatus
 from dagster._core.events import JobFailureData, RunFailureReason
-from harness.services import Yard, open_yard
+from harness.services import ProcessCluster, open_cluster
 from harness.waiting import wait_until
 from launcher.conftest import OpenShop
 from launcher.reporters import reporting
@@ -22,14 +22,14 @@ FAILURE = DagsterRunStatus.FAILURE
 
 
 @pytest.fixture(scope="module")
-def closed_yard() -> Iterator[Yard]:
+def closed_cluster() -> Iterator[ProcessCluster]:
     """A coordinator whose only node takes no new runs: whatever is launched waits."""
-    with open_yard() as yard:
-        yard.coordinator().wait_for_event("ready")
-        yard.agent(NODE).wait_for_event("ready")
-        with Client(yard.address) as client:
+    with open_cluster() as cluster:
+        cluster.coordinator().wait_for_event("ready")
+        cluster.agent(NODE).wait_for_event("ready")
+        with Client(cluster.address) as client:
             client.cordon_node(NODE)
-        yield yard
+        yield cluster
 
 
 def monitored(seconds: int) -> dict[str, object]:
@@ -43,11 +43,11 @@ def failure(shop: Shop, run_id: str) -> DagsterEvent:
 
 
 def test_dagster_fails_a_run_that_waits_longer_than_its_start_timeout(
-    closed_yard: Yard, new_shop: OpenShop
+    closed_cluster: ProcessCluster, new_shop: OpenShop
 ) -> None:
-    shop = new_shop({"address": closed_yard.address}, monitored(seconds=1))
+    shop = new_shop({"address": closed_cluster.address}, monitored(seconds=1))
     run_id = shop.launch()
-    with Client(closed_yard.address) as client:
+    with Client(closed_cluster.address) as client:
         assert client.get_run(run_id).run.phase == run_pb2.PHASE_QUEUED
 
     def failed() -> bool:
@@ -63,12 +63,12 @@ def test_dagster_fails_a_run_that_waits_longer_than_its_start_timeout(
 
 
 def test_a_run_that_dagster_failed_while_it_waited_never_starts(
-    closed_yard: Yard, new_shop: OpenShop
+    closed_cluster: ProcessCluster, new_shop: OpenShop
 ) -> None:
-    shop = new_shop({"address": closed_yard.address}, monitored(seconds=1))
+    shop = new_shop({"address": closed_cluster.address}, monitored(seconds=1))
     run_id = shop.launch()
     wait_until(lambda: shop.monitor_once() or shop.status(run_id) == FAILURE, "run monitoring fails the run")
-    with Client(closed_yard.address) as client, reporting(shop):
+    with Client(closed_cluster.address) as client, reporting(shop):
         gone = wait_until(
             lambda: run if (run := client.get_run(run_id).run).HasField("outcome") else None,
             "the reporter takes the run out of the queue",
@@ -78,9 +78,9 @@ def test_a_run_that_dagster_failed_while_it_waited_never_starts(
 
 
 def test_a_shorter_wait_in_runyard_ends_the_run_with_runyards_reason(
-    closed_yard: Yard, new_shop: OpenShop
+    closed_cluster: ProcessCluster, new_shop: OpenShop
 ) -> None:
-    shop = new_shop({"address": closed_yard.address, "max_queue_seconds": 1}, monitored(seconds=60))
+    shop = new_shop({"address": closed_cluster.address, "max_queue_seconds": 1}, monitored(seconds=60))
     run_id = shop.launch()
 
     def failed() -> bool:

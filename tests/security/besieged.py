@@ -15,7 +15,7 @@ from coordinator.serving import make_spec
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from harness.certificates import files_in, tls_settings
 from harness.processes import free_port
-from harness.services import Service, open_yard
+from harness.services import Service, open_cluster
 
 from runyard.common.security.identity import DEFAULT_TRUST_DOMAIN, Identity, Role
 from runyard.common.transport.channel import open_aio_channel
@@ -313,10 +313,10 @@ class Bystander:
 @contextlib.contextmanager
 def besieged() -> Iterator[Siege]:
     """A coordinator that is done with starting, and honest company."""
-    with open_yard() as yard:
-        service = yard.coordinator()
+    with open_cluster() as cluster:
+        service = cluster.coordinator()
         service.wait_for_event("ready")
-        siege = Siege(service, yard.address, Papers())
+        siege = Siege(service, cluster.address, Papers())
         try:
             yield siege
         finally:
@@ -326,8 +326,8 @@ def besieged() -> Iterator[Siege]:
 @contextlib.contextmanager
 def besieged_fort() -> Iterator[Siege]:
     """As `besieged`, with certificates; what is attacked is its door for nodes that have none yet."""
-    with open_yard() as yard:
-        authority, tls = AuthorityDirectory(yard.folder / "ca"), yard.folder / "ca" / "coordinator"
+    with open_cluster() as cluster:
+        authority, tls = AuthorityDirectory(cluster.folder / "ca"), cluster.folder / "ca" / "coordinator"
         authority.init(DEFAULT_TRUST_DOMAIN)
 
         def issue(identity: Identity, folder: Path, *hosts: str) -> TlsMaterial:
@@ -336,11 +336,11 @@ def besieged_fort() -> Iterator[Siege]:
             return files.read()
 
         issue(Identity(Role.COORDINATOR, "main"), tls, "localhost", "127.0.0.1")
-        launcher = issue(Identity(Role.CLIENT, QUIET), yard.folder / "launcher")
-        agent = issue(Identity(Role.AGENT, QUIET, QUIET), yard.folder / "agent")
-        yard.address, attacked = (f"127.0.0.1:{free_port()}" for _ in range(2))
+        launcher = issue(Identity(Role.CLIENT, QUIET), cluster.folder / "launcher")
+        agent = issue(Identity(Role.AGENT, QUIET, QUIET), cluster.folder / "agent")
+        cluster.address, attacked = (f"127.0.0.1:{free_port()}" for _ in range(2))
         often = {"per_second": 1e6, "burst": 1_000_000}
-        service = yard.coordinator(
+        service = cluster.coordinator(
             settings={
                 "tls": tls_settings(files_in(tls)),
                 "ca_directory": str(authority.path),
@@ -350,7 +350,7 @@ def besieged_fort() -> Iterator[Siege]:
         )
         service.wait_for_event("ready")
         papers = Papers(TlsMaterial(launcher.authority), launcher, agent, attacked)
-        siege = Siege(service, yard.address, papers)
+        siege = Siege(service, cluster.address, papers)
         try:
             yield siege
         finally:

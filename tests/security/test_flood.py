@@ -11,7 +11,7 @@ import pytest
 from coordinator.serving import make_spec
 from harness.certificates import CLIENT, files_in, tls_settings
 from harness.processes import free_port
-from harness.services import Service, Yard, open_yard
+from harness.services import ProcessCluster, Service, open_cluster
 from harness.waiting import await_until
 
 from runyard.client.requests import snapshot_messages
@@ -38,14 +38,14 @@ SOON = 30.0
 class Door:
     """A coordinator that lets nobody ask often."""
 
-    def __init__(self, yard: Yard) -> None:
-        self.folder = yard.folder
-        self._authority = AuthorityDirectory(yard.folder / "ca")
+    def __init__(self, cluster: ProcessCluster) -> None:
+        self.folder = cluster.folder
+        self._authority = AuthorityDirectory(cluster.folder / "ca")
         self._authority.init(DEFAULT_TRUST_DOMAIN)
         self.issue(Identity(Role.COORDINATOR, "main"), "localhost", "127.0.0.1")
-        yard.address, self.join_address = (f"127.0.0.1:{free_port()}" for _ in range(2))
-        self.address = yard.address
-        self.service: Service = yard.coordinator(
+        cluster.address, self.join_address = (f"127.0.0.1:{free_port()}" for _ in range(2))
+        self.address = cluster.address
+        self.service: Service = cluster.coordinator(
             settings={
                 "tls": tls_settings(files_in(self.folder / "main")),
                 "ca_directory": str(self._authority.path),
@@ -67,8 +67,8 @@ class Door:
 
 @pytest.fixture
 def door() -> Iterator[Door]:
-    with open_yard() as yard:
-        yield Door(yard)
+    with open_cluster() as cluster:
+        yield Door(cluster)
 
 
 def answers(call: Callable[[], object], times: int) -> list[tuple[grpc.StatusCode, str]]:

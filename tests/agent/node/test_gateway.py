@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from agent.small_workers import RHYTHM
-from harness.services import Yard, open_yard
+from harness.services import ProcessCluster, open_cluster
 from harness.waiting import await_until
 
 from runyard.agent.config import AgentSettings
@@ -103,19 +103,19 @@ class Gateway:
 
 
 @pytest.fixture
-def yard() -> Iterator[Yard]:
+def services() -> Iterator[ProcessCluster]:
     """A coordinator."""
-    with open_yard() as made:
+    with open_cluster() as made:
         made.coordinator(settings=RHYTHM).wait_for_event("ready")
         yield made
 
 
 @pytest.fixture
-async def gateway(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Gateway]:
+async def gateway(services: ProcessCluster, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Gateway]:
     """An agent with a cluster of 100 slots and 400 cores, on this event loop."""
     monkeypatch.setattr(offer_module, "LOOK_EVERY", 0.1)
     settings = AgentSettings(
-        coordinator=yard.address, node_id="gate", cluster="farm", state_directory=yard.folder / "gate"
+        coordinator=services.address, node_id="gate", cluster="farm", state_directory=services.folder / "gate"
     )
     installation = Installation(settings.state_directory)
     drivers: dict[str, Driver] = {}
@@ -134,7 +134,7 @@ async def gateway(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
             shell.run(), offering.keep(), stay_in_session(settings, identity, shell, offering, leaving)
         )
     )
-    with Client(yard.address) as client:
+    with Client(services.address) as client:
         made = Gateway(client, cluster)
 
         async def joined() -> fleet_pb2.Node | None:

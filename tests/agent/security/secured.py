@@ -9,7 +9,7 @@ from typing import Any
 
 from agent.small_workers import RHYTHM, Plant
 from cryptography import x509
-from harness.services import Service, Yard
+from harness.services import ProcessCluster, Service
 from harness.waiting import wait_until
 
 from runyard.client import Client, TlsFiles
@@ -23,16 +23,16 @@ HOSTS = ("localhost", "127.0.0.1")
 class SecuredPlant(Plant):
     """As `Plant`, where everybody has a certificate or gets one."""
 
-    def __init__(self, yard: Yard) -> None:
-        super().__init__(yard)
+    def __init__(self, services: ProcessCluster) -> None:
+        super().__init__(services)
         self._serials: dict[str, set[str]] = {}
-        yard.address = f"127.0.0.1:{free_port()}"
+        services.address = f"127.0.0.1:{free_port()}"
         self.join_address = f"127.0.0.1:{free_port()}"
-        self.authority = AuthorityDirectory(yard.folder / "ca")
+        self.authority = AuthorityDirectory(services.folder / "ca")
         self.authority.init("runyard")
         self.issue(Identity(Role.COORDINATOR, "main"), self.authority.path / "coordinator", *HOSTS)
         self.issue(Identity(Role.ADMIN, "ada"), self.authority.path / "admin")
-        self.issue(Identity(Role.CLIENT, "dagster"), yard.folder / "dagster")
+        self.issue(Identity(Role.CLIENT, "dagster"), services.folder / "dagster")
 
     def issue(self, identity: Identity, folder: Path, *hosts: str) -> TlsFiles:
         """Makes a certificate as `runyard ca issue` does."""
@@ -53,18 +53,18 @@ class SecuredPlant(Plant):
             "ca_directory": str(self.authority.path),
             "join_listen": self.join_address,
         }
-        coordinator = self.yard.coordinator(settings={**RHYTHM, **secured, **settings})
+        coordinator = self.cluster.coordinator(settings={**RHYTHM, **secured, **settings})
         coordinator.wait_for_event("ready")
         return coordinator
 
     def agent(self, node: str = "node-a", token: str = "", **settings: object) -> Service:
         """An agent that has just been started, with a token in its file."""
-        file = self.yard.folder / f"{node}.token"
+        file = self.cluster.folder / f"{node}.token"
         if token:
             file.write_text(f"{token}\n")
         join = {"address": self.join_address, "token_file": str(file)}
         joined = {"join": join, "cluster": "east", "machine_state_command": ["true"]}
-        return self.yard.agent(node, settings={**joined, **settings})
+        return self.cluster.agent(node, settings={**joined, **settings})
 
     def start_agent(self, node: str = "node-a", *, state: str = "", **settings: object) -> Service:
         """An agent that has joined with a token of its own, and is in session."""
@@ -76,11 +76,11 @@ class SecuredPlant(Plant):
 
     def client(self) -> Client:
         """A client with a certificate for clients."""
-        return Client(self.yard.address, tls=files_in(self.yard.folder / "dagster"))
+        return Client(self.cluster.address, tls=files_in(self.cluster.folder / "dagster"))
 
     def admin(self) -> Client:
         """A client with a certificate for admins."""
-        return Client(self.yard.address, tls=files_in(self.authority.path / "admin"))
+        return Client(self.cluster.address, tls=files_in(self.authority.path / "admin"))
 
     def token(self, node: str = "", *, cluster: str = "east", uses: int = 1) -> str:
         """A new token."""
@@ -90,7 +90,7 @@ class SecuredPlant(Plant):
     def command(self, *argv: str) -> subprocess.CompletedProcess[str]:
         """Runs a command of the admin's."""
         files = files_in(self.authority.path / "admin")
-        options = ["--address", self.yard.address, "--tls-authority", str(files.authority)]
+        options = ["--address", self.cluster.address, "--tls-authority", str(files.authority)]
         options += ["--tls-certificate", str(files.certificate), "--tls-key", str(files.key)]
         line = [sys.executable, "-m", "runyard.cli.main", *options, *argv]
         return subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
@@ -99,7 +99,7 @@ class SecuredPlant(Plant):
 
     def credentials(self, node: str = "node-a") -> Path:
         """The directory with the node's key and certificate."""
-        return self.yard.folder / node / "tls" / "current"
+        return self.cluster.folder / node / "tls" / "current"
 
     def certificate(self, node: str = "node-a") -> x509.Certificate:
         """The node's certificate."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from agent.security.secured import SecuredPlant
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from harness.services import open_yard
+from harness.services import open_cluster
 
 from runyard.v1 import run_pb2
 
@@ -40,12 +40,12 @@ def test_key_is_the_nodes_alone(plant: SecuredPlant) -> None:
     plant.start_agent()
     key = load_pem_private_key(key_of(plant.credentials()), None)
     assert plant.certificate().public_key() == key.public_key()
-    tls = plant.yard.folder / "node-a" / "tls"
+    tls = plant.cluster.folder / "node-a" / "tls"
     for path in (tls, *tls.rglob("*")):
         if not path.is_symlink():
             assert not stat.S_IMODE(path.stat().st_mode) & 0o077, path
     assert not (tls / "joining").exists()
-    assert key_of(plant.credentials()) not in (plant.yard.folder / "coordinator-0.log").read_bytes()
+    assert key_of(plant.credentials()) not in (plant.cluster.folder / "coordinator-0.log").read_bytes()
 
 
 def test_agent_that_has_joined_needs_no_token_when_it_starts_again(
@@ -54,7 +54,7 @@ def test_agent_that_has_joined_needs_no_token_when_it_starts_again(
     coordinator = plant.start_coordinator()
     plant.start_agent().kill()
     serial = plant.certificate().serial_number
-    (plant.yard.folder / "node-a.token").unlink()
+    (plant.cluster.folder / "node-a.token").unlink()
     plant.agent().wait_for_event("ready")
     assert plant.certificate().serial_number == serial
     assert len(coordinator.events("node_joined")) == 1
@@ -65,8 +65,8 @@ def test_secret_of_the_token_is_in_no_log_and_not_in_the_state_of_either_side(pl
     token = plant.token()
     plant.agent("node-a", token).wait_for_event("ready")
     secret = token.split(".")[2].encode()
-    (plant.yard.folder / "node-a.token").unlink()
-    for path in plant.yard.folder.rglob("*"):
+    (plant.cluster.folder / "node-a.token").unlink()
+    for path in plant.cluster.folder.rglob("*"):
         if path.is_file():
             assert secret not in path.read_bytes(), path
 
@@ -95,7 +95,7 @@ def test_agent_that_is_killed_while_it_joins_has_joined_when_it_is_back(
     plant.agent("node-a", token).wait_for_event("ready")
     assert coordinator.events("join_refused") == []
     assert plant.until_serials(1) == {format(plant.certificate().serial_number, "x")}
-    tls = plant.yard.folder / "node-a" / "tls"
+    tls = plant.cluster.folder / "node-a" / "tls"
     assert not (tls / "joining").exists() or point == "agent.after_certificate_switch"
 
 
@@ -147,7 +147,7 @@ def test_agent_that_waits_to_join_leaves_when_it_is_told_to(plant: SecuredPlant)
 def test_file_without_a_token_ends_the_agent_with_the_reason(
     plant: SecuredPlant, content: str, said: str
 ) -> None:
-    (plant.yard.folder / "node-a.token").write_text(content)
+    (plant.cluster.folder / "node-a.token").write_text(content)
     agent = plant.agent()
     assert agent.exit_code() == 1
     assert "join.token_file: " in agent.output()
@@ -174,7 +174,7 @@ def test_token_that_is_used_up_ends_the_agent_with_the_reason(plant: SecuredPlan
     refused = coordinator.wait_for_event("join_refused")
     assert refused["reason"].startswith("the token is used up: ")
     assert refused["node"] == "node-b"
-    assert not (plant.yard.folder / "node-b" / "tls" / "current").exists()
+    assert not (plant.cluster.folder / "node-b" / "tls" / "current").exists()
 
 
 def test_token_for_another_cluster_ends_the_agent_with_the_reason(plant: SecuredPlant) -> None:
@@ -194,20 +194,20 @@ def test_token_for_another_node_ends_the_agent_with_the_reason(plant: SecuredPla
 def test_agent_does_not_join_a_coordinator_of_another_authority(plant: SecuredPlant) -> None:
     plant.start_coordinator()
     token = plant.token()
-    with open_yard() as other_yard:
-        other = SecuredPlant(other_yard)
+    with open_cluster() as other_cluster:
+        other = SecuredPlant(other_cluster)
         other.start_coordinator()
-        join = {"address": other.join_address, "token_file": str(plant.yard.folder / "node-a.token")}
+        join = {"address": other.join_address, "token_file": str(plant.cluster.folder / "node-a.token")}
         agent = plant.agent("node-a", token, join=join)
         refused = agent.wait_for_event("cannot_join_yet")
         assert "CERTIFICATE_VERIFY_FAILED" in refused["reason"]
-        assert not (plant.yard.folder / "node-a" / "tls" / "current").exists()
+        assert not (plant.cluster.folder / "node-a" / "tls" / "current").exists()
 
 
 def test_certificate_of_another_node_in_the_state_directory_is_not_used_silently(plant: SecuredPlant) -> None:
     plant.start_coordinator()
     plant.start_agent("node-a").kill()
-    (plant.yard.folder / "node-a").rename(plant.yard.folder / "node-b")
+    (plant.cluster.folder / "node-a").rename(plant.cluster.folder / "node-b")
     agent = plant.agent("node-b", "")
     assert agent.exit_code() == 1
     assert "the certificate is for spiffe://runyard/agent/east/node-a, and the settings say" in agent.output()
@@ -224,15 +224,15 @@ def test_authority_of_another_trust_domain_is_refused_at_the_start(plant: Secure
 def test_coordinator_whose_certificate_its_authority_did_not_sign_is_refused_at_the_start(
     plant: SecuredPlant,
 ) -> None:
-    with open_yard() as other_yard:
-        stranger = SecuredPlant(other_yard)
+    with open_cluster() as other_cluster:
+        stranger = SecuredPlant(other_cluster)
         with pytest.raises(AssertionError, match="was not signed by the authority in"):
             plant.start_coordinator(ca_directory=str(stranger.authority.path))
 
 
 def test_check_of_the_settings_looks_at_the_authority(plant: SecuredPlant) -> None:
     own = plant.authority.path / "coordinator"
-    settings = plant.yard.folder / "coordinator.yaml"
+    settings = plant.cluster.folder / "coordinator.yaml"
     settings.write_text(
         f"ca_directory: {plant.authority.path}\n"
         f"tls:\n  authority: {plant.authority.path}/authority.pem\n"
@@ -257,12 +257,12 @@ def test_nodes_are_refused_with_a_calm_answer_while_the_authority_cannot_sign(pl
     coordinator = plant.start_coordinator()
     token = plant.token()
     keys = plant.authority.path / "keys"
-    keys.rename(plant.yard.folder / "away")
+    keys.rename(plant.cluster.folder / "away")
     (plant.authority.path / "authority.pem").touch()
     agent = plant.agent("node-a", token)
     reason = agent.wait_for_event("cannot_join_yet")["reason"]
     assert "the coordinator cannot sign now; its log says why" in reason
-    assert str(plant.yard.folder) not in reason
+    assert str(plant.cluster.folder) not in reason
     assert "cannot be read" in coordinator.wait_for_event("authority_unusable")["error"]
-    (plant.yard.folder / "away").rename(keys)
+    (plant.cluster.folder / "away").rename(keys)
     agent.wait_for_event("ready")

@@ -10,7 +10,7 @@ import grpc
 import pytest
 from agent.node_side import is_alive
 from agent.security.secured import SecuredPlant, files_in
-from harness.services import Service, open_yard
+from harness.services import Service, open_cluster
 from harness.waiting import wait_until
 
 from runyard.common.transport.channel import open_aio_channel
@@ -38,8 +38,8 @@ class Renewed:
 
 @pytest.fixture(scope="module")
 def renewed() -> Iterator[Renewed]:
-    with open_yard() as yard:
-        plant = SecuredPlant(yard)
+    with open_cluster() as cluster:
+        plant = SecuredPlant(cluster)
         coordinator = plant.start_coordinator(certificate_lifetime=SHORT)
         made = Renewed(plant, coordinator, plant.start_agent(), set(), 1)
         plant.launch_busy(1)
@@ -70,7 +70,7 @@ def test_each_certificate_is_for_a_new_key(renewed: Renewed) -> None:
 
 
 def test_sets_that_were_replaced_are_cleared_away(renewed: Renewed) -> None:
-    tls = renewed.plant.yard.folder / "node-a" / "tls"
+    tls = renewed.plant.cluster.folder / "node-a" / "tls"
     assert len([path for path in tls.iterdir() if path.name.isdecimal()]) <= 3  # one may be coming
 
 
@@ -95,7 +95,7 @@ def test_failing_renewals_are_told_the_louder_the_less_time_is_left_and_a_new_to
     assert is_alive(plant.starts(1)[0])
 
     plant.start_coordinator(certificate_lifetime=SHORT)
-    (plant.yard.folder / "node-a.token").write_text(plant.token("node-a"))
+    (plant.cluster.folder / "node-a.token").write_text(plant.token("node-a"))
     agent.wait_for_event("ready", times=2)
     plant.open_gate(1)
     assert plant.outcome(1).kind == SUCCEEDED
@@ -158,7 +158,7 @@ def test_revoked_node_comes_back_with_a_new_token_and_its_run_goes_on(
     plant.start_coordinator()
     agent = plant.start_agent()
     plant.launch_busy(1)
-    stolen = plant.yard.folder / "stolen"
+    stolen = plant.cluster.folder / "stolen"
     stolen.mkdir()
     for name in ("key.pem", "certificate.pem", "authority.pem"):
         (stolen / name).write_bytes((plant.credentials() / name).read_bytes())
@@ -179,7 +179,7 @@ def test_revoked_node_comes_back_with_a_new_token_and_its_run_goes_on(
 
 async def renewal_by_thief(plant: SecuredPlant, material: object) -> tuple[grpc.StatusCode, str]:
     """The answer to somebody who has the certificate from before."""
-    async with open_aio_channel(plant.yard.address, material) as channel:  # type: ignore[arg-type]
+    async with open_aio_channel(plant.cluster.address, material) as channel:  # type: ignore[arg-type]
         stub = security_pb2_grpc.SecurityServiceStub(channel)
         with pytest.raises(grpc.aio.AioRpcError) as refusal:
             await stub.RenewCertificate(security_pb2.RenewCertificateRequest(csr_pem=""), timeout=10)
@@ -212,7 +212,7 @@ def test_everybody_moves_to_a_new_authority_without_losing_a_run(plant: SecuredP
     assert early.returncode == 2
     assert "spiffe://runyard/client/dagster" in early.stderr
     renewed = plant.command(
-        *("ca", "issue", "--ca", ca, "--client", "dagster", "--out", str(plant.yard.folder / "dagster"))
+        *("ca", "issue", "--ca", ca, "--client", "dagster", "--out", str(plant.cluster.folder / "dagster"))
     )
     assert (renewed.returncode, renewed.stderr) == (0, "")
 

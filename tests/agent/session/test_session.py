@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from agent.node_side import is_alive
 from agent.small_workers import Plant
-from harness.services import Service, open_yard
+from harness.services import Service, open_cluster
 from harness.waiting import wait_until
 
 from runyard.client import Client, RunNotFound
@@ -20,8 +20,8 @@ SUCCEEDED = run_pb2.OUTCOME_KIND_SUCCEEDED
 @pytest.fixture
 def plant() -> Iterator[Plant]:
     """Nothing runs yet."""
-    with open_yard() as yard:
-        made = Plant(yard)
+    with open_cluster() as cluster:
+        made = Plant(cluster)
         yield made
         made.close()
 
@@ -29,8 +29,8 @@ def plant() -> Iterator[Plant]:
 @pytest.fixture(scope="module")
 def quiet() -> Iterator[Plant]:
     """A coordinator and an agent to which nothing bad happens."""
-    with open_yard() as yard:
-        made = Plant(yard)
+    with open_cluster() as cluster:
+        made = Plant(cluster)
         made.start_coordinator()
         made.start_agent(slots=20)
         yield made
@@ -43,7 +43,7 @@ def wait_for_end(pid: int) -> None:
 
 def read(plant: Plant, number: int, **how: object) -> tuple[int, bytes]:
     """The offset at which a log begins, and its content."""
-    with Client(plant.yard.address) as client:
+    with Client(plant.cluster.address) as client:
         pieces = list(client.read_logs(plant.run_id(number), stream=STDOUT, timeout=20.0, **how))  # type: ignore[arg-type]
     return pieces[0].offset, b"".join(piece.data for piece in pieces)
 
@@ -75,7 +75,7 @@ def test_interpreter_that_is_not_there_is_a_failure_to_start(quiet: Plant) -> No
 
 def test_stop_ends_the_worker(quiet: Plant) -> None:
     run = quiet.launch_busy(4)
-    with Client(quiet.yard.address) as client:
+    with Client(quiet.cluster.address) as client:
         client.terminate_run(quiet.run_id(4), reason="a user stopped it")
     outcome = quiet.outcome(4)
     assert (outcome.kind, outcome.message) == (run_pb2.OUTCOME_KIND_STOPPED, "a user stopped it")
@@ -105,7 +105,7 @@ def test_log_of_a_live_worker_is_read_by(
 def test_log_that_is_followed_ends_with_its_worker_and_is_whole(quiet: Plant) -> None:
     count = 3_000
     quiet.launch_busy(6, f"i=0; while [ $i -lt {count} ]; do echo line $i; i=$((i+1)); done")
-    with Client(quiet.yard.address) as client:
+    with Client(quiet.cluster.address) as client:
         pieces = client.read_logs(quiet.run_id(6), stream=STDOUT, follow=True, timeout=30.0)
         seen = b""
         while f"line {count - 1}\n".encode() not in seen:
@@ -119,7 +119,7 @@ def test_log_is_there_after_the_end_too(quiet: Plant) -> None:
     quiet.launch(7, "echo out; echo err >&2; exit 0")
     quiet.outcome(7)
     assert read(quiet, 7) == (0, b"out\n")
-    with Client(quiet.yard.address) as client:
+    with Client(quiet.cluster.address) as client:
         pieces = client.read_logs(quiet.run_id(7), stream=STDERR, follow=True, timeout=20.0)
         assert b"".join(piece.data for piece in pieces) == b"err\n"
 
@@ -180,7 +180,7 @@ def test_coordinator_that_lost_everything_adopts_what_the_agent_holds(plant: Pla
 
 
 def test_agent_waits_for_a_coordinator_that_is_not_there_yet(plant: Plant) -> None:
-    agent = plant.yard.agent()
+    agent = plant.cluster.agent()
     agent.wait_for_event("session_ended")
     plant.start_coordinator()
     agent.wait_for_event("ready")
@@ -248,7 +248,7 @@ def test_agent_that_is_told_to_stop_leaves_soon_though_the_coordinator_does_not_
     coordinator = plant.start_coordinator()
     if state == "frozen before the session began":
         coordinator.signal(signal.SIGSTOP)
-        agent = plant.yard.agent()
+        agent = plant.cluster.agent()
         agent.wait_for_event("working")
     else:
         agent = plant.start_agent()
@@ -267,7 +267,7 @@ def ended_with(service: Service) -> tuple[int, str]:
 def test_second_agent_with_one_node_id_is_refused_with_the_remedy(plant: Plant) -> None:
     plant.start_coordinator()
     first = plant.start_agent()
-    code, said = ended_with(plant.yard.agent(state="another"))
+    code, said = ended_with(plant.cluster.agent(state="another"))
     assert code == 1
     assert said.startswith("runyard agent: node ID 'node-a' is in use by a live agent on ")
     assert said.endswith("give this agent another node_id")
@@ -277,7 +277,7 @@ def test_second_agent_with_one_node_id_is_refused_with_the_remedy(plant: Plant) 
 def test_second_agent_on_one_state_directory_is_refused_with_the_remedy(plant: Plant) -> None:
     plant.start_coordinator()
     plant.start_agent()
-    code, said = ended_with(plant.yard.agent("node-b", state="node-a"))
+    code, said = ended_with(plant.cluster.agent("node-b", state="node-a"))
     assert code == 1
     assert "is in use by another agent; stop that one first" in said
 

@@ -9,7 +9,7 @@ from agent.security.secured import free_port
 from agent.small_workers import Plant
 from coordinator.security.secured import secured
 from harness.certificates import CLIENT, COORDINATOR, HOSTS, Authority, agent, files_in, replace, tls_settings
-from harness.services import Service, Yard, open_yard
+from harness.services import ProcessCluster, Service, open_cluster
 
 from runyard.client import Client, CoordinatorUnreachable
 from runyard.v1 import fleet_pb2, run_pb2
@@ -22,9 +22,9 @@ SUCCEEDED = run_pb2.OUTCOME_KIND_SUCCEEDED
 class TlsPlant(Plant):
     """As `Plant`, on a loopback port, with certificates of an authority that the test has."""
 
-    def __init__(self, yard: Yard) -> None:
-        super().__init__(yard)
-        yard.address = f"127.0.0.1:{free_port()}"
+    def __init__(self, cluster: ProcessCluster) -> None:
+        super().__init__(cluster)
+        cluster.address = f"127.0.0.1:{free_port()}"
         self.authority = Authority()
         self.authority.coordinator(self.tls("coordinator"))
         self.authority.agent(self.tls(NODE), NODE)
@@ -32,11 +32,11 @@ class TlsPlant(Plant):
 
     def tls(self, whose: str) -> Path:
         """Where somebody's files are."""
-        return self.yard.folder / "tls" / whose
+        return self.cluster.folder / "tls" / whose
 
     def client(self) -> Client:
         """A client with a certificate."""
-        return Client(self.yard.address, tls=files_in(self.tls("client")))
+        return Client(self.cluster.address, tls=files_in(self.tls("client")))
 
     def start_both(self) -> tuple[Service, Service]:
         """A coordinator and an agent, in session."""
@@ -52,8 +52,8 @@ class TlsPlant(Plant):
 
 @pytest.fixture
 def plant() -> Iterator[TlsPlant]:
-    with open_yard() as yard:
-        made = TlsPlant(yard)
+    with open_cluster() as cluster:
+        made = TlsPlant(cluster)
         yield made
         made.close()
 
@@ -119,7 +119,7 @@ def test_fleet_changes_to_another_authority_step_by_step(plant: TlsPlant) -> Non
     plant.end_well()
     assert node.events("session_ended") == []
     told = pytest.raises(CoordinatorUnreachable, match="cannot be trusted or does not trust us")
-    with Client(plant.yard.address, tls=old.holder(plant.tls("late"), CLIENT)) as late, told:
+    with Client(plant.cluster.address, tls=old.holder(plant.tls("late"), CLIENT)) as late, told:
         late.list_nodes()
     assert coordinator.events("call_refused") == []
 
@@ -129,9 +129,9 @@ async def test_connection_that_the_coordinator_wants_made_anew_costs_no_session(
     aging = (("grpc.max_connection_age_ms", 1_000), ("grpc.max_connection_age_grace_ms", 5_000))
     async with secured(tmp_path, options=aging) as coordinator:
         files = coordinator.authority.agent(tmp_path / "node", NODE)
-        with open_yard() as yard:
-            yard.address = coordinator.address
-            node = yard.agent(NODE, settings={"tls": tls_settings(files)})
+        with open_cluster() as cluster:
+            cluster.address = coordinator.address
+            node = cluster.agent(NODE, settings={"tls": tls_settings(files)})
             await asyncio.to_thread(node.wait_for_event, "session_moves", 3)
             await asyncio.to_thread(node.wait_for_event, "ready", 4)
             assert node.events("session_ended") == []

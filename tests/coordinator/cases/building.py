@@ -162,7 +162,7 @@ def asked(job_or_tags: dg.JobDefinition | None = None, /, **asks: str) -> Asked:
     return Asked(job_or_tags or PLAIN, tags(**asks))
 
 
-class Yard:
+class InMemoryCluster:
     """Nodes under the rules of a routing file, and the runs that were launched there."""
 
     def __init__(self, fleet: Sequence[NodeOffer], routing: str = "") -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from coordinator.serving import make_spec
-from harness.services import Service, Yard, open_yard
+from harness.services import ProcessCluster, Service, open_cluster
 
 from runyard.client import Client, LaunchRefused
 from runyard.v1 import run_pb2
@@ -19,21 +19,21 @@ FOR_ORDERS = NEEDS_RULE + "default_cluster: rack1\n"
 
 
 @pytest.fixture
-def yard() -> Iterator[Yard]:
-    with open_yard() as opened:
+def cluster() -> Iterator[ProcessCluster]:
+    with open_cluster() as opened:
         yield opened
 
 
 @pytest.fixture
-def file(yard: Yard) -> Path:
+def file(cluster: ProcessCluster) -> Path:
     """A routing file with a rule that runs of the job `orders` do not fall under."""
-    file = yard.folder / "routing.yaml"
+    file = cluster.folder / "routing.yaml"
     file.write_text(NEEDS_RULE)
     return file
 
 
-def serve(yard: Yard, file: Path) -> Service:
-    coordinator = yard.coordinator("--routing", str(file), settings={"recovery": 0})
+def serve(cluster: ProcessCluster, file: Path) -> Service:
+    coordinator = cluster.coordinator("--routing", str(file), settings={"recovery": 0})
     coordinator.wait_for_event("ready")
     return coordinator
 
@@ -50,15 +50,15 @@ def change(coordinator: Service, file: Path, text: str, times: int = 1) -> dict[
     return coordinator.wait_for_event("routing_file_loaded", times)
 
 
-def test_file_that_cannot_be_used_refuses_the_start_and_says_why(yard: Yard, file: Path) -> None:
+def test_file_that_cannot_be_used_refuses_the_start_and_says_why(cluster: ProcessCluster, file: Path) -> None:
     file.write_text("no_rule: drop\n")
-    coordinator = yard.coordinator("--routing", str(file))
+    coordinator = cluster.coordinator("--routing", str(file))
     assert coordinator.exit_code() == 2
     assert (
         f"runyard coordinator: {file}: line 1, no_rule: 'drop' is none of anywhere, queue, fail"
         in coordinator.output()
     )
-    assert not (yard.folder / "coordinator").exists()
+    assert not (cluster.folder / "coordinator").exists()
 
 
 @pytest.mark.parametrize(
@@ -67,29 +67,29 @@ def test_file_that_cannot_be_used_refuses_the_start_and_says_why(yard: Yard, fil
     ids=["bad", "good"],
 )
 def test_check_of_the_settings_reads_the_file_too(
-    yard: Yard, file: Path, text: str, code: int, says: str
+    cluster: ProcessCluster, file: Path, text: str, code: int, says: str
 ) -> None:
     file.write_text(text)
-    coordinator = yard.coordinator("--routing", str(file), "--check")
+    coordinator = cluster.coordinator("--routing", str(file), "--check")
     assert coordinator.exit_code() == code
     assert says in coordinator.output()
 
 
-def test_file_that_is_not_there_refuses_the_start(yard: Yard) -> None:
-    coordinator = yard.coordinator(settings={"routing": str(yard.folder / "none.yaml")})
+def test_file_that_is_not_there_refuses_the_start(cluster: ProcessCluster) -> None:
+    coordinator = cluster.coordinator(settings={"routing": str(cluster.folder / "none.yaml")})
     assert coordinator.exit_code() == 2
     assert "none.yaml: cannot be read (No such file or directory)" in coordinator.output()
 
 
-def test_doubts_are_logged_at_the_start(yard: Yard, file: Path) -> None:
+def test_doubts_are_logged_at_the_start(cluster: ProcessCluster, file: Path) -> None:
     file.write_text("quotas: {a: {}}")
-    assert serve(yard, file).wait_for_event("routing_file_suspicious")["setting"] == "quotas.a"
+    assert serve(cluster, file).wait_for_event("routing_file_suspicious")["setting"] == "quotas.a"
 
 
 @pytest.mark.parametrize("way", ["replaced", "overwritten"])
-def test_changed_file_counts_for_the_next_launch(yard: Yard, file: Path, way: str) -> None:
-    coordinator = serve(yard, file)
-    with Client(yard.address) as client:
+def test_changed_file_counts_for_the_next_launch(cluster: ProcessCluster, file: Path, way: str) -> None:
+    coordinator = serve(cluster, file)
+    with Client(cluster.address) as client:
         with pytest.raises(LaunchRefused, match="no routing rule matches job 'orders'"):
             client.launch_run(make_spec())
         if way == "replaced":
@@ -102,28 +102,34 @@ def test_changed_file_counts_for_the_next_launch(yard: Yard, file: Path, way: st
             client.launch_run(make_spec())
 
 
-def test_slip_in_the_file_keeps_the_rules_before_until_it_is_mended(yard: Yard, file: Path) -> None:
-    coordinator = serve(yard, file)
+def test_slip_in_the_file_keeps_the_rules_before_until_it_is_mended(
+    cluster: ProcessCluster, file: Path
+) -> None:
+    coordinator = serve(cluster, file)
     replace_file(file, "rules: [{name: sales, match: {jbo: sales}}]")
     refused = coordinator.wait_for_event("routing_file_refused")
     assert "line 1, rules[0].match.jbo: there is no such key" in refused["error"]
-    with Client(yard.address) as client, pytest.raises(LaunchRefused, match="no routing rule matches"):
+    with Client(cluster.address) as client, pytest.raises(LaunchRefused, match="no routing rule matches"):
         client.launch_run(make_spec())
     assert change(coordinator, file, FOR_ORDERS)["changed"] == ["default_cluster changed"]
     assert len(coordinator.events("routing_file_refused")) == 1
 
 
-def test_file_that_is_deleted_keeps_its_rules_in_force_and_may_come_back(yard: Yard, file: Path) -> None:
-    coordinator = serve(yard, file)
+def test_file_that_is_deleted_keeps_its_rules_in_force_and_may_come_back(
+    cluster: ProcessCluster, file: Path
+) -> None:
+    coordinator = serve(cluster, file)
     file.unlink()
     assert "No such file" in coordinator.wait_for_event("routing_file_refused")["error"]
-    with Client(yard.address) as client, pytest.raises(LaunchRefused, match="no routing rule matches"):
+    with Client(cluster.address) as client, pytest.raises(LaunchRefused, match="no routing rule matches"):
         client.launch_run(make_spec())
     assert change(coordinator, file, NEEDS_RULE)["changed"] == []
 
 
-def test_hangup_signal_has_the_file_read_though_it_looks_unchanged(yard: Yard, file: Path) -> None:
-    coordinator = serve(yard, file)
+def test_hangup_signal_has_the_file_read_though_it_looks_unchanged(
+    cluster: ProcessCluster, file: Path
+) -> None:
+    coordinator = serve(cluster, file)
     before = file.stat()
     file.write_text(NEEDS_RULE.replace("sales", "sells"))
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
@@ -132,19 +138,21 @@ def test_hangup_signal_has_the_file_read_though_it_looks_unchanged(yard: Yard, f
     assert loaded["changed"] == ["rule sales removed", "rule sells added"]
 
 
-def test_runs_that_wait_over_a_restart_wait_by_the_rules_of_the_new_start(yard: Yard, file: Path) -> None:
+def test_runs_that_wait_over_a_restart_wait_by_the_rules_of_the_new_start(
+    cluster: ProcessCluster, file: Path
+) -> None:
     replace_file(file, "rules: [{name: old, clusters: [rack1]}]")
-    coordinator = serve(yard, file)
-    agent = yard.agent(settings={"cluster": "rack1"})
+    coordinator = serve(cluster, file)
+    agent = cluster.agent(settings={"cluster": "rack1"})
     coordinator.wait_for_event("agent_joined")
     agent.kill()
     coordinator.wait_for_event("agent_left")
-    with Client(yard.address) as client:
+    with Client(cluster.address) as client:
         assert client.launch_run(make_spec()).phase == run_pb2.PHASE_QUEUED
     assert coordinator.terminate() == 0
     replace_file(file, "rules: [{name: new, clusters: [rack2]}]")
-    serve(yard, file)
-    with sqlite3.connect(yard.folder / "coordinator" / "coordinator.db") as connection:
+    serve(cluster, file)
+    with sqlite3.connect(cluster.folder / "coordinator" / "coordinator.db") as connection:
         ((route,),) = connection.execute("SELECT route FROM runs").fetchall()
     connection.close()
     assert '"new"' in route

@@ -17,7 +17,7 @@ from coordinator.fleet_building import make_hello, running
 from coordinator.serving import RUN_ID, StubAgent, make_spec, run_id
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
-from harness.services import Service, Yard, open_yard
+from harness.services import ProcessCluster, Service, open_cluster
 
 from runyard.client import Client, CoordinatorUnreachable
 from runyard.common.transport.channel import open_aio_channel, open_channel
@@ -25,23 +25,23 @@ from runyard.v1 import agent_pb2, launch_pb2, launch_pb2_grpc, run_pb2
 
 
 @pytest.fixture
-def yard() -> Iterator[Yard]:
-    with open_yard() as opened:
+def cluster() -> Iterator[ProcessCluster]:
+    with open_cluster() as opened:
         yield opened
 
 
-def serve(yard: Yard, **settings: object) -> Service:
+def serve(cluster: ProcessCluster, **settings: object) -> Service:
     """A coordinator that serves, and has nothing to recover."""
-    coordinator = yard.coordinator(settings={"recovery": 0, **settings})
+    coordinator = cluster.coordinator(settings={"recovery": 0, **settings})
     coordinator.wait_for_event("ready")
     return coordinator
 
 
-def join(yard: Yard, *, slots: int = 100) -> None:
+def join(cluster: ProcessCluster, *, slots: int = 100) -> None:
     """A node has joined, and left."""
 
     async def once() -> None:
-        async with open_aio_channel(yard.address) as channel:
+        async with open_aio_channel(cluster.address) as channel:
             agent = StubAgent(channel, make_hello(slots=slots))
             await agent.open()
             await agent.welcome()
@@ -50,10 +50,12 @@ def join(yard: Yard, *, slots: int = 100) -> None:
     asyncio.run(once())
 
 
-def refused(yard: Yard, *arguments: str, listen: str = "", state: Path | None = None) -> tuple[int, str]:
+def refused(
+    cluster: ProcessCluster, *arguments: str, listen: str = "", state: Path | None = None
+) -> tuple[int, str]:
     """The exit code and the output of a coordinator that cannot start."""
-    argv = [sys.executable, "-m", "runyard.coordinator", "--listen", listen or yard.address]
-    argv += ["--state", str(state or yard.folder / "other"), *arguments]
+    argv = [sys.executable, "-m", "runyard.coordinator", "--listen", listen or cluster.address]
+    argv += ["--state", str(state or cluster.folder / "other"), *arguments]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     return done.returncode, done.stderr
 
@@ -61,21 +63,21 @@ def refused(yard: Yard, *arguments: str, listen: str = "", state: Path | None = 
 # Killed
 
 
-def test_launch_that_was_answered_is_there_after_a_kill(yard: Yard) -> None:
-    first = serve(yard)
-    join(yard)
-    with Client(yard.address) as client:
+def test_launch_that_was_answered_is_there_after_a_kill(cluster: ProcessCluster) -> None:
+    first = serve(cluster)
+    join(cluster)
+    with Client(cluster.address) as client:
         client.launch_run(make_spec())
     first.kill()
-    serve(yard)
-    with Client(yard.address) as client:
+    serve(cluster)
+    with Client(cluster.address) as client:
         run = client.get_run(RUN_ID).run
     assert (run.phase, run.attempt) == (run_pb2.PHASE_QUEUED, 0)
 
 
-def test_every_launch_that_was_answered_before_a_kill_is_there_after_it(yard: Yard) -> None:
-    first = serve(yard)
-    join(yard)
+def test_every_launch_that_was_answered_before_a_kill_is_there_after_it(cluster: ProcessCluster) -> None:
+    first = serve(cluster)
+    join(cluster)
     answered: list[str] = []
     some = threading.Event()
 
@@ -87,28 +89,28 @@ def test_every_launch_that_was_answered_before_a_kill_is_there_after_it(yard: Ya
         if len(answered) == 20:
             some.set()
 
-    with Client(yard.address) as client, ThreadPoolExecutor(16) as pool:
+    with Client(cluster.address) as client, ThreadPoolExecutor(16) as pool:
         for number in range(1, 400):
             pool.submit(launch, number)
         assert some.wait(30)
         first.kill()
         pool.shutdown(cancel_futures=True)
     assert len(answered) < 399, "the kill came too late to prove anything"
-    serve(yard)
-    with Client(yard.address) as client:
+    serve(cluster)
+    with Client(cluster.address) as client:
         assert set(answered) <= {run.run_id for run in client.list_runs()}
 
 
-def test_stop_and_tombstone_that_were_answered_are_there_after_a_kill(yard: Yard) -> None:
-    first = serve(yard)
-    join(yard)
-    with Client(yard.address) as client:
+def test_stop_and_tombstone_that_were_answered_are_there_after_a_kill(cluster: ProcessCluster) -> None:
+    first = serve(cluster)
+    join(cluster)
+    with Client(cluster.address) as client:
         client.launch_run(make_spec())
         client.terminate_run(RUN_ID, reason="not needed")
         client.terminate_run(run_id(2), reason="too late")
     first.kill()
-    serve(yard)
-    with Client(yard.address) as client:
+    serve(cluster)
+    with Client(cluster.address) as client:
         assert client.get_run(RUN_ID).run.outcome.message == "not needed"
         assert client.launch_run(make_spec(run_id(2))).outcome.kind == run_pb2.OUTCOME_KIND_STOPPED
 
@@ -116,12 +118,12 @@ def test_stop_and_tombstone_that_were_answered_are_there_after_a_kill(yard: Yard
 # Told to stop
 
 
-def test_stop_says_goodbye_to_agents_ends_watches_and_keeps_nobody_waiting(yard: Yard) -> None:
-    coordinator = yard.coordinator(settings={"recovery": 0, "shutdown_grace": 300})
+def test_stop_says_goodbye_to_agents_ends_watches_and_keeps_nobody_waiting(cluster: ProcessCluster) -> None:
+    coordinator = cluster.coordinator(settings={"recovery": 0, "shutdown_grace": 300})
     coordinator.wait_for_event("ready")
 
     async def be_there() -> tuple[agent_pb2.CoordinatorGoodbye, grpc.StatusCode]:
-        async with open_aio_channel(yard.address) as channel:
+        async with open_aio_channel(cluster.address) as channel:
             agent = StubAgent(channel, make_hello(attempts=[running(RUN_ID)]))
             await agent.open()
             await agent.welcome()
@@ -145,8 +147,8 @@ def test_stop_says_goodbye_to_agents_ends_watches_and_keeps_nobody_waiting(yard:
     assert coordinator.events("stopped")
 
 
-def test_interrupt_stops_in_order_too(yard: Yard) -> None:
-    coordinator = serve(yard)
+def test_interrupt_stops_in_order_too(cluster: ProcessCluster) -> None:
+    coordinator = serve(cluster)
     coordinator.signal(signal.SIGINT)
     assert coordinator.exit_code() == 0
 
@@ -164,11 +166,11 @@ def health_of(channel: grpc.Channel, service: str) -> int:
     return check(health_pb2.HealthCheckRequest(service=service), timeout=10.0).status
 
 
-def test_health_is_served_for_every_service_and_reflection_lists_them(yard: Yard) -> None:
-    serve(yard, reflection=True)
+def test_health_is_served_for_every_service_and_reflection_lists_them(cluster: ProcessCluster) -> None:
+    serve(cluster, reflection=True)
     names = ("AgentService", "FleetService", "LaunchService", "SecurityService")
     ours = [f"runyard.v1.{name}" for name in names]
-    with open_channel(yard.address) as channel:
+    with open_channel(cluster.address) as channel:
         for service in ("", *ours):
             assert health_of(channel, service) == health_pb2.HealthCheckResponse.SERVING
         database = ProtoReflectionDescriptorDatabase(channel)
@@ -178,19 +180,19 @@ def test_health_is_served_for_every_service_and_reflection_lists_them(yard: Yard
             assert [method.name for method in methods]
 
 
-def test_reflection_is_off_unless_it_is_asked_for(yard: Yard) -> None:
-    serve(yard)
-    with open_channel(yard.address) as channel:
+def test_reflection_is_off_unless_it_is_asked_for(cluster: ProcessCluster) -> None:
+    serve(cluster)
+    with open_channel(cluster.address) as channel:
         database = ProtoReflectionDescriptorDatabase(channel)
         with pytest.raises(grpc.RpcError) as refused:
             database.get_services()
     assert refused.value.code() == grpc.StatusCode.UNIMPLEMENTED
 
 
-def test_secrets_of_a_launch_are_never_logged(yard: Yard) -> None:
-    coordinator = serve(yard)
-    join(yard)
-    with Client(yard.address) as client:
+def test_secrets_of_a_launch_are_never_logged(cluster: ProcessCluster) -> None:
+    coordinator = serve(cluster)
+    join(cluster)
+    with Client(cluster.address) as client:
         client.launch_run(make_spec(worker_args="hush-hush", environment={"TOKEN": "hush-hush"}))
         client.terminate_run(RUN_ID, reason="enough")
     coordinator.terminate()
@@ -201,60 +203,60 @@ def test_secrets_of_a_launch_are_never_logged(yard: Yard) -> None:
 # Refused a place
 
 
-def test_second_coordinator_on_one_state_directory_is_refused(yard: Yard) -> None:
-    serve(yard)
-    code, said = refused(yard, listen="127.0.0.1:0", state=yard.folder / "coordinator")
+def test_second_coordinator_on_one_state_directory_is_refused(cluster: ProcessCluster) -> None:
+    serve(cluster)
+    code, said = refused(cluster, listen="127.0.0.1:0", state=cluster.folder / "coordinator")
     assert code == 1
     assert "is in use by another coordinator; stop that one first" in said
     assert "Traceback" not in said
 
 
-def test_port_in_use_is_refused_with_a_remedy(yard: Yard) -> None:
+def test_port_in_use_is_refused_with_a_remedy(cluster: ProcessCluster) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        code, said = refused(yard, listen=f"127.0.0.1:{port}")
+        code, said = refused(cluster, listen=f"127.0.0.1:{port}")
     assert code == 1
     assert f"cannot listen on 127.0.0.1:{port}" in said
     assert "is another coordinator there?" in said
     assert "Traceback" not in said
 
 
-def test_socket_of_a_live_coordinator_is_not_taken_away(yard: Yard) -> None:
-    serve(yard)
-    code, said = refused(yard)
+def test_socket_of_a_live_coordinator_is_not_taken_away(cluster: ProcessCluster) -> None:
+    serve(cluster)
+    code, said = refused(cluster)
     assert code == 1
-    assert f"cannot listen on {yard.address}" in said
-    with Client(yard.address) as client:
+    assert f"cannot listen on {cluster.address}" in said
+    with Client(cluster.address) as client:
         assert list(client.list_runs()) == []
 
 
-def test_file_in_place_of_the_socket_is_not_deleted(yard: Yard) -> None:
-    notes = yard.folder / "notes"
+def test_file_in_place_of_the_socket_is_not_deleted(cluster: ProcessCluster) -> None:
+    notes = cluster.folder / "notes"
     notes.write_text("precious")
-    code, said = refused(yard, listen=f"unix:{notes}")
+    code, said = refused(cluster, listen=f"unix:{notes}")
     assert code == 1
     assert "is not a socket" in said
     assert notes.read_text() == "precious"
 
 
-def test_socket_that_a_killed_coordinator_left_is_taken_over(yard: Yard) -> None:
-    serve(yard).kill()
-    assert (yard.folder / "socket").is_socket()
-    serve(yard)
-    with Client(yard.address) as client:
+def test_socket_that_a_killed_coordinator_left_is_taken_over(cluster: ProcessCluster) -> None:
+    serve(cluster).kill()
+    assert (cluster.folder / "socket").is_socket()
+    serve(cluster)
+    with Client(cluster.address) as client:
         assert list(client.list_runs()) == []
 
 
-def test_address_that_other_machines_reach_is_refused_without_certificates(yard: Yard) -> None:
-    code, said = refused(yard, listen="0.0.0.0:0")
+def test_address_that_other_machines_reach_is_refused_without_certificates(cluster: ProcessCluster) -> None:
+    code, said = refused(cluster, listen="0.0.0.0:0")
     assert code == 2
     assert "will not listen on 0.0.0.0:0 without certificates" in said
 
 
-def test_any_free_port_is_told_in_the_log(yard: Yard) -> None:
-    coordinator = yard.coordinator("--listen", "127.0.0.1:0")
+def test_any_free_port_is_told_in_the_log(cluster: ProcessCluster) -> None:
+    coordinator = cluster.coordinator("--listen", "127.0.0.1:0")
     address = coordinator.wait_for_event("ready")["address"]
     with Client(address) as client:
         assert list(client.list_runs()) == []
@@ -263,13 +265,13 @@ def test_any_free_port_is_told_in_the_log(yard: Yard) -> None:
 # Cut off from its disk
 
 
-def test_coordinator_that_can_write_no_more_ends_rather_than_pretends(yard: Yard) -> None:
-    coordinator = serve(yard)
-    join(yard)
-    with sqlite3.connect(yard.folder / "coordinator" / "coordinator.db") as connection:
+def test_coordinator_that_can_write_no_more_ends_rather_than_pretends(cluster: ProcessCluster) -> None:
+    coordinator = serve(cluster)
+    join(cluster)
+    with sqlite3.connect(cluster.folder / "coordinator" / "coordinator.db") as connection:
         connection.execute("DROP TABLE run_events")
     connection.close()
-    with Client(yard.address) as client, pytest.raises(CoordinatorUnreachable):
+    with Client(cluster.address) as client, pytest.raises(CoordinatorUnreachable):
         client.launch_run(make_spec(), timeout=3.0)
     assert coordinator.exit_code() == 1
     assert coordinator.events("failed")

@@ -77,9 +77,9 @@ def test_agent_gets_its_identity_and_is_no_server(authority: Authority) -> None:
 
 
 def test_coordinator_is_a_server_under_its_names_and_addresses_and_no_client(authority: Authority) -> None:
-    certificate = sign(authority, COORDINATOR, "yard.example", "10.0.0.7", "::1")
+    certificate = sign(authority, COORDINATOR, "cluster.example", "10.0.0.7", "::1")
     names = names_of(certificate)
-    assert names.get_values_for_type(x509.DNSName) == ["yard.example"]
+    assert names.get_values_for_type(x509.DNSName) == ["cluster.example"]
     assert [str(address) for address in names.get_values_for_type(x509.IPAddress)] == ["10.0.0.7", "::1"]
     assert uses_of(certificate) == [ExtendedKeyUsageOID.SERVER_AUTH]
 

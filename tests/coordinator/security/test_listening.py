@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 from harness.certificates import Authority, tls_settings
-from harness.services import Service, Yard, open_yard
+from harness.services import ProcessCluster, Service, open_cluster
 
 from runyard.common.security.identity import Identity, Role
 from runyard.coordinator.ca.authority_directory import AuthorityDirectory
@@ -16,8 +16,8 @@ DAY = 86_400.0
 
 
 @pytest.fixture
-def yard() -> Iterator[Yard]:
-    with open_yard() as opened:
+def cluster() -> Iterator[ProcessCluster]:
+    with open_cluster() as opened:
         yield opened
 
 
@@ -41,32 +41,32 @@ def _is_socket_file(connection: object) -> bool:
     return isinstance(path, str) and path.startswith("/") and stat.S_ISSOCK(os.stat(path).st_mode)
 
 
-def started(yard: Yard, address: str, **settings: object) -> tuple[Service, str]:
+def started(cluster: ProcessCluster, address: str, **settings: object) -> tuple[Service, str]:
     """A coordinator that serves, and the address that it got."""
-    yard.address = address
-    service = yard.coordinator(settings=settings)
+    cluster.address = address
+    service = cluster.coordinator(settings=settings)
     return service, str(service.wait_for_event("ready")["address"])
 
 
-def test_without_settings_only_loopback_is_listened_on(yard: Yard) -> None:
-    service, address = started(yard, "127.0.0.1:0")
+def test_without_settings_only_loopback_is_listened_on(cluster: ProcessCluster) -> None:
+    service, address = started(cluster, "127.0.0.1:0")
     assert address.startswith("127.0.0.1:")
     assert doors(service) == {address}
 
 
-def test_with_a_socket_there_is_no_port(yard: Yard) -> None:
-    service, address = started(yard, f"unix:{yard.folder / 'socket'}")
+def test_with_a_socket_there_is_no_port(cluster: ProcessCluster) -> None:
+    service, address = started(cluster, f"unix:{cluster.folder / 'socket'}")
     assert doors(service) == {address.removeprefix("unix:")}
 
 
-def test_with_certificates_there_is_one_port(yard: Yard) -> None:
-    tls = tls_settings(Authority().coordinator(yard.folder / "tls"))
-    service, address = started(yard, "127.0.0.1:0", tls=tls)
+def test_with_certificates_there_is_one_port(cluster: ProcessCluster) -> None:
+    tls = tls_settings(Authority().coordinator(cluster.folder / "tls"))
+    service, address = started(cluster, "127.0.0.1:0", tls=tls)
     assert doors(service) == {address}
 
 
-def test_nodes_join_at_a_port_of_its_own_where_the_settings_say_so(yard: Yard) -> None:
-    authority = AuthorityDirectory(yard.folder / "ca")
+def test_nodes_join_at_a_port_of_its_own_where_the_settings_say_so(cluster: ProcessCluster) -> None:
+    authority = AuthorityDirectory(cluster.folder / "ca")
     authority.init("runyard")
     own = authority.path / "coordinator"
     authority.issue(Identity(Role.COORDINATOR, "main"), ("127.0.0.1",), DAY, own)
@@ -76,13 +76,13 @@ def test_nodes_join_at_a_port_of_its_own_where_the_settings_say_so(yard: Yard) -
         "key": str(own / "key.pem"),
     }
     settings = {"tls": tls, "ca_directory": str(authority.path), "join_listen": "127.0.0.1:0"}
-    service, address = started(yard, "127.0.0.1:0", **settings)
+    service, address = started(cluster, "127.0.0.1:0", **settings)
     (joining,) = service.events("nodes_may_join")
     assert doors(service) == {address, joining["address"]}
 
 
-def test_agent_listens_nowhere(yard: Yard) -> None:
-    started(yard, f"unix:{yard.folder / 'socket'}")
-    agent = yard.agent()
+def test_agent_listens_nowhere(cluster: ProcessCluster) -> None:
+    started(cluster, f"unix:{cluster.folder / 'socket'}")
+    agent = cluster.agent()
     agent.wait_for_event("ready")
     assert {door for door in doors(agent) if not door.startswith("/")} == set()

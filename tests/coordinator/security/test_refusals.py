@@ -18,7 +18,7 @@ import pytest
 from coordinator.fleet_building import finished, make_hello, running
 from coordinator.serving import SOON, StubAgent, make_spec, refusal
 from harness.certificates import CLIENT, COORDINATOR, HOSTS, HOUR, OPERATOR, Authority, agent, tls_settings
-from harness.services import Service, open_yard
+from harness.services import Service, open_cluster
 from harness.waiting import await_until, wait_until
 
 from runyard.client import AccessDenied, Client, CoordinatorUnreachable, ResourceExhausted
@@ -63,16 +63,16 @@ class Fort:
 
 @pytest.fixture(scope="module")
 def fort() -> Iterator[Fort]:
-    with open_yard() as yard, pytest.MonkeyPatch.context() as patch:
+    with open_cluster() as cluster, pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRPC_VERBOSITY", "ERROR")  # who wants gRPC quiet still hears of handshakes
         authority = Authority()
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
-            yard.address = f"127.0.0.1:{probe.getsockname()[1]}"
-        tls = tls_settings(authority.coordinator(yard.folder / "tls"))
-        service = yard.coordinator(settings={"recovery": 0, "tls": tls})
+            cluster.address = f"127.0.0.1:{probe.getsockname()[1]}"
+        tls = tls_settings(authority.coordinator(cluster.folder / "tls"))
+        service = cluster.coordinator(settings={"recovery": 0, "tls": tls})
         service.wait_for_event("ready")
-        yield Fort(yard.folder, yard.address, service, authority)
+        yield Fort(cluster.folder, cluster.address, service, authority)
 
 
 # Handshakes

@@ -76,7 +76,7 @@ class Stage:
 
     def __init__(self, deployment: Deployment, ground: ProvingGround) -> None:
         self.deployment = deployment
-        self.yard = deployment.yard
+        self.cluster = deployment.cluster
         self.site = deployment.site
         self.ground = ground
 
@@ -129,7 +129,7 @@ class Stage:
     def find(self, run_id: str) -> run_pb2.Run | None:
         """What the coordinator knows of a run."""
         try:
-            return self.yard.run(run_id)
+            return self.cluster.run(run_id)
         except RunNotFound:
             return None
 
@@ -139,7 +139,7 @@ class Stage:
 
     def worker(self, run_id: str) -> WorkerProcesses:
         """The processes of a run's latest attempt, once they are there."""
-        return self.yard.worker(self.wait_for_phase(run_id, run_pb2.PHASE_RUNNING))
+        return self.cluster.worker(self.wait_for_phase(run_id, run_pb2.PHASE_RUNNING))
 
     def failure(self, run_id: str) -> str:
         """What Dagster shows as the reason of a failed run."""
@@ -186,7 +186,7 @@ def open_stage(
             routing=routing,
         ) as deployment,
     ):
-        deployment.yard.start_agent(NODE, "default", settings={**ROOT_TOO, **agent})
+        deployment.cluster.start_agent(NODE, "default", settings={**ROOT_TOO, **agent})
         yield Stage(deployment, ProvingGround(ground_folder))
 
 

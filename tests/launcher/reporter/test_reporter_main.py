@@ -67,7 +67,9 @@ def test_it_needs_an_instance_that_launches_with_runyard(
 
 
 def test_it_names_a_setting_that_makes_no_sense(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
-    config = (shop.home / "dagster.yaml").read_text().replace(shop.launcher.settings.address, "http://yard")
+    config = (
+        (shop.home / "dagster.yaml").read_text().replace(shop.launcher.settings.address, "http://cluster")
+    )
     (shop.home / "dagster.yaml").write_text(config)
     assert reporter_main.main(["--dagster-home", str(shop.home)]) == 2
     assert "write host:port" in capsys.readouterr().err

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from agent.small_workers import Plant
 from harness.dockerd import HOST, IMAGE, Dockerd
-from harness.services import open_yard
+from harness.services import open_cluster
 from harness.waiting import wait_until
 
 from runyard.agent.core.model import AttemptKey
@@ -16,9 +16,9 @@ from runyard.v1 import fleet_pb2, placement_pb2, run_pb2
 
 @pytest.fixture
 def plant(dockerd: Dockerd) -> Iterator[Plant]:
-    """A yard whose containers are gone in the end."""
-    with open_yard() as yard:
-        made = Plant(yard)
+    """A cluster whose containers are gone in the end."""
+    with open_cluster() as cluster:
+        made = Plant(cluster)
         yield made
         made.close()
         dockerd.remove_containers()
@@ -45,7 +45,7 @@ def launch(plant: Plant, number: int = 1, image: str = "", **resources: int) -> 
         code_origin=run_pb2.CodeOrigin(location="shop.py", job="orders", executable=str(script)),
         requirements=placement_pb2.Requirements(driver="docker", image=image, resources=resources),
     )
-    with Client(plant.yard.address) as client:
+    with Client(plant.cluster.address) as client:
         client.launch_run(spec, timeout=30.0)
 
 
@@ -53,7 +53,7 @@ def until_offered(plant: Plant, *drivers: str, node: str = "node-a") -> fleet_pb
     """The node, as soon as it offers exactly these drivers."""
 
     def offered() -> fleet_pb2.Node | None:
-        with Client(plant.yard.address) as client:
+        with Client(plant.cluster.address) as client:
             found = client.get_node(node)
         return found if tuple(found.offer.drivers) == drivers else None
 

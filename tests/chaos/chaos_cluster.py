@@ -49,7 +49,7 @@ SHORT = Tempo()
 
 
 @dataclass
-class Yard:
+class ChaosCluster:
     """A coordinator and agents, each with its state below one folder.
 
     Attributes:
@@ -237,10 +237,10 @@ class Yard:
 
 
 @contextmanager
-def open_yard(
+def open_cluster(
     folder: Path, *, network: Network | None = None, tempo: Tempo = SHORT, **extra: str
-) -> Iterator[Yard]:
-    """An empty yard, cleared away at the end of the block with everything that it started.
+) -> Iterator[ChaosCluster]:
+    """An empty cluster, cleared away at the end of the block with everything that it started.
 
     Args:
         folder: An empty folder whose path is short enough for a socket in it.
@@ -263,8 +263,10 @@ def open_yard(
         tls = None if network is None else authority.holder(folder / "operator", OPERATOR)
         operator = stack.enter_context(Client(door, timeout=5.0, tls=tls))
         ledger = Ledger(folder)
-        yard = Yard(folder, processes, ledger, client, operator, address, network, tempo, authority, extra)
-        yield yard
+        cluster = ChaosCluster(
+            folder, processes, ledger, client, operator, address, network, tempo, authority, extra
+        )
+        yield cluster
 
 
 def seconds_until(condition: Callable[[], object], what: str, timeout: float = 60.0) -> float:

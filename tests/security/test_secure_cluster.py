@@ -1,6 +1,6 @@
 """All together on a network: joined by token, launched by Dagster, with certificates that hold for seconds.
 
-    RUNYARD_TEST_LIFETIME=60 pytest tests/security/test_secure_yard.py
+    RUNYARD_TEST_LIFETIME=60 pytest tests/security/test_secure_cluster.py
 
 makes them hold for a minute each, and takes seven.
 """
@@ -21,7 +21,16 @@ from chaos.network import networked, why_no_network
 from harness.dagster_site import DagsterSite
 from harness.folders import remove
 from harness.waiting import wait_until
-from security.secure_yard import LONG, NODES, OUTSIDE, PORTS, Load, SecureYard, open_secure_yard, ports
+from security.secure_cluster import (
+    LONG,
+    NODES,
+    OUTSIDE,
+    PORTS,
+    Load,
+    SecureCluster,
+    open_secure_cluster,
+    ports,
+)
 
 from runyard.client import Client
 
@@ -39,25 +48,25 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def yard() -> Iterator[SecureYard]:
+def cluster() -> Iterator[SecureCluster]:
     folder = Path(tempfile.mkdtemp(prefix="ry-"))
-    with networked() as network, open_secure_yard(folder, network, LIFETIME) as made:
+    with networked() as network, open_secure_cluster(folder, network, LIFETIME) as made:
         yield made
     remove(folder)
 
 
 @pytest.fixture(scope="module")
-def site(yard: SecureYard) -> Iterator[DagsterSite]:
-    ground = yard.folder / "ground"
+def site(cluster: SecureCluster) -> Iterator[DagsterSite]:
+    ground = cluster.folder / "ground"
     ground.mkdir()
     shutil.copy(PROJECT, ground)
-    with yard.site(ground, PROJECT.stem) as made:
+    with cluster.site(ground, PROJECT.stem) as made:
         yield made
 
 
 @pytest.fixture
-def client(yard: SecureYard) -> Iterator[Client]:
-    with yard.client() as made:
+def client(cluster: SecureCluster) -> Iterator[Client]:
+    with cluster.client() as made:
         yield made
 
 
@@ -74,68 +83,70 @@ def wait_for(site: DagsterSite, run_id: str, status: dg.DagsterRunStatus) -> Non
 
 
 def test_certificates_rotate_under_load_and_no_run_is_disturbed(
-    yard: SecureYard, site: DagsterSite, client: Client
+    cluster: SecureCluster, site: DagsterSite, client: Client
 ) -> None:
-    load = Load(yard, client)
+    load = Load(cluster, client)
     given: dict[str, set[str]] = {node: set() for node in NODES}
 
     def have_rotated() -> bool:
         for node, serials in given.items():
-            serials.update(each["serial"] for each in yard.certificates(node))
+            serials.update(each["serial"] for each in cluster.certificates(node))
         return all(len(serials) > ROTATIONS for serials in given.values())
 
-    with yard.reissuing():
+    with cluster.reissuing():
         waiting = submit(site, "wait", NODES[0])
         wait_for(site, waiting, dg.DagsterRunStatus.STARTED)
         for node in NODES:
             load.launch((ROTATIONS + 1) * LIFETIME, node)
         with load.flowing(per_second=2.0):
             wait_until(have_rotated, lambda: given, timeout=ROTATIONS * LIFETIME + LONG, poll=LIFETIME / 10)
-            (yard.folder / "ground" / f"release-{waiting}").touch()
+            (cluster.folder / "ground" / f"release-{waiting}").touch()
             wait_for(site, waiting, dg.DagsterRunStatus.SUCCESS)
             quick = [submit(site, "succeed", node) for node in NODES[1:]]
             for run_id in quick:
                 wait_for(site, run_id, dg.DagsterRunStatus.SUCCESS)
         load.assert_undisturbed()
     for trouble in ("session_ended", "call_refused", "handshake_failed", "certificate_expires_soon"):
-        assert yard.events(trouble) == []
+        assert cluster.events(trouble) == []
     launched_by = {run.launched_by for run in client.list_runs()}
     assert launched_by == {"spiffe://runyard/client/dagster"}
 
 
-def test_nothing_listens_but_what_the_settings_ask_for(yard: SecureYard, site: DagsterSite) -> None:
-    assert ports(yard.listeners("hub")) == PORTS
+def test_nothing_listens_but_what_the_settings_ask_for(cluster: SecureCluster, site: DagsterSite) -> None:
+    assert ports(cluster.listeners("hub")) == PORTS
     for name in (*NODES, "dagster", "ops", OUTSIDE):
-        assert yard.listeners(name) == set()
+        assert cluster.listeners(name) == set()
 
 
-def test_who_has_no_certificate_gets_nowhere_and_is_logged(yard: SecureYard) -> None:
-    address = yard.wires[OUTSIDE].address
-    authority = str(yard.ca / "authority.pem")
-    line = [*yard.inside(OUTSIDE), sys.executable, "-m", "runyard.cli.main", "--address", address]
+def test_who_has_no_certificate_gets_nowhere_and_is_logged(cluster: SecureCluster) -> None:
+    address = cluster.wires[OUTSIDE].address
+    authority = str(cluster.ca / "authority.pem")
+    line = [*cluster.inside(OUTSIDE), sys.executable, "-m", "runyard.cli.main", "--address", address]
     done = subprocess.run(
         [*line, "--tls-authority", authority, "run", "list"], capture_output=True, text=True, timeout=LONG
     )
     assert done.returncode != 0
     refused = wait_until(
-        lambda: yard.events("handshake_failed", yard.coordinator),
-        lambda: f"{done.stderr}\n{yard.coordinator.tail()}",
+        lambda: cluster.events("handshake_failed", cluster.coordinator),
+        lambda: f"{done.stderr}\n{cluster.coordinator.tail()}",
     )
-    assert yard.network.wires[OUTSIDE].address.rpartition(".")[0] in str(refused[-1])
+    assert cluster.network.wires[OUTSIDE].address.rpartition(".")[0] in str(refused[-1])
     plain = subprocess.run([*line, "run", "list"], capture_output=True, text=True, timeout=LONG)
     assert plain.returncode != 0
     assert "runyard ca init" in plain.stderr + plain.stdout
 
 
-def test_a_revoked_node_is_cut_off_at_once_and_its_run_goes_on(yard: SecureYard, client: Client) -> None:
+def test_a_revoked_node_is_cut_off_at_once_and_its_run_goes_on(
+    cluster: SecureCluster, client: Client
+) -> None:
     node = NODES[2]
-    load = Load(yard, client)
+    load = Load(cluster, client)
     run_id = load.launch(5.0, node)
     wait_until(lambda: load.ledger.life(run_id).starts, "the run is not started")
-    yard.command("node", "revoke", node)
+    cluster.command("node", "revoke", node)
     refused = wait_until(
-        lambda: [each for each in yard.events("call_refused", yard.coordinator) if node in str(each)],
-        yard.coordinator.tail,
+        lambda: [each for each in cluster.events("call_refused", cluster.coordinator) if node in str(each)],
+        cluster.coordinator.tail,
     )
     assert "revoked" in str(refused[-1])
     wait_until(lambda: load.ledger.life(run_id).succeeded, "the worker was stopped")

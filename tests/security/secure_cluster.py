@@ -1,4 +1,4 @@
-"""A yard on a network of its own, where nobody is trusted; set up by the command line, as operators do.
+"""A cluster on a network of its own, where nobody is trusted; set up by the command line, as operators do.
 
 The coordinator, every node and Dagster have a network namespace each. Certificates come from `runyard ca`,
 nodes join by token, and Dagster's daemon launches with a certificate for clients.
@@ -16,9 +16,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
+from chaos.chaos_cluster import RELAY
 from chaos.ledger import Ledger
 from chaos.network import Network, inside
-from chaos.yard import RELAY
 from harness.certificates import files_in, tls_settings
 from harness.dagster_site import DagsterSite
 from harness.deployment import quickstart_settings
@@ -32,7 +32,7 @@ from runyard.coordinator.ca.authority_directory import AuthorityDirectory
 from runyard.v1 import placement_pb2, run_pb2
 
 NODES: Final = ("alpha", "beta", "gamma")
-CLUSTER: Final = "yard"
+CLUSTER: Final = "cluster"
 OUTSIDE: Final = "outside"
 """Whoever else is on the network, without any certificate."""
 
@@ -53,7 +53,7 @@ DAGSTER: Final = Identity(Role.CLIENT, "dagster")
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
-class SecureYard:
+class SecureCluster:
     """All of it; see the functions' names for the order in which it is set up."""
 
     def __init__(self, folder: Path, network: Network, processes: Processes, lifetime: float) -> None:
@@ -220,8 +220,8 @@ class Load:
         run_ids: All that were launched.
     """
 
-    def __init__(self, yard: SecureYard, client: Client) -> None:
-        self.ledger = Ledger(yard.folder)
+    def __init__(self, cluster: SecureCluster, client: Client) -> None:
+        self.ledger = Ledger(cluster.folder)
         self.run_ids: list[str] = []
         self._client = client
 
@@ -280,16 +280,16 @@ class Load:
 
 
 @contextmanager
-def open_secure_yard(folder: Path, network: Network, lifetime: float) -> Iterator[SecureYard]:
-    """A yard that works, with all nodes in session; cleared away at the end of the block."""
+def open_secure_cluster(folder: Path, network: Network, lifetime: float) -> Iterator[SecureCluster]:
+    """A cluster that works, with all nodes in session; cleared away at the end of the block."""
     processes = Processes(folder)
     with ExitStack() as stack:
         stack.callback(processes.close)
-        yard = SecureYard(folder, network, processes, lifetime)
-        yard.start_coordinator()
+        cluster = SecureCluster(folder, network, processes, lifetime)
+        cluster.start_coordinator()
         for node in NODES:
-            yard.start_agent(node)
-        yield yard
+            cluster.start_agent(node)
+        yield cluster
 
 
 def ports(listeners: Sequence[str] | set[str]) -> set[int]:
