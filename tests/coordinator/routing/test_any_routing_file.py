@@ -5,12 +5,12 @@ from coordinator.routing.files import EVERYTHING
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from runyard.common.service.yaml_document import InvalidYamlFile
 from runyard.coordinator.core.scheduling.policy import PlacementPolicy
-from runyard.coordinator.routing_config.document import RoutingFileError
 from runyard.coordinator.routing_config.reading import read_routing
 
-LONGEST_FLAW = 600
-"""Characters: what somebody wrote is cut short in messages."""
+LONGEST_MESSAGE = 600
+"""Characters; messages cut long values short."""
 
 patiently = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -19,15 +19,15 @@ def outcome_of(data: bytes) -> PlacementPolicy | list[str]:
     """The policy, or what is wrong."""
     try:
         return read_routing(data).policy
-    except RoutingFileError as refused:
-        return [str(flaw) for flaw in refused.flaws]
+    except InvalidYamlFile as refused:
+        return [str(each) for each in refused.problems]
 
 
 def assert_read_or_refused(data: bytes) -> None:
     outcome = outcome_of(data)
     if isinstance(outcome, list):
         assert outcome
-        assert all(0 < len(flaw) <= LONGEST_FLAW for flaw in outcome)
+        assert all(0 < len(each) <= LONGEST_MESSAGE for each in outcome)
 
 
 @given(st.binary(max_size=200))

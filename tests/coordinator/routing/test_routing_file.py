@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from coordinator.routing.files import EVERYTHING
 
+from runyard.common.service.yaml_document import InvalidYamlFile
 from runyard.coordinator.core.requirements.labels import label_is
 from runyard.coordinator.core.requirements.requirements import Wants
 from runyard.coordinator.core.requirements.resources import Resources
@@ -18,8 +19,7 @@ from runyard.coordinator.core.scheduling.policy import (
     Strategy,
     Unmatched,
 )
-from runyard.coordinator.routing_config.document import RoutingFileError
-from runyard.coordinator.routing_config.reading import LARGEST, Routing, load_routing, read_routing
+from runyard.coordinator.routing_config.reading import LIMITS, Routing, load_routing, read_routing
 
 EXAMPLE = Path(__file__).parents[3] / "deploy" / "routing.yaml"
 
@@ -30,14 +30,14 @@ def read(text: str) -> Routing:
     return read_routing(text.encode())
 
 
-def flaws(text: str) -> list[str]:
-    with pytest.raises(RoutingFileError) as refused:
+def problems(text: str) -> list[str]:
+    with pytest.raises(InvalidYamlFile) as refused:
         read(text)
     return str(refused.value).splitlines()
 
 
 def warned(text: str) -> list[str]:
-    return [str(flaw) for flaw in read(text).warnings]
+    return [str(each) for each in read(text).warnings]
 
 
 # What it means
@@ -80,7 +80,7 @@ def test_file_without_rules_is_as_good_as_none() -> None:
     assert read("{}").policy == WITHOUT_RULES
 
 
-def test_example_that_we_ship_has_no_flaw() -> None:
+def test_shipped_example_has_no_warning() -> None:
     routing = load_routing(EXAMPLE)
     assert routing.warnings == ()
     assert [rule.name for rule in routing.policy.rules] == ["gpu", "canary", "backfills"]
@@ -109,7 +109,7 @@ def test_byte_order_mark_is_passed_over() -> None:
 
 
 def test_clusters_that_may_be_absent_are_named_with_their_first_place() -> None:
-    said = {name: str(flaw) for name, flaw in read(EVERYTHING).if_absent.items()}
+    said = {name: str(each) for name, each in read(EVERYTHING).if_absent.items()}
     assert said.keys() == {"gpu-a", "gpu-b", "rack1", "rack2"}
     assert said["gpu-b"].startswith("line 14, rules[0].clusters: no node is in cluster gpu-b;")
     assert said["rack1"].startswith("line 19, rules[1].clusters: ")
@@ -207,12 +207,12 @@ REFUSED = {
     "quotas:\n  a:\n    least: {gpu: 3}\n    most: {gpu: 2}": (
         "line 3, quotas.a.least.gpu: 3 is more than most.gpu, 2"
     ),
-    "": "holds nothing; write 'rules: []' if there are to be no rules",
-    "# only a comment": "holds nothing",
+    "": "is empty; write 'rules: []' if there are to be no rules",
+    "# only a comment": "is empty",
     "3": "3 is no mapping",
     "[]": "[] is no mapping",
-    "a: 1\na: 2": "line 2, a: is there twice; keep one",
-    rule("match: {}\n  match: {}"): "line 4, rules[0].match: is there twice; keep one",
+    "a: 1\na: 2": "line 2, a: is on line 1 already; keep one of them",
+    rule("match: {}\n  match: {}"): "line 4, rules[0].match: is on line 3 already; keep one of them",
     "a: [": "line 1: is not valid YAML: ",
     "a: b\n c: d": "line 2: is not valid YAML: mapping values are not allowed here",
     "a: *b": "line 1: is not valid YAML: found undefined alias 'b'",
@@ -223,29 +223,29 @@ REFUSED = {
     "a: !!bool x": "line 1, a: 'x' is not what its tag says",
     "a: " + "9" * 5000: "is not what its tag says",
     "? [a]\n: b": "line 1: has a key that is not text; put it in quotes",
-    "<<: {rules: []}": "line 1: merge keys (<<) are not understood",
-    "a: &a [*a]": "anchors make this far larger than any routing file",
+    "<<: {rules: []}": "line 1: merge keys (<<) are not supported",
+    "a: &a [*a]": "aliases make more than 50000 values of this; use fewer",
     "a: " + "[" * 10_000: "is not valid YAML: is nested deeper than 20 levels",
     "rules:" + "\n- {name: a}" * 1001: "line 1, rules: has 1001 items; 1000 at most",
 }
 
 
 @pytest.mark.parametrize("text", REFUSED, ids=[text[:60] for text in REFUSED])
-def test_flaw_is_told_with_its_place_and_remedy(text: str) -> None:
-    assert any(REFUSED[text] in flaw for flaw in flaws(text)), flaws(text)
+def test_problem_names_its_place_and_the_remedy(text: str) -> None:
+    assert any(REFUSED[text] in each for each in problems(text)), problems(text)
 
 
-def test_all_flaws_are_told_at_once() -> None:
+def test_all_problems_are_reported_at_once() -> None:
     text = "x: 1\nplacement: best\nqueue: {limit: 0}"
-    assert [flaw.partition(":")[0] for flaw in flaws(text)] == [
+    assert [each.partition(":")[0] for each in problems(text)] == [
         "line 2, placement",
         "line 3, queue.limit",
         "line 1, x",
     ]
 
 
-def test_more_flaws_than_anybody_reads_are_counted() -> None:
-    told = flaws("".join(f"key{number}: 1\n" for number in range(60)))
+def test_only_the_first_50_problems_are_listed_and_the_rest_are_counted() -> None:
+    told = problems("".join(f"key{number}: 1\n" for number in range(60)))
     assert len(told) == 51
     assert told[-1] == "and 10 more"
 
@@ -253,26 +253,26 @@ def test_more_flaws_than_anybody_reads_are_counted() -> None:
 def test_anchors_that_multiply_are_stopped_before_they_fill_the_memory() -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
-    assert "anchors make this far larger" in flaws("\n".join(lines))[0]
+    assert "aliases make more than" in problems("\n".join(lines))[0]
 
 
 def test_text_that_is_not_utf8_is_told_with_its_line() -> None:
-    with pytest.raises(RoutingFileError, match=r"^line 2: is not UTF-8; save it as that$"):
+    with pytest.raises(InvalidYamlFile, match=r"^line 2: is not UTF-8; save it as that$"):
         read_routing(b"placement: binpack\ndefault_cluster: \xff")
 
 
 def test_file_that_is_too_large_is_not_read_to_its_end(tmp_path: Path) -> None:
     file = tmp_path / "routing.yaml"
     with file.open("wb") as sink:
-        sink.truncate(LARGEST * 1000)
-    with pytest.raises(RoutingFileError, match=f"routing.yaml: has more than {LARGEST} bytes"):
+        sink.truncate(LIMITS.size * 1000)
+    with pytest.raises(InvalidYamlFile, match=f"routing.yaml: has more than {LIMITS.size} bytes"):
         load_routing(file)
 
 
 @pytest.mark.parametrize("name", ["none.yaml", "."])
 def test_file_that_cannot_be_read_is_named(tmp_path: Path, name: str) -> None:
     with pytest.raises(
-        RoutingFileError, match=r"cannot be read \((No such file or|Is a) directory\)"
+        InvalidYamlFile, match=r"cannot be read \((No such file or|Is a) directory\)"
     ) as refused:
         load_routing(tmp_path / name)
     assert str(refused.value).startswith(str(tmp_path / name))

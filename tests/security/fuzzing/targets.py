@@ -41,6 +41,7 @@ from runyard.common.quantities import LARGEST, parse_quantity, show_quantity
 from runyard.common.references import parse_reference
 from runyard.common.security.identity import InvalidIdentity, parse_identity
 from runyard.common.security.join_token import InvalidToken, parse_join_token, parse_ticket
+from runyard.common.service.yaml_document import InvalidYamlFile
 from runyard.common.transport.address import is_local, parse_address
 from runyard.coordinator.auth.callers import NotIdentified, read_certificate
 from runyard.coordinator.ca.signing_requests import read_request
@@ -51,7 +52,6 @@ from runyard.coordinator.core.requirements.snapshot import job_shape
 from runyard.coordinator.core.requirements.tags import SCHEMA, wants_of_tags
 from runyard.coordinator.grpc.errors import TooLarge
 from runyard.coordinator.grpc.requests import check_spec, launch_of
-from runyard.coordinator.routing_config.document import RoutingFileError
 from runyard.coordinator.routing_config.reading import read_routing
 from runyard.v1 import run_pb2
 
@@ -203,8 +203,8 @@ def json_pieces(data: bytes) -> None:
 def routing_files(data: bytes) -> None:
     try:
         read_routing(data)
-    except RoutingFileError as refusal:
-        _is_for_people(*refusal.flaws)
+    except InvalidYamlFile as refusal:
+        _is_for_people(*refusal.problems)
 
 
 RECORDS: Final[Sequence[type[Record]]] = (SpecRecord, WorkerRecord, ContainerRecord, StopRequest, ExitRecord)

@@ -43,8 +43,8 @@ def check_file(
     reading = _load_reader()
     try:
         routing = reading.load_routing(file)
-    except reading.RoutingFileError as error:
-        remarks = _remarks(Level.PROBLEM, error.flaws)
+    except reading.InvalidYamlFile as error:
+        remarks = _remarks(Level.PROBLEM, error.problems)
     else:
         remarks = _remarks(Level.WARNING, routing.warnings)
         if address is not None or settings.address != DEFAULT_ADDRESS:
@@ -65,8 +65,8 @@ def _load_reader() -> Any:
         ) from missing
 
 
-def _remarks(level: Level, flaws: Iterable[Any]) -> list[Remark]:
-    return [Remark(level, flaw.line, flaw.key, flaw.text) for flaw in flaws]
+def _remarks(level: Level, problems: Iterable[Any]) -> list[Remark]:
+    return [Remark(level, each.line, each.key, each.message) for each in problems]
 
 
 def _absent_clusters(routing: Any, settings: Settings) -> list[Remark]:
@@ -75,7 +75,7 @@ def _absent_clusters(routing: Any, settings: Settings) -> list[Remark]:
             known = {cluster.name for cluster in client.list_clusters(timeout=TIMEOUT)}
     except CoordinatorUnreachable as error:
         return [Remark(Level.WARNING, 0, "", f"whether the clusters have nodes was not checked: {error}")]
-    return _remarks(Level.WARNING, [flaw for name, flaw in routing.if_absent.items() if name not in known])
+    return _remarks(Level.WARNING, [each for name, each in routing.if_absent.items() if name not in known])
 
 
 def _summary(policy: Any) -> str:

@@ -4,17 +4,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from runyard.common.service.yaml_document import (
+    InvalidYamlFile,
+    KeyPath,
+    YamlDocument,
+    YamlLimits,
+    YamlProblem,
+    read_yaml,
+    read_yaml_file,
+)
 from runyard.coordinator.core.errors import InvalidField
 from runyard.coordinator.core.requirements.requirements import NO_WANTS, Wants
 from runyard.coordinator.core.requirements.tags import wants_of_config
 from runyard.coordinator.core.routing.rules import Match, Order, Rule
 from runyard.coordinator.core.scheduling.policy import PlacementPolicy, QueuePolicy, Quota
 from runyard.coordinator.routing_config import checks
-from runyard.coordinator.routing_config.document import Document, Flaw, KeyPath, RoutingFileError, read_yaml
 from runyard.coordinator.routing_config.schema import RoutingPart, RulePart, parts_of
 
-LARGEST: Final = 256 * 1024
-"""Size of the largest routing file, in bytes; reading that much YAML takes some seconds."""
+LIMITS: Final = YamlLimits(size=256 * 1024, size_remedy="merge rules by lists of globs")
+"""Bounds on a routing file; reading that much YAML takes some seconds."""
 
 
 @dataclass(frozen=True)
@@ -27,51 +35,45 @@ class Routing:
     """
 
     policy: PlacementPolicy
-    warnings: tuple[Flaw, ...] = ()
-    if_absent: dict[str, Flaw] = field(default_factory=dict)
+    warnings: tuple[YamlProblem, ...] = ()
+    if_absent: dict[str, YamlProblem] = field(default_factory=dict)
 
 
 def load_routing(file: Path) -> Routing:
-    """Reads a routing file. Blocks.
+    """Read a routing file. Blocks.
 
     Raises:
-        RoutingFileError: It cannot be read or used; the message names the file, and each line and key.
+        InvalidYamlFile: It cannot be read or used; the message names the file, and each line and key.
     """
     try:
-        with file.open("rb") as opened:
-            data = opened.read(LARGEST + 1)
-    except OSError as error:
-        text = f"cannot be read ({error.strerror}); check the path"
-        raise RoutingFileError([Flaw(0, "", text)], str(file)) from error
-    try:
-        return read_routing(data)
-    except RoutingFileError as error:
-        raise RoutingFileError(error.flaws, str(file)) from error
+        return _routing(read_yaml_file(file, LIMITS, quote_values=True))
+    except InvalidYamlFile as error:
+        raise InvalidYamlFile(error.problems, str(file)) from error
 
 
 def read_routing(data: bytes) -> Routing:
-    """Reads the content of a routing file.
+    """Read the content of a routing file.
 
     Raises:
-        RoutingFileError: It cannot be used; the message names each line and key.
+        InvalidYamlFile: It cannot be used; the message names each line and key.
     """
-    if len(data) > LARGEST:
-        raise RoutingFileError([Flaw(0, "", f"has more than {LARGEST} bytes; merge rules by lists of globs")])
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise RoutingFileError([Flaw(line, "", "is not UTF-8; save it as that")]) from error
-    document = read_yaml(text)
+    return _routing(read_yaml(data, LIMITS, quote_values=True))
+
+
+def _routing(document: YamlDocument) -> Routing:
+    if document.is_empty:
+        message = "is empty; write 'rules: []' if there are to be no rules"
+        document.problems.append(YamlProblem(0, "", message))
+    document.require_no_problems()
     part = parts_of(document)
     policy = _policy(document, part)
-    document.flaws.extend(checks.errors(document, part))
-    document.require_no_flaws()
+    document.problems.extend(checks.errors(document, part))
+    document.require_no_problems()
     warnings = tuple(checks.warnings(document, part, policy))
     return Routing(policy, warnings, checks.if_absent(document, part))
 
 
-def _policy(document: Document, part: RoutingPart) -> PlacementPolicy:
+def _policy(document: YamlDocument, part: RoutingPart) -> PlacementPolicy:
     return PlacementPolicy(
         defaults=_wants(document, part.defaults, ("defaults",)),
         strategy=part.placement,
@@ -85,7 +87,7 @@ def _policy(document: Document, part: RoutingPart) -> PlacementPolicy:
     )
 
 
-def _rule(document: Document, rule: RulePart, place: int) -> Rule:
+def _rule(document: YamlDocument, rule: RulePart, place: int) -> Rule:
     return Rule(
         name=rule.name,
         match=Match(**dict(rule.match)),
@@ -104,9 +106,9 @@ _INSTEAD: Final = {
 """What `defaults` and `set` must leave to keys of their own."""
 
 
-def _wants(document: Document, config: dict[str, Any], path: KeyPath) -> Wants:
+def _wants(document: YamlDocument, config: dict[str, Any], path: KeyPath) -> Wants:
     """What `defaults` and `set` ask for. Each key is read by itself, so that each flaw has its own line."""
-    part, before = str(path[-1]), len(document.flaws)
+    part, before = str(path[-1]), len(document.problems)
     for key, value in config.items():
         try:
             wants_of_config({key: value}, part)
@@ -115,5 +117,5 @@ def _wants(document: Document, config: dict[str, Any], path: KeyPath) -> Wants:
         else:
             text = _INSTEAD.get((part, key), "")
         if text:
-            document.flaws.append(document.flaw((*path, key), text))
-    return wants_of_config(config, part) if len(document.flaws) == before else NO_WANTS
+            document.problems.append(document.problem_at((*path, key), text))
+    return wants_of_config(config, part) if len(document.problems) == before else NO_WANTS

@@ -8,9 +8,9 @@ from typing import Final, Self
 
 import structlog
 
+from runyard.common.service.yaml_document import InvalidYamlFile
 from runyard.coordinator.core.events.on_policy import changes, on_policy
 from runyard.coordinator.core.scheduling.policy import WITHOUT_RULES
-from runyard.coordinator.routing_config.document import RoutingFileError
 from runyard.coordinator.routing_config.reading import Routing, load_routing
 from runyard.coordinator.runtime.runtime import Runtime
 from runyard.coordinator.store.store import StoreFull
@@ -54,7 +54,7 @@ def read_version(file: Path) -> Version:
     """Reads the file as it is now. Blocks.
 
     Raises:
-        RoutingFileError: It cannot be used.
+        InvalidYamlFile: It cannot be used.
     """
     stamp = Stamp.of(file)  # taken first: what is written meanwhile has another
     return Version(stamp, load_routing(file))
@@ -102,7 +102,7 @@ class RoutingReload:
         self._known = await asyncio.to_thread(Stamp.of, self._file)
         try:
             version = await asyncio.to_thread(read_version, self._file)
-        except RoutingFileError as error:
+        except InvalidYamlFile as error:
             log.error("routing_file_refused", error=str(error), in_force="the rules before")
             return
         policy = version.routing.policy
@@ -119,5 +119,5 @@ class RoutingReload:
 
 def warn_of(routing: Routing) -> None:
     """Logs what may be a slip."""
-    for flaw in routing.warnings:
-        log.warning("routing_file_suspicious", line=flaw.line, setting=flaw.key, warning=flaw.text)
+    for each in routing.warnings:
+        log.warning("routing_file_suspicious", line=each.line, setting=each.key, warning=each.message)

@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 from runyard.common.durations import DURATION_REMEDY, parse_duration
 from runyard.common.names import LABEL_KEY, NAME
 from runyard.common.quantities import parse_quantity
+from runyard.common.service.yaml_document import YamlDocument, YamlProblem
 from runyard.coordinator.core.requirements.resources import NOTHING, Resources
 from runyard.coordinator.core.routing.rules import Globs, Order, WeightedCluster
 from runyard.coordinator.core.scheduling.policy import (
@@ -20,7 +21,6 @@ from runyard.coordinator.core.scheduling.policy import (
     Strategy,
     Unmatched,
 )
-from runyard.coordinator.routing_config.document import Document, Flaw
 
 MOST_RULES: Final = 1_000
 """Each launch looks at the rules one by one."""
@@ -232,27 +232,27 @@ class RoutingPart(_Part):
     quotas: dict[str, QuotaPart] = {}
 
 
-def parts_of(document: Document) -> RoutingPart:
+def parts_of(document: YamlDocument) -> RoutingPart:
     """Checks each key by itself.
 
     Raises:
-        RoutingFileError: A key is unknown, is missing, or has a value that cannot be.
+        InvalidYamlFile: A key is unknown, is missing, or has a value that cannot be.
     """
     try:
         return RoutingPart.model_validate(document.value)
     except ValidationError as error:
-        document.flaws.extend(_flaw(document, each) for each in error.errors(include_url=False))
-    document.require_no_flaws()
+        document.problems.extend(_problem(document, each) for each in error.errors(include_url=False))
+    document.require_no_problems()
     raise AssertionError("pydantic raised an error without errors")
 
 
-def _flaw(document: Document, error: ErrorDetails) -> Flaw:
+def _problem(document: YamlDocument, error: ErrorDetails) -> YamlProblem:
     path, value, context = error["loc"], error["input"], error.get("ctx", {})
     match error["type"]:
         case "extra_forbidden":
             text = _unknown(str(path[-1]), _keys_at(path[:-1]))
         case "missing":
-            return document.flaw(path[:-1], f"has no {path[-1]}; give one")
+            return document.problem_at(path[:-1], f"has no {path[-1]}; give one")
         case "value_error":
             text = str(context["error"])
         case "model_type" | "dict_type":
@@ -267,7 +267,7 @@ def _flaw(document: Document, error: ErrorDetails) -> Flaw:
             text = f"has {context['actual_length']} items; {context['max_length']} at most"
         case _:
             text = f"{error['msg']}, not {_shown(value)}"
-    return document.flaw(path, text)
+    return document.problem_at(path, text)
 
 
 def _keys_at(path: tuple[str | int, ...]) -> Mapping[str, object]:

@@ -8,9 +8,9 @@ from pathlib import Path
 from runyard.common.errors import InvalidTlsFiles
 from runyard.common.service.log import configure_log
 from runyard.common.service.service_main import run_service, service_parser
+from runyard.common.service.yaml_document import InvalidYamlFile
 from runyard.coordinator.auth.handshake_log import handshake_failures_logged
 from runyard.coordinator.ca.authority_directory import AuthorityError
-from runyard.coordinator.routing_config.document import RoutingFileError
 from runyard.coordinator.runtime.config import CoordinatorSettings
 from runyard.coordinator.runtime.server import serve
 from runyard.coordinator.store.engine import StoreError
@@ -27,7 +27,7 @@ def _serve(settings: CoordinatorSettings) -> int:
     try:
         with handshake_failures_logged(lambda: configure_log(settings.log_format, settings.log_level)):
             return asyncio.run(serve(settings))
-    except (RoutingFileError, InvalidTlsFiles, AuthorityError) as error:
+    except (InvalidYamlFile, InvalidTlsFiles, AuthorityError) as error:
         print(f"runyard coordinator: {error}", file=sys.stderr)
         return 2
 

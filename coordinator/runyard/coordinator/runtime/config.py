@@ -10,12 +10,12 @@ from runyard.common.names import NAME
 from runyard.common.security.identity import DEFAULT_TRUST_DOMAIN, TRUST_DOMAIN, Identity, Role
 from runyard.common.service.service_main import ServiceSettings
 from runyard.common.service.settings import Settings, SettingsError
+from runyard.common.service.yaml_document import InvalidYamlFile
 from runyard.common.transport.address import DEFAULT_ADDRESS, HostPort, parse_address, require_local
 from runyard.coordinator.auth.rates import RateSettings
 from runyard.coordinator.ca.authority_directory import AuthorityDirectory, AuthorityError
 from runyard.coordinator.core.events.on_tick import Retention
 from runyard.coordinator.core.leases import LeasePolicy
-from runyard.coordinator.routing_config.document import RoutingFileError
 from runyard.coordinator.routing_config.reading import load_routing
 
 _LEASES = LeasePolicy()
@@ -161,7 +161,7 @@ class CoordinatorSettings(ServiceSettings):
         if self.routing is not None:
             try:
                 load_routing(self.routing)
-            except RoutingFileError as error:
+            except InvalidYamlFile as error:
                 raise SettingsError(str(error)) from error
 
     def confinement(self) -> dict[str, frozenset[str]]:

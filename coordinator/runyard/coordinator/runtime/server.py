@@ -48,7 +48,7 @@ async def serve(settings: CoordinatorSettings) -> int:
 
     Raises:
         StoreError: The state directory cannot be used.
-        RoutingFileError: The routing file cannot be used.
+        InvalidYamlFile: The routing file cannot be used.
         InvalidTlsFiles: The certificates cannot be used.
         AuthorityError: The directory of the authority cannot be used.
     """
