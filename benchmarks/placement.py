@@ -28,7 +28,11 @@ from runyard.coordinator.core.fleet import Fleet
 from runyard.coordinator.core.leases import LeasePolicy
 from runyard.coordinator.core.model import Instant, Launch, Run
 from runyard.coordinator.core.requirements.labels import LabelRule, label_is
-from runyard.coordinator.core.requirements.requirements import Layer, Policies, Requirements, Wants
+from runyard.coordinator.core.requirements.requirements import (
+    CompiledRequirements,
+    RequirementLayer,
+    TimeLimits,
+)
 from runyard.coordinator.core.requirements.resources import ONE_SLOT, Resources
 from runyard.coordinator.core.scheduling.filters import LASTING, MOMENTARY, Ask, Site, View
 from runyard.coordinator.core.scheduling.node_search import COMPARED
@@ -136,7 +140,7 @@ def _placements(yard: Yard, names: Iterator[str]) -> tuple[list[float], list[flo
     return place, scan
 
 
-def scan_all(views: Sequence[tuple[Site, View]], run_id: str, wanted: Requirements) -> str | None:
+def scan_all(views: Sequence[tuple[Site, View]], run_id: str, wanted: CompiledRequirements) -> str | None:
     """The plain way: every filter and every score, asked of every node."""
     ask = Ask(wanted)
     seeker = Seeker(run_id, wanted, "shop.py")
@@ -194,12 +198,12 @@ def _fill_half(yard: Yard, names: Iterator[str]) -> None:
             _launch(yard, next(names), _wanting(node=node_id, cpu=cores * 1000, memory=cores * 4 * GIB))
 
 
-def _too_large(number: int) -> Requirements:
+def _too_large(number: int) -> CompiledRequirements:
     """One of fifty sorts of runs for which there is no room: no node has so much left."""
     return _wanting(_zone(number), cpu=15_500 + number % 50, memory=60 * GIB)
 
 
-def _fitting(number: int) -> Requirements:
+def _fitting(number: int) -> CompiledRequirements:
     """One of some sorts of runs for which there is room on many nodes."""
     return _wanting(_zone(number), cpu=1000 + 100 * (number % 5), memory=2 * GIB)
 
@@ -208,12 +212,14 @@ def _zone(number: int) -> LabelRule:
     return label_is("zone", ZONES[number % len(ZONES)])
 
 
-def _wanting(*labels: LabelRule, node: str = "", **amounts: int) -> Requirements:
-    return Requirements(node=node, labels=labels, resources=ONE_SLOT.plus(Resources.of(amounts)))
+def _wanting(*labels: LabelRule, node: str = "", **amounts: int) -> CompiledRequirements:
+    return CompiledRequirements(node=node, labels=labels, resources=ONE_SLOT.plus(Resources.of(amounts)))
 
 
-def _launch(yard: Yard, run_id: str, wanted: Requirements) -> None:
-    wants = Wants(node=wanted.node or None, labels=wanted.labels, resources=wanted.resources)
+def _launch(yard: Yard, run_id: str, wanted: CompiledRequirements) -> None:
+    layer = RequirementLayer(
+        "run tags", node=wanted.node or None, labels=wanted.labels, resources=wanted.resources
+    )
     launch = Launch(
         run_id=run_id,
         resume_number=0,
@@ -221,10 +227,10 @@ def _launch(yard: Yard, run_id: str, wanted: Requirements) -> None:
         job="orders",
         location="shop.py",
         requirements=wanted,
-        policies=Policies(grace=30.0),
+        time_limits=TimeLimits(grace=30.0),
         digest=run_id,
         spec=run_pb2.LaunchSpec(run_id=run_id),
-        layers=(Layer("run tags", wants),),
+        layers=(layer,),
         share="shop.py",
     )
     on_launch(yard.fleet, yard.now(), launch)

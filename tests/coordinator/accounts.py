@@ -22,7 +22,7 @@ from runyard.coordinator.core.model import (
     Tombstone,
 )
 from runyard.coordinator.core.requirements.labels import label_is
-from runyard.coordinator.core.requirements.requirements import Requirements
+from runyard.coordinator.core.requirements.requirements import CompiledRequirements
 from runyard.coordinator.core.requirements.resources import Resources
 from runyard.v1 import fleet_pb2, run_pb2
 
@@ -37,7 +37,7 @@ OUTCOME = run_pb2.Outcome(
     peak_rss_bytes=123_456_789,
 )
 
-PICKY = Requirements(
+PICKY = CompiledRequirements(
     cluster="east", node="node-a", labels=(label_is("gpu", "a100"), label_is("zone", "")), driver="docker"
 )
 

@@ -34,7 +34,12 @@ from runyard.coordinator.core.model import (
     Run,
     Tombstone,
 )
-from runyard.coordinator.core.requirements.requirements import Layer, Policies, Requirements, StopAfter, Wants
+from runyard.coordinator.core.requirements.requirements import (
+    CompiledRequirements,
+    RequirementLayer,
+    StopAfter,
+    TimeLimits,
+)
 from runyard.coordinator.core.scheduling.policy import WITHOUT_RULES, PlacementPolicy
 from runyard.v1 import agent_pb2, fleet_pb2, placement_pb2, run_pb2
 
@@ -61,7 +66,7 @@ def make_launch(
     run_id: str = RUN,
     resume_number: int = 0,
     *,
-    requirements: Requirements | None = None,
+    requirements: CompiledRequirements | None = None,
     grace: float = 30.0,
     max_queue_time: float | None = None,
     start_timeout: float | None = None,
@@ -72,8 +77,9 @@ def make_launch(
     priority: int = 0,
 ) -> Launch:
     """A launch. Two with another `content` differ in their digest."""
-    wanted = requirements or Requirements()
-    wants = Wants(
+    wanted = requirements or CompiledRequirements()
+    layer = RequirementLayer(
+        source="deployment",
         cluster=wanted.cluster or None,
         node=wanted.node or None,
         labels=wanted.labels,
@@ -92,11 +98,11 @@ def make_launch(
         deployment=deployment,
         job="orders",
         location=location,
-        layers=(Layer("deployment", wants),),
+        layers=(layer,),
         priority=priority,
         share=location,
         requirements=wanted,
-        policies=Policies(grace, max_queue_time, start_timeout, stop_after),
+        time_limits=TimeLimits(grace, max_queue_time, start_timeout, stop_after),
         digest=f"digest of {run_id} {resume_number} {content}",
         spec=run_pb2.LaunchSpec(
             run_id=run_id,

@@ -21,7 +21,7 @@ from runyard.coordinator.core import leases, transitions
 from runyard.coordinator.core.events import on_attempt_status, on_session, on_tick
 from runyard.coordinator.core.fleet import Fleet
 from runyard.coordinator.core.model import Assigned, Instant, Node, Queued, Run, Running, Tombstone
-from runyard.coordinator.core.requirements.requirements import Policies
+from runyard.coordinator.core.requirements.requirements import TimeLimits
 from runyard.v1 import agent_pb2, run_pb2
 
 SEEDS = 1_000
@@ -105,7 +105,7 @@ def take_silence_for_death(patch: Patch) -> None:
 def conclude_before_the_node_has_stopped(patch: Patch) -> None:
     """The coordinator presumes a run gone when the node has only begun to stop it."""
 
-    def gone_after(policies: Policies) -> float | None:
+    def gone_after(policies: TimeLimits) -> float | None:
         return policies.stop_after
 
     patch.setattr(on_tick, "gone_after", gone_after)

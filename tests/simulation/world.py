@@ -11,7 +11,12 @@ from runyard.coordinator.core.errors import FleetError
 from runyard.coordinator.core.events.on_launch import on_launch, on_terminate
 from runyard.coordinator.core.fleet import Fleet
 from runyard.coordinator.core.model import Finished, Instant, Launch, Run
-from runyard.coordinator.core.requirements.requirements import Layer, Policies, Requirements, StopAfter, Wants
+from runyard.coordinator.core.requirements.requirements import (
+    CompiledRequirements,
+    RequirementLayer,
+    StopAfter,
+    TimeLimits,
+)
 from runyard.coordinator.core.transitions import PRESUMED
 from runyard.v1 import run_pb2
 
@@ -245,16 +250,16 @@ def _launch(number: int, resume_number: int) -> Launch:
     if stop_after is not None:
         spec.policies.stop_after.FromSeconds(20)
     on_disconnect = StopAfter(stop_after) if stop_after is not None else None
-    wants = Wants(grace=GRACE, on_disconnect=on_disconnect)
+    layer = RequirementLayer("deployment", grace=GRACE, on_disconnect=on_disconnect)
     return Launch(
         run_id=run_id,
         resume_number=resume_number,
         deployment="default",
         job="job",
         location="location",
-        layers=(Layer("deployment", wants),),
-        requirements=Requirements(),
-        policies=Policies(grace=GRACE, stop_after=stop_after),
+        layers=(layer,),
+        requirements=CompiledRequirements(),
+        time_limits=TimeLimits(grace=GRACE, stop_after=stop_after),
         digest=f"digest-{number}-{resume_number}",
         spec=spec,
     )

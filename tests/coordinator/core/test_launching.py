@@ -15,7 +15,7 @@ from coordinator.fleet_building import (
 from runyard.coordinator.core.errors import LaunchConflict, LaunchRefused
 from runyard.coordinator.core.model import Queued
 from runyard.coordinator.core.requirements.labels import label_is
-from runyard.coordinator.core.requirements.requirements import Requirements
+from runyard.coordinator.core.requirements.requirements import CompiledRequirements
 from runyard.v1 import run_pb2
 
 
@@ -144,7 +144,7 @@ def test_stop_that_came_first_wins_after_a_restart_too(trial: FleetTrial) -> Non
 
 def test_stop_that_came_first_wins_though_no_node_fits(trial: FleetTrial) -> None:
     trial.terminate()
-    trial.launch(make_launch(requirements=Requirements(cluster="nowhere")))
+    trial.launch(make_launch(requirements=CompiledRequirements(cluster="nowhere")))
     assert trial.outcome().kind == run_pb2.OUTCOME_KIND_STOPPED
 
 
@@ -201,7 +201,7 @@ def test_run_that_fits_nowhere_just_now_lets_others_pass() -> None:
     trial = FleetTrial()
     trial.join(make_hello("small", slots=1, labels={"size": "small"}))
     trial.join(make_hello("large", slots=1, labels={"size": "large"}))
-    large = Requirements(labels=(label_is("size", "large"),))
+    large = CompiledRequirements(labels=(label_is("size", "large"),))
     trial.launch(make_launch("first", requirements=large))
     trial.launch(make_launch("second", requirements=large))
     trial.launch(make_launch("third"))
@@ -225,7 +225,7 @@ def test_launch_for_a_node_that_fell_silent_waits_rather_than_fails(trial: Fleet
 
 def test_refused_launch_leaves_no_trace(trial: FleetTrial) -> None:
     with pytest.raises(LaunchRefused):
-        trial.launch(make_launch(requirements=Requirements(node="nobody")))
+        trial.launch(make_launch(requirements=CompiledRequirements(node="nobody")))
     assert trial.fleet.runs == {}
     trial.asked.assert_nothing_else()
 

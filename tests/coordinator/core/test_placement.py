@@ -5,7 +5,7 @@ from coordinator.fleet_building import FleetTrial, make_hello, make_launch
 
 from runyard.coordinator.core.errors import LaunchRefused
 from runyard.coordinator.core.requirements.labels import label_is
-from runyard.coordinator.core.requirements.requirements import Requirements
+from runyard.coordinator.core.requirements.requirements import CompiledRequirements
 from runyard.coordinator.core.scheduling.policy import PlacementPolicy, Strategy
 from runyard.v1 import agent_pb2
 
@@ -46,16 +46,18 @@ def test_tie_goes_to_the_smaller_name_whoever_joined_first() -> None:
 @pytest.mark.parametrize(
     ("requirements", "expected"),
     [
-        (Requirements(), "any"),
-        (Requirements(cluster="east"), "gpu"),
-        (Requirements(node="any"), "any"),
-        (Requirements(labels=GPU), "gpu"),
-        (Requirements(driver="docker"), "docker"),
-        (Requirements(cluster="east", node="gpu", labels=GPU, driver="process"), "gpu"),
+        (CompiledRequirements(), "any"),
+        (CompiledRequirements(cluster="east"), "gpu"),
+        (CompiledRequirements(node="any"), "any"),
+        (CompiledRequirements(labels=GPU), "gpu"),
+        (CompiledRequirements(driver="docker"), "docker"),
+        (CompiledRequirements(cluster="east", node="gpu", labels=GPU, driver="process"), "gpu"),
     ],
     ids=["nothing", "a cluster", "a node", "a label", "a driver", "everything"],
 )
-def test_run_goes_to_the_node_that_offers_what_it_asks_for(requirements: Requirements, expected: str) -> None:
+def test_run_goes_to_the_node_that_offers_what_it_asks_for(
+    requirements: CompiledRequirements, expected: str
+) -> None:
     trial = fleet_of(
         make_hello("any", cluster="west", slots=1),
         make_hello("docker", cluster="west", slots=8, drivers=["docker"]),
@@ -68,23 +70,23 @@ def test_run_goes_to_the_node_that_offers_what_it_asks_for(requirements: Require
 @pytest.mark.parametrize(
     ("requirements", "message"),
     [
-        (Requirements(cluster="north"), "no cluster is named 'north'; known clusters: east, west"),
-        (Requirements(node="nobody"), "no node is named 'nobody'; known nodes: a, b, c"),
+        (CompiledRequirements(cluster="north"), "no cluster is named 'north'; known clusters: east, west"),
+        (CompiledRequirements(node="nobody"), "no node is named 'nobody'; known nodes: a, b, c"),
         (
-            Requirements(labels=(label_is("zone", "9"),)),
+            CompiledRequirements(labels=(label_is("zone", "9"),)),
             r"no node matches \(3 nodes: 3 label zone=9\)",
         ),
-        (Requirements(driver="slurm"), r"no node matches \(3 nodes: 3 without driver slurm\)"),
+        (CompiledRequirements(driver="slurm"), r"no node matches \(3 nodes: 3 without driver slurm\)"),
         (
-            Requirements(cluster="west", labels=GPU),
+            CompiledRequirements(cluster="west", labels=GPU),
             r"no node matches \(3 nodes: 2 label gpu=a100, 1 in another cluster\)",
         ),
-        (Requirements(node="c"), r"no node matches \(3 nodes: 2 another node, 1 offers no slots\)"),
+        (CompiledRequirements(node="c"), r"no node matches \(3 nodes: 2 another node, 1 offers no slots\)"),
     ],
     ids=["cluster", "node", "label", "driver", "a mixture", "no slots"],
 )
 def test_launch_that_no_node_could_ever_take_is_refused_and_says_what_is_missing(
-    requirements: Requirements, message: str
+    requirements: CompiledRequirements, message: str
 ) -> None:
     trial = fleet_of(
         make_hello("a", cluster="west"),
@@ -98,13 +100,13 @@ def test_launch_that_no_node_could_ever_take_is_refused_and_says_what_is_missing
 def test_refusal_in_a_large_fleet_names_a_few_nodes_and_counts_the_rest() -> None:
     trial = fleet_of(*(make_hello(f"node-{number:04}") for number in range(500)))
     with pytest.raises(LaunchRefused) as refusal:
-        trial.launch(make_launch(requirements=Requirements(node="nobody")))
+        trial.launch(make_launch(requirements=CompiledRequirements(node="nobody")))
     assert str(refusal.value).endswith("node-0009 and 490 more")
 
 
 def test_label_must_have_exactly_the_value() -> None:
     trial = fleet_of(make_hello("a", labels={"gpu": "a100x"}), make_hello("b", labels={"gpu": "a100"}))
-    trial.launch(make_launch(requirements=Requirements(labels=GPU)))
+    trial.launch(make_launch(requirements=CompiledRequirements(labels=GPU)))
     assert trial.node_of() == "b"
 
 
@@ -141,8 +143,8 @@ def test_news_of_a_waiting_run_count_the_reasons_of_all_nodes() -> None:
         make_hello("silent"),
         make_hello("elsewhere", cluster="other"),
     )
-    here = Requirements(cluster="default")
-    trial.launch(make_launch("first", requirements=Requirements(node="full")))
+    here = CompiledRequirements(cluster="default")
+    trial.launch(make_launch("first", requirements=CompiledRequirements(node="full")))
     trial.leave(2, "gone")
     trial.leave(3, "silent")
     trial.launch(make_launch(requirements=here))

@@ -7,8 +7,8 @@ import pytest
 from coordinator.serving import make_spec
 from google.protobuf.duration_pb2 import Duration
 
-from runyard.coordinator.core.requirements.layers import requirements_and_policies
-from runyard.coordinator.core.requirements.requirements import Layer, StopAfter, Wants
+from runyard.coordinator.core.requirements.layers import compile_layers
+from runyard.coordinator.core.requirements.requirements import RequirementLayer, StopAfter
 from runyard.coordinator.grpc.requests import HIGHEST_PRIORITY, launch_of
 from runyard.v1 import placement_pb2, run_pb2
 
@@ -26,15 +26,15 @@ def test_layers_are_in_the_order_in_which_they_go_before_each_other() -> None:
         requirements=placement_pb2.Requirements(cluster="a", labels=["zone=a"]),
         tags={"runyard/cluster": "d", "team": "x"},
     )
-    ops = Layer("op train", Wants(cluster="c"))
+    ops = RequirementLayer("op train", cluster="c")
     layers = launch_of(spec, ops).layers
-    assert [(each.source, each.wants.cluster) for each in layers] == [
+    assert [(each.source, each.cluster) for each in layers] == [
         ("deployment", "a"),
         ("code location shop.py", "b"),
         ("op train", "c"),
         ("run tags", "d"),
     ]
-    assert requirements_and_policies(layers)[0].cluster == "d"
+    assert compile_layers(layers)[0].cluster == "d"
 
 
 @pytest.mark.parametrize(
@@ -49,15 +49,17 @@ def test_layers_are_in_the_order_in_which_they_go_before_each_other() -> None:
 )
 def test_layers_that_say_nothing_are_left_out_but_for_the_deployments(context: dict[str, Any] | None) -> None:
     layers = launch_of(spec_with(context, tags={"team": "x"}), None).layers
-    assert layers == (Layer("deployment", Wants()),)
+    assert layers == (RequirementLayer("deployment"),)
 
 
-def test_the_policies_of_a_deployment_are_wants_like_any_other() -> None:
+def test_the_policies_of_a_deployment_are_part_of_its_layer() -> None:
     policies = run_pb2.Policies(
         grace=Duration(), max_queue_time=Duration(seconds=5), stop_after=Duration(seconds=90)
     )
     (layer,) = launch_of(spec_with(policies=policies), None).layers
-    assert layer.wants == Wants(grace=0.0, max_queue_time=5.0, on_disconnect=StopAfter(90.0))
+    assert layer == RequirementLayer(
+        "deployment", grace=0.0, max_queue_time=5.0, on_disconnect=StopAfter(90.0)
+    )
 
 
 @pytest.mark.parametrize(

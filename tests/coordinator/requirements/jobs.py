@@ -8,35 +8,35 @@ import dagster as dg
 from dagster._serdes import serialize_value
 
 from runyard.coordinator.core.requirements.ops import ops_layer
-from runyard.coordinator.core.requirements.requirements import Wants
+from runyard.coordinator.core.requirements.requirements import RequirementLayer
 from runyard.coordinator.core.requirements.snapshot import JobShape, job_shape
 
 
 def snapshot_of(job: dg.JobDefinition) -> str:
-    """What Dagster stores of a job."""
+    """Snapshot of a job as Dagster stores it."""
     return serialize_value(job.get_job_snapshot())
 
 
 def shape_of(job: dg.JobDefinition) -> JobShape:
-    """What Runyard reads of it."""
+    """Outline of a job as Runyard reads it."""
     return job_shape(snapshot_of(job))
 
 
-def wants_of(
+def merged_layer(
     job: dg.JobDefinition, *step_keys: str, execution: Mapping[str, Any] | None = None
-) -> Wants | None:
-    """What the ops of a run ask for together, with that `execution` in its run config."""
+) -> RequirementLayer | None:
+    """Requirements of all ops of a run together, with that `execution` in its run config."""
     config = json.loads(json.dumps(execution or {}))
     layer = ops_layer(shape_of(job), step_keys, config)
-    return layer.wants if layer else None
+    return layer.from_source("") if layer else None
 
 
 def amounts_of(
     job: dg.JobDefinition, *step_keys: str, execution: Mapping[str, Any] | None = None
 ) -> dict[str, int]:
-    """As `wants_of`, of which the resources."""
-    wants = wants_of(job, *step_keys, execution=execution)
-    return dict(wants.resources) if wants else {}
+    """Resources of `merged_layer`."""
+    layer = merged_layer(job, *step_keys, execution=execution)
+    return dict(layer.resources) if layer else {}
 
 
 def an_op(name: str, ins: int = 0, /, **tags: str) -> dg.OpDefinition:

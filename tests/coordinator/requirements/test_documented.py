@@ -8,10 +8,10 @@ from typing import Any
 import dagster as dg
 import pytest
 import yaml
-from coordinator.requirements.jobs import implicit_job, wants_of
+from coordinator.requirements.jobs import implicit_job, merged_layer
 
 from runyard.coordinator.core.errors import InvalidField
-from runyard.coordinator.core.requirements.tags import SCHEMA, WRITTEN, wants_of_config, wants_of_tags
+from runyard.coordinator.core.requirements.tags import SCHEMA, WRITTEN, layer_from_config, layer_from_tags
 
 PAGE = (Path(__file__).parents[3] / "docs" / "requirements.md").read_text()
 
@@ -25,7 +25,7 @@ def block(language: str) -> str:
 def test_the_dictionary_has_every_key_and_is_understood() -> None:
     config = json.loads(block("json"))
     assert config.keys() == SCHEMA.keys()
-    wants_of_config(config, "the page")
+    layer_from_config(config, "the page")
 
 
 def test_the_table_has_every_key() -> None:
@@ -42,17 +42,17 @@ def test_the_tags_that_runyard_writes_are_named() -> None:
 def test_the_definitions_ask_for_what_they_say() -> None:
     code: dict[str, Any] = {}
     exec(block("python"), code)
-    wants = wants_of(implicit_job(code["orders"], code["report"]))
-    assert wants is not None
-    assert [str(rule) for rule in wants.labels] == ["disk=ssd", "zone=a|b"]
-    assert dict(wants.resources) == {"memory": 16 << 30}
+    layer = merged_layer(implicit_job(code["orders"], code["report"]))
+    assert layer is not None
+    assert [str(rule) for rule in layer.labels] == ["disk=ssd", "zone=a|b"]
+    assert dict(layer.resources) == {"memory": 16 << 30}
     job: dg.JobDefinition = code["nightly"]
-    assert wants_of_tags(job.tags, "the run").cluster == "lab"
+    assert layer_from_tags(job.tags, "the run").cluster == "lab"
 
 
 def test_the_context_of_the_code_location_is_understood() -> None:
     context = yaml.safe_load(block("yaml"))["container_context"]["runyard"]
-    assert dict(wants_of_config(context, "the page").resources) == {"memory": 4 << 30}
+    assert dict(layer_from_config(context, "the page").resources) == {"memory": 4 << 30}
 
 
 @pytest.mark.parametrize(
@@ -61,5 +61,5 @@ def test_the_context_of_the_code_location_is_understood() -> None:
 )
 def test_refusals_read_as_shown(where: str, tags: dict[str, str]) -> None:
     with pytest.raises(InvalidField) as caught:
-        wants_of_tags(tags, where)
+        layer_from_tags(tags, where)
     assert f"    {caught.value}\n" in PAGE

@@ -3,47 +3,46 @@
 import pytest
 from pydantic import TypeAdapter
 
-from runyard.coordinator.core.requirements.layers import Origin, origins, requirements_and_policies
+from runyard.coordinator.core.requirements.layers import Origin, compile_layers, origins
 from runyard.coordinator.core.requirements.requirements import (
+    CompiledRequirements,
     Keep,
-    Layer,
     OnDisconnect,
-    Policies,
-    Requirements,
+    RequirementLayer,
     StopAfter,
-    Wants,
+    TimeLimits,
 )
 from runyard.coordinator.core.requirements.resources import ONE_SLOT, Resources
-from runyard.coordinator.core.requirements.tags import wants_of_config
+from runyard.coordinator.core.requirements.tags import layer_from_config
 
 GI = 1 << 30
 
 
-def layer(source: str, **config: object) -> Layer:
-    return Layer(source, wants_of_config(config, source))
+def layer(source: str, **config: object) -> RequirementLayer:
+    return layer_from_config(config, source).from_source(source)
 
 
 def test_without_layers_a_run_takes_one_slot_of_any_node_with_processes() -> None:
-    assert requirements_and_policies([]) == (Requirements(), Policies(grace=30.0))
-    assert Requirements().driver == "process"
+    assert compile_layers([]) == (CompiledRequirements(), TimeLimits(grace=30.0))
+    assert CompiledRequirements().driver == "process"
 
 
-def test_later_layers_go_before_earlier_ones_field_by_field() -> None:
-    requirements, policies = requirements_and_policies(
+def test_later_layers_override_earlier_ones_field_by_field() -> None:
+    requirements, time_limits = compile_layers(
         [
             layer("deployment", cluster="main", node="n", driver="docker", image="a:1", grace=60),
             layer("code location shop", cluster="gpu", image="b:1", max_queue_time="1h"),
             layer("run tags", image="c:1", grace=0, start_timeout=5),
         ]
     )
-    assert requirements == Requirements(cluster="gpu", node="n", driver="docker", image="c:1")
-    assert policies == Policies(grace=0.0, max_queue_time=3600.0, start_timeout=5.0)
+    assert requirements == CompiledRequirements(cluster="gpu", node="n", driver="docker", image="c:1")
+    assert time_limits == TimeLimits(grace=0.0, max_queue_time=3600.0, start_timeout=5.0)
 
 
 def test_labels_are_replaced_by_key() -> None:
     lower = layer("deployment", labels="zone=a,cores>=4,cores<=8")
     upper = layer("run tags", labels="cores>=16,!spot")
-    requirements, _ = requirements_and_policies([lower, upper])
+    requirements, _ = compile_layers([lower, upper])
     assert sorted(map(str, requirements.labels)) == ["!spot", "cores>=16", "zone=a"]
 
 
@@ -51,19 +50,19 @@ def test_resources_are_replaced_by_name_and_zero_takes_away() -> None:
     lower = layer("deployment", cpu=2, memory="4Gi", resources={"license": 1})
     middle = layer("op train", gpu=1, memory="16Gi")
     upper = layer("run tags", gpu=0)
-    requirements, _ = requirements_and_policies([lower, middle, upper])
+    requirements, _ = compile_layers([lower, middle, upper])
     assert dict(requirements.resources) == {"cpu": 2000, "memory": 16 * GI, "license": 1, "slots": 1}
 
 
 def test_a_run_takes_one_slot_whatever_it_says() -> None:
-    greedy = Layer("deployment", Wants(resources=Resources.of({"slots": 5})))
-    assert requirements_and_policies([greedy])[0].resources == ONE_SLOT
+    greedy = RequirementLayer("deployment", resources=Resources.of({"slots": 5}))
+    assert compile_layers([greedy])[0].resources == ONE_SLOT
 
 
 def test_tolerations_and_wishes_are_replaced_as_a_whole() -> None:
     lower = layer("deployment", tolerations="a,b", prefer={"zone=a": 5})
     upper = layer("run tags", tolerations="c", prefer="fast")
-    requirements, _ = requirements_and_policies([lower, upper])
+    requirements, _ = compile_layers([lower, upper])
     assert requirements.tolerations == ("c",)
     assert [str(wish.label) for wish in requirements.preferences] == ["fast"]
 
@@ -77,7 +76,7 @@ def test_what_a_lost_connection_means_is_said_by_the_highest_layer(
 ) -> None:
     layers = [layer("deployment", on_disconnect=lower)]
     layers += [layer("run tags", on_disconnect=upper)] if upper else []
-    assert requirements_and_policies(layers)[1].stop_after == seconds
+    assert compile_layers(layers)[1].stop_after == seconds
 
 
 def test_every_field_tells_its_layer_and_what_it_overrode() -> None:
@@ -101,21 +100,23 @@ def test_every_field_tells_its_layer_and_what_it_overrode() -> None:
 
 @pytest.mark.parametrize("choice", [Keep(), StopAfter(5.0)])
 def test_layers_come_back_from_the_database_as_they_were(choice: OnDisconnect) -> None:
-    layers = (Layer("run tags", Wants(on_disconnect=choice, resources=Resources.stated({"gpu": 0}))),)
-    kept = TypeAdapter(tuple[Layer, ...])
+    layers = (RequirementLayer("run tags", on_disconnect=choice, resources=Resources.stated({"gpu": 0})),)
+    kept = TypeAdapter(tuple[RequirementLayer, ...])
     assert kept.validate_python(kept.dump_python(layers, mode="json")) == layers
 
 
 @pytest.mark.parametrize(("driver", "confining"), [("process", True), ("docker", False)])
 def test_required_isolation_asks_for_a_node_that_can_confine_processes(driver: str, confining: bool) -> None:
-    wants = Wants(isolation="require", driver=driver)
-    requirements, _ = requirements_and_policies([Layer("run tags", wants)])
+    requirements, _ = compile_layers([RequirementLayer(isolation="require", driver=driver)])
     assert requirements.isolation == "require"
     asked = [str(rule) for rule in requirements.labels]
     assert asked == (["runyard/isolation=cgroup2|cgroup1|systemd"] if confining else [])
 
 
 def test_a_layer_above_can_take_the_requirement_back() -> None:
-    layers = [Layer("rule safe", Wants(isolation="require")), Layer("run tags", Wants(isolation="none"))]
-    requirements, _ = requirements_and_policies(layers)
+    layers = [
+        RequirementLayer("rule safe", isolation="require"),
+        RequirementLayer("run tags", isolation="none"),
+    ]
+    requirements, _ = compile_layers(layers)
     assert (requirements.isolation, requirements.labels) == ("none", ())

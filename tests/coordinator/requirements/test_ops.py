@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from coordinator.requirements.jobs import amounts_of, an_op, implicit_job, shape_of, wants_of
+from coordinator.requirements.jobs import amounts_of, an_op, implicit_job, merged_layer, shape_of
 
 from runyard.common.quantities import LARGEST
 from runyard.coordinator.core.errors import InvalidField
@@ -158,7 +158,7 @@ def test_a_sum_that_no_computer_could_hold_is_as_much_as_there_can_be() -> None:
 def test_only_the_steps_that_will_run_count() -> None:
     job = side_by_side(an_op("a", memory="1Gi"), an_op("b", memory="2Gi"), an_op("c", memory="4Gi"))
     assert amounts_of(job, "a", "c") == {"memory": 5 * GI}
-    assert wants_of(job, "elsewhere") is None
+    assert merged_layer(job, "elsewhere") is None
 
 
 def test_steps_that_wait_only_for_a_step_that_will_not_run_again_run_side_by_side() -> None:
@@ -193,10 +193,10 @@ def test_assets_without_run_tags_ask_by_their_op_tags() -> None:
     def report() -> None: ...
 
     job = implicit_job(orders, report)
-    wants = wants_of(job)
-    assert wants is not None
-    assert [str(rule) for rule in wants.labels] == ["disk=ssd", "zone=a|b"]
-    assert dict(wants.resources) == {"memory": 32 * GI}
+    layer = merged_layer(job)
+    assert layer is not None
+    assert [str(rule) for rule in layer.labels] == ["disk=ssd", "zone=a|b"]
+    assert dict(layer.resources) == {"memory": 32 * GI}
     alone = job.get_subset(asset_selection={dg.AssetKey("report")})
     assert amounts_of(alone) == {"memory": 2 * GI}
 
@@ -214,7 +214,7 @@ def test_a_job_of_some_assets_asks_by_these() -> None:
 
 
 def test_ops_without_tags_ask_for_nothing() -> None:
-    assert wants_of(side_by_side(an_op("a"), an_op("b"))) is None
+    assert merged_layer(side_by_side(an_op("a"), an_op("b"))) is None
 
 
 # Who said it
@@ -254,18 +254,18 @@ def test_an_op_goes_before_the_graphs_around_it_also_with_the_dictionary() -> No
     def job() -> None:
         outer()
 
-    wants = wants_of(job)
-    assert wants is not None
-    assert (wants.cluster, dict(wants.resources)) == ("main", {"memory": 8 * GI})
-    assert sorted(map(str, wants.labels)) == ["disk=ssd", "zone=a"]
+    layer = merged_layer(job)
+    assert layer is not None
+    assert (layer.cluster, dict(layer.resources)) == ("main", {"memory": 8 * GI})
+    assert sorted(map(str, layer.labels)) == ["disk=ssd", "zone=a"]
 
 
 def test_labels_of_all_ops_must_hold() -> None:
-    wants = wants_of(
+    layer = merged_layer(
         side_by_side(an_op("a", labels="zone=a|b,disk=ssd"), an_op("b", labels="zone=b|c,!spot"))
     )
-    assert wants is not None
-    assert [str(rule) for rule in wants.labels] == ["disk=ssd", "!spot", "zone=b"]
+    assert layer is not None
+    assert [str(rule) for rule in layer.labels] == ["disk=ssd", "!spot", "zone=b"]
 
 
 def test_wishes_and_tolerations_are_united() -> None:
@@ -273,10 +273,10 @@ def test_wishes_and_tolerations_are_united() -> None:
         an_op("a", prefer='{"fast": 2, "cheap": 1}', tolerations="gpu"),
         an_op("b", prefer='{"fast": 5}', tolerations="spot,gpu"),
     )
-    wants = wants_of(job)
-    assert wants is not None
-    assert {str(wish.label): wish.weight for wish in wants.preferences} == {"fast": 5, "cheap": 1}
-    assert set(wants.tolerations) == {"gpu", "spot"}
+    layer = merged_layer(job)
+    assert layer is not None
+    assert {str(wish.label): wish.weight for wish in layer.preferences} == {"fast": 5, "cheap": 1}
+    assert set(layer.tolerations) == {"gpu", "spot"}
 
 
 def test_the_longest_grace_and_otherwise_the_shortest_time_holds() -> None:
@@ -287,11 +287,11 @@ def test_the_longest_grace_and_otherwise_the_shortest_time_holds() -> None:
         an_op("c", on_disconnect="stop_after=1h"),
         an_op("d", cpu="1"),
     )
-    wants = wants_of(job)
-    assert wants is not None
-    assert (wants.grace, wants.max_queue_time, wants.start_timeout) == (60.0, 3600.0, 60.0)
-    assert wants.on_disconnect == StopAfter(300.0)
-    kept = wants_of(side_by_side(an_op("a", **limits)))
+    layer = merged_layer(job)
+    assert layer is not None
+    assert (layer.grace, layer.max_queue_time, layer.start_timeout) == (60.0, 3600.0, 60.0)
+    assert layer.on_disconnect == StopAfter(300.0)
+    kept = merged_layer(side_by_side(an_op("a", **limits)))
     assert kept is not None
     assert kept.on_disconnect == Keep()
 
@@ -312,7 +312,7 @@ def test_ops_that_contradict_each_other_are_named_with_the_tag_and_the_remedy(
 ) -> None:
     job = side_by_side(an_op("a", **{key: first}), an_op("b", **{key: second}), an_op("c", cpu="1"))
     with pytest.raises(InvalidField) as caught:
-        wants_of(job)
+        merged_layer(job)
     assert str(caught.value) == (
         f"tag runyard/{key}: {problem}; all steps of a run share one node, so make them agree, "
         "or put the ops into two jobs"
@@ -320,9 +320,11 @@ def test_ops_that_contradict_each_other_are_named_with_the_tag_and_the_remedy(
 
 
 def test_ops_that_agree_on_a_name_have_it() -> None:
-    wants = wants_of(side_by_side(an_op("a", cluster="gpu"), an_op("b", cluster="gpu"), an_op("c", cpu="1")))
-    assert wants is not None
-    assert wants.cluster == "gpu"
+    layer = merged_layer(
+        side_by_side(an_op("a", cluster="gpu"), an_op("b", cluster="gpu"), an_op("c", cpu="1"))
+    )
+    assert layer is not None
+    assert layer.cluster == "gpu"
 
 
 def test_ops_that_contradict_each_other_only_together_are_all_named() -> None:
@@ -330,14 +332,14 @@ def test_ops_that_contradict_each_other_only_together_are_all_named() -> None:
         an_op("a", labels="zone=x|y"), an_op("b", labels="zone=y|z"), an_op("c", labels="zone=x|z")
     )
     with pytest.raises(InvalidField, match=r"ops a and b together want zone=y, but op c wants zone=x\|z"):
-        wants_of(job)
+        merged_layer(job)
 
 
 def test_ops_that_will_not_run_contradict_nobody() -> None:
     job = side_by_side(an_op("a", cluster="main"), an_op("b", cluster="gpu"))
-    wants = wants_of(job, "b")
-    assert wants is not None
-    assert wants.cluster == "gpu"
+    layer = merged_layer(job, "b")
+    assert layer is not None
+    assert layer.cluster == "gpu"
 
 
 def test_a_tag_that_makes_no_sense_is_named_with_its_op_or_graph() -> None:
@@ -352,6 +354,6 @@ def test_a_tag_that_makes_no_sense_is_named_with_its_op_or_graph() -> None:
     with pytest.raises(
         InvalidField, match=r"^tag runyard/memroy of graph inner: .* did you mean runyard/memory"
     ):
-        wants_of(job)
+        merged_layer(job)
     with pytest.raises(InvalidField, match=r"^tag runyard/memory of op train: 'much' is not an amount"):
-        wants_of(side_by_side(an_op("train", memory="much")))
+        merged_layer(side_by_side(an_op("train", memory="much")))

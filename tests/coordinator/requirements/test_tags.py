@@ -10,67 +10,78 @@ from hypothesis import strategies as st
 
 from runyard.coordinator.core.errors import InvalidField
 from runyard.coordinator.core.requirements.labels import label_is, parse_label_rule
-from runyard.coordinator.core.requirements.requirements import NO_WANTS, Keep, Preference, StopAfter, Wants
+from runyard.coordinator.core.requirements.requirements import (
+    EMPTY_LAYER,
+    Keep,
+    Preference,
+    RequirementLayer,
+    StopAfter,
+)
 from runyard.coordinator.core.requirements.resources import Resources
-from runyard.coordinator.core.requirements.tags import SCHEMA, wants_of_config, wants_of_tags
+from runyard.coordinator.core.requirements.tags import SCHEMA, layer_from_config, layer_from_tags
 
 GI = 1 << 30
 
 
-def rules(*texts: str) -> Wants:
-    return Wants(labels=tuple(map(parse_label_rule, texts)))
+def rules(*texts: str) -> RequirementLayer:
+    return RequirementLayer(labels=tuple(map(parse_label_rule, texts)))
 
 
-def amounts(**given_amounts: int) -> Wants:
-    return Wants(resources=Resources.stated(given_amounts))
+def amounts(**given_amounts: int) -> RequirementLayer:
+    return RequirementLayer(resources=Resources.stated(given_amounts))
 
 
-def prefers(**weights: int) -> Wants:
-    return Wants(preferences=tuple(Preference(parse_label_rule(key), each) for key, each in weights.items()))
+def prefers(**weights: int) -> RequirementLayer:
+    return RequirementLayer(
+        preferences=tuple(Preference(parse_label_rule(key), each) for key, each in weights.items())
+    )
 
 
-IN_A_DICTIONARY: list[tuple[dict[str, Any], Wants]] = [
-    ({}, NO_WANTS),
-    ({"cluster": "gpu"}, Wants(cluster="gpu")),
-    ({"node": " node-7 "}, Wants(node="node-7")),
-    ({"driver": "docker"}, Wants(driver="docker")),
-    ({"image": "registry.example/etl:1.2"}, Wants(image="registry.example/etl:1.2")),
+IN_A_DICTIONARY: list[tuple[dict[str, Any], RequirementLayer]] = [
+    ({}, EMPTY_LAYER),
+    ({"cluster": "gpu"}, RequirementLayer(cluster="gpu")),
+    ({"node": " node-7 "}, RequirementLayer(node="node-7")),
+    ({"driver": "docker"}, RequirementLayer(driver="docker")),
+    ({"image": "registry.example/etl:1.2"}, RequirementLayer(image="registry.example/etl:1.2")),
     ({"labels": {"zone": "a"}}, rules("zone=a")),
     ({"labels": {"zone": ["a", "b"]}}, rules("zone=a|b")),
     ({"labels": {"zone": "a|b"}}, rules("zone=a|b")),
-    ({"labels": {}}, NO_WANTS),
+    ({"labels": {}}, EMPTY_LAYER),
     ({"labels": "zone=a|b, !spot"}, rules("!spot", "zone=a|b")),
     ({"labels": ["zone=a", "cores>=16", "cores<=32"]}, rules("cores<=32", "cores>=16", "zone=a")),
     ({"prefer": "fast"}, prefers(fast=1)),
     ({"prefer": ["fast", {"cheap": 5}]}, prefers(fast=1, cheap=5)),
     ({"prefer": {"fast": 2, "cheap": 1000}}, prefers(fast=2, cheap=1000)),
-    ({"tolerations": "gpu, team=x"}, Wants(tolerations=("gpu", "team=x"))),
-    ({"tolerations": ["*"]}, Wants(tolerations=("*",))),
+    ({"tolerations": "gpu, team=x"}, RequirementLayer(tolerations=("gpu", "team=x"))),
+    ({"tolerations": ["*"]}, RequirementLayer(tolerations=("*",))),
     ({"cpu": 2, "memory": "16Gi", "gpu": 1}, amounts(cpu=2000, memory=16 * GI, gpu=1)),
     ({"cpu": "500m", "memory": 4 * GI}, amounts(cpu=500, memory=4 * GI)),
     ({"gpu": 0}, amounts(gpu=0)),
     ({"resources": {"license": 2, "fpga": "1"}, "cpu": 1}, amounts(cpu=1000, license=2, fpga=1)),
-    ({"on_disconnect": "keep"}, Wants(on_disconnect=Keep())),
-    ({"on_disconnect": "stop_after=5m"}, Wants(on_disconnect=StopAfter(300))),
-    ({"on_disconnect": {"stop_after": 90}}, Wants(on_disconnect=StopAfter(90))),
-    ({"grace": 0}, Wants(grace=0.0)),
-    ({"grace": "1m"}, Wants(grace=60.0)),
-    ({"max_queue_time": 3600, "start_timeout": "90.5s"}, Wants(max_queue_time=3600.0, start_timeout=90.5)),
+    ({"on_disconnect": "keep"}, RequirementLayer(on_disconnect=Keep())),
+    ({"on_disconnect": "stop_after=5m"}, RequirementLayer(on_disconnect=StopAfter(300))),
+    ({"on_disconnect": {"stop_after": 90}}, RequirementLayer(on_disconnect=StopAfter(90))),
+    ({"grace": 0}, RequirementLayer(grace=0.0)),
+    ({"grace": "1m"}, RequirementLayer(grace=60.0)),
+    (
+        {"max_queue_time": 3600, "start_timeout": "90.5s"},
+        RequirementLayer(max_queue_time=3600.0, start_timeout=90.5),
+    ),
 ]
 
 
-@pytest.mark.parametrize(("config", "wants"), IN_A_DICTIONARY)
-def test_the_dictionary_says_what_is_wanted(config: dict[str, Any], wants: Wants) -> None:
-    read = wants_of_config(config, "rule gpu")
-    assert read == wants
-    assert wants_of_tags({"runyard/config": json.dumps(config)}, "the run") == read
+@pytest.mark.parametrize(("config", "layer"), IN_A_DICTIONARY)
+def test_the_dictionary_becomes_a_layer(config: dict[str, Any], layer: RequirementLayer) -> None:
+    read = layer_from_config(config, "rule gpu")
+    assert read == layer
+    assert layer_from_tags({"runyard/config": json.dumps(config)}, "the run") == read
 
 
-IN_TAGS: list[tuple[dict[str, str], Wants]] = [
-    ({}, NO_WANTS),
-    ({"team": "x", "dagster/priority": "3", "runyardish": "x", "runyard": "x"}, NO_WANTS),
-    ({"runyard/cluster": "gpu"}, Wants(cluster="gpu")),
-    ({"runyard/node": " node-7 "}, Wants(node="node-7")),
+IN_TAGS: list[tuple[dict[str, str], RequirementLayer]] = [
+    ({}, EMPTY_LAYER),
+    ({"team": "x", "dagster/priority": "3", "runyardish": "x", "runyard": "x"}, EMPTY_LAYER),
+    ({"runyard/cluster": "gpu"}, RequirementLayer(cluster="gpu")),
+    ({"runyard/node": " node-7 "}, RequirementLayer(node="node-7")),
     ({"runyard/labels": "zone=b, q = x=y"}, rules("q=x=y", "zone=b")),
     ({"runyard/labels": '{"zone": "b"}'}, rules("zone=b")),
     ({"runyard/labels": '["zone=b", "!spot"]'}, rules("!spot", "zone=b")),
@@ -78,22 +89,22 @@ IN_TAGS: list[tuple[dict[str, str], Wants]] = [
     ({"runyard/prefer": '{"fast": 3}'}, prefers(fast=3)),
     ({"runyard/cpu": "0.5", "runyard/memory": "2Gi"}, amounts(cpu=500, memory=2 * GI)),
     ({"runyard/resources": '{"license": 1}'}, amounts(license=1)),
-    ({"runyard/grace": "0"}, Wants(grace=0.0)),
-    ({"runyard/grace": " 1e1 "}, Wants(grace=10.0)),
-    ({"runyard/grace": "5m"}, Wants(grace=300.0)),
-    ({"runyard/on_disconnect": "keep"}, Wants(on_disconnect=Keep())),
-    ({"runyard/on_disconnect": "stop_after=300"}, Wants(on_disconnect=StopAfter(300))),
-    ({"runyard/on_disconnect": "stop_after: 5m"}, Wants(on_disconnect=StopAfter(300))),
-    ({"runyard/on_disconnect": " stop_after = 1h30m "}, Wants(on_disconnect=StopAfter(5400))),
-    ({"runyard/on_disconnect": "stop_after=90.5s"}, Wants(on_disconnect=StopAfter(90.5))),
-    ({"runyard/placed_node": "node-7", "runyard/placed_cluster": "main"}, NO_WANTS),
-    ({"runyard/outcome": "oom_killed", "runyard/exit_cause": "!?"}, NO_WANTS),
+    ({"runyard/grace": "0"}, RequirementLayer(grace=0.0)),
+    ({"runyard/grace": " 1e1 "}, RequirementLayer(grace=10.0)),
+    ({"runyard/grace": "5m"}, RequirementLayer(grace=300.0)),
+    ({"runyard/on_disconnect": "keep"}, RequirementLayer(on_disconnect=Keep())),
+    ({"runyard/on_disconnect": "stop_after=300"}, RequirementLayer(on_disconnect=StopAfter(300))),
+    ({"runyard/on_disconnect": "stop_after: 5m"}, RequirementLayer(on_disconnect=StopAfter(300))),
+    ({"runyard/on_disconnect": " stop_after = 1h30m "}, RequirementLayer(on_disconnect=StopAfter(5400))),
+    ({"runyard/on_disconnect": "stop_after=90.5s"}, RequirementLayer(on_disconnect=StopAfter(90.5))),
+    ({"runyard/placed_node": "node-7", "runyard/placed_cluster": "main"}, EMPTY_LAYER),
+    ({"runyard/outcome": "oom_killed", "runyard/exit_cause": "!?"}, EMPTY_LAYER),
 ]
 
 
-@pytest.mark.parametrize(("tags", "wants"), IN_TAGS)
-def test_tags_say_what_is_wanted(tags: dict[str, str], wants: Wants) -> None:
-    assert wants_of_tags(tags, "the run") == wants
+@pytest.mark.parametrize(("tags", "layer"), IN_TAGS)
+def test_tags_become_a_layer(tags: dict[str, str], layer: RequirementLayer) -> None:
+    assert layer_from_tags(tags, "the run") == layer
 
 
 def test_a_tag_goes_before_the_same_key_of_the_dictionary() -> None:
@@ -103,9 +114,9 @@ def test_a_tag_goes_before_the_same_key_of_the_dictionary() -> None:
         "runyard/labels": "zone=b",
         "runyard/config": json.dumps(config),
     }
-    wants = wants_of_tags(tags, "the run")
-    assert (wants.cluster, dict(wants.resources)) == ("a", {"memory": 8 * GI, "cpu": 4000})
-    assert set(wants.labels) == {label_is("zone", "b"), label_is("disk", "ssd")}
+    layer = layer_from_tags(tags, "the run")
+    assert (layer.cluster, dict(layer.resources)) == ("a", {"memory": 8 * GI, "cpu": 4000})
+    assert set(layer.labels) == {label_is("zone", "b"), label_is("disk", "ssd")}
 
 
 SENSELESS: list[tuple[str, str, str]] = [
@@ -159,7 +170,7 @@ def test_a_tag_that_makes_no_sense_is_named_with_its_owner_and_the_remedy(
     key: str, text: str, problem: str
 ) -> None:
     with pytest.raises(InvalidField) as caught:
-        wants_of_tags({f"runyard/{key}": text}, "op train")
+        layer_from_tags({f"runyard/{key}": text}, "op train")
     field, _, rest = str(caught.value).partition(": ")
     assert field == f"tag runyard/{key} of op train"
     assert problem in rest
@@ -183,7 +194,7 @@ UNKNOWN = [
 @pytest.mark.parametrize(("tag", "message"), UNKNOWN)
 def test_an_unknown_tag_is_refused_with_what_may_have_been_meant(tag: str, message: str) -> None:
     with pytest.raises(InvalidField) as caught:
-        wants_of_tags({tag: "x"}, "the run")
+        layer_from_tags({tag: "x"}, "the run")
     assert str(caught.value).startswith(message)
 
 
@@ -207,7 +218,7 @@ IN_DICTIONARIES: list[tuple[dict[Any, Any], str]] = [
 @pytest.mark.parametrize(("config", "message"), IN_DICTIONARIES)
 def test_a_dictionary_that_makes_no_sense_is_named(config: dict[Any, Any], message: str) -> None:
     with pytest.raises(InvalidField) as caught:
-        wants_of_config(config, "rule gpu")
+        layer_from_config(config, "rule gpu")
     assert str(caught.value).startswith(message)
 
 
@@ -215,7 +226,7 @@ def test_a_key_of_the_tag_config_is_named_with_the_tag_and_its_owner() -> None:
     with pytest.raises(
         InvalidField, match=r"^memory of tag runyard/config of op train: 'x' is not an amount"
     ):
-        wants_of_tags({"runyard/config": '{"memory": "x"}'}, "op train")
+        layer_from_tags({"runyard/config": '{"memory": "x"}'}, "op train")
 
 
 KEYS = st.sampled_from([f"runyard/{key}" for key in ("config", "placed_node", *SCHEMA)])
@@ -230,10 +241,10 @@ ANY_JSON = st.recursive(
 TEXTS = st.text(max_size=20) | st.text(alphabet='azAZ019=|!<>,.*-+eE:{}[]" µGim', max_size=20)
 
 
-def refusal_of(read: Callable[[], Wants]) -> str:
+def refusal_of(read: Callable[[], RequirementLayer]) -> str:
     """The refusal, or nothing where it was understood."""
     try:
-        assert isinstance(read(), Wants)
+        assert isinstance(read(), RequirementLayer)
     except InvalidField as refusal:
         return str(refusal)
     return ""
@@ -246,7 +257,7 @@ def refusal_of(read: Callable[[], Wants]) -> str:
 @example({"runyard/grace": "9" * 400 + "d"})
 @example({"runyard/cpu": "9" * 5_000})
 def test_any_tags_are_understood_or_refused(tags: dict[str, str]) -> None:
-    refusal = refusal_of(lambda: wants_of_tags(tags, "the run"))
+    refusal = refusal_of(lambda: layer_from_tags(tags, "the run"))
     assert not refusal or "runyard/" in refusal
     assert len(refusal) < 1_000
 
@@ -255,12 +266,12 @@ def test_any_tags_are_understood_or_refused(tags: dict[str, str]) -> None:
     st.dictionaries(st.sampled_from(list(SCHEMA)) | st.text(max_size=5) | st.integers(), ANY_JSON, max_size=3)
 )
 def test_any_dictionary_is_understood_or_refused(config: dict[Any, Any]) -> None:
-    refusal = refusal_of(lambda: wants_of_config(config, "rule gpu"))
+    refusal = refusal_of(lambda: layer_from_config(config, "rule gpu"))
     assert not refusal or "rule gpu" in refusal
     assert len(refusal) < 1_000
 
 
 def test_isolation_is_one_of_three_words() -> None:
-    assert wants_of_tags({"runyard/isolation": "require"}, "the run").isolation == "require"
+    assert layer_from_tags({"runyard/isolation": "require"}, "the run").isolation == "require"
     with pytest.raises(InvalidField, match="'always' is none of them; write require or prefer or none"):
-        wants_of_tags({"runyard/isolation": "always"}, "the run")
+        layer_from_tags({"runyard/isolation": "always"}, "the run")

@@ -5,7 +5,7 @@ from dataclasses import replace
 from coordinator.fleet_building import RUN, make_launch
 
 from runyard.coordinator.core.model import Launch
-from runyard.coordinator.core.requirements.requirements import Layer, Wants
+from runyard.coordinator.core.requirements.requirements import RequirementLayer
 
 
 def launch_of(
@@ -16,7 +16,7 @@ def launch_of(
     tags: dict[str, str] | None = None,
     *,
     run_id: str = RUN,
-    layers: dict[str, Wants] | None = None,
+    layers: dict[str, RequirementLayer] | None = None,
 ) -> Launch:
     """A launch.
 
@@ -27,7 +27,10 @@ def launch_of(
         make_launch(run_id, deployment=deployment, location=location),
         job=job,
         repository=repository,
-        layers=tuple(Layer(source, wants) for source, wants in (layers or {"deployment": Wants()}).items()),
+        layers=tuple(
+            layer.from_source(source)
+            for source, layer in (layers or {"deployment": RequirementLayer()}).items()
+        ),
     ).without_secrets()
     launch.spec.tags.update(tags or {})
     return launch

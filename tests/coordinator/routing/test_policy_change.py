@@ -7,7 +7,7 @@ from coordinator.fleet_building import RUN, FleetTrial, make_hello, running
 from coordinator.routing.launches import launch_of
 
 from runyard.coordinator.core.events.on_policy import changes, on_policy
-from runyard.coordinator.core.requirements.requirements import StopAfter, Wants
+from runyard.coordinator.core.requirements.requirements import RequirementLayer, StopAfter
 from runyard.coordinator.core.requirements.resources import Resources
 from runyard.coordinator.core.routing.rules import Match, Order, Rule, WeightedCluster
 from runyard.coordinator.core.scheduling.policy import (
@@ -21,6 +21,7 @@ from runyard.coordinator.core.scheduling.policy import (
 )
 
 TO_WEST = Rule("west", Match(), (WeightedCluster("west"),))
+VM_IN_WEST = PlacementPolicy(rules=(replace(TO_WEST, requirements=RequirementLayer(driver="vm")),))
 NEEDS_A_RULE = PlacementPolicy(unmatched=Unmatched.QUEUE)
 
 
@@ -47,7 +48,7 @@ def test_rule_that_comes_places_what_waited_for_it(trial: FleetTrial) -> None:
 
 
 def test_requirements_of_a_new_rule_count_for_what_waits(trial: FleetTrial) -> None:
-    decide(trial, PlacementPolicy(rules=(replace(TO_WEST, wants=Wants(driver="vm")),)))
+    decide(trial, VM_IN_WEST)
     assert trial.phase() == "queued"
     assert trial.run().launch.requirements.driver == "vm"
     decide(trial, PlacementPolicy(rules=(TO_WEST,)))
@@ -57,7 +58,7 @@ def test_requirements_of_a_new_rule_count_for_what_waits(trial: FleetTrial) -> N
 def test_run_with_a_node_keeps_what_it_was_placed_by(trial: FleetTrial) -> None:
     decide(trial, PlacementPolicy(rules=(TO_WEST,)))
     before = trial.run()
-    assert decide(trial, PlacementPolicy(rules=(replace(TO_WEST, wants=Wants(driver="vm")),))) == 0
+    assert decide(trial, VM_IN_WEST) == 0
     assert trial.run() == before
 
 
@@ -72,7 +73,12 @@ def test_run_that_could_not_be_launched_any_more_waits_with_the_reason(trial: Fl
 def test_rule_that_would_have_nodes_stop_runs_between_two_heartbeats_holds_them_back(
     trial: FleetTrial,
 ) -> None:
-    decide(trial, PlacementPolicy(rules=(replace(TO_WEST, wants=Wants(on_disconnect=StopAfter(0.5))),)))
+    decide(
+        trial,
+        PlacementPolicy(
+            rules=(replace(TO_WEST, requirements=RequirementLayer(on_disconnect=StopAfter(0.5))),)
+        ),
+    )
     assert trial.phase() == "queued"
     assert "stop_after is 0.5 s" in trial.run().launch.route.closed
 
@@ -141,7 +147,7 @@ CHANGES = {
     "everything else": (
         WITHOUT_RULES,
         PlacementPolicy(
-            Wants(grace=1.0),
+            RequirementLayer(grace=1.0),
             Strategy.SPREAD,
             (),
             "west",

@@ -9,12 +9,12 @@ from runyard.coordinator.core.errors import LaunchRefused
 from runyard.coordinator.core.events.resolve_launch import all_layers, resolved
 from runyard.coordinator.core.model import Launch
 from runyard.coordinator.core.requirements.labels import label_is
-from runyard.coordinator.core.requirements.requirements import StopAfter, Wants
+from runyard.coordinator.core.requirements.requirements import RequirementLayer, StopAfter
 from runyard.coordinator.core.requirements.resources import Resources
 from runyard.coordinator.core.routing.rules import ANYWHERE, Match, Order, Route, Rule, WeightedCluster
 from runyard.coordinator.core.scheduling.policy import WITHOUT_RULES, PlacementPolicy, QueuePolicy, Unmatched
 
-A100 = Wants(labels=(label_is("gpu", "a100"),), resources=Resources.of({"gpu": 1}))
+A100 = RequirementLayer(labels=(label_is("gpu", "a100"),), resources=Resources.of({"gpu": 1}))
 TWO = (WeightedCluster("gpu-a", 3), WeightedCluster("gpu-b"))
 TRAINING = Rule("training", Match(job=("train_*",)), TWO, Order.WEIGHTED, 60.0, A100)
 ELSEWHERE = Rule("reports", Match(job=("report_*",)), (WeightedCluster("rack9"),))
@@ -28,9 +28,9 @@ def only(cluster: str, rule: str = "") -> Route:
     return Route(rule, (WeightedCluster(cluster),))
 
 
-TO_C = {"deployment": Wants(), "tags": Wants(cluster="c")}
-TO_NODE = {"deployment": Wants(), "tags": Wants(node="node-7")}
-DEPLOYED_TO_D = {"deployment": Wants(cluster="d")}
+TO_C = {"deployment": RequirementLayer(), "tags": RequirementLayer(cluster="c")}
+TO_NODE = {"deployment": RequirementLayer(), "tags": RequirementLayer(node="node-7")}
+DEPLOYED_TO_D = {"deployment": RequirementLayer(cluster="d")}
 
 ROUTES: dict[str, tuple[PlacementPolicy, Launch, Route]] = {
     "without rules a run may go anywhere": (WITHOUT_RULES, launch_of(), ANYWHERE),
@@ -102,8 +102,13 @@ def test_deployment_is_overruled_on_the_cluster_in_its_requirements_too() -> Non
 
 
 def test_layers_go_from_the_defaults_over_deployment_and_rule_to_what_the_run_says() -> None:
-    policy = replace(BY_RULES, defaults=Wants(grace=5.0))
-    said = {"deployment": Wants(grace=6.0), "code location ml": Wants(), "op train": Wants(), "tags": Wants()}
+    policy = replace(BY_RULES, defaults=RequirementLayer(grace=5.0))
+    said = {
+        "deployment": RequirementLayer(grace=6.0),
+        "code location ml": RequirementLayer(),
+        "op train": RequirementLayer(),
+        "tags": RequirementLayer(),
+    }
     sources = [layer.source for layer in all_layers(launch_of(layers=said), policy)]
     assert sources == [
         "coordinator defaults",
@@ -122,20 +127,27 @@ def test_run_that_no_rule_matches_has_no_layer_of_a_rule() -> None:
     ]
 
 
-def test_later_layers_go_before_earlier_ones() -> None:
+def test_later_layers_override_earlier_ones() -> None:
     policy = PlacementPolicy(
-        defaults=Wants(grace=5.0, driver="exec", resources=Resources.of({"cpu": 1000, "memory": 1})),
-        rules=(replace(TRAINING, wants=Wants(grace=7.0, on_disconnect=StopAfter(90.0))),),
+        defaults=RequirementLayer(
+            grace=5.0, driver="exec", resources=Resources.of({"cpu": 1000, "memory": 1})
+        ),
+        rules=(replace(TRAINING, requirements=RequirementLayer(grace=7.0, on_disconnect=StopAfter(90.0))),),
     )
-    said = {"deployment": Wants(grace=6.0, resources=Resources.of({"memory": 2})), "tags": Wants(driver="vm")}
+    said = {
+        "deployment": RequirementLayer(grace=6.0, resources=Resources.of({"memory": 2})),
+        "tags": RequirementLayer(driver="vm"),
+    }
     launch = resolved(launch_of(layers=said), policy)
     assert launch.requirements.driver == "vm"
     assert launch.requirements.resources == Resources.of({"cpu": 1000, "memory": 2, "slots": 1})
-    assert (launch.policies.grace, launch.policies.stop_after) == (7.0, 90.0)
+    assert (launch.time_limits.grace, launch.time_limits.stop_after) == (7.0, 90.0)
 
 
 def test_what_was_launched_is_left_as_it_was_said() -> None:
-    launch = launch_of(layers={"deployment": Wants(grace=6.0), "tags": Wants(driver="vm")})
+    launch = launch_of(
+        layers={"deployment": RequirementLayer(grace=6.0), "tags": RequirementLayer(driver="vm")}
+    )
     after = resolved(launch, BY_RULES)
     assert after.layers == launch.layers
     assert resolved(after, WITHOUT_RULES) == resolved(launch, WITHOUT_RULES)

@@ -7,7 +7,7 @@ from coordinator.routing.files import EVERYTHING
 
 from runyard.common.service.yaml_document import InvalidYamlFile
 from runyard.coordinator.core.requirements.labels import label_is
-from runyard.coordinator.core.requirements.requirements import Wants
+from runyard.coordinator.core.requirements.requirements import RequirementLayer
 from runyard.coordinator.core.requirements.resources import Resources
 from runyard.coordinator.core.routing.rules import Match, Order, Rule, WeightedCluster
 from runyard.coordinator.core.scheduling.policy import (
@@ -56,10 +56,10 @@ def test_every_key_arrives_in_the_policy() -> None:
         (WeightedCluster("gpu-a", 3), WeightedCluster("gpu-b", 1)),
         Order.WEIGHTED,
         120.0,
-        Wants(labels=(label_is("gpu", "a100"),)),
+        RequirementLayer(labels=(label_is("gpu", "a100"),)),
     )
     assert read(EVERYTHING).policy == PlacementPolicy(
-        defaults=Wants(resources=Resources.of({"cpu": 1000, "memory": GIB})),
+        defaults=RequirementLayer(resources=Resources.of({"cpu": 1000, "memory": GIB})),
         strategy=Strategy.SPREAD,
         rules=(gpu, Rule("rest", Match(), (WeightedCluster("rack1"), WeightedCluster("rack2")))),
         default_cluster="rack1",

@@ -49,7 +49,7 @@ from runyard.coordinator.core.errors import InvalidField
 from runyard.coordinator.core.requirements.json_pieces import EACH, pieces
 from runyard.coordinator.core.requirements.labels import parse_label_rule
 from runyard.coordinator.core.requirements.snapshot import job_shape
-from runyard.coordinator.core.requirements.tags import SCHEMA, wants_of_tags
+from runyard.coordinator.core.requirements.tags import SCHEMA, layer_from_tags
 from runyard.coordinator.grpc.errors import TooLarge
 from runyard.coordinator.grpc.requests import check_spec, launch_of
 from runyard.coordinator.routing_config.reading import read_routing
@@ -172,7 +172,7 @@ def signed_launches(data: bytes) -> None:
 def requirement_tags(data: bytes) -> None:
     name, _, written = _text(data).partition("=")
     try:
-        wants_of_tags({f"runyard/{name}": written}, "the run")
+        layer_from_tags({f"runyard/{name}": written}, "the run")
     except InvalidField as refusal:
         _is_for_people(refusal)
 

@@ -11,9 +11,9 @@ from runyard.coordinator.core.errors import InvalidField
 from runyard.coordinator.core.model import Offer, Pressure
 from runyard.coordinator.core.requirements.labels import FORMS, LabelRule, parse_label_rule
 from runyard.coordinator.core.requirements.requirements import (
+    CompiledRequirements,
     Preference,
-    Requirements,
-    Wants,
+    RequirementLayer,
 )
 from runyard.coordinator.core.requirements.resources import ONE_SLOT, Resources
 from runyard.v1 import fleet_pb2, placement_pb2
@@ -82,7 +82,7 @@ def pressure_views(pressures: Iterable[Pressure]) -> list[fleet_pb2.Pressure]:
     ]
 
 
-def wants_of(asked: placement_pb2.Requirements, field: str) -> Wants:
+def layer_from_message(asked: placement_pb2.Requirements, field: str) -> RequirementLayer:
     """What a message asks for, as one layer.
 
     Args:
@@ -100,7 +100,7 @@ def wants_of(asked: placement_pb2.Requirements, field: str) -> Wants:
     if asked.isolation and asked.isolation not in ISOLATION_MODES:
         modes = " or ".join(ISOLATION_MODES)
         raise InvalidField(f"{field}.isolation", f"{asked.isolation[:80]!r} is none of them; write {modes}")
-    return Wants(
+    return RequirementLayer(
         cluster=asked.cluster or None,
         node=asked.node or None,
         labels=_label_rules(f"{field}.labels", asked.labels),
@@ -117,27 +117,27 @@ def wants_of(asked: placement_pb2.Requirements, field: str) -> Wants:
     )
 
 
-def requirements_of(told: placement_pb2.Requirements) -> Requirements:
+def requirements_of(told: placement_pb2.Requirements) -> CompiledRequirements:
     """What an agent says that an attempt of its holds.
 
     Raises:
         InvalidField: Something in it is malformed; the message names the field.
     """
-    wants = wants_of(told, "requirements")
-    return Requirements(
-        cluster=wants.cluster or "",
-        node=wants.node or "",
-        labels=wants.labels,
-        driver=wants.driver or "process",
-        resources=wants.resources.at_least(ONE_SLOT),
-        tolerations=wants.tolerations,
-        preferences=wants.preferences,
-        image=wants.image or "",
-        isolation=wants.isolation or "",
+    layer = layer_from_message(told, "requirements")
+    return CompiledRequirements(
+        cluster=layer.cluster or "",
+        node=layer.node or "",
+        labels=layer.labels,
+        driver=layer.driver or "process",
+        resources=layer.resources.at_least(ONE_SLOT),
+        tolerations=layer.tolerations,
+        preferences=layer.preferences,
+        image=layer.image or "",
+        isolation=layer.isolation or "",
     )
 
 
-def requirements_view(wanted: Requirements) -> placement_pb2.Requirements:
+def requirements_view(wanted: CompiledRequirements) -> placement_pb2.Requirements:
     """Requirements as the protocol shows them."""
     return placement_pb2.Requirements(
         cluster=wanted.cluster,

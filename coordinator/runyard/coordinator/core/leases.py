@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from runyard.common.defaults import KILL_MARGIN_SECONDS
 from runyard.coordinator.core.model import Instant, Lost, Node, Ready, Suspect, Unreachable
-from runyard.coordinator.core.requirements.requirements import Policies
+from runyard.coordinator.core.requirements.requirements import TimeLimits
 
 CLOCK_RATE_ERROR = 0.001
 """How much faster one machine's clock may run than another's. Crystals are better than 0.0002."""
@@ -43,20 +43,20 @@ class LeasePolicy:
         """Seconds of silence after which a node of this fleet is unreachable."""
         return max(self.shortest_lease, 3 * self.interval(nodes))
 
-    def offer(self, policies: Policies) -> float:
-        """Seconds for which an attempt of these policies may be started once it was offered."""
-        return min(self.start_within, policies.stop_after or self.start_within)
+    def offer(self, limits: TimeLimits) -> float:
+        """Seconds for which an attempt with these limits may be started once it was offered."""
+        return min(self.start_within, limits.stop_after or self.start_within)
 
 
-def gone_after(policies: Policies) -> float | None:
+def gone_after(limits: TimeLimits) -> float | None:
     """Seconds of silence after which the node has certainly stopped the worker; None: it never does.
 
     The node counts from when it sent its last acknowledged heartbeat, the coordinator from when it heard it,
     which is later; so with these margins the node is always first.
     """
-    if policies.stop_after is None:
+    if limits.stop_after is None:
         return None
-    return (policies.stop_after + policies.grace) * (1 + CLOCK_RATE_ERROR) + KILL_MARGIN_SECONDS
+    return (limits.stop_after + limits.grace) * (1 + CLOCK_RATE_ERROR) + KILL_MARGIN_SECONDS
 
 
 def hear(node: Node, now: Instant) -> Node:

@@ -3,7 +3,11 @@
 from dataclasses import dataclass, field, replace
 
 from runyard.coordinator.core.requirements.context import without_secrets
-from runyard.coordinator.core.requirements.requirements import Layer, Policies, Requirements
+from runyard.coordinator.core.requirements.requirements import (
+    CompiledRequirements,
+    RequirementLayer,
+    TimeLimits,
+)
 from runyard.coordinator.core.requirements.resources import NOTHING, SLOTS, Resources
 from runyard.coordinator.core.routing.rules import ANYWHERE, Route
 from runyard.v1 import fleet_pb2, run_pb2
@@ -26,10 +30,10 @@ class Launch:
     """One accepted LaunchRun call.
 
     Attributes:
-        requirements: What all layers came to, with the rules of the moment; so are `policies` and `route`.
+        requirements: Result of all layers under the current rules; so are `time_limits` and `route`.
         digest: SHA-256 of the spec without its signature; tells a repeat from another launch of its key.
         spec: What the agent needs. Its secrets are dropped when the run has finished.
-        layers: What the launch said by itself, from the lowest; defaults and rules come below.
+        layers: The launch's own layers, lowest precedence first; defaults and rules come below.
         priority: As the run's tag says; a higher one goes first.
         share: Under which name the run shares the fleet with others.
         launched_by: Who launched it, as an identity is written; empty: not known.
@@ -40,12 +44,12 @@ class Launch:
     deployment: str
     job: str
     location: str
-    requirements: Requirements
-    policies: Policies
+    requirements: CompiledRequirements
+    time_limits: TimeLimits
     digest: str
     spec: run_pb2.LaunchSpec = field(repr=False)
     repository: str = ""
-    layers: tuple[Layer, ...] = ()
+    layers: tuple[RequirementLayer, ...] = ()
     route: Route = ANYWHERE
     priority: int = 0
     share: str = ""

@@ -7,12 +7,12 @@ def deadline(run: Run) -> float | None:
     """The monotonic time from which on the run is late in its present phase; None: it never is."""
     if run.stop is not None:
         return None
-    policies = run.launch.policies
+    limits = run.launch.time_limits
     match run.phase:
-        case Queued() if policies.max_queue_time is not None:
-            return run.queued_since + policies.max_queue_time
-        case Assigned() | Starting() if policies.start_timeout is not None:
-            return run.since + policies.start_timeout
+        case Queued() if limits.max_queue_time is not None:
+            return run.queued_since + limits.max_queue_time
+        case Assigned() | Starting() if limits.start_timeout is not None:
+            return run.since + limits.start_timeout
         case _:
             return None
 
@@ -24,8 +24,8 @@ def lateness(run: Run, news: str) -> str:
         run: The run.
         news: Its situation in one sentence.
     """
-    policies = run.launch.policies
+    limits = run.launch.time_limits
     if isinstance(run.phase, Queued):
-        limit = f"{policies.max_queue_time:g} s (max_queue_time)"
+        limit = f"{limits.max_queue_time:g} s (max_queue_time)"
         return f"no node could take the run within {limit}; it was {news}"
-    return f"the worker did not start within {policies.start_timeout:g} s (start_timeout)"
+    return f"the worker did not start within {limits.start_timeout:g} s (start_timeout)"

@@ -9,7 +9,11 @@ from runyard.common.names import NAME
 from runyard.coordinator.core.conversions import offer_of, requirements_of
 from runyard.coordinator.core.errors import InvalidField
 from runyard.coordinator.core.model import Launch
-from runyard.coordinator.core.requirements.requirements import Layer, Policies, Requirements
+from runyard.coordinator.core.requirements.requirements import (
+    CompiledRequirements,
+    RequirementLayer,
+    TimeLimits,
+)
 from runyard.coordinator.grpc.errors import TooLarge
 from runyard.coordinator.grpc.layers import layers_of
 from runyard.v1 import agent_pb2, run_pb2
@@ -68,7 +72,7 @@ def check_spec(spec: run_pb2.LaunchSpec) -> None:
     _check_environment(spec)
 
 
-def launch_of(spec: run_pb2.LaunchSpec, ops: Layer | None, launched_by: str = "") -> Launch:
+def launch_of(spec: run_pb2.LaunchSpec, ops: RequirementLayer | None, launched_by: str = "") -> Launch:
     """A launch from its spec, without what follows from the routing rules.
 
     Args:
@@ -85,8 +89,8 @@ def launch_of(spec: run_pb2.LaunchSpec, ops: Layer | None, launched_by: str = ""
         deployment=spec.deployment,
         job=spec.code_origin.job,
         location=spec.code_origin.location,
-        requirements=Requirements(),
-        policies=Policies(GRACE_SECONDS),
+        requirements=CompiledRequirements(),
+        time_limits=TimeLimits(GRACE_SECONDS),
         digest=_digest(spec),
         spec=spec,
         repository=spec.code_origin.repository,

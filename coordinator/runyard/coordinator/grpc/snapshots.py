@@ -8,7 +8,7 @@ from typing import Any
 
 from runyard.coordinator.core.errors import InvalidField
 from runyard.coordinator.core.requirements.ops import ops_layer
-from runyard.coordinator.core.requirements.requirements import Layer
+from runyard.coordinator.core.requirements.requirements import RequirementLayer
 from runyard.coordinator.core.requirements.snapshot import JobShape, job_shape
 from runyard.coordinator.core.requirements.tags import PREFIX
 from runyard.coordinator.grpc.errors import NotFound
@@ -35,7 +35,7 @@ class Snapshots:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._shapes: Recent[str, JobShape] = Recent(OPS_HELD, lambda shape: 1 + len(shape.ops))
-        self._layers: Recent[tuple[str, str], Layer | None] = Recent(LAYERS_HELD)
+        self._layers: Recent[tuple[str, str], RequirementLayer | None] = Recent(LAYERS_HELD)
         # A plain snapshot may have half a gigabyte: one at a time.
         self._reading = asyncio.Lock()
 
@@ -52,7 +52,7 @@ class Snapshots:
 
     async def ops_layer(
         self, snapshot_id: str, step_keys: Sequence[str], execution_config_json: str
-    ) -> Layer | None:
+    ) -> RequirementLayer | None:
         """What the ops of a launch ask for; None if nothing.
 
         Args:
@@ -104,7 +104,7 @@ def _read(snapshot_id: str, data: bytes) -> JobShape:
         ) from error
 
 
-def _join(shape: JobShape, step_keys: Sequence[str], execution_config_json: str) -> Layer | None:
+def _join(shape: JobShape, step_keys: Sequence[str], execution_config_json: str) -> RequirementLayer | None:
     if not shape.ops:
         return None
     return ops_layer(shape, step_keys, _execution_config(execution_config_json))

@@ -14,8 +14,8 @@ from runyard.common.service.yaml_document import (
     read_yaml_file,
 )
 from runyard.coordinator.core.errors import InvalidField
-from runyard.coordinator.core.requirements.requirements import NO_WANTS, Wants
-from runyard.coordinator.core.requirements.tags import wants_of_config
+from runyard.coordinator.core.requirements.requirements import EMPTY_LAYER, RequirementLayer
+from runyard.coordinator.core.requirements.tags import layer_from_config
 from runyard.coordinator.core.routing.rules import Match, Order, Rule
 from runyard.coordinator.core.scheduling.policy import PlacementPolicy, QueuePolicy, Quota
 from runyard.coordinator.routing_config import checks
@@ -75,7 +75,7 @@ def _routing(document: YamlDocument) -> Routing:
 
 def _policy(document: YamlDocument, part: RoutingPart) -> PlacementPolicy:
     return PlacementPolicy(
-        defaults=_wants(document, part.defaults, ("defaults",)),
+        defaults=_layer(document, part.defaults, ("defaults",)),
         strategy=part.placement,
         rules=tuple(_rule(document, rule, place) for place, rule in enumerate(part.rules)),
         default_cluster=part.default_cluster,
@@ -94,7 +94,7 @@ def _rule(document: YamlDocument, rule: RulePart, place: int) -> Rule:
         clusters=rule.clusters,
         order=rule.policy or Order.FIRST_FIT,
         spill_after=rule.spill_after,
-        wants=_wants(document, rule.set, ("rules", place, "set")),
+        requirements=_layer(document, rule.set, ("rules", place, "set")),
     )
 
 
@@ -106,16 +106,16 @@ _INSTEAD: Final = {
 """What `defaults` and `set` must leave to keys of their own."""
 
 
-def _wants(document: YamlDocument, config: dict[str, Any], path: KeyPath) -> Wants:
+def _layer(document: YamlDocument, config: dict[str, Any], path: KeyPath) -> RequirementLayer:
     """What `defaults` and `set` ask for. Each key is read by itself, so that each flaw has its own line."""
     part, before = str(path[-1]), len(document.problems)
     for key, value in config.items():
         try:
-            wants_of_config({key: value}, part)
+            layer_from_config({key: value}, part)
         except InvalidField as error:
             text = str(error).removeprefix(f"{key} of {part}: ").removeprefix(f"{part}: ")
         else:
             text = _INSTEAD.get((part, key), "")
         if text:
             document.problems.append(document.problem_at((*path, key), text))
-    return wants_of_config(config, part) if len(document.problems) == before else NO_WANTS
+    return layer_from_config(config, part) if len(document.problems) == before else EMPTY_LAYER

@@ -26,14 +26,18 @@ from runyard.coordinator.core.model import (
     Suspect,
     Times,
 )
-from runyard.coordinator.core.requirements.requirements import Layer, Policies, Requirements
+from runyard.coordinator.core.requirements.requirements import (
+    CompiledRequirements,
+    RequirementLayer,
+    TimeLimits,
+)
 from runyard.coordinator.core.routing.rules import Route
 from runyard.v1 import fleet_pb2, run_pb2
 
 Row = dict[str, Any]
 
-_REQUIREMENTS = TypeAdapter(Requirements)
-_LAYERS = TypeAdapter(tuple[Layer, ...])
+_REQUIREMENTS = TypeAdapter(CompiledRequirements)
+_LAYERS = TypeAdapter(tuple[RequirementLayer, ...])
 _ROUTE = TypeAdapter(Route)
 _OFFER = TypeAdapter(Offer)
 
@@ -54,14 +58,14 @@ def run_row(run: Run) -> Row:
         "job": run.launch.job,
         "location": run.launch.location,
         "requirements": _REQUIREMENTS.dump_python(run.launch.requirements, mode="json"),
-        "layers": _LAYERS.dump_python(run.launch.layers, mode="json"),
+        "layers": _layer_rows(run.launch.layers),
         "route": _ROUTE.dump_python(run.launch.route, mode="json"),
         "repository": run.launch.repository,
         "priority": run.launch.priority,
         "share": run.launch.share,
         "avoided": run.avoided,
         "launched_by": run.launch.launched_by,
-        "policies": asdict(run.launch.policies),
+        "policies": asdict(run.launch.time_limits),
         "digest": run.launch.digest,
         "spec": run.launch.spec.SerializeToString(),
         "phase": phase_name(run.phase),
@@ -83,11 +87,11 @@ def run_of(row: Row, since: float) -> Run:
         job=row["job"],
         location=row["location"],
         requirements=_REQUIREMENTS.validate_python(row["requirements"]),
-        policies=Policies(**row["policies"]),
+        time_limits=TimeLimits(**row["policies"]),
         digest=row["digest"],
         spec=run_pb2.LaunchSpec.FromString(row["spec"]),
         repository=row["repository"],
-        layers=_LAYERS.validate_python(row["layers"]),
+        layers=_layers_of(row["layers"]),
         route=_ROUTE.validate_python(row["route"]),
         priority=row["priority"],
         share=row["share"],
@@ -105,6 +109,16 @@ def run_of(row: Row, since: float) -> Run:
         avoided=tuple(row["avoided"]),
         refused_by=_pairs(row["phase_data"].get("refused_by", [])),
     )
+
+
+def _layer_rows(layers: tuple[RequirementLayer, ...]) -> list[Row]:
+    """Return the stored form, in which the requirements of a layer are a mapping named `wants`."""
+    rows: list[Row] = _LAYERS.dump_python(layers, mode="json")
+    return [{"source": row.pop("source"), "wants": row} for row in rows]
+
+
+def _layers_of(rows: list[Row]) -> tuple[RequirementLayer, ...]:
+    return _LAYERS.validate_python([{"source": row["source"], **row["wants"]} for row in rows])
 
 
 def _phase_data(phase: Phase) -> Row:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runyard.coordinator.core.events.on_operator import on_fence
-from runyard.coordinator.core.requirements.requirements import Requirements
+from runyard.coordinator.core.requirements.requirements import CompiledRequirements
 from runyard.coordinator.core.requirements.resources import Resources
 from runyard.coordinator.core.routing.rules import Match, Order, Rule, WeightedCluster
 from runyard.coordinator.core.scheduling.filters import Ask
@@ -16,8 +16,8 @@ from runyard.coordinator.core.scheduling.scores import Seeker
 from runyard.v1 import run_pb2
 
 
-def of_memory(amount: int, node: str = "") -> Requirements:
-    return Requirements(node=node, resources=Resources.of({"slots": 1, "memory": amount}))
+def of_memory(amount: int, node: str = "") -> CompiledRequirements:
+    return CompiledRequirements(node=node, resources=Resources.of({"slots": 1, "memory": amount}))
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +139,7 @@ def because(trial: FleetTrial, run_id: str = RUN) -> str:
 def test_choice_says_among_how_many_and_by_what(trial: FleetTrial) -> None:
     trial.launch()
     assert because(trial) == "best of 2 free nodes by bin-packing"
-    trial.launch(make_launch("named", requirements=Requirements(node="node-b")))
+    trial.launch(make_launch("named", requirements=CompiledRequirements(node="node-b")))
     assert because(trial, "named") == "the only free node"
 
 

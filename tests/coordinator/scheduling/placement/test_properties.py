@@ -23,7 +23,7 @@ from runyard.coordinator.core.events.on_policy import on_policy
 from runyard.coordinator.core.events.on_session import on_goodbye, on_heartbeat
 from runyard.coordinator.core.model import Assigned, Finished, Queued, Run
 from runyard.coordinator.core.requirements.labels import label_is, parse_label_rule
-from runyard.coordinator.core.requirements.requirements import Preference, Requirements
+from runyard.coordinator.core.requirements.requirements import CompiledRequirements, Preference
 from runyard.coordinator.core.requirements.resources import Resources
 from runyard.coordinator.core.routing.rules import Match, Order, Rule, WeightedCluster
 from runyard.coordinator.core.scheduling.filters import out_of_service, why_never
@@ -42,7 +42,7 @@ NODES = [f"node-{letter}" for letter in "abcde"]
 SHARES = ["shop", "bakery", "market"]
 CLUSTERS = ["west", "east"]
 
-Asked = tuple[Requirements, str, int]
+Asked = tuple[CompiledRequirements, str, int]
 Nodes = list[tuple[str, placement_pb2.Offer]]
 
 node_ids = st.sampled_from(NODES)
@@ -61,9 +61,9 @@ odd_offers = st.builds(
 )
 offers = plain_offers | plain_offers | odd_offers
 memory = st.sampled_from([0, 2, 3, 6]).map(lambda amount: Resources.of({"slots": 1, "memory": amount}))
-plain_requirements = st.builds(Requirements, resources=memory)
+plain_requirements = st.builds(CompiledRequirements, resources=memory)
 odd_requirements = st.builds(
-    Requirements,
+    CompiledRequirements,
     cluster=st.sampled_from(["", "west"]),
     node=st.sampled_from(["", "", "node-a"]),
     labels=st.sampled_from([(), (label_is("zone", "a"),), (parse_label_rule("!ssd"),)]),
@@ -169,7 +169,7 @@ class PlacementMachine(RuleBasedStateMachine):
             self.launch_one(run.run_id, run.launch.resume_number + 1, *all_asked)
 
     def launch_one(
-        self, run_id: str, resume_number: int, wanted: Requirements, location: str, priority: int
+        self, run_id: str, resume_number: int, wanted: CompiledRequirements, location: str, priority: int
     ) -> None:
         launch = make_launch(run_id, resume_number, requirements=wanted, location=location, priority=priority)
         with suppress(FleetError):

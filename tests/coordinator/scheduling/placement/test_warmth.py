@@ -8,7 +8,7 @@ from coordinator.scheduling.placement import oracle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runyard.coordinator.core.requirements.requirements import Requirements
+from runyard.coordinator.core.requirements.requirements import CompiledRequirements
 from runyard.coordinator.core.requirements.resources import Resources
 from runyard.coordinator.core.scheduling import node_search as searching
 from runyard.coordinator.core.scheduling.filters import Ask, View
@@ -94,7 +94,7 @@ def test_a_node_that_failed_the_run_is_avoided_even_if_it_is_warm() -> None:
     trial = fleet_of({"a": 1, "b": 1})
     trial.warm_up(1, warm_server(SHOP), node_id="a")
     for avoided, expected in ((), "a"), (("a",), "b"), (("a", "b"), "a"):
-        seeker = Seeker("run-1", Requirements(), SHOP, avoided)
+        seeker = Seeker("run-1", CompiledRequirements(), SHOP, avoided)
         found = search(trial.fleet.index, quest_for(trial, seeker))
         assert found is not None
         assert found.node_id == expected
@@ -106,7 +106,9 @@ def test_a_sample_of_many_groups_holds_the_warm_ones(monkeypatch: pytest.MonkeyP
     trial = fleet_of({f"node-{slots}": slots for slots in range(2, 22)})
     trial.warm_up(13, warm_server(SHOP), node_id="node-14")
     for number in range(20):
-        found = search(trial.fleet.index, quest_for(trial, Seeker(f"run-{number}", Requirements(), SHOP)))
+        found = search(
+            trial.fleet.index, quest_for(trial, Seeker(f"run-{number}", CompiledRequirements(), SHOP))
+        )
         assert found is not None
         assert found.node_id == "node-14"
 
@@ -118,7 +120,7 @@ seekers = st.builds(
     Seeker,
     run_id=st.uuids().map(str),
     requirements=st.sampled_from([0, 2, 4]).map(
-        lambda memory: Requirements(resources=Resources.of({"slots": 1, "memory": memory}))
+        lambda memory: CompiledRequirements(resources=Resources.of({"slots": 1, "memory": memory}))
     ),
     location=st.sampled_from([SHOP, BAKERY, "market.py"]),
     avoided=some_names.map(tuple),
@@ -163,7 +165,7 @@ def test_the_node_that_is_found_is_the_best_by_rating_every_one(
         quest = quest_for(trial, seeker, refused, strategy)
         for found in (search(fleet.index, quest), search_among(fleet.index, quest, fleet.nodes)):
             assert (found.node_id if found else None) == expected
-        wanted = Requirements(resources=seeker.requirements.resources, node=expected or "")
+        wanted = CompiledRequirements(resources=seeker.requirements.resources, node=expected or "")
         if expected:
             trial.launch(make_launch(f"run-{number}", requirements=wanted, location=seeker.location))
         if number == len(seekers) // 2:

@@ -4,7 +4,7 @@ from coordinator.fleet_building import FleetTrial, finished, make_hello, make_la
 
 from runyard.coordinator.core.events.on_policy import on_policy
 from runyard.coordinator.core.model import Run
-from runyard.coordinator.core.requirements.requirements import Requirements
+from runyard.coordinator.core.requirements.requirements import CompiledRequirements
 from runyard.coordinator.core.requirements.resources import Resources
 from runyard.coordinator.core.scheduling.policy import PlacementPolicy
 
@@ -33,7 +33,7 @@ class Crowd:
         """Launches a run; gives its ID."""
         self._numbers += 1
         run_id = f"{share}-{self._numbers:04}"
-        wanted = Requirements(node=node, resources=Resources.of({"slots": 1, "memory": memory}))
+        wanted = CompiledRequirements(node=node, resources=Resources.of({"slots": 1, "memory": memory}))
         self.trial.launch(make_launch(run_id, requirements=wanted, location=share, priority=priority))
         return run_id
 

@@ -11,7 +11,7 @@ from runyard.coordinator.core.errors import FleetError
 from runyard.coordinator.core.events import place_waiting
 from runyard.coordinator.core.events.on_policy import on_policy
 from runyard.coordinator.core.model import Run
-from runyard.coordinator.core.requirements.requirements import Requirements
+from runyard.coordinator.core.requirements.requirements import CompiledRequirements
 from runyard.coordinator.core.requirements.resources import Resources
 from runyard.coordinator.core.routing.rules import Match, Rule, WeightedCluster
 from runyard.coordinator.core.scheduling.node_index import NodeIndex
@@ -37,7 +37,7 @@ class Line(FleetTrial):
         self, run_id: str, share: str = "shop", priority: int = 0, *, cluster: str = "", **amounts: int
     ) -> None:
         """A run is launched."""
-        requirements = Requirements(cluster=cluster, resources=Resources.of({"slots": 1, **amounts}))
+        requirements = CompiledRequirements(cluster=cluster, resources=Resources.of({"slots": 1, **amounts}))
         self.launch(make_launch(run_id, requirements=requirements, location=share, priority=priority))
 
     def live(self) -> list[Run]:

@@ -23,7 +23,7 @@ def assign(fleet: Fleet, run: Run) -> None:
         run_id=run.run_id,
         attempt=run.attempt,
         spec=_resolved_spec(run.launch),
-        start_within=duration(fleet.leases.offer(run.launch.policies)),
+        start_within=duration(fleet.leases.offer(run.launch.time_limits)),
         after_heartbeat=node.heartbeat if node else 0,
     )
     fleet.send(run.place.node, agent_pb2.SessionResponse(assign=command))
@@ -34,7 +34,7 @@ def _resolved_spec(launch: Launch) -> run_pb2.LaunchSpec:
     spec = run_pb2.LaunchSpec()
     spec.CopyFrom(launch.spec)
     spec.requirements.CopyFrom(requirements_view(launch.requirements))
-    limits = launch.policies
+    limits = launch.time_limits
     spec.policies.Clear()
     for field in ("grace", "max_queue_time", "start_timeout", "stop_after"):
         if (seconds := getattr(limits, field)) is not None:
@@ -46,12 +46,12 @@ def stop(fleet: Fleet, run: Run) -> None:
     """Tells the run's node to end the attempt, or never to start it."""
     assert run.place is not None
     reason = run.stop.reason if run.stop else ""
-    _stop(fleet, run.place.node, run.run_id, run.attempt, run.launch.policies.grace, reason)
+    _stop(fleet, run.place.node, run.run_id, run.attempt, run.launch.time_limits.grace, reason)
 
 
 def stop_stale(fleet: Fleet, node_id: str, run_id: str, attempt: int) -> None:
     """Tells a node to end an attempt that is not the run's latest one there."""
-    grace = fleet.runs[run_id].launch.policies.grace
+    grace = fleet.runs[run_id].launch.time_limits.grace
     _stop(fleet, node_id, run_id, attempt, grace, "superseded: this is not the run's latest attempt")
 
 

@@ -23,7 +23,7 @@ from runyard.coordinator.core.model import (
     StopRequest,
     Times,
 )
-from runyard.coordinator.core.requirements.requirements import Policies
+from runyard.coordinator.core.requirements.requirements import TimeLimits
 from runyard.coordinator.core.transitions import ALLOWED, correct
 from runyard.v1 import agent_pb2, run_pb2
 
@@ -146,7 +146,7 @@ def _launch_of(status: agent_pb2.AttemptStatus) -> Launch:
         job=status.job,
         location=status.location,
         requirements=requirements_of(status.requirements),
-        policies=Policies(grace=GRACE_SECONDS),
+        time_limits=TimeLimits(grace=GRACE_SECONDS),
         digest="",
         spec=run_pb2.LaunchSpec(run_id=status.run_id, resume_number=status.resume_number),
     )

@@ -124,7 +124,7 @@ def _require_room(fleet: Fleet, share: str) -> None:
 def require_bearable(fleet: Fleet, launch: Launch) -> None:
     """Raises `LaunchRefused` if a node that is merely between two heartbeats would stop the run."""
     lease = fleet.leases.lease(len(fleet.nodes))
-    stop_after = launch.policies.stop_after
+    stop_after = launch.time_limits.stop_after
     if stop_after is not None and stop_after < lease:
         raise LaunchRefused(
             f"policies.stop_after is {stop_after:g} s, shorter than a node's lease in this fleet "

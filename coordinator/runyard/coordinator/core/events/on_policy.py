@@ -44,7 +44,7 @@ def launch_now(fleet: Fleet, run: Run) -> Launch:
 
 
 def _decided(launch: Launch) -> tuple[object, ...]:
-    return launch.requirements, launch.policies, launch.route, launch.share
+    return launch.requirements, launch.time_limits, launch.route, launch.share
 
 
 def changes(before: PlacementPolicy, after: PlacementPolicy) -> list[str]:

@@ -73,7 +73,7 @@ def _give_up_self_fenced(fleet: Fleet, now: Instant) -> None:
     for node_id in list(fleet.nodes):
         silence = fleet.silence(node_id, now)
         for run in fleet.live_on(node_id) if silence else ():
-            limit = gone_after(run.launch.policies)
+            limit = gone_after(run.launch.time_limits)
             if limit is not None and silence >= limit:
                 message = f"node {node_id} was silent for {silence:.0f} s; its stop_after has passed"
                 kind = run_pb2.OUTCOME_KIND_NODE_LOST

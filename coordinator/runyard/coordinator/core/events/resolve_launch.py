@@ -6,8 +6,8 @@ from typing import Final, assert_never
 from runyard.coordinator.core.client_scope import confined
 from runyard.coordinator.core.errors import LaunchRefused
 from runyard.coordinator.core.model import Launch
-from runyard.coordinator.core.requirements.layers import requirements_and_policies
-from runyard.coordinator.core.requirements.requirements import Layer, Requirements
+from runyard.coordinator.core.requirements.layers import compile_layers
+from runyard.coordinator.core.requirements.requirements import CompiledRequirements, RequirementLayer
 from runyard.coordinator.core.routing.matching import first_match
 from runyard.coordinator.core.routing.rules import ANYWHERE, Route, Rule, WeightedCluster
 from runyard.coordinator.core.scheduling.policy import PlacementPolicy, QueuePolicy, Unmatched
@@ -29,34 +29,37 @@ def resolved(launch: Launch, policy: PlacementPolicy) -> Launch:
     if not launch.layers:
         return launch
     rule = first_match(policy.rules, launch)
-    requirements, policies = requirements_and_policies(_layers(launch, policy, rule))
+    requirements, time_limits = compile_layers(_layers(launch, policy, rule))
     route = _route(launch, policy, rule, requirements)
     return replace(
         launch,
         requirements=requirements,
-        policies=policies,
+        time_limits=time_limits,
         route=confined(route, launch.launched_by, policy.confinement.get(launch.launched_by)),
         share=_share(launch, policy.queue),
     )
 
 
-def all_layers(launch: Launch, policy: PlacementPolicy) -> list[Layer]:
-    """All that is said of the run's requirements, from the lowest layer to the highest."""
+def all_layers(launch: Launch, policy: PlacementPolicy) -> list[RequirementLayer]:
+    """Return all layers of the run's requirements, lowest precedence first."""
     return _layers(launch, policy, first_match(policy.rules, launch))
 
 
-def _layers(launch: Launch, policy: PlacementPolicy, rule: Rule | None) -> list[Layer]:
+def _layers(launch: Launch, policy: PlacementPolicy, rule: Rule | None) -> list[RequirementLayer]:
     below = [layer for layer in launch.layers if layer.source == DEPLOYMENT]
     above = [layer for layer in launch.layers if layer.source != DEPLOYMENT]
+    defaults = policy.defaults.from_source(DEFAULTS)
     if rule is None:
-        return [Layer(DEFAULTS, policy.defaults), *below, *above]
-    if rule.clusters:  # the rule's word on the cluster goes before the deployment's
-        below = [replace(layer, wants=replace(layer.wants, cluster=None, node=None)) for layer in below]
-    return [Layer(DEFAULTS, policy.defaults), *below, Layer(f"rule {rule.name}", rule.wants), *above]
+        return [defaults, *below, *above]
+    if rule.clusters:  # they override the deployment's cluster and node
+        below = [replace(layer, cluster=None, node=None) for layer in below]
+    return [defaults, *below, rule.requirements.from_source(f"rule {rule.name}"), *above]
 
 
-def _route(launch: Launch, policy: PlacementPolicy, rule: Rule | None, requirements: Requirements) -> Route:
-    """What the run itself says of its cluster or node goes before every rule."""
+def _route(
+    launch: Launch, policy: PlacementPolicy, rule: Rule | None, requirements: CompiledRequirements
+) -> Route:
+    """Return the route; the run's own cluster or node overrides the rule's."""
     name = rule.name if rule else ""
     if requirements.cluster:
         return Route(rule=name, clusters=(WeightedCluster(requirements.cluster),))

@@ -22,7 +22,7 @@ from runyard.coordinator.core.model import (
     Starting,
 )
 from runyard.coordinator.core.requirements.layers import origins
-from runyard.coordinator.core.requirements.requirements import Layer, Requirements, Wants
+from runyard.coordinator.core.requirements.requirements import CompiledRequirements, RequirementLayer
 from runyard.coordinator.core.requirements.resources import SLOTS, Resources
 from runyard.coordinator.core.scheduling.policy import PlacementPolicy, Strategy
 from runyard.coordinator.core.scheduling.reasons import in_words
@@ -136,11 +136,13 @@ def _fields(launch: Launch, policy: PlacementPolicy) -> list[placement_pb2.Expla
         is_current = bool(launch.layers) and resolved(launch, policy).requirements == launch.requirements
     except FleetError:
         is_current = False
-    layers = all_layers(launch, policy) if is_current else [Layer(FORMER, _wants(launch.requirements))]
+    layers = (
+        all_layers(launch, policy) if is_current else [_as_layer(launch.requirements).from_source(FORMER)]
+    )
     return _origins(layers)
 
 
-def _origins(layers: list[Layer]) -> list[placement_pb2.ExplainedField]:
+def _origins(layers: list[RequirementLayer]) -> list[placement_pb2.ExplainedField]:
     return [
         placement_pb2.ExplainedField(
             name=origin.field,
@@ -152,9 +154,9 @@ def _origins(layers: list[Layer]) -> list[placement_pb2.ExplainedField]:
     ]
 
 
-def _wants(requirements: Requirements) -> Wants:
-    """As one layer might have said it."""
-    return Wants(
+def _as_layer(requirements: CompiledRequirements) -> RequirementLayer:
+    """Return the requirements as one layer."""
+    return RequirementLayer(
         cluster=requirements.cluster or None,
         node=requirements.node or None,
         labels=requirements.labels,

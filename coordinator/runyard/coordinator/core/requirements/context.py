@@ -1,4 +1,4 @@
-"""What of a code location's container_context is meant for Runyard, and what of that for the worker alone."""
+"""Runyard's part of a code location's container_context, without the variables that only the worker needs."""
 
 import json
 from collections.abc import Mapping
@@ -7,14 +7,14 @@ from typing import Any, Final
 from runyard.common.defaults import CONTEXT_KEY
 
 ENVIRONMENT_KEY: Final = "env_vars"
-"""Of the part of that which the agent reads: variables, whose values may be secrets."""
+"""Key of the environment variables, which the agent reads; their values may be secrets."""
 
 
-def wants_in(ours: Mapping[str, Any]) -> dict[str, Any]:
-    """What a code location asks for: its part without variables.
+def requirements_in(ours: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the requirements in a code location's part: all but the variables.
 
     Raises:
-        ValueError: The variables have another form than a list of texts.
+        ValueError: The variables are not a list of texts.
     """
     entries = ours.get(ENVIRONMENT_KEY, [])
     if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
@@ -25,10 +25,10 @@ def wants_in(ours: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def without_secrets(context_json: str) -> str:
-    """A container_context that was taken before, without all that only a worker needs.
+    """Return an accepted container_context without the variables that only a worker needs.
 
     Args:
         context_json: A JSON object; empty for none.
     """
     ours = json.loads(context_json).get(CONTEXT_KEY) if context_json else None
-    return json.dumps({CONTEXT_KEY: wants_in(ours)}) if ours else ""
+    return json.dumps({CONTEXT_KEY: requirements_in(ours)}) if ours else ""

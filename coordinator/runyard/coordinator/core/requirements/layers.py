@@ -1,4 +1,4 @@
-"""What all layers come to: later ones go before earlier ones, field by field."""
+"""Compilation of layers: a later layer overrides the earlier ones, field by field."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,29 +8,28 @@ from runyard.common.defaults import DRIVER, GRACE_SECONDS
 from runyard.common.quantities import show_quantity
 from runyard.coordinator.core.requirements.labels import LabelRule, label_is
 from runyard.coordinator.core.requirements.requirements import (
-    NO_WANTS,
+    EMPTY_LAYER,
+    CompiledRequirements,
     Keep,
-    Layer,
     OnDisconnect,
-    Policies,
-    Requirements,
+    RequirementLayer,
     StopAfter,
-    Wants,
+    TimeLimits,
 )
 from runyard.coordinator.core.requirements.resources import ONE_SLOT, Resources
 
 T = TypeVar("T")
 
 CONFINING: Final = label_is("runyard/isolation", "cgroup2", "cgroup1", "systemd")
-"""The label by which agents tell that the kernel keeps their processes within limits."""
+"""Label that agents set where the kernel keeps their processes within limits."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where one field of the requirements comes from, for people.
+    """Source of one field of the requirements, for people.
 
     Attributes:
-        overridden: What lower layers had said and who, nearest first.
+        overridden: Values of lower layers and their sources, nearest first.
     """
 
     field: str
@@ -39,63 +38,64 @@ class Origin:
     overridden: tuple[tuple[str, str], ...] = ()
 
 
-def requirements_and_policies(layers: Sequence[Layer]) -> tuple[Requirements, Policies]:
-    """Adds up layers.
+def compile_layers(layers: Sequence[RequirementLayer]) -> tuple[CompiledRequirements, TimeLimits]:
+    """Overlay layers and fill in defaults.
 
-    Labels are replaced by key, resources by name, everything else as a whole. Every run takes one slot.
+    Labels are overridden by key, resources by name, everything else as a whole. Every run takes one slot.
 
     Args:
-        layers: From the lowest.
+        layers: Lowest precedence first.
     """
-    wants = NO_WANTS
+    total = EMPTY_LAYER
     for layer in layers:
-        wants = overlaid(wants, layer.wants)
-    requirements = Requirements(
-        cluster=wants.cluster or "",
-        node=wants.node or "",
-        labels=(*wants.labels, *_labels_for(wants)),
-        driver=wants.driver or DRIVER,
-        resources=Resources.of(dict(wants.resources.overlaid(ONE_SLOT))),
-        tolerations=wants.tolerations,
-        preferences=wants.preferences,
-        image=wants.image or "",
-        isolation=wants.isolation or "",
+        total = overlaid(total, layer)
+    requirements = CompiledRequirements(
+        cluster=total.cluster or "",
+        node=total.node or "",
+        labels=(*total.labels, *_labels_for(total)),
+        driver=total.driver or DRIVER,
+        resources=Resources.of(dict(total.resources.overlaid(ONE_SLOT))),
+        tolerations=total.tolerations,
+        preferences=total.preferences,
+        image=total.image or "",
+        isolation=total.isolation or "",
     )
-    policies = Policies(
-        grace=GRACE_SECONDS if wants.grace is None else wants.grace,
-        max_queue_time=wants.max_queue_time,
-        start_timeout=wants.start_timeout,
-        stop_after=wants.on_disconnect.seconds if isinstance(wants.on_disconnect, StopAfter) else None,
+    time_limits = TimeLimits(
+        grace=GRACE_SECONDS if total.grace is None else total.grace,
+        max_queue_time=total.max_queue_time,
+        start_timeout=total.start_timeout,
+        stop_after=total.on_disconnect.seconds if isinstance(total.on_disconnect, StopAfter) else None,
     )
-    return requirements, policies
+    return requirements, time_limits
 
 
-def _labels_for(wants: Wants) -> tuple[LabelRule, ...]:
-    """Which nodes can give the isolation that is required; drivers of containers always can."""
-    is_process = (wants.driver or DRIVER) == DRIVER
-    return (CONFINING,) if wants.isolation == "require" and is_process else ()
+def _labels_for(layer: RequirementLayer) -> tuple[LabelRule, ...]:
+    """Return the rules for nodes that can isolate processes; container drivers always can."""
+    is_process = (layer.driver or DRIVER) == DRIVER
+    return (CONFINING,) if layer.isolation == "require" and is_process else ()
 
 
-def overlaid(lower: Wants, upper: Wants) -> Wants:
-    """Both, where `upper` goes before `lower`."""
-    return Wants(
-        cluster=_above(lower.cluster, upper.cluster),
-        node=_above(lower.node, upper.node),
+def overlaid(lower: RequirementLayer, upper: RequirementLayer) -> RequirementLayer:
+    """Return one layer with the fields of both, where `upper` overrides `lower`."""
+    return RequirementLayer(
+        source=upper.source,
+        cluster=_override(lower.cluster, upper.cluster),
+        node=_override(lower.node, upper.node),
         labels=_labels(lower.labels, upper.labels),
-        driver=_above(lower.driver, upper.driver),
+        driver=_override(lower.driver, upper.driver),
         resources=lower.resources.overlaid(upper.resources),
         tolerations=upper.tolerations or lower.tolerations,
         preferences=upper.preferences or lower.preferences,
-        image=_above(lower.image, upper.image),
-        isolation=_above(lower.isolation, upper.isolation),
-        grace=_above(lower.grace, upper.grace),
-        max_queue_time=_above(lower.max_queue_time, upper.max_queue_time),
-        start_timeout=_above(lower.start_timeout, upper.start_timeout),
+        image=_override(lower.image, upper.image),
+        isolation=_override(lower.isolation, upper.isolation),
+        grace=_override(lower.grace, upper.grace),
+        max_queue_time=_override(lower.max_queue_time, upper.max_queue_time),
+        start_timeout=_override(lower.start_timeout, upper.start_timeout),
         on_disconnect=lower.on_disconnect if upper.on_disconnect is None else upper.on_disconnect,
     )
 
 
-def _above(lower: T | None, upper: T | None) -> T | None:
+def _override(lower: T | None, upper: T | None) -> T | None:
     return lower if upper is None else upper
 
 
@@ -104,19 +104,19 @@ def _labels(lower: tuple[LabelRule, ...], upper: tuple[LabelRule, ...]) -> tuple
     return (*(rule for rule in lower if rule.key not in replaced), *upper)
 
 
-def origins(layers: Sequence[Layer]) -> list[Origin]:
-    """Who said what: the fields that any layer names, in a fixed order.
+def origins(layers: Sequence[RequirementLayer]) -> list[Origin]:
+    """Return the source of each field that any layer sets, in a fixed order.
 
     Args:
-        layers: From the lowest.
+        layers: Lowest precedence first.
     """
-    said: dict[str, list[tuple[str, str]]] = {}
+    values: dict[str, list[tuple[str, str]]] = {}
     for layer in reversed(layers):
-        for field, value in _fields(layer.wants):
-            said.setdefault(field, []).append((value, layer.source))
+        for field, value in _fields(layer):
+            values.setdefault(field, []).append((value, layer.source))
     return [
-        Origin(field, *said[field][0], overridden=tuple(said[field][1:]))
-        for field in sorted(said, key=_field_order)
+        Origin(field, *values[field][0], overridden=tuple(values[field][1:]))
+        for field in sorted(values, key=_field_order)
     ]
 
 
@@ -138,24 +138,24 @@ def _field_order(field: str) -> tuple[int, str]:
     return (_ORDER.index(kind) if kind in _ORDER else len(_ORDER), field)
 
 
-def _fields(wants: Wants) -> Iterator[tuple[str, str]]:
-    """What a layer says, by the part of it that another layer replaces."""
+def _fields(layer: RequirementLayer) -> Iterator[tuple[str, str]]:
+    """Yield the set fields of a layer, each as the unit that another layer overrides."""
     for field in ("cluster", "node", "driver", "image", "isolation"):
-        if (name := getattr(wants, field)) is not None:
+        if (name := getattr(layer, field)) is not None:
             yield field, name
-    for key in dict.fromkeys(rule.key for rule in wants.labels):
-        yield f"labels.{key}", ",".join(str(rule) for rule in wants.labels if rule.key == key)
-    for name, amount in wants.resources:
+    for key in dict.fromkeys(rule.key for rule in layer.labels):
+        yield f"labels.{key}", ",".join(str(rule) for rule in layer.labels if rule.key == key)
+    for name, amount in layer.resources:
         yield f"resources.{name}", show_quantity(name, amount)
-    if wants.tolerations:
-        yield "tolerations", ",".join(wants.tolerations)
-    if wants.preferences:
-        yield "prefer", ",".join(_preference(str(wish.label), wish.weight) for wish in wants.preferences)
+    if layer.tolerations:
+        yield "tolerations", ",".join(layer.tolerations)
+    if layer.preferences:
+        yield "prefer", ",".join(_preference(str(each.label), each.weight) for each in layer.preferences)
     for field in ("grace", "max_queue_time", "start_timeout"):
-        if (seconds := getattr(wants, field)) is not None:
+        if (seconds := getattr(layer, field)) is not None:
             yield field, f"{seconds:g}s"
-    if wants.on_disconnect is not None:
-        yield "on_disconnect", show_on_disconnect(wants.on_disconnect)
+    if layer.on_disconnect is not None:
+        yield "on_disconnect", show_on_disconnect(layer.on_disconnect)
 
 
 def _preference(label: str, weight: int) -> str:
@@ -163,7 +163,7 @@ def _preference(label: str, weight: int) -> str:
 
 
 def show_on_disconnect(choice: OnDisconnect) -> str:
-    """As it is written in tags."""
+    """Return the notation of tags."""
     match choice:
         case Keep():
             return "keep"

@@ -1,4 +1,4 @@
-"""What the ops of a run ask for together: all its steps share one node."""
+"""Requirements of all ops of a run together: its steps share one node."""
 
 import heapq
 import json
@@ -15,47 +15,46 @@ from runyard.coordinator.core.requirements.label_sets import Contradiction, join
 from runyard.coordinator.core.requirements.labels import LabelRule
 from runyard.coordinator.core.requirements.layers import overlaid
 from runyard.coordinator.core.requirements.requirements import (
-    NO_WANTS,
+    EMPTY_LAYER,
     Keep,
-    Layer,
     OnDisconnect,
     Preference,
+    RequirementLayer,
     StopAfter,
-    Wants,
 )
 from runyard.coordinator.core.requirements.resources import Resources
 from runyard.coordinator.core.requirements.snapshot import JobShape, Op, Steps, Tagged
-from runyard.coordinator.core.requirements.tags import PREFIX, wants_of_tags
+from runyard.coordinator.core.requirements.tags import PREFIX, layer_from_tags
 
 T = TypeVar("T")
 
 _ITEM: Final = re.compile(r"\[[^\[\]]*\]$")
-"""Which item of a dynamic output a step is for: `train[a]`, or `train[?]` while that is not known."""
+"""Item of a dynamic output that a step is for: `train[a]`, or `train[?]` while it is not known."""
 
 _NAMED: Final = 3
-"""How many ops a layer names."""
+"""Ops that the source of a layer names; the rest are counted."""
 
 _REMEDY: Final = "all steps of a run share one node, so make them agree, or put the ops into two jobs"
 
 
 @dataclass(frozen=True)
-class _Asking:
-    """An op that asks for something."""
+class _OpRequirements:
+    """An op that sets requirements."""
 
     op: Op
-    wants: Wants
+    layer: RequirementLayer
 
 
 def ops_layer(
     shape: JobShape, step_keys: Collection[str], execution_config: Mapping[str, Any]
-) -> Layer | None:
-    """Joins the tags of the ops that will run.
+) -> RequirementLayer | None:
+    """Merge the tags of the ops that will run.
 
     Names must agree, and labels must not contradict each other; tolerations and preferences are united; the
     longest grace and otherwise the shortest time holds. Of each resource the run gets what its steps can take
-    at the same time: with one step at a time the largest amount, otherwise the largest sum over ops that do
-    not wait for each other, and no more than `max_concurrent` of them. What runs for every item of a dynamic
-    output counts `max_concurrent` times, or once where that is not known.
+    at the same time: with one step at a time the largest amount, otherwise a bound on the largest sum over
+    ops that do not wait for each other, and no more than `max_concurrent` of them. An op that runs for every
+    item of a dynamic output counts `max_concurrent` times, or once where that is not known.
 
     Args:
         shape: The job.
@@ -63,33 +62,37 @@ def ops_layer(
         execution_config: The `execution` part of the run config; may be empty.
 
     Returns:
-        None if no op asks for anything.
+        None if no op sets requirements.
 
     Raises:
-        InvalidField: A tag makes no sense, or two ops contradict each other; the message names tag and ops.
+        InvalidField: A tag is invalid, or two ops contradict each other; the message names tag and ops.
     """
     selected = _selected(shape, step_keys)
-    asking = _asking(selected)
-    if not asking:
+    tagged = _tagged_ops(selected)
+    if not tagged:
         return None
     limit = _steps_at_once(shape, execution_config)
-    said = [each.wants for each in asking]
-    wants = Wants(
-        cluster=_agreed("cluster", asking, lambda wants: wants.cluster),
-        node=_agreed("node", asking, lambda wants: wants.node),
-        labels=_labels(asking),
-        driver=_agreed("driver", asking, lambda wants: wants.driver),
-        resources=_resources(selected, asking, limit),
-        tolerations=tuple(dict.fromkeys(taint for wants in said for taint in wants.tolerations)),
-        preferences=_preferences(wish for wants in said for wish in wants.preferences),
-        image=_agreed("image", asking, lambda wants: wants.image),
-        isolation=_strictest({wants.isolation for wants in said}),
-        grace=max((w.grace for w in said if w.grace is not None), default=None),
-        max_queue_time=min((w.max_queue_time for w in said if w.max_queue_time is not None), default=None),
-        start_timeout=min((w.start_timeout for w in said if w.start_timeout is not None), default=None),
-        on_disconnect=_on_disconnect(w.on_disconnect for w in said),
+    layers = [each.layer for each in tagged]
+    return RequirementLayer(
+        source=_source([each.op for each in tagged]),
+        cluster=_agreed("cluster", tagged, lambda layer: layer.cluster),
+        node=_agreed("node", tagged, lambda layer: layer.node),
+        labels=_labels(tagged),
+        driver=_agreed("driver", tagged, lambda layer: layer.driver),
+        resources=_resources(selected, tagged, limit),
+        tolerations=tuple(dict.fromkeys(taint for layer in layers for taint in layer.tolerations)),
+        preferences=_preferences(each for layer in layers for each in layer.preferences),
+        image=_agreed("image", tagged, lambda layer: layer.image),
+        isolation=_strictest({layer.isolation for layer in layers}),
+        grace=max((each.grace for each in layers if each.grace is not None), default=None),
+        max_queue_time=min(
+            (each.max_queue_time for each in layers if each.max_queue_time is not None), default=None
+        ),
+        start_timeout=min(
+            (each.start_timeout for each in layers if each.start_timeout is not None), default=None
+        ),
+        on_disconnect=_on_disconnect(each.on_disconnect for each in layers),
     )
-    return Layer(_source([each.op for each in asking]), wants)
 
 
 def _strictest(modes: Collection[str | None]) -> str | None:
@@ -103,18 +106,18 @@ def _selected(shape: JobShape, step_keys: Collection[str]) -> list[Op]:
     return [op for op in shape.ops if op.handle in handles]
 
 
-def _asking(ops: Sequence[Op]) -> list[_Asking]:
-    read: dict[Tagged, Wants] = {}
-    asking = []
+def _tagged_ops(ops: Sequence[Op]) -> list[_OpRequirements]:
+    parsed: dict[Tagged, RequirementLayer] = {}
+    tagged = []
     for op in ops:
-        wants = NO_WANTS
+        layer = EMPTY_LAYER
         for level in op.levels:
-            if level not in read:
-                read[level] = wants_of_tags(dict(level.tags), level.where)
-            wants = overlaid(wants, read[level])
-        if wants != NO_WANTS:
-            asking.append(_Asking(op, wants))
-    return asking
+            if level not in parsed:
+                parsed[level] = layer_from_tags(dict(level.tags), level.where)
+            layer = overlaid(layer, parsed[level])
+        if not layer.is_empty:
+            tagged.append(_OpRequirements(op, layer))
+    return tagged
 
 
 def _source(ops: Sequence[Op]) -> str:
@@ -125,11 +128,11 @@ def _source(ops: Sequence[Op]) -> str:
     return f"ops {' + '.join([*names[:_NAMED], *more])}"
 
 
-# How many steps run at once
+# Concurrency of steps
 
 
 def _steps_at_once(shape: JobShape, execution_config: Mapping[str, Any]) -> int | None:
-    """How many steps can run at the same time; None: as many as there are."""
+    """Return the limit on steps that run at the same time; None: no limit."""
     if shape.steps is Steps.ONE_BY_ONE:
         return 1
     config = _part(execution_config, "config") or _part(_json_object(shape.execution_default), "config")
@@ -155,20 +158,20 @@ def _json_object(text: str) -> Mapping[str, Any]:
     return parsed if isinstance(parsed, Mapping) else {}
 
 
-# What all of them get
+# Merging of fields
 
 
-def _resources(selected: Sequence[Op], asking: Sequence[_Asking], limit: int | None) -> Resources:
+def _resources(selected: Sequence[Op], tagged: Sequence[_OpRequirements], limit: int | None) -> Resources:
     waits_for = {op.handle: op.upstream for op in selected}
-    names = {name for each in asking for name, _ in each.wants.resources}
-    return Resources.stated({name: _at_once(name, waits_for, asking, limit) for name in names})
+    names = {name for each in tagged for name, _ in each.layer.resources}
+    return Resources.stated({name: _at_once(name, waits_for, tagged, limit) for name in names})
 
 
 def _at_once(
-    name: str, waits_for: Mapping[str, Sequence[str]], asking: Sequence[_Asking], limit: int | None
+    name: str, waits_for: Mapping[str, Sequence[str]], tagged: Sequence[_OpRequirements], limit: int | None
 ) -> int:
-    """The largest amount of one resource that steps can take at the same time."""
-    takers = [(each.op, amount) for each in asking if (amount := each.wants.resources[name])]
+    """Return a bound on the amount of one resource that steps can take at the same time."""
+    takers = [(each.op, amount) for each in tagged if (amount := each.layer.resources[name])]
     copies = {op.handle: limit if op.mapped and limit else 1 for op, _ in takers}
     together = heaviest_at_once(waits_for, {op.handle: amount * copies[op.handle] for op, amount in takers})
     if limit is not None:
@@ -177,7 +180,7 @@ def _at_once(
 
 
 def _largest(count: int, amounts: Sequence[tuple[int, int]]) -> int:
-    """The sum of the largest amounts, each of which is there so many times."""
+    """Return the sum of the `count` largest amounts; each pair is an amount and its number of copies."""
     total = 0
     for amount, copies in heapq.nlargest(count, amounts):
         total += amount * min(copies, count)
@@ -185,36 +188,40 @@ def _largest(count: int, amounts: Sequence[tuple[int, int]]) -> int:
     return total
 
 
-def _agreed(key: str, asking: Sequence[_Asking], value: Callable[[Wants], T | None]) -> T | None:
-    """What all say who say anything."""
+def _agreed(
+    key: str, tagged: Sequence[_OpRequirements], value: Callable[[RequirementLayer], T | None]
+) -> T | None:
+    """Return the value on which all ops agree that set the field; None if none does."""
     first: tuple[Op, T] | None = None
-    for each in asking:
-        if (said := value(each.wants)) is None:
+    for each in tagged:
+        if (own := value(each.layer)) is None:
             continue
         if first is None:
-            first = (each.op, said)
-        elif first[1] != said:
-            raise _contradiction(key, first[0], first[1], each.op, said)
+            first = (each.op, own)
+        elif first[1] != own:
+            raise _contradiction(key, first[0], first[1], each.op, own)
     return first[1] if first else None
 
 
-def _labels(asking: Sequence[_Asking]) -> tuple[LabelRule, ...]:
+def _labels(tagged: Sequence[_OpRequirements]) -> tuple[LabelRule, ...]:
     rules: tuple[LabelRule, ...] = ()
-    for number, each in enumerate(asking):
+    for number, each in enumerate(tagged):
         try:
-            rules = joined((*rules, *each.wants.labels))
+            rules = joined((*rules, *each.layer.labels))
         except Contradiction as found:
-            raise _label_contradiction(asking[:number], each, found) from None
+            raise _label_contradiction(tagged[:number], each, found) from None
     return rules
 
 
-def _label_contradiction(earlier: Sequence[_Asking], last: _Asking, found: Contradiction) -> InvalidField:
-    """Names two ops that contradict each other, or where only several do, one of these."""
+def _label_contradiction(
+    earlier: Sequence[_OpRequirements], last: _OpRequirements, found: Contradiction
+) -> InvalidField:
+    """Name two ops that contradict each other; if it takes more than two, name the last and some others."""
     key = found.first.key
-    among = [each for each in earlier if any(rule.key == key for rule in each.wants.labels)]
+    among = [each for each in earlier if any(rule.key == key for rule in each.layer.labels)]
     for each in among:
         try:
-            joined((*each.wants.labels, *last.wants.labels))
+            joined((*each.layer.labels, *last.layer.labels))
         except Contradiction as direct:
             return _contradiction("labels", each.op, direct.first, last.op, direct.second)
     others = " and ".join(each.op.handle for each in among[:_NAMED])
@@ -229,17 +236,17 @@ def _contradiction(key: str, first: Op, its: object, second: Op, that: object) -
     return InvalidField(f"tag {PREFIX}{key}", problem)
 
 
-def _preferences(wishes: Iterable[Preference]) -> tuple[Preference, ...]:
+def _preferences(preferences: Iterable[Preference]) -> tuple[Preference, ...]:
     weights: dict[LabelRule, int] = {}
-    for wish in wishes:
-        weights[wish.label] = max(weights.get(wish.label, 0), wish.weight)
+    for each in preferences:
+        weights[each.label] = max(weights.get(each.label, 0), each.weight)
     return tuple(Preference(label, weight) for label, weight in weights.items())
 
 
 def _on_disconnect(choices: Iterable[OnDisconnect | None]) -> OnDisconnect | None:
-    """To keep the worker is to wait longest."""
-    said = [choice for choice in choices if choice is not None]
-    times = [choice.seconds for choice in said if isinstance(choice, StopAfter)]
+    """Return the shortest time; `keep` counts as the longest."""
+    given = [choice for choice in choices if choice is not None]
+    times = [choice.seconds for choice in given if isinstance(choice, StopAfter)]
     if times:
         return StopAfter(min(times))
-    return Keep() if said else None
+    return Keep() if given else None

@@ -1,7 +1,7 @@
-"""What a run asks for: by layer as somebody wrote it, and resolved."""
+"""Requirements of a run: one layer for each source, and the result of all layers."""
 
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Final, Self
 
 from runyard.coordinator.core.requirements.labels import LabelRule
 from runyard.coordinator.core.requirements.resources import NOTHING, ONE_SLOT, Resources
@@ -9,49 +9,15 @@ from runyard.coordinator.core.requirements.resources import NOTHING, ONE_SLOT, R
 
 @dataclass(frozen=True)
 class Preference:
-    """A wish: of the nodes that will do, those for which more of these hold are better."""
+    """A soft rule: among suitable nodes, those that satisfy more of them, by weight, rank higher."""
 
     label: LabelRule
     weight: int = 1
 
 
 @dataclass(frozen=True)
-class Requirements:
-    """What a node must offer. Empty strings match anything.
-
-    Attributes:
-        tolerations: Taints that the run does not mind: `key`, `key=value`, or `*` for all.
-        isolation: One of `ISOLATION_MODES`, or empty for the second.
-    """
-
-    cluster: str = ""
-    node: str = ""
-    labels: tuple[LabelRule, ...] = ()
-    driver: str = "process"
-    resources: Resources = ONE_SLOT
-    tolerations: tuple[str, ...] = ()
-    preferences: tuple[Preference, ...] = ()
-    image: str = ""
-    isolation: str = ""
-
-
-@dataclass(frozen=True)
-class Policies:
-    """Time limits of a run, in seconds. None: no limit.
-
-    Attributes:
-        stop_after: Without contact to the coordinator for so long, the node stops the worker by itself.
-    """
-
-    grace: float
-    max_queue_time: float | None = None
-    start_timeout: float | None = None
-    stop_after: float | None = None
-
-
-@dataclass(frozen=True)
 class Keep:
-    """A worker whose node has lost the coordinator goes on."""
+    """A worker whose node has lost the coordinator continues."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +31,18 @@ OnDisconnect = Keep | StopAfter
 
 
 @dataclass(frozen=True)
-class Wants:
-    """What one layer says. What is None or empty, it leaves to the layers below."""
+class RequirementLayer:
+    """Partial requirements from one source. A field that is None or empty is left to the layers below.
 
+    Attributes:
+        source: For people: `deployment`, `rule gpu`, `code location shop`, `op train`, `run tags`.
+        resources: An amount of zero cancels the amount of the layers below.
+        tolerations: Taints that the run tolerates: `key`, `key=value`, or `*` for all.
+        isolation: `require`, `prefer` or `none`.
+        grace: Seconds between SIGTERM and SIGKILL; the other times are in seconds too.
+    """
+
+    source: str = ""
     cluster: str | None = None
     node: str | None = None
     labels: tuple[LabelRule, ...] = ()
@@ -82,13 +57,49 @@ class Wants:
     start_timeout: float | None = None
     on_disconnect: OnDisconnect | None = None
 
+    @property
+    def is_empty(self) -> bool:
+        """True if the layer sets no field."""
+        return self.from_source("") == EMPTY_LAYER
 
-NO_WANTS: Final = Wants()
+    def from_source(self, source: str) -> Self:
+        """Return the same requirements as the layer of that source."""
+        return replace(self, source=source)
+
+
+EMPTY_LAYER: Final = RequirementLayer()
 
 
 @dataclass(frozen=True)
-class Layer:
-    """What somebody wants, and who: `deployment`, `rule gpu`, `code location shop`, `op train`, `tags`."""
+class CompiledRequirements:
+    """Result of all layers, with defaults: what a node must offer. Empty strings match anything.
 
-    source: str
-    wants: Wants
+    Attributes:
+        tolerations: Taints that the run tolerates: `key`, `key=value`, or `*` for all.
+        isolation: `require`, `prefer` (also if empty) or `none`.
+    """
+
+    cluster: str = ""
+    node: str = ""
+    labels: tuple[LabelRule, ...] = ()
+    driver: str = "process"
+    resources: Resources = ONE_SLOT
+    tolerations: tuple[str, ...] = ()
+    preferences: tuple[Preference, ...] = ()
+    image: str = ""
+    isolation: str = ""
+
+
+@dataclass(frozen=True)
+class TimeLimits:
+    """Result of all layers: time limits of a run, in seconds. None: no limit.
+
+    Attributes:
+        grace: Between SIGTERM and SIGKILL.
+        stop_after: Without contact to the coordinator for so long, the node stops the worker by itself.
+    """
+
+    grace: float
+    max_queue_time: float | None = None
+    start_timeout: float | None = None
+    stop_after: float | None = None

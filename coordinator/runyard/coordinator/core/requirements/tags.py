@@ -28,7 +28,7 @@ from runyard.coordinator.core.requirements.fields import (
     structured,
 )
 from runyard.coordinator.core.requirements.layers import overlaid
-from runyard.coordinator.core.requirements.requirements import NO_WANTS, Wants
+from runyard.coordinator.core.requirements.requirements import EMPTY_LAYER, RequirementLayer
 from runyard.coordinator.core.requirements.resources import CPU, GPU, MEMORY
 
 PREFIX: Final = "runyard/"
@@ -40,27 +40,27 @@ LONGEST_TAG: Final = 8_192
 WRITTEN: Final = frozenset({"placed_cluster", "placed_node", "outcome", "exit_cause"})
 """Tags that Runyard writes, for people; it never reads them, for Dagster copies tags onto retries."""
 
-SCHEMA: Final[Mapping[str, Callable[[object], Wants]]] = {
-    "cluster": lambda written: Wants(cluster=read_name(written)),
-    "node": lambda written: Wants(node=read_name(written)),
-    "labels": lambda written: Wants(labels=read_labels(written)),
-    "prefer": lambda written: Wants(preferences=read_preferences(written)),
-    "tolerations": lambda written: Wants(tolerations=read_tolerations(written)),
-    "driver": lambda written: Wants(driver=read_name(written)),
-    "image": lambda written: Wants(image=read_image(written)),
-    "isolation": lambda written: Wants(isolation=read_isolation(written)),
-    "cpu": lambda written: Wants(resources=read_amount(CPU, written)),
-    "memory": lambda written: Wants(resources=read_amount(MEMORY, written)),
-    "gpu": lambda written: Wants(resources=read_amount(GPU, written)),
-    "resources": lambda written: Wants(resources=read_countables(written)),
-    "on_disconnect": lambda written: Wants(on_disconnect=read_on_disconnect(written)),
-    "grace": lambda written: Wants(grace=read_seconds(written)),
-    "max_queue_time": lambda written: Wants(max_queue_time=read_seconds(written)),
-    "start_timeout": lambda written: Wants(start_timeout=read_seconds(written)),
+SCHEMA: Final[Mapping[str, Callable[[object], RequirementLayer]]] = {
+    "cluster": lambda written: RequirementLayer(cluster=read_name(written)),
+    "node": lambda written: RequirementLayer(node=read_name(written)),
+    "labels": lambda written: RequirementLayer(labels=read_labels(written)),
+    "prefer": lambda written: RequirementLayer(preferences=read_preferences(written)),
+    "tolerations": lambda written: RequirementLayer(tolerations=read_tolerations(written)),
+    "driver": lambda written: RequirementLayer(driver=read_name(written)),
+    "image": lambda written: RequirementLayer(image=read_image(written)),
+    "isolation": lambda written: RequirementLayer(isolation=read_isolation(written)),
+    "cpu": lambda written: RequirementLayer(resources=read_amount(CPU, written)),
+    "memory": lambda written: RequirementLayer(resources=read_amount(MEMORY, written)),
+    "gpu": lambda written: RequirementLayer(resources=read_amount(GPU, written)),
+    "resources": lambda written: RequirementLayer(resources=read_countables(written)),
+    "on_disconnect": lambda written: RequirementLayer(on_disconnect=read_on_disconnect(written)),
+    "grace": lambda written: RequirementLayer(grace=read_seconds(written)),
+    "max_queue_time": lambda written: RequirementLayer(max_queue_time=read_seconds(written)),
+    "start_timeout": lambda written: RequirementLayer(start_timeout=read_seconds(written)),
 }
 
 
-def wants_of_config(config: Mapping[str, Any], where: str) -> Wants:
+def layer_from_config(config: Mapping[str, Any], where: str) -> RequirementLayer:
     """Reads the dictionary.
 
     Args:
@@ -70,10 +70,10 @@ def wants_of_config(config: Mapping[str, Any], where: str) -> Wants:
     Raises:
         InvalidField: A key is unknown or a value makes no sense; the message names the key and the place.
     """
-    return _wants(config.items(), lambda key: f"{key} of {where}", partial(_unknown_key, where))
+    return _layer(config.items(), lambda key: f"{key} of {where}", partial(_unknown_key, where))
 
 
-def wants_of_tags(tags: Mapping[str, str], where: str) -> Wants:
+def layer_from_tags(tags: Mapping[str, str], where: str) -> RequirementLayer:
     """Reads the tags of a run, an op or a graph; those that do not begin with `runyard/` mean nothing.
 
     Args:
@@ -90,11 +90,11 @@ def wants_of_tags(tags: Mapping[str, str], where: str) -> Wants:
                 f"tag {PREFIX}{key[:80]} of {where}", f"has more than {LONGEST_TAG} characters"
             )
     shorthands = [(key, text) for key, text in ours.items() if key != CONFIG and key not in WRITTEN]
-    wants = _wants(shorthands, lambda key: f"tag {PREFIX}{key} of {where}", partial(_unknown_tag, where))
-    return overlaid(_wants_of_config_tag(ours[CONFIG], where), wants) if CONFIG in ours else wants
+    layer = _layer(shorthands, lambda key: f"tag {PREFIX}{key} of {where}", partial(_unknown_tag, where))
+    return overlaid(_layer_from_config_tag(ours[CONFIG], where), layer) if CONFIG in ours else layer
 
 
-def _wants_of_config_tag(text: str, where: str) -> Wants:
+def _layer_from_config_tag(text: str, where: str) -> RequirementLayer:
     tag = f"{PREFIX}{CONFIG}"
     try:
         config = structured(text)
@@ -105,23 +105,23 @@ def _wants_of_config_tag(text: str, where: str) -> Wants:
             f"tag {tag} of {where}",
             f'{quoted(text)} is no JSON object; write for example {{"memory": "16Gi"}}',
         )
-    return wants_of_config(config, f"tag {tag} of {where}")
+    return layer_from_config(config, f"tag {tag} of {where}")
 
 
-def _wants(
+def _layer(
     written: Iterable[tuple[object, object]],
     named: Callable[[str], str],
     unknown: Callable[[object], InvalidField],
-) -> Wants:
-    wants = NO_WANTS
+) -> RequirementLayer:
+    layer = EMPTY_LAYER
     for key, value in written:
         if not isinstance(key, str) or key not in SCHEMA:
             raise unknown(key)
         try:
-            wants = overlaid(wants, SCHEMA[key](value))
+            layer = overlaid(layer, SCHEMA[key](value))
         except ValueError as error:
             raise InvalidField(named(key), str(error)) from None
-    return wants
+    return layer
 
 
 def _unknown_key(where: str, key: object) -> InvalidField:

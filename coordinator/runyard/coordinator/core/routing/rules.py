@@ -4,7 +4,7 @@ import enum
 from dataclasses import dataclass
 from typing import Final
 
-from runyard.coordinator.core.requirements.requirements import NO_WANTS, Wants
+from runyard.coordinator.core.requirements.requirements import EMPTY_LAYER, RequirementLayer
 
 
 class Order(enum.Enum):
@@ -70,11 +70,11 @@ class Match:
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule. Its `wants` are a layer above the coordinator's and the deployment's."""
+    """One rule. Its requirements override those of the coordinator and the deployment."""
 
     name: str
     match: Match
     clusters: tuple[WeightedCluster, ...] = ()
     order: Order = Order.FIRST_FIT
     spill_after: float = 0.0
-    wants: Wants = NO_WANTS
+    requirements: RequirementLayer = EMPTY_LAYER

@@ -15,7 +15,7 @@ from runyard.coordinator.core.model import (
     Unreachable,
 )
 from runyard.coordinator.core.requirements.labels import first_broken
-from runyard.coordinator.core.requirements.requirements import Requirements
+from runyard.coordinator.core.requirements.requirements import CompiledRequirements
 from runyard.coordinator.core.requirements.resources import SLOTS, Resources
 
 ANOTHER_NODE: Final = "another node"
@@ -35,7 +35,7 @@ class Ask:
         clusters: Those that the run's route allows; empty: any.
     """
 
-    requirements: Requirements
+    requirements: CompiledRequirements
     clusters: tuple[str, ...] = ()
 
     @classmethod
@@ -156,7 +156,7 @@ def may_grow_for(ask: Ask, site: Site) -> bool:
     return site.gateway and not any(refuse(ask, site) for refuse in others)
 
 
-def too_small(wanted: Requirements, total: Mapping[str, int]) -> str | None:
+def too_small(wanted: CompiledRequirements, total: Mapping[str, int]) -> str | None:
     """The node must have enough for the run when it is empty."""
     name = wanted.resources.lacking(total)
     return f"too small in {name}" if name else None
@@ -187,31 +187,31 @@ class View:
     held: bool = False
 
 
-Doubt = Callable[[Requirements, View], str | None]
+Doubt = Callable[[CompiledRequirements, View], str | None]
 """Gives the reason why the node cannot take the run at this moment, or None."""
 
 
-def not_open_yet(_: Requirements, view: View) -> str | None:
+def not_open_yet(_: CompiledRequirements, view: View) -> str | None:
     """The clusters of a route open one after the other."""
     return None if view.open else NOT_OPEN_YET
 
 
-def refused_it(_: Requirements, view: View) -> str | None:
+def refused_it(_: CompiledRequirements, view: View) -> str | None:
     """Who refused a launch once is not asked again."""
     return REFUSED_IT if view.refused else None
 
 
-def not_in_service(_: Requirements, view: View) -> str | None:
+def not_in_service(_: CompiledRequirements, view: View) -> str | None:
     """Nothing is placed on a node that is silent or short of something, or that its operator wants empty."""
     return out_of_service(view.node)
 
 
-def held_for_another(_: Requirements, view: View) -> str | None:
+def held_for_another(_: CompiledRequirements, view: View) -> str | None:
     """A reserved node fills up no further."""
     return HELD if view.held else None
 
 
-def full(wanted: Requirements, view: View) -> str | None:
+def full(wanted: CompiledRequirements, view: View) -> str | None:
     """There must be enough left of everything; a node without a free slot is full for all."""
     if view.free.get(SLOTS, 0) < 1:
         return FULL

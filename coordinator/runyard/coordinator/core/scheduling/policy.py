@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from runyard.coordinator.core.requirements.requirements import NO_WANTS, Wants
+from runyard.coordinator.core.requirements.requirements import EMPTY_LAYER, RequirementLayer
 from runyard.coordinator.core.requirements.resources import NOTHING, Resources
 from runyard.coordinator.core.routing.rules import Rule
 
@@ -78,7 +78,7 @@ class PlacementPolicy:
         confinement: By who launched them: the clusters in which runs may be. Who is not here is not bound.
     """
 
-    defaults: Wants = NO_WANTS
+    defaults: RequirementLayer = EMPTY_LAYER
     strategy: Strategy = Strategy.BINPACK
     rules: tuple[Rule, ...] = ()
     default_cluster: str = ""

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from runyard.coordinator.core.requirements.requirements import Requirements
+from runyard.coordinator.core.requirements.requirements import CompiledRequirements
 from runyard.coordinator.core.requirements.resources import CPU, MEMORY, SLOTS
 from runyard.coordinator.core.scheduling.filters import Site
 from runyard.coordinator.core.scheduling.policy import Strategy
@@ -28,7 +28,7 @@ class Seeker:
     """
 
     run_id: str
-    requirements: Requirements
+    requirements: CompiledRequirements
     location: str = ""
     avoided: tuple[str, ...] = ()
 
@@ -48,7 +48,7 @@ class Option(NamedTuple):
     warm: bool = False
 
 
-def needs_there(wanted: Requirements, site: Site) -> Needs:
+def needs_there(wanted: CompiledRequirements, site: Site) -> Needs:
     """What the run takes there; the site must offer all of it."""
     return tuple((site.offered.index(name), amount) for name, amount in wanted.resources if amount)
 
