@@ -10,7 +10,7 @@ import yaml
 from packaging.requirements import Requirement
 
 from runyard.agent.__main__ import main as agent
-from runyard.agent.config import AgentSettings
+from runyard.agent.config.agent import AgentSettings
 from runyard.common.service.settings import Settings, load_settings
 from runyard.coordinator.__main__ import main as coordinator
 from runyard.coordinator.runtime.config import CoordinatorSettings

@@ -7,11 +7,11 @@ from agent.hosted_docker_driver import AGENT
 from harness.dockerd import HOST, IMAGE, Dockerd
 from harness.waiting import await_until
 
+from runyard.agent.config.docker import DockerSettings
 from runyard.agent.core.model import AttemptKey, AttemptPhase, Finished, Outcome, Running
 from runyard.agent.drivers.docker.driver import DockerDriver
 from runyard.agent.drivers.docker.plan.labels import container_name
 from runyard.agent.drivers.docker.plan.plan import ContainerPlan
-from runyard.agent.drivers.docker.settings import DockerSettings
 from runyard.agent.supervisor.records import SpecRecord
 from runyard.agent.supervisor.rundir import RunDirectories, RunDirectory
 

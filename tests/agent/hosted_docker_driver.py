@@ -4,9 +4,9 @@ import asyncio
 import sys
 from pathlib import Path
 
+from runyard.agent.config.docker import DockerSettings
 from runyard.agent.core.model import AttemptKey, AttemptPhase
 from runyard.agent.drivers.docker.driver import DockerDriver
-from runyard.agent.drivers.docker.settings import DockerSettings
 from runyard.agent.supervisor.rundir import RunDirectories
 
 AGENT = "test-installation"

@@ -12,7 +12,7 @@ from pathlib import Path
 from agent import hosted_driver
 from harness.waiting import await_until, wait_until
 
-from runyard.agent.config import WarmSettings
+from runyard.agent.config.warm import WarmSettings
 from runyard.agent.core.model import AttemptKey, AttemptPhase, Finished, Outcome, Running
 from runyard.agent.drivers.process.driver import COLD, ProcessDriver
 from runyard.agent.supervisor import procfs

@@ -8,7 +8,7 @@ import pytest
 from harness.certificates import Authority, tls_settings
 
 from runyard.agent.__main__ import main
-from runyard.agent.config import INHERITED, AgentSettings
+from runyard.agent.config.agent import INHERITED, AgentSettings
 
 Check = Callable[..., tuple[int, str]]
 

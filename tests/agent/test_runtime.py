@@ -12,7 +12,7 @@ import pytest
 from harness.waiting import await_until
 
 from runyard.agent import runtime as shell_module
-from runyard.agent.config import AgentSettings
+from runyard.agent.config.agent import AgentSettings
 from runyard.agent.core.model import AttemptKey
 from runyard.agent.drivers.base import Lack
 from runyard.agent.drivers.fake import FakeDriver, FakeRun

@@ -4,7 +4,7 @@ import argparse
 import asyncio
 import sys
 
-from runyard.agent.config import AgentSettings
+from runyard.agent.config.agent import AgentSettings
 from runyard.agent.drivers.base import DriverError
 from runyard.agent.node.installation import StateError
 from runyard.agent.security.enrolment import JoinFailed

@@ -14,7 +14,7 @@ from runyard.agent.admission.preflight import DISK_FULL, Preflight, Unfit
 from runyard.agent.admission.secrets_on_disk import SecretsOnDisk
 from runyard.agent.admission.specs import UnusableLaunch, spec_record
 from runyard.agent.admission.trust.authorizer import Gatekeeper, note_doubt
-from runyard.agent.config import AgentSettings
+from runyard.agent.config.agent import AgentSettings
 from runyard.agent.core.effects import Accept, Bury, Effect, Forget, Reject, Report, Start, StopWorker
 from runyard.agent.core.gpu_allotment import allot, taken
 from runyard.agent.core.model import (

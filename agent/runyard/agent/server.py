@@ -7,9 +7,9 @@ import uuid
 import structlog
 
 from runyard.agent.admission.confinement import make_scratch_home
-from runyard.agent.config import AgentSettings
+from runyard.agent.config.agent import AgentSettings
+from runyard.agent.config.docker import DockerSettings
 from runyard.agent.drivers.base import Driver, DriverError
-from runyard.agent.drivers.docker.settings import DockerSettings
 from runyard.agent.drivers.process.driver import ProcessDriver
 from runyard.agent.node.capacity import Offering
 from runyard.agent.node.installation import Installation

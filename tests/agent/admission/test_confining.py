@@ -7,7 +7,8 @@ import pytest
 
 from runyard.agent.admission.confinement import confined
 from runyard.agent.admission.specs import UnusableLaunch
-from runyard.agent.config import AgentSettings, IsolationSettings
+from runyard.agent.config.agent import AgentSettings
+from runyard.agent.config.isolation import IsolationSettings
 from runyard.agent.core.model import AttemptKey
 from runyard.agent.node.isolation_backends import JUST_WATCHED, Rung
 from runyard.agent.supervisor.limits.plan import CGROUP_2, WATCHDOG, LimitsPlan, plan_of

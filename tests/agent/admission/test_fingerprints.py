@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runyard.agent.admission.redaction import fingerprints_of, masked_by
+from runyard.agent.spec_record.redaction import fingerprints_of, masked_by
 from runyard.common.secrets import MASK
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=50)

@@ -14,7 +14,7 @@ from agent.stub_coordinator import Agent, StubCoordinator
 from harness.waiting import await_until
 
 from runyard.agent.admission.trust.authorizer import Gatekeeper, NotTrusted
-from runyard.agent.config import AgentSettings
+from runyard.agent.config.agent import AgentSettings
 from runyard.agent.core.model import AttemptKey
 from runyard.agent.drivers.fake import FakeDriver
 from runyard.agent.runtime import Runtime

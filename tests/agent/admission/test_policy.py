@@ -19,10 +19,10 @@ from runyard.agent.admission.trust.policy import (
     decide,
     policy_of,
 )
-from runyard.agent.admission.trust.profiles import PolicySettings, Profile
-from runyard.agent.admission.trust.sockets import holds_engine_socket
+from runyard.agent.config.docker import Allow, DockerSettings
+from runyard.agent.config.engine_sockets import holds_engine_socket
+from runyard.agent.config.policy import PolicySettings, Profile
 from runyard.agent.drivers.docker.plan.context import DockerContext
-from runyard.agent.drivers.docker.settings import Allow, DockerSettings
 
 PROCESS = AsProcess("/opt/shop/bin/python", "/srv/shop", user="etl", is_root=False, is_limited=True)
 CONTAINER = AsContainer("etl:1", DockerContext(), "unix:///var/run/docker.sock")

@@ -14,7 +14,7 @@ from agent.node_side import KEY, Node, shell
 
 from runyard.agent.admission import preflight
 from runyard.agent.admission.preflight import Preflight, Unfit
-from runyard.agent.config import PressureSettings
+from runyard.agent.config.pressure import PressureSettings
 from runyard.agent.core.pressure import Room, Scarce
 from runyard.agent.drivers.fake import FakeDriver
 from runyard.agent.drivers.process.driver import worker_command

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from runyard.agent.admission.references import LARGEST_FILE, ReferenceRules
+from runyard.agent.admission.references import LARGEST_FILE
 from runyard.agent.admission.specs import UnusableLaunch, spec_record
-from runyard.agent.config import AgentSettings
+from runyard.agent.config.agent import AgentSettings
+from runyard.agent.config.references import ReferenceRules
 from runyard.agent.core.model import UNKNOWN_LAUNCH
 from runyard.agent.supervisor.records import SpecRecord
 from runyard.common.references import FromFile

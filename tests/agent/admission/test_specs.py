@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from runyard.agent.admission.identities import recorded_identity
 from runyard.agent.admission.specs import UnusableLaunch, spec_record
-from runyard.agent.config import AgentSettings
+from runyard.agent.config.agent import AgentSettings
 from runyard.agent.core.model import LaunchIdentity
+from runyard.agent.spec_record.identities import recorded_identity
 from runyard.agent.supervisor import worker
 from runyard.agent.supervisor.records import SpecRecord
 from runyard.v1 import placement_pb2, run_pb2

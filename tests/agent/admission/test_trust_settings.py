@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from runyard.agent.__main__ import main
 from runyard.agent.admission.trust import environment
 from runyard.agent.admission.trust.policy import Allowed, Asked, AsProcess, Refused, decide, policy_of
-from runyard.agent.admission.trust.profiles import PolicySettings, Profile
 from runyard.agent.admission.trust.signatures import COORDINATORS
-from runyard.agent.config import AgentSettings
-from runyard.agent.drivers.docker.settings import Allow
+from runyard.agent.config.agent import AgentSettings
+from runyard.agent.config.docker import Allow
+from runyard.agent.config.policy import PolicySettings, Profile
 from runyard.common.security.signing import public_key_of
 from runyard.common.service.settings import SettingsError, load_settings
 from runyard.launcher.config import SCHEMA
@@ -48,7 +48,7 @@ def block(name: str) -> Any:
         ({"policy": {"profiles": [{"name": "a", "working_directories": ["/a/../b"]}]}}, "without '..'"),
         ({"policy": {"profiles": [{"name": "a", "memory": "much"}]}}, "write for example 512M or 16Gi"),
         ({"policy": {"profiles": [{"name": "a", "containers": {"image": "x"}}]}}, "containers.image"),
-        ({"policy": {"profiles": [{"name": "a"}]}, "docker": {"allow": {}}}, "docker: allow: means nothing"),
+        ({"policy": {"profiles": [{"name": "a"}]}, "docker": {"allow": {}}}, "docker: allow: has no effect"),
         ({"docker": {"volumes": ["/var/run/docker.sock:/s"]}}, "set policy.allow_engine_socket: true"),
         ({"docker": {"container_kwargs": {"volumes": {"/run": {"bind": "/r"}}}}}, "/run holds the socket"),
         ({"signatures": "require"}, "signatures: require needs signing_keys; `runyard signing-key create`"),

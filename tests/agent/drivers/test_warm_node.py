@@ -11,7 +11,8 @@ from agent.dagster_project import CASES, Project
 from agent.node_side import Node, kill_everything, shell
 from harness.waiting import await_until
 
-from runyard.agent.config import AgentSettings, WarmSettings
+from runyard.agent.config.agent import AgentSettings
+from runyard.agent.config.warm import WarmSettings
 from runyard.agent.core.model import AttemptKey, Finished, Running
 from runyard.agent.drivers.process.driver import ProcessDriver, worker_command
 from runyard.agent.drivers.process.warm_plans import plan_of

@@ -10,7 +10,7 @@ from agent.small_workers import RHYTHM
 from harness.services import ProcessCluster, open_cluster
 from harness.waiting import await_until
 
-from runyard.agent.config import AgentSettings
+from runyard.agent.config.agent import AgentSettings
 from runyard.agent.drivers.base import Capacity, Driver
 from runyard.agent.drivers.fake import FakeClusterDriver, FakeRun
 from runyard.agent.node import capacity as offer_module

@@ -10,7 +10,7 @@ from harness.waiting import await_until
 from hypothesis import given as hypothesis_given
 from hypothesis import strategies as st
 
-from runyard.agent.config import AgentSettings
+from runyard.agent.config.agent import AgentSettings
 from runyard.agent.core.gpu_allotment import allot
 from runyard.agent.core.model import UNKNOWN_LAUNCH, AttemptKey, Finished, HeldAttempt, Outcome, OutcomeKind
 from runyard.agent.core.reconcile import Holdings
@@ -148,7 +148,7 @@ def test_worker_without_devices_sees_none_unless_its_owner_says_so() -> None:
 
 
 @pytest.mark.parametrize(
-    ("gpus", "complaint"), [(["GPU-a", "GPU-a"], "names a GPU twice"), (["a b"], "is no UUID of a GPU")]
+    ("gpus", "complaint"), [(["GPU-a", "GPU-a"], "names a GPU twice"), (["a b"], "is not a UUID of a GPU")]
 )
 def test_devices_that_cannot_be_are_refused_by_name(gpus: list[str], complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):

@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 import pytest
 
-from runyard.agent.config import AgentSettings
+from runyard.agent.config.agent import AgentSettings
 from runyard.agent.drivers.base import Capacity, ClusterDriver, Driver, DriverError
 from runyard.agent.drivers.fake import FakeClusterDriver, FakeDriver
 from runyard.agent.node.capacity import (

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runyard.agent.config import AgentSettings, PressureSettings
+from runyard.agent.config.agent import AgentSettings
+from runyard.agent.config.pressure import PressureSettings
 from runyard.agent.core.pressure import RELIEF, Pressures, Room, Scarce, Thresholds
 from runyard.agent.node.cgroups import Rooms, own_rooms
 from runyard.agent.node.pressure import PressureWatch, in_words, rooms_left

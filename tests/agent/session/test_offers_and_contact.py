@@ -11,7 +11,7 @@ from agent.node_side import KEY, is_alive
 from agent.stub_coordinator import Agent, StubCoordinator
 from harness.waiting import await_until
 
-from runyard.agent.config import AgentSettings
+from runyard.agent.config.agent import AgentSettings
 from runyard.agent.core.model import Accepted
 from runyard.agent.drivers.base import Driver
 from runyard.agent.drivers.fake import FakeDriver
@@ -158,7 +158,7 @@ async def test_a_silent_coordinator_ends_the_run_that_asked_for_it(
 async def test_an_agent_that_is_stopped_says_when_it_will_be_back_and_leaves_its_runs(
     new_agent: NewAgent, coordinator: StubCoordinator, worker: Path
 ) -> None:
-    agent = new_agent(expect_back=33.0)
+    agent = new_agent(restart_grace=33.0)
     agent.start()
     session = await coordinator.session()
     await session.beat(1)

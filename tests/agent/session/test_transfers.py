@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 from harness.waiting import await_until
 
-from runyard.agent.config import AgentSettings
+from runyard.agent.config.agent import AgentSettings
 from runyard.agent.core.model import AttemptKey
 from runyard.agent.runtime import Runtime
 from runyard.agent.session import log_uploads as transfers_module

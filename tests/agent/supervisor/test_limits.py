@@ -13,7 +13,7 @@ import pytest
 from agent.node_side import KEY, Gate, Node, is_alive, python, shell
 from harness.waiting import await_until
 
-from runyard.agent.config import IsolationSettings
+from runyard.agent.config.isolation import IsolationSettings
 from runyard.agent.core.model import AttemptKey, Outcome, OutcomeKind
 from runyard.agent.drivers.process.orphans import sweep_belongings
 from runyard.agent.node.isolation_backends import JUST_WATCHED, Rung, find_rung
@@ -42,7 +42,7 @@ sys.exit(any(child.wait() for child in children))
 def rung(request: pytest.FixtureRequest, directories: RunDirectories) -> Iterator[Rung]:
     """Each of the means that this machine has."""
     wanted = request.param
-    found, reasons = find_rung(IsolationSettings(rungs=(wanted,)), directories.state)
+    found, reasons = find_rung(IsolationSettings(backends=(wanted,)), directories.state)
     if found.name != wanted:
         pytest.skip(f"this machine has no {wanted}: {reasons[wanted]}")
     yield found
@@ -212,7 +212,7 @@ def test_a_machine_without_control_groups_is_told_why(tmp_path: Path) -> None:
     membership = tmp_path / "cgroup"
     membership.write_text("0::/agent\n")
     (tmp_path / "cgroup.controllers").write_text("cpuset cpu\n")
-    settings = IsolationSettings(rungs=("cgroup2", "cgroup1"))
+    settings = IsolationSettings(backends=("cgroup2", "cgroup1"))
     found, reasons = find_rung(settings, tmp_path, membership, tmp_path)
     assert found == JUST_WATCHED
     assert "lacks the memory controller; delegate it" in reasons["cgroup2"]

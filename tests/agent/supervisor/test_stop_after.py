@@ -12,7 +12,7 @@ from agent.node_side import KEY, Node, hosted_agent, is_alive, shell, text_in
 from harness.waiting import await_until, wait_until
 
 from runyard.agent.admission.specs import spec_record
-from runyard.agent.config import AgentSettings
+from runyard.agent.config.agent import AgentSettings
 from runyard.agent.core.model import LaunchIdentity
 from runyard.agent.supervisor import procfs
 from runyard.agent.supervisor.contact import ContactFile

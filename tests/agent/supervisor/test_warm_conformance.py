@@ -9,8 +9,7 @@ from agent.dagster_project import CASES, History, Project, as_text
 from agent.node_side import Node, kill_everything
 from harness.waiting import await_until
 
-from runyard.agent.config import WarmSettings
-from runyard.agent.drivers.process.warm_plans import WarmMode
+from runyard.agent.config.warm import WarmMode, WarmSettings
 from runyard.agent.supervisor.rundir import RunDirectories
 
 Histories = dict[str, History]

@@ -23,8 +23,8 @@ from harness.certificates import CLIENT, Authority
 
 from runyard.agent.admission.specs import UnusableLaunch, spec_record
 from runyard.agent.admission.trust.signatures import Doubtful, examine
-from runyard.agent.config import AgentSettings
-from runyard.agent.drivers.docker.settings import DockerSettings
+from runyard.agent.config.agent import AgentSettings
+from runyard.agent.config.docker import DockerSettings
 from runyard.agent.session.conversions import identity_of
 from runyard.agent.supervisor.records import (
     ContainerRecord,

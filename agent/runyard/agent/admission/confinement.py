@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from runyard.agent.admission.specs import UnusableLaunch
-from runyard.agent.config import IsolationSettings
+from runyard.agent.config.isolation import IsolationSettings
 from runyard.agent.core.model import AttemptKey
 from runyard.agent.node.isolation_backends import Rung
 from runyard.agent.supervisor.limits.plan import BY_THE_KERNEL

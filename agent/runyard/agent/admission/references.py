@@ -8,12 +8,10 @@ import json
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
-from typing import Annotated, Final
+from typing import Final
 
-from pydantic import PlainValidator, field_validator
-
+from runyard.agent.config.references import ReferenceRules
+from runyard.agent.spec_record.environment import ResolvedEnvironment
 from runyard.common.defaults import CONTEXT_KEY
 from runyard.common.references import (
     FromEnvironment,
@@ -24,8 +22,7 @@ from runyard.common.references import (
     is_reference,
     parse_reference,
 )
-from runyard.common.secrets import Secret, secret_names
-from runyard.common.service.settings import Settings
+from runyard.common.secrets import Secret
 from runyard.v1 import run_pb2
 
 LARGEST_FILE: Final = 64 * 1024
@@ -34,73 +31,6 @@ LARGEST_FILE: Final = 64 * 1024
 
 class UnresolvedReference(Exception):
     """A variable has no value on this node; the message names variable, node and remedy."""
-
-
-class ReferenceRules(Settings):
-    """What launches and code locations may refer to on this node. By default nothing."""
-
-    env: tuple[str, ...] = ()
-    """Names of variables of the agent's own environment; `*` stands for any text, as in `RUNS_*`."""
-
-    files: tuple[str, ...] = ()
-    """Paths; `*` stands for any text within one part, as in `/run/secrets/*`."""
-
-    @field_validator("files")
-    @classmethod
-    def _absolute(cls, files: tuple[str, ...]) -> tuple[str, ...]:
-        for pattern in files:
-            if not pattern.startswith("/"):
-                raise ValueError(f"{pattern!r} must be an absolute path, such as /run/secrets/*")
-        return files
-
-    def allow(self, reference: Reference) -> bool:
-        """Whether a launch may refer to it."""
-        match reference:
-            case FromEnvironment(name):
-                return any(fnmatchcase(name, pattern) for pattern in self.env)
-            case FromFile(path):
-                return any(_is_like(path, pattern) for pattern in self.files)
-
-
-def _is_like(path: str, pattern: str) -> bool:
-    parts, patterns = path.split("/"), pattern.split("/")
-    return len(parts) == len(patterns) and all(map(fnmatchcase, parts, patterns))
-
-
-def _setting(written: object) -> Secret | Reference:
-    match written:
-        case Secret() | FromEnvironment() | FromFile():
-            return written
-        case str():
-            return Secret(written)
-        case {"env": str(name), **rest} if not rest:
-            return from_environment(name)
-        case {"file": str(path), **rest} if not rest:
-            return from_file(path)
-    raise ValueError("must be a text (put numbers in quotes), {env: NAME} or {file: /path}")
-
-
-EnvironmentSetting = Annotated[Secret | Reference, PlainValidator(_setting)]
-"""A value in the agent's settings: itself, or where it is."""
-
-
-@dataclass(frozen=True)
-class GivenEnvironment:
-    """What the worker of one launch is given, resolved.
-
-    Attributes:
-        by_owner: By the agent's settings.
-        by_launch: By the code location and the launch, which go before it.
-        referred: Names of variables that were looked up, and so are secrets whatever they are called.
-    """
-
-    by_owner: Mapping[str, str] = field(repr=False)
-    by_launch: Mapping[str, str] = field(repr=False)
-    referred: frozenset[str] = frozenset()
-
-    def secrets_among(self, environment: Mapping[str, str]) -> list[str]:
-        """The names of variables whose values are secrets."""
-        return sorted({*secret_names(environment), *(self.referred & environment.keys())})
 
 
 def variables_of(spec: run_pb2.LaunchSpec) -> dict[str, str | Reference]:
@@ -131,7 +61,9 @@ class Lookup:
         self._rules = rules
         self._own = own
 
-    def given(self, settings: Mapping[str, Secret | Reference], spec: run_pb2.LaunchSpec) -> GivenEnvironment:
+    def resolve(
+        self, settings: Mapping[str, Secret | Reference], spec: run_pb2.LaunchSpec
+    ) -> ResolvedEnvironment:
         """All that is given to the worker of a launch. Reads files, and so blocks.
 
         Args:
@@ -151,7 +83,7 @@ class Lookup:
             for name, value in asked.items()
         }
         referred = {name for name, value in {**settings, **asked}.items() if isinstance(value, Reference)}
-        return GivenEnvironment(by_owner, by_launch, frozenset(referred))
+        return ResolvedEnvironment(by_owner, by_launch, frozenset(referred))
 
     def _allowed_value(self, name: str, reference: Reference) -> str:
         if not self._rules.allow(reference):

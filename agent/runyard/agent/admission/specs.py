@@ -6,10 +6,9 @@ from dataclasses import replace
 
 from google.protobuf.duration_pb2 import Duration
 
-from runyard.agent.admission.identities import identity_record
-from runyard.agent.admission.redaction import fingerprints_of
-from runyard.agent.admission.references import GivenEnvironment, Lookup, UnresolvedReference
-from runyard.agent.config import AgentSettings
+from runyard.agent.admission.references import Lookup, UnresolvedReference
+from runyard.agent.config.agent import AgentSettings
+from runyard.agent.config.docker import DockerSettings
 from runyard.agent.core.model import LaunchIdentity
 from runyard.agent.drivers.docker.plan.plan import (
     DRIVER_NAME,
@@ -18,8 +17,10 @@ from runyard.agent.drivers.docker.plan.plan import (
     container_environment,
     plan_container,
 )
-from runyard.agent.drivers.docker.settings import DockerSettings
 from runyard.agent.drivers.process.driver import worker_command
+from runyard.agent.spec_record.environment import ResolvedEnvironment
+from runyard.agent.spec_record.identities import identity_record
+from runyard.agent.spec_record.redaction import fingerprints_of
 from runyard.agent.supervisor.records import SpecRecord
 from runyard.common.defaults import GRACE_SECONDS
 from runyard.common.secrets import names_of_urls_with_passwords, remember, secret_values
@@ -72,16 +73,16 @@ def spec_record(
 
 def _given_environment(
     settings: AgentSettings, spec: run_pb2.LaunchSpec, own_environment: Mapping[str, str]
-) -> GivenEnvironment:
+) -> ResolvedEnvironment:
     try:
-        return Lookup(settings.node_id, settings.references, own_environment).given(
+        return Lookup(settings.node_id, settings.references, own_environment).resolve(
             settings.environment, spec
         )
     except UnresolvedReference as error:
         raise UnusableLaunch(str(error)) from None
 
 
-def _with_secrets_noted(record: SpecRecord, given: GivenEnvironment) -> SpecRecord:
+def _with_secrets_noted(record: SpecRecord, given: ResolvedEnvironment) -> SpecRecord:
     """The record with what tells its secrets when they are gone from it; from now on the log masks them."""
     names = given.secrets_among(record.env)
     values = secret_values(record.env, names)
@@ -93,7 +94,7 @@ def _with_secrets_noted(record: SpecRecord, given: GivenEnvironment) -> SpecReco
 def _as_process(
     common: SpecRecord,
     settings: AgentSettings,
-    given: GivenEnvironment,
+    given: ResolvedEnvironment,
     spec: run_pb2.LaunchSpec,
     verb: str,
     own_environment: Mapping[str, str],
@@ -114,7 +115,7 @@ def _as_process(
 def _in_container(
     common: SpecRecord,
     docker: DockerSettings,
-    given: GivenEnvironment,
+    given: ResolvedEnvironment,
     spec: run_pb2.LaunchSpec,
     verb: str,
     own_environment: Mapping[str, str],

@@ -1,7 +1,5 @@
 """From what a run directory holds to the words of the agent's core."""
 
-from runyard.agent.admission.identities import recorded_identity
-from runyard.agent.admission.redaction import masked_by
 from runyard.agent.core.model import (
     UNKNOWN_LAUNCH,
     Accepted,
@@ -24,6 +22,8 @@ from runyard.agent.drivers.process.inspect import (
     survey,
 )
 from runyard.agent.logs import read_tail
+from runyard.agent.spec_record.identities import recorded_identity
+from runyard.agent.spec_record.redaction import masked_by
 from runyard.agent.supervisor.records import ExitRecord, UnreadableRecord
 from runyard.agent.supervisor.rundir import RunDirectory
 

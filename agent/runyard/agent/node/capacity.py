@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 import psutil
 import structlog
 
-from runyard.agent.config import AgentSettings
+from runyard.agent.config.agent import AgentSettings
 from runyard.agent.drivers.base import (
     Capacity,
     ClusterDriver,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from runyard.agent.config import IsolationSettings
+from runyard.agent.config.isolation import IsolationSettings
 from runyard.agent.core.model import AttemptKey
 from runyard.agent.supervisor.limits.enforcement import confine
 from runyard.agent.supervisor.limits.groups import Group
@@ -101,7 +101,7 @@ def find_rung(
         SYSTEMD: lambda: _systemd(family),
     }
     reasons: dict[str, str] = {}
-    for name in settings.rungs:
+    for name in settings.backends:
         if name not in makers:
             break
         try:

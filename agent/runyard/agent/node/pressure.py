@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import structlog
 
-from runyard.agent.config import PressureSettings
+from runyard.agent.config.pressure import PressureSettings
 from runyard.agent.core.pressure import RELIEF, Pressure, Pressures, Room, Scarce, Thresholds
 from runyard.agent.node.cgroups import own_rooms
 from runyard.common.quantities import show_quantity
@@ -63,7 +63,7 @@ class PressureWatch:
     ) -> None:
         least = {Scarce.MEMORY: settings.memory, Scarce.DISK: settings.disk, Scarce.PIDS: settings.pids}
         known = {scarce: amount for scarce, amount in least.items() if amount is not None}
-        self._pressures = Pressures(Thresholds(known, settings.calm))
+        self._pressures = Pressures(Thresholds(known, settings.recovery_period))
         self._state = state
         self._measure = measure
 

@@ -15,17 +15,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from runyard.agent.config.join import AUTHORITY, CERTIFICATE, CURRENT, KEY, TLS_DIRECTORY
 from runyard.common.security.certificates import holder_of, signer_of
 from runyard.common.security.identity import Identity
 from runyard.common.service.durable import sync_directory, write_durably
 from runyard.common.service.failpoints import failpoint
-from runyard.common.transport.tls import TlsFiles
 
-_CURRENT: Final = "current"
 _JOINING: Final = "joining"
-_KEY: Final = "key.pem"
-_CERTIFICATE: Final = "certificate.pem"
-_AUTHORITY: Final = "authority.pem"
 _REQUEST: Final = "request.pem"
 _TOKEN_ID: Final = "token-id"  # noqa: S105 - the name of a file
 
@@ -80,25 +76,6 @@ class Held:
         return self.not_after - self.not_before
 
 
-def joined_files(state: Path) -> TlsFiles:
-    """Where the files of a node that joined by token are.
-
-    Args:
-        state: The agent's state directory.
-    """
-    current = state / "tls" / _CURRENT
-    return TlsFiles(current / _AUTHORITY, current / _CERTIFICATE, current / _KEY)
-
-
-def has_joined(state: Path) -> bool:
-    """Whether the node has ever joined by token.
-
-    Args:
-        state: The agent's state directory.
-    """
-    return (state / "tls" / _CURRENT).is_symlink()
-
-
 class CredentialsDirectory:
     """The directory `tls` in the agent's state directory, which the agent alone writes to."""
 
@@ -111,7 +88,7 @@ class CredentialsDirectory:
         Raises:
             OSError: It cannot be made.
         """
-        self._path = state / "tls"
+        self._path = state / TLS_DIRECTORY
         self._path.mkdir(mode=0o700, exist_ok=True)
         self._path.chmod(0o700)
 
@@ -122,9 +99,9 @@ class CredentialsDirectory:
             UnusableCertificate: What is there is none.
             OSError: It cannot be read.
         """
-        current = self._path / _CURRENT
+        current = self._path / CURRENT
         try:
-            pem = (current / _CERTIFICATE).read_bytes()
+            pem = (current / CERTIFICATE).read_bytes()
         except FileNotFoundError:
             return None
         token_file = current / _TOKEN_ID
@@ -138,12 +115,12 @@ class CredentialsDirectory:
         """
         directory = self._path / _JOINING
         try:
-            return KeyAndRequest((directory / _KEY).read_bytes(), (directory / _REQUEST).read_text())
+            return KeyAndRequest((directory / KEY).read_bytes(), (directory / _REQUEST).read_text())
         except FileNotFoundError:
             pass
         directory.mkdir(mode=0o700, exist_ok=True)
         made = KeyAndRequest.make()
-        write_durably(directory / _KEY, made.key)
+        write_durably(directory / KEY, made.key)
         failpoint("agent.after_joining_key")
         write_durably(directory / _REQUEST, made.request.encode())
         sync_directory(self._path)
@@ -166,9 +143,9 @@ class CredentialsDirectory:
         directory = self._path / name
         directory.mkdir(mode=0o700)
         for file, content in (
-            (_KEY, key),
-            (_CERTIFICATE, certificate),
-            (_AUTHORITY, authority),
+            (KEY, key),
+            (CERTIFICATE, certificate),
+            (AUTHORITY, authority),
             (_TOKEN_ID, token_id.encode()),
         ):
             write_durably(directory / file, content)
@@ -179,10 +156,10 @@ class CredentialsDirectory:
         self._clear_away()
 
     def _switch_to(self, name: str) -> None:
-        aside = self._path / f".{_CURRENT}.new"
+        aside = self._path / f".{CURRENT}.new"
         aside.unlink(missing_ok=True)
         aside.symlink_to(name)
-        aside.rename(self._path / _CURRENT)
+        aside.rename(self._path / CURRENT)
         sync_directory(self._path)
 
     def _next_name(self) -> str:
@@ -193,7 +170,7 @@ class CredentialsDirectory:
 
     def _clear_away(self) -> None:
         """Leaves the set in use, and the one before it, which somebody may be reading at this moment."""
-        in_use = os.readlink(self._path / _CURRENT)
+        in_use = os.readlink(self._path / CURRENT)
         before = sorted(number for number in self._numbers() if number < int(in_use))[-1:]
         kept = {int(in_use), *before}
         for number in set(self._numbers()) - kept:

@@ -10,7 +10,8 @@ import grpc
 import grpc.aio
 import structlog
 
-from runyard.agent.config import AgentSettings, JoinSettings
+from runyard.agent.config.agent import AgentSettings
+from runyard.agent.config.join import JoinSettings
 from runyard.agent.security.credentials import (
     CredentialsDirectory,
     Held,

@@ -9,13 +9,13 @@ import grpc
 import grpc.aio
 import structlog
 
-from runyard.agent.config import AgentSettings
+from runyard.agent.config.agent import AgentSettings
+from runyard.agent.config.join import joined_files
 from runyard.agent.security.credentials import (
     CredentialsDirectory,
     Held,
     KeyAndRequest,
     UnusableCertificate,
-    joined_files,
     read_certificate,
     require_fitting,
 )

@@ -10,7 +10,7 @@ import grpc
 import grpc.aio
 import structlog
 
-from runyard.agent.config import AgentSettings
+from runyard.agent.config.agent import AgentSettings
 from runyard.common.transport.channel import open_aio_channel
 from runyard.common.transport.tls import TlsMaterial, WatchedTls
 

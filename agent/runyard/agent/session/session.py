@@ -12,7 +12,7 @@ import grpc
 import structlog
 from google.protobuf.duration_pb2 import Duration
 
-from runyard.agent.config import AgentSettings
+from runyard.agent.config.agent import AgentSettings
 from runyard.agent.core.model import AttemptKey
 from runyard.agent.node.capacity import Offer, Offering
 from runyard.agent.node.facts import node_facts, node_load
@@ -228,7 +228,7 @@ class Session:
         if self._runtime.is_closing:
             return agent_pb2.AgentGoodbye(reason="the machine is shutting down")
         goodbye = agent_pb2.AgentGoodbye(reason="the agent is shutting down; its workers go on")
-        goodbye.expect_back_within.FromNanoseconds(round(self._settings.expect_back * 1e9))
+        goodbye.expect_back_within.FromNanoseconds(round(self._settings.restart_grace * 1e9))
         return goodbye
 
     async def _take(self, response: agent_pb2.SessionResponse, transfers: Transfers) -> None:

@@ -100,7 +100,7 @@ class SpecRecord(Record):
     secret_names: list[str] = field(default_factory=list)
     """The variables in `env` that hold secrets."""
     fingerprints: list[list[int]] = field(default_factory=list)
-    """By which secrets are recognised in the worker's last words: see `runyard.agent.admission.redaction`."""
+    """Fingerprints of secrets, for redaction: see `runyard.agent.spec_record.redaction`."""
 
 
 @dataclass(frozen=True)

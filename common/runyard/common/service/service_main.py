@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import structlog
+
 from runyard.common.errors import InsecureAddress, InvalidTlsFiles
 from runyard.common.service.log import LogFormat, LogLevel, configure_log
 from runyard.common.service.settings import Settings, SettingsError, TlsSettings, load_settings
@@ -43,6 +45,8 @@ class ServiceSettings(Settings):
 
 
 S = TypeVar("S", bound=ServiceSettings)
+
+log = structlog.get_logger("runyard.settings")
 
 
 def service_parser(role: str, description: str) -> argparse.ArgumentParser:
@@ -88,8 +92,15 @@ def run_service(
     """
     flags: dict[str, Any] = {key: value for key, value in vars(given).items() if key in kind.model_fields}
     flags["tls"] = _tls_flags(given)
+    renamed: list[tuple[str, str]] = []
     try:
-        settings = load_settings(kind, file=given.config, prefix=f"RUNYARD_{role.upper()}", flags=flags)
+        settings = load_settings(
+            kind,
+            file=given.config,
+            prefix=f"RUNYARD_{role.upper()}",
+            flags=flags,
+            on_renamed=lambda old, new: renamed.append((old, new)),
+        )
         settings.require_safe()
         if given.check:
             settings.check_files()
@@ -100,6 +111,8 @@ def run_service(
         print("the settings are fine")
         return 0
     configure_log(settings.log_format, settings.log_level)
+    for old, new in renamed:
+        log.warning("setting_renamed", old=old, new=new, remedy=f"write {new}; {old} will be removed")
     try:
         return serve(settings)
     except failures as error:

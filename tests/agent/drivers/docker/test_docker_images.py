@@ -10,12 +10,12 @@ from agent.docker_side import DockerNode, shell
 from harness.dockerd import Dockerd
 from harness.waiting import await_until
 
+from runyard.agent.config.docker import PullPolicy
 from runyard.agent.core.model import AttemptKey, Finished, OutcomeKind, Starting
 from runyard.agent.drivers.docker import supervise
 from runyard.agent.drivers.docker.engine import images
 from runyard.agent.drivers.docker.engine.progress import Progress
 from runyard.agent.drivers.docker.plan.plan import ContainerPlan
-from runyard.agent.drivers.docker.settings import PullPolicy
 from runyard.agent.supervisor.records import SpecRecord
 from runyard.agent.supervisor.rundir import RunDirectories
 

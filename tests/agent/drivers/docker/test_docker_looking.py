@@ -12,7 +12,7 @@ from harness.waiting import await_until
 
 from runyard.agent.admission import preflight
 from runyard.agent.admission.preflight import Preflight, Unfit
-from runyard.agent.config import PressureSettings
+from runyard.agent.config.pressure import PressureSettings
 from runyard.agent.core.model import AttemptKey
 from runyard.agent.drivers.docker import driver
 from runyard.agent.drivers.docker.engine import prerequisites

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from runyard.agent.admission.references import GivenEnvironment
 from runyard.agent.admission.specs import UnusableLaunch, spec_record
-from runyard.agent.config import AgentSettings
+from runyard.agent.config.agent import AgentSettings
+from runyard.agent.config.docker import Allow, DockerSettings
 from runyard.agent.core.model import UNKNOWN_LAUNCH
 from runyard.agent.drivers.docker.engine.images import registry_of
 from runyard.agent.drivers.docker.plan.allow import Violation, violations
@@ -20,7 +20,7 @@ from runyard.agent.drivers.docker.plan.plan import (
     container_environment,
     plan_container,
 )
-from runyard.agent.drivers.docker.settings import Allow, DockerSettings
+from runyard.agent.spec_record.environment import ResolvedEnvironment
 from runyard.common.secrets import Secret
 from runyard.v1 import placement_pb2, run_pb2
 
@@ -139,7 +139,7 @@ def test_the_environment_is_what_was_given_and_nothing_of_the_agents_own() -> No
     settings = DockerSettings(env_vars=("A=settings", "TOKEN"))
     spec = launch(context={"env_vars": ["B=location"], "docker": {"env_vars": ["A=location"]}})
     own = {"TOKEN": "t", "PATH": "/usr/bin"}
-    given = GivenEnvironment({"D": "everyone", "C": "everyone"}, {"C": "launch"})
+    given = ResolvedEnvironment({"D": "everyone", "C": "everyone"}, {"C": "launch"})
     assert container_environment(settings, given, spec, own) == {
         "A": "location",
         "B": "location",
@@ -151,7 +151,7 @@ def test_the_environment_is_what_was_given_and_nothing_of_the_agents_own() -> No
 
 def test_a_variable_that_the_agent_has_not_is_named() -> None:
     with pytest.raises(UnusablePlan, match="TOKEN"):
-        container_environment(DockerSettings(env_vars=("TOKEN",)), GivenEnvironment({}, {}), launch(), {})
+        container_environment(DockerSettings(env_vars=("TOKEN",)), ResolvedEnvironment({}, {}), launch(), {})
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from runyard.agent.admission.specs import UnusableLaunch
 from runyard.agent.admission.trust.policy import Refused, decide, policy_of
 from runyard.agent.admission.trust.requested import asked_by
 from runyard.agent.admission.trust.signatures import Doubtful, examine
-from runyard.agent.config import AgentSettings
+from runyard.agent.config.agent import AgentSettings
 from runyard.agent.core.model import AttemptKey
 from runyard.agent.drivers.docker.plan.context import BadContext
 from runyard.agent.supervisor.rundir import RunDirectory

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from runyard.agent.admission.trust.environment import is_dangerous, not_settable
-from runyard.agent.admission.trust.profiles import ANY, PolicySettings, Profile, is_plain_path
-from runyard.agent.admission.trust.sockets import holds_engine_socket
-from runyard.agent.drivers.docker.plan.allow import mount_sources, violations
+from runyard.agent.config.docker import Allow, DockerSettings
+from runyard.agent.config.docker_kwargs import mount_sources
+from runyard.agent.config.engine_sockets import holds_engine_socket
+from runyard.agent.config.policy import ANY, PolicySettings, Profile, is_plain_path
+from runyard.agent.drivers.docker.plan.allow import violations
 from runyard.agent.drivers.docker.plan.context import DockerContext
-from runyard.agent.drivers.docker.settings import Allow, DockerSettings
 from runyard.common.quantities import show_quantity
 
 DEFAULT_PROFILE = "default"

@@ -5,7 +5,7 @@ import pwd
 
 from runyard.agent.admission.references import variables_of
 from runyard.agent.admission.trust.policy import AsContainer, Asked, AsOther, AsProcess
-from runyard.agent.config import AgentSettings
+from runyard.agent.config.agent import AgentSettings
 from runyard.agent.drivers.docker.plan.context import read_context
 from runyard.agent.drivers.docker.plan.plan import DRIVER_NAME
 from runyard.v1 import run_pb2

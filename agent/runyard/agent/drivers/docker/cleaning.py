@@ -8,9 +8,9 @@ from typing import Any
 
 import structlog
 
+from runyard.agent.config.docker import DockerSettings
 from runyard.agent.drivers.docker.engine.client import Engine, EngineError
 from runyard.agent.drivers.docker.plan.labels import AGENT, key_of_labels
-from runyard.agent.drivers.docker.settings import DockerSettings
 from runyard.agent.supervisor.rundir import RunDirectories
 
 CLEAN_EVERY = 60.0

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import structlog
 
+from runyard.agent.config.docker import DockerSettings
 from runyard.agent.core.model import (
     Accepted,
     AttemptKey,
@@ -25,7 +26,6 @@ from runyard.agent.drivers.docker.engine.events import OOM, EventWatch
 from runyard.agent.drivers.docker.engine.prerequisites import missing_in_engine, unreachable
 from runyard.agent.drivers.docker.plan.labels import container_name
 from runyard.agent.drivers.docker.plan.plan import DRIVER_NAME
-from runyard.agent.drivers.docker.settings import DockerSettings
 from runyard.agent.drivers.docker.supervise import ContainerFollower, Surroundings
 from runyard.agent.drivers.docker.usage import UsageWatch
 from runyard.agent.drivers.docker.watchdog import WardenLink

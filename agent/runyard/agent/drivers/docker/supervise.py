@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 
 import structlog
 
+from runyard.agent.config.docker import DockerSettings
 from runyard.agent.core.model import AttemptKey, AttemptPhase, Finished, Running, Starting, Stopping
 from runyard.agent.drivers.docker.causes import (
     ENGINE_UNAVAILABLE,
@@ -34,7 +35,6 @@ from runyard.agent.drivers.docker.engine.images import PullFailed, PullInterrupt
 from runyard.agent.drivers.docker.enter import NOT_MINE
 from runyard.agent.drivers.docker.output import note
 from runyard.agent.drivers.docker.plan.plan import ENTER, TOOLS, ContainerPlan
-from runyard.agent.drivers.docker.settings import DockerSettings
 from runyard.agent.drivers.docker.verdicts import (
     NOT_EXECUTABLE,
     ContainerState,

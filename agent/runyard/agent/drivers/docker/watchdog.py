@@ -14,11 +14,11 @@ import sys
 import time
 from pathlib import Path
 
+from runyard.agent.config.docker import DockerSettings
 from runyard.agent.core.model import AttemptKey
 from runyard.agent.drivers.docker.engine.client import Engine, EngineError, NameTaken, NotThere
 from runyard.agent.drivers.docker.plan.labels import container_name
 from runyard.agent.drivers.docker.plan.plan import DRIVER_NAME
-from runyard.agent.drivers.docker.settings import DockerSettings
 from runyard.agent.supervisor.contact import LONGEST_LOOK_AWAY, Fence
 from runyard.agent.supervisor.records import SpecRecord, StopRequest, UnreadableRecord
 from runyard.agent.supervisor.rundir import RunDirectories, RunDirectory, RunDirectoryError

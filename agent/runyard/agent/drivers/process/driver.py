@@ -7,7 +7,7 @@ from pathlib import Path
 
 import structlog
 
-from runyard.agent.config import WarmSettings
+from runyard.agent.config.warm import WarmSettings
 from runyard.agent.core.model import Accepted, AttemptKey, AttemptPhase, Finished, HeldAttempt
 from runyard.agent.drivers.base import DriverError, Lack, OnChange, UnknownAttempt
 from runyard.agent.drivers.outcomes import held_attempt, key_of

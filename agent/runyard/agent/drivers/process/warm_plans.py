@@ -2,14 +2,12 @@
 
 import json
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
+from runyard.agent.config.warm import WarmMode
 from runyard.agent.supervisor import worker as worker_script
 from runyard.agent.supervisor.records import SpecRecord
 from runyard.agent.supervisor.warm.plan import PER_RUN, WarmPlan
-
-WarmMode = Literal["off", "framework", "location"]
-"""What is imported ahead of a run: nothing, Dagster and its storage, or the user's code too."""
 
 _ALWAYS = ("dagster", "dagster._cli.api")
 

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import structlog
 
-from runyard.agent.config import WarmSettings
+from runyard.agent.config.warm import WarmSettings
 from runyard.agent.core.warmth import (
     Choice,
     Close,
@@ -243,7 +243,7 @@ class WarmServers:
         for home in self._homes.iterdir():
             with contextlib.suppress(OSError):
                 used[home.name] = (home / "plan").stat().st_mtime
-        oldest = time.time() - self._settings.remember
+        oldest = time.time() - self._settings.retention
         for home in list(self._homes.iterdir()):
             if used.get(home.name, 0.0) < oldest:
                 shutil.rmtree(home, ignore_errors=True)

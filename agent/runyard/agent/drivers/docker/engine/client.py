@@ -21,8 +21,8 @@ from docker.errors import (
 )
 from docker.tls import TLSConfig
 
+from runyard.agent.config.docker import DockerSettings
 from runyard.agent.drivers.docker.engine.threads import DaemonThreads
-from runyard.agent.drivers.docker.settings import DockerSettings
 
 ANSWER_WITHIN = 20.0
 """Seconds for the engine to answer a call. On a busy disk, creating and starting take several."""

@@ -7,11 +7,11 @@ from collections.abc import Awaitable, Callable
 import docker
 from docker.utils import parse_repository_tag
 
+from runyard.agent.config.docker import DockerSettings, Registry
 from runyard.agent.drivers.docker.causes import DISK_FULL, IMAGE_NOT_FOUND, PULL_DENIED
 from runyard.agent.drivers.docker.engine.client import Engine, NoSuchImage
 from runyard.agent.drivers.docker.engine.progress import Progress
 from runyard.agent.drivers.docker.plan.plan import ContainerPlan
-from runyard.agent.drivers.docker.settings import DockerSettings, Registry
 
 NEWS_AFTER = 3.0
 """Seconds that a pull may take before people are told of it."""

@@ -1,14 +1,13 @@
 """The owner's rules: what others may ask of the engine. Whoever can ask for anything, owns the machine."""
 
-import posixpath
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
+from runyard.agent.config.docker import Allow
+from runyard.agent.config.docker_kwargs import HARMLESS, mount_sources, mounts_of
 from runyard.agent.drivers.docker.plan.context import DockerContext
-from runyard.agent.drivers.docker.plan.kwargs import HARMLESS, volume_list
-from runyard.agent.drivers.docker.settings import Allow
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ def violations(allow: Allow, image: str, context: DockerContext) -> Iterator[Vio
     yield from _not_among("images", allow.images, [image] if image else [])
     try:
         yield from _not_among("mounts", allow.mounts, mount_sources(kwargs))
-        if any(mount.get("VolumeOptions") for mount in _mounts(kwargs)):  # its driver may mount any folder
+        if any(mount.get("VolumeOptions") for mount in mounts_of(kwargs)):  # its driver may mount any folder
             yield Violation("mounts", "container_kwargs mounts: VolumeOptions is covered by no rule")
     except ValueError as error:
         yield Violation("mounts", str(error))
@@ -46,30 +45,6 @@ def violations(allow: Allow, image: str, context: DockerContext) -> Iterator[Vio
         yield Violation("privileged", f"container_kwargs {', '.join(beyond)} reach beyond the container")
 
 
-def mount_sources(kwargs: Mapping[str, Any]) -> list[str]:
-    """The folders of this machine, and the volumes, that arguments of `containers.create` mount.
-
-    Raises:
-        ValueError: They have another form.
-    """
-    sources = []
-    for volume in volume_list(kwargs.get("volumes") or []):
-        source, colon, _ = volume.partition(":")
-        if colon:  # without one it is a fresh volume of the container's own
-            sources.append(_plain(source))
-    for mount in _mounts(kwargs):
-        if mount.get("Type") != "tmpfs" and mount.get("Source"):
-            sources.append(_plain(str(mount["Source"])))
-    return sources
-
-
-def _mounts(kwargs: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    mounts = kwargs.get("mounts") or []
-    if not isinstance(mounts, list) or not all(isinstance(mount, Mapping) for mount in mounts):
-        raise ValueError("container_kwargs mounts: must be mappings with Type, Source and Target")
-    return mounts
-
-
 def _not_among(rule: str, patterns: Sequence[str], asked: Iterable[str]) -> Iterator[Violation]:
     for item in asked:
         if not any(fnmatchcase(item, pattern) for pattern in patterns):
@@ -78,8 +53,3 @@ def _not_among(rule: str, patterns: Sequence[str], asked: Iterable[str]) -> Iter
 
 def _present(kwargs: Mapping[str, Any], name: str) -> list[Any]:
     return [kwargs[name]] if kwargs.get(name) not in (None, "") else []
-
-
-def _plain(source: str) -> str:
-    """The path without the detours by which it could look like another."""
-    return f"/{posixpath.normpath(source).lstrip('/')}" if source.startswith("/") else source

@@ -8,16 +8,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from runyard.agent.admission.references import GivenEnvironment
-from runyard.agent.drivers.docker.plan.context import BadContext, DockerContext, read_context
-from runyard.agent.drivers.docker.plan.gpus import device_requests
-from runyard.agent.drivers.docker.plan.kwargs import (
+from runyard.agent.config.docker import DockerSettings, PullPolicy
+from runyard.agent.config.docker_kwargs import (
     OVERRULED,
     conflicting_kwargs,
     label_map,
     volume_list,
 )
-from runyard.agent.drivers.docker.settings import DockerSettings, PullPolicy
+from runyard.agent.drivers.docker.plan.context import BadContext, DockerContext, read_context
+from runyard.agent.drivers.docker.plan.gpus import device_requests
+from runyard.agent.spec_record.environment import ResolvedEnvironment
 from runyard.v1 import run_pb2
 
 DRIVER_NAME = "docker"
@@ -88,7 +88,7 @@ def plan_container(settings: DockerSettings, spec: run_pb2.LaunchSpec) -> Contai
 
 def container_environment(
     settings: DockerSettings,
-    given: GivenEnvironment,
+    given: ResolvedEnvironment,
     spec: run_pb2.LaunchSpec,
     own: Mapping[str, str],
 ) -> dict[str, str]:

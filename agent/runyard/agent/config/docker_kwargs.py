@@ -1,5 +1,6 @@
 """What is known of the arguments of `containers.create`, without loading the `docker` package."""
 
+import posixpath
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -74,7 +75,41 @@ def label_map(labels: object) -> dict[str, str]:
     raise ValueError('labels: write {"team": "etl"}, or ["team"]')
 
 
+def mount_sources(kwargs: Mapping[str, Any]) -> list[str]:
+    """Return the folders of this machine and the volumes that arguments of `containers.create` mount.
+
+    Raises:
+        ValueError: They have another form.
+    """
+    sources = []
+    for volume in volume_list(kwargs.get("volumes") or []):
+        source, colon, _ = volume.partition(":")
+        if colon:  # without one it is a fresh volume of the container's own
+            sources.append(_plain(source))
+    for mount in mounts_of(kwargs):
+        if mount.get("Type") != "tmpfs" and mount.get("Source"):
+            sources.append(_plain(str(mount["Source"])))
+    return sources
+
+
+def mounts_of(kwargs: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the argument `mounts` of `containers.create`.
+
+    Raises:
+        ValueError: It has another form.
+    """
+    mounts = kwargs.get("mounts") or []
+    if not isinstance(mounts, list) or not all(isinstance(mount, Mapping) for mount in mounts):
+        raise ValueError("container_kwargs mounts: must be mappings with Type, Source and Target")
+    return mounts
+
+
 def _bind(source: str, entry: object) -> str:
     if not isinstance(entry, Mapping) or "bind" not in entry:
         raise ValueError(f'volumes: {source}: write {{"bind": "/in/the/container", "mode": "rw"}}')
     return f"{source}:{entry['bind']}:{entry.get('mode') or 'rw'}"
+
+
+def _plain(source: str) -> str:
+    """The path without the detours by which it could look like another."""
+    return f"/{posixpath.normpath(source).lstrip('/')}" if source.startswith("/") else source

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from runyard.agent.drivers.docker.plan.kwargs import conflicting_kwargs
+from runyard.agent.config.docker_kwargs import conflicting_kwargs
 from runyard.common.service.settings import Settings
 
 PullPolicy = Literal["always", "if-not-present", "never"]

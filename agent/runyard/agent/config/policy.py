@@ -4,7 +4,7 @@ import posixpath
 
 from pydantic import ValidationInfo, field_validator
 
-from runyard.agent.drivers.docker.settings import Allow
+from runyard.agent.config.docker import Allow
 from runyard.common.names import NAME
 from runyard.common.quantities import parse_quantity
 from runyard.common.service.settings import Settings

@@ -1,0 +1,1 @@
+"""The agent's settings, one module for each section."""

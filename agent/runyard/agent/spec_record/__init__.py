@@ -1,0 +1,1 @@
+"""Parts of an attempt's `spec` file that admission writes and drivers read."""
