@@ -10,10 +10,10 @@ from client.fake_coordinator import FakeCoordinator, make_node
 from runyard.cli.main import main
 
 SOUND = (
-    "rules: [{name: gpu, match: {job: train}, clusters: [gpu-a, gpu-b]}]\nquotas: {ml: {most: {gpu: 1}}}\n"
+    "rules: [{name: gpu, match: {job: train}, clusters: [gpu-a, gpu-b]}]\nquotas: {ml: {limit: {gpu: 1}}}\n"
 )
 DOUBTFUL = "rules:\n- name: all\n- name: never\n  match: {job: x}\n"
-FLAWED = "placement: best\nno_rule: fail\nno_node: drop\n"
+FLAWED = "placement: best\non_no_matching_rule: fail\non_no_eligible_node: drop\n"
 
 
 @pytest.fixture
@@ -45,13 +45,13 @@ def test_doubt_is_told_with_its_line_and_the_file_passes(
     found = offline(capfd, monkeypatch, str(file))
     assert found.code == 0
     assert found.out.splitlines() == [
-        f"warning  {file}:3: rules[1]: no run reaches rule never: rule all before it takes them all; "
-        "put never before all",
+        f"warning  {file}:3: rules[1]: no run reaches rule never: the earlier rule all matches "
+        "all of its runs; put never before all",
         f"ok       {file}: 2 rules, 0 quotas",
     ]
 
 
-def test_flaws_are_told_with_their_lines_and_end_with_1(
+def test_problems_are_shown_with_their_lines_and_end_with_1(
     file: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file.write_text(FLAWED)
@@ -59,8 +59,19 @@ def test_flaws_are_told_with_their_lines_and_end_with_1(
     assert found.code == 1
     assert found.out.splitlines() == [
         f"problem  {file}:1: placement: 'best' is none of binpack, spread",
-        f"problem  {file}:3: no_node: 'drop' is none of fail, queue",
+        f"problem  {file}:3: on_no_eligible_node: 'drop' is none of fail, queue",
     ]
+
+
+def test_deprecated_keys_are_warnings_with_the_new_name(
+    file: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file.write_text("rules: []\nmost_places: 2\n")
+    found = offline(capfd, monkeypatch, str(file))
+    assert found.code == 0
+    assert found.out.splitlines()[0] == (
+        f"warning  {file}:2: most_places: is deprecated; rename it to max_placement_attempts"
+    )
 
 
 def test_scripts_get_the_same_as_json(file: Path, runyard: Command) -> None:

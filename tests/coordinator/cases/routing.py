@@ -96,20 +96,20 @@ ROUTES = [
         "the least loaded cluster is taken where the rule says so",
         fleet=CLUSTERS,
         busy=[asked(cluster="main")],
-        rules="rules: [{name: all, clusters: [main, annex], policy: least_loaded}]",
+        rules="rules: [{name: all, clusters: [main, annex], cluster_order: least_loaded}]",
         goes="x",
     ),
     Case(
         "the cluster with the fewest runs is taken where the rule says so",
         fleet=(node("m", "main", slots=100), node("x", "annex", slots=2)),
         busy=[asked(cluster="main")],
-        rules="rules: [{name: all, clusters: [main, annex], policy: spread}]",
+        rules="rules: [{name: all, clusters: [main, annex], cluster_order: spread}]",
         goes="x",
     ),
     Case(
         "a weight of a million to one decides",
         fleet=CLUSTERS,
-        rules="rules: [{name: all, clusters: {main: 1, annex: 1000000}, policy: weighted}]",
+        rules="rules: [{name: all, clusters: {main: 1, annex: 1000000}, cluster_order: weighted}]",
         goes="x",
     ),
     Case(
@@ -121,19 +121,19 @@ ROUTES = [
     Case(
         "what no rule matches is refused where the operator wants it",
         fleet=CLUSTERS,
-        rules="{no_rule: fail, rules: [{name: pay, match: {job: pay}}]}",
+        rules="{on_no_matching_rule: fail, rules: [{name: pay, match: {job: pay}}]}",
         refused="no routing rule matches job",
     ),
     Case(
         "what no rule matches waits for one where the operator wants it",
         fleet=CLUSTERS,
-        rules="{no_rule: queue, rules: [{name: pay, match: {job: pay}}]}",
+        rules="{on_no_matching_rule: queue, rules: [{name: pay, match: {job: pay}}]}",
         waits="no routing rule matches job",
     ),
     Case(
         "what no node could ever take waits for one where the operator wants it",
         asked(gpu="1"),
-        rules="no_node: queue",
+        rules="on_no_eligible_node: queue",
         waits="offers no gpu",
     ),
     Case(
@@ -148,7 +148,7 @@ QUOTAS = [
     Case(
         "a share that holds all it may waits although there is room",
         fleet=(node("a", slots=4),),
-        rules="quotas: {shop: {most: {slots: 1}}}",
+        rules="quotas: {shop: {limit: {slots: 1}}}",
         busy=[Asked()],
         waits="quota",
     ),
@@ -156,7 +156,7 @@ QUOTAS = [
         "another share goes past one that holds all it may",
         Asked(location="bakery"),
         (node("a", slots=4),),
-        rules="quotas: {shop: {most: {slots: 1}}}",
+        rules="quotas: {shop: {limit: {slots: 1}}}",
         busy=[Asked()],
         goes="a",
     ),
@@ -256,7 +256,7 @@ TURNS = [
         "a share below its guaranteed part goes first",
         {"shop": of("shop"), "bakery": of("bakery")},
         "bakery shop",
-        rules="quotas: {bakery: {least: {slots: 1}}}",
+        rules="quotas: {bakery: {guaranteed: {slots: 1}}}",
         holding=of("market"),
     ),
 ]

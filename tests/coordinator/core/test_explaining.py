@@ -242,7 +242,9 @@ def test_an_imagined_launch_that_would_be_refused_is_an_answer() -> None:
 
 
 def test_an_imagined_launch_that_no_rule_takes_is_an_answer() -> None:
-    cluster = InMemoryCluster([node("a")], "{no_rule: fail, rules: [{name: pay, match: {job: pay}}]}")
+    cluster = InMemoryCluster(
+        [node("a")], "{on_no_matching_rule: fail, rules: [{name: pay, match: {job: pay}}]}"
+    )
     explanation = prospect(cluster, asked(cpu="1"))
     assert explanation.verdict.startswith("such a run would be refused: no routing rule matches job 'orders'")
     assert fields(explanation) == {"resources.cpu": ("1", "run tags", [])}

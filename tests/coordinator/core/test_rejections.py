@@ -197,7 +197,7 @@ def test_run_is_tried_on_three_nodes_and_no_more() -> None:
     assert trial.outcome().kind == run_pb2.OUTCOME_KIND_START_FAILED
     assert trial.outcome().message == (
         "3 nodes did not start the run (node-a: cannot fork; node-b: no interpreter; node-c: image is gone), "
-        "and no more are tried (most_places)"
+        "and no more are tried (max_placement_attempts)"
     )
 
 

@@ -4,8 +4,8 @@ EVERYTHING = """\
 defaults: {cpu: 1, memory: 1Gi}
 placement: spread
 default_cluster: rack1
-no_rule: queue
-no_node: queue
+on_no_matching_rule: queue
+on_no_eligible_node: queue
 rules:
   - name: gpu
     match:
@@ -15,7 +15,7 @@ rules:
       deployment: prod
       tags: {team: "vision*", dagster/backfill: ["a", "b"]}
     clusters: {gpu-a: 3, gpu-b: 1}
-    policy: weighted
+    cluster_order: weighted
     spill_after: 2m
     set: {labels: "gpu=a100"}
   - name: rest
@@ -28,6 +28,6 @@ queue:
   reserve_after: 30
   reservation: 1h
 quotas:
-  analytics: {least: {slots: 2}, most: {slots: 10, gpu: 2, cpu: 1.5, memory: 64Gi}}
+  analytics: {guaranteed: {slots: 2}, limit: {slots: 10, gpu: 2, cpu: 1.5, memory: 64Gi}}
 """
 """A file in which every key stands."""

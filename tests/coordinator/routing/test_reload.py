@@ -14,7 +14,7 @@ from harness.services import ProcessCluster, Service, open_cluster
 from runyard.client import Client, LaunchRefused
 from runyard.v1 import run_pb2
 
-NEEDS_RULE = "no_rule: fail\nrules: [{name: sales, match: {job: sales}}]\n"
+NEEDS_RULE = "on_no_matching_rule: fail\nrules: [{name: sales, match: {job: sales}}]\n"
 FOR_ORDERS = NEEDS_RULE + "default_cluster: rack1\n"
 
 
@@ -51,11 +51,11 @@ def change(coordinator: Service, file: Path, text: str, times: int = 1) -> dict[
 
 
 def test_file_that_cannot_be_used_refuses_the_start_and_says_why(cluster: ProcessCluster, file: Path) -> None:
-    file.write_text("no_rule: drop\n")
+    file.write_text("on_no_matching_rule: drop\n")
     coordinator = cluster.coordinator("--routing", str(file))
     assert coordinator.exit_code() == 2
     assert (
-        f"runyard coordinator: {file}: line 1, no_rule: 'drop' is none of anywhere, queue, fail"
+        f"runyard coordinator: {file}: line 1, on_no_matching_rule: 'drop' is none of anywhere, queue, fail"
         in coordinator.output()
     )
     assert not (cluster.folder / "coordinator").exists()
@@ -63,7 +63,10 @@ def test_file_that_cannot_be_used_refuses_the_start_and_says_why(cluster: Proces
 
 @pytest.mark.parametrize(
     ("text", "code", "says"),
-    [("no_rule: drop\n", 2, "line 1, no_rule: 'drop'"), (NEEDS_RULE, 0, "the settings are fine")],
+    [
+        ("on_no_matching_rule: drop\n", 2, "line 1, on_no_matching_rule: 'drop'"),
+        (NEEDS_RULE, 0, "the settings are fine"),
+    ],
     ids=["bad", "good"],
 )
 def test_check_of_the_settings_reads_the_file_too(

@@ -115,7 +115,7 @@ def test_clusters_that_may_be_absent_are_named_with_their_first_place() -> None:
     assert said["rack1"].startswith("line 19, rules[1].clusters: ")
 
 
-# What is refused
+# Errors
 
 
 def rule(text: str) -> str:
@@ -127,56 +127,62 @@ REFUSED = {
     "x: 1": "line 1, x: there is no such key; known are defaults, placement, default_cluster,",
     "placement: best": "line 1, placement: 'best' is none of binpack, spread",
     "placement: [binpack]": "line 1, placement: ['binpack'] is none of binpack, spread",
-    "no_rule: drop": "line 1, no_rule: 'drop' is none of anywhere, queue, fail",
-    "no_node: anywhere": "line 1, no_node: 'anywhere' is none of fail, queue",
+    "on_no_matching_rule: drop": "line 1, on_no_matching_rule: 'drop' is none of anywhere, queue, fail",
+    "on_no_eligible_node: anywhere": "line 1, on_no_eligible_node: 'anywhere' is none of fail, queue",
     "default_cluster: 'a b'": "line 1, default_cluster: 'a b' must be letters, digits,",
     "default_cluster: no": "line 1, default_cluster: False is not text; put it in quotes",
     "default_cluster:": "line 1, default_cluster: None is not text",
-    "defaults: 3": "line 1, defaults: 3 is no mapping",
+    "defaults: 3": "line 1, defaults: 3 is not a mapping",
     "defaults: {memroy: 1Gi}": "line 1, defaults.memroy: has the unknown key 'memroy'; did you mean memory?",
     "defaults:\n  cpu: 1\n  memory: 1Xi": "line 3, defaults.memory: '1Xi' is not an amount of memory",
     "defaults: {cluster: a}": "line 1, defaults.cluster: write default_cluster instead",
     "defaults: {node: a}": "line 1, defaults.node: would send every run to one node",
-    "rules: {a: b}": "line 1, rules: {'a': 'b'} is no list; write its items below it, each after a dash",
-    "rules: [a]": "line 1, rules[0]: 'a' is no mapping",
+    "rules: {a: b}": "line 1, rules: {'a': 'b'} is not a list; write its items below it, each after a dash",
+    "rules: [a]": "line 1, rules[0]: 'a' is not a mapping",
     "rules:\n- match: {}": "line 2, rules[0]: has no name; give one",
     "rules:\n- {name: a}\n- {name: b}\n- name: a": "line 4, rules[2].name: 'a' is the name of rules[0] too",
     "rules:\n- name: ''": "line 2, rules[0].name: '' must be letters",
     "rules:\n- name: 7": "line 2, rules[0].name: 7 is not text; put it in quotes",
     rule("mtach: {}"): "line 3, rules[0].mtach: there is no such key; did you mean match?",
-    rule("match: train"): "line 3, rules[0].match: 'train' is no mapping",
+    rule("match: train"): "line 3, rules[0].match: 'train' is not a mapping",
     rule("match:\n    jobs: x"): "line 4, rules[0].match.jobs: there is no such key; did you mean job?",
     rule("match: {job: ''}"): "line 3, rules[0].match.job: a pattern has 1 to 256 characters",
     rule("match: {job: []}"): "line 3, rules[0].match.job: is an empty list; leave it out",
     rule("match: {job: [a, 3]}"): "line 3, rules[0].match.job: 3 is not text; put it in quotes",
     rule(f"match: {{job: {'a' * 257}}}"): "line 3, rules[0].match.job: a pattern has 1 to 256",
-    rule("match: {tags: [a]}"): "line 3, rules[0].match.tags: ['a'] is no mapping; write {team: 'data-*'}",
+    rule("match: {tags: [a]}"): "line 3, rules[0].match.tags: ['a'] is not a mapping; write {team: 'data-*'}",
     rule("match: {tags: {a: 2026-11-23}}"): (
         "line 3, rules[0].match.tags.a: '2026-11-23' is neither text nor a number; put it in quotes"
     ),
     rule("match: {tags: {a: yes}}"): "line 3, rules[0].match.tags: True is not text; put it in quotes",
     rule("match: {tags: {7: a}}"): "line 3, rules[0].match.tags: has a key that is not text",
-    rule("clusters: a"): "line 3, rules[0].clusters: 'a' is no list; write [gpu-a, gpu-b], or",
+    rule("clusters: a"): "line 3, rules[0].clusters: 'a' is not a list; write [gpu-a, gpu-b], or",
     rule("clusters: []"): "line 3, rules[0].clusters: is empty; leave it out if any cluster will do",
     rule("clusters: [a, b, a]"): "line 3, rules[0].clusters: names a cluster twice",
     rule("clusters: [a/b]"): "line 3, rules[0].clusters: 'a/b' must be letters",
-    rule("clusters: {a: 0}"): "line 3, rules[0].clusters: the weight 0 is no whole number from 1 to 1000000",
-    rule("clusters: {a: 1.5}"): "line 3, rules[0].clusters: the weight 1.5 is no whole number",
-    rule("clusters: {a: 1000001}"): "line 3, rules[0].clusters: the weight 1000001 is no whole number",
+    rule(
+        "clusters: {a: 0}"
+    ): "line 3, rules[0].clusters: the weight 0 is not a whole number from 1 to 1000000",
+    rule("clusters: {a: 1.5}"): "line 3, rules[0].clusters: the weight 1.5 is not a whole number",
+    rule("clusters: {a: 1000001}"): "line 3, rules[0].clusters: the weight 1000001 is not a whole number",
     rule(
         "clusters: {a: 2}"
-    ): "line 3, rules[0].clusters: has weights, which count for policy: weighted alone",
-    rule("clusters: [a]\n  policy: fristfit"): (
-        "line 4, rules[0].policy: 'fristfit' is none of first_fit, least_loaded, weighted, spread"
+    ): "line 3, rules[0].clusters: has weights, which only cluster_order: weighted uses",
+    rule("clusters: [a]\n  cluster_order: fristfit"): (
+        "line 4, rules[0].cluster_order: 'fristfit' is none of first_fit, least_loaded, weighted, spread"
     ),
-    rule("policy: spread"): "line 3, rules[0].policy: chooses among clusters, and the rule has none",
+    rule(
+        "cluster_order: spread"
+    ): "line 3, rules[0].cluster_order: chooses among clusters, and the rule has none",
     rule(
         "spill_after: 5s"
-    ): "line 3, rules[0].spill_after: goes from one cluster to the next, and the rule has",
-    rule("clusters: [a, b]\n  policy: spread\n  spill_after: 5s"): (
+    ): "line 3, rules[0].spill_after: opens one cluster after another, and the rule has",
+    rule("clusters: [a, b]\n  cluster_order: spread\n  spill_after: 5s"): (
         "line 5, rules[0].spill_after: spread compares all clusters at once; leave it out, or use"
     ),
-    rule("clusters: [a, b]\n  policy: least_loaded\n  spill_after: 5s"): "spill_after: least_loaded compares",
+    rule(
+        "clusters: [a, b]\n  cluster_order: least_loaded\n  spill_after: 5s"
+    ): "spill_after: least_loaded compares",
     rule(
         "spill_after: soon"
     ): "line 3, rules[0].spill_after: 'soon' is not a span of time; write seconds as 90",
@@ -188,7 +194,7 @@ REFUSED = {
     rule("set: {cluster: a}"): "line 3, rules[0].set.cluster: write clusters instead, beside set",
     rule("set: {labels: 'a b'}"): "line 3, rules[0].set.labels: ",
     rule("set: {cpu: x}"): "line 3, rules[0].set.cpu: 'x' is not a number of cores",
-    rule("set: [cpu]"): "line 3, rules[0].set: ['cpu'] is no mapping; write {cpu: 2, memory: 4Gi}",
+    rule("set: [cpu]"): "line 3, rules[0].set: ['cpu'] is not a mapping; write {cpu: 2, memory: 4Gi}",
     "queue: {limti: 3}": "line 1, queue.limti: there is no such key; did you mean limit?",
     "queue: {limit: 0}": "line 1, queue.limit: 0 is less than 1",
     "queue: {limit: many}": "line 1, queue.limit: 'many' is not a whole number",
@@ -196,21 +202,21 @@ REFUSED = {
     "queue: {share_by: team}": "line 1, queue.share_by: 'team' is neither code_location nor a tag",
     "queue: {share_by: {tag: ''}}": "line 1, queue.share_by: the name of a tag has 1 to 256",
     "queue: {share_by: {tag: a, b: c}}": "line 1, queue.share_by: {'tag': 'a', 'b': 'c'} is neither",
-    "queue: {age_step: 0}": "line 1, queue.age_step: 0 must be more than nothing",
-    "queue: {reservation: 0s}": "line 1, queue.reservation: '0s' must be more than nothing",
-    "quotas: [a]": "line 1, quotas: ['a'] is no mapping",
-    "quotas: {a: {max: {}}}": "line 1, quotas.a.max: there is no such key; known are least, most",
-    "quotas: {a: {most: 3}}": "line 1, quotas.a.most: 3 is no mapping; write {slots: 10, memory: 64Gi}",
-    "quotas: {a: {most: {slots: x}}}": "line 1, quotas.a.most: slots: 'x' is not a whole number",
-    "quotas: {a: {most: {slots: 0}}}": "line 1, quotas.a.most: slots: 0 is no bound; leave it out",
-    "quotas: {a: {most: {'a b': 1}}}": "line 1, quotas.a.most: 'a b' must be letters",
-    "quotas:\n  a:\n    least: {gpu: 3}\n    most: {gpu: 2}": (
-        "line 3, quotas.a.least.gpu: 3 is more than most.gpu, 2"
+    "queue: {age_step: 0}": "line 1, queue.age_step: 0 must be more than 0",
+    "queue: {reservation: 0s}": "line 1, queue.reservation: '0s' must be more than 0",
+    "quotas: [a]": "line 1, quotas: ['a'] is not a mapping",
+    "quotas: {a: {max: {}}}": "line 1, quotas.a.max: there is no such key; known are guaranteed, limit",
+    "quotas: {a: {limit: 3}}": "line 1, quotas.a.limit: 3 is not a mapping; write {slots: 10, memory: 64Gi}",
+    "quotas: {a: {limit: {slots: x}}}": "line 1, quotas.a.limit: slots: 'x' is not a whole number",
+    "quotas: {a: {limit: {slots: 0}}}": "line 1, quotas.a.limit: slots: 0 is not a limit; leave it out",
+    "quotas: {a: {limit: {'a b': 1}}}": "line 1, quotas.a.limit: 'a b' must be letters",
+    "quotas:\n  a:\n    guaranteed: {gpu: 3}\n    limit: {gpu: 2}": (
+        "line 3, quotas.a.guaranteed.gpu: 3 is more than limit.gpu, 2"
     ),
     "": "is empty; write 'rules: []' if there are to be no rules",
     "# only a comment": "is empty",
-    "3": "3 is no mapping",
-    "[]": "[] is no mapping",
+    "3": "3 is not a mapping",
+    "[]": "[] is not a mapping",
     "a: 1\na: 2": "line 2, a: is on line 1 already; keep one of them",
     rule("match: {}\n  match: {}"): "line 4, rules[0].match: is on line 3 already; keep one of them",
     "a: [": "line 1: is not valid YAML: ",
@@ -278,26 +284,28 @@ def test_file_that_cannot_be_read_is_named(tmp_path: Path, name: str) -> None:
     assert str(refused.value).startswith(str(tmp_path / name))
 
 
-# What is only doubted
+# Warnings
 
-DOUBTED = {
+WARNED = {
     "rules: [{name: a}, {name: b, match: {job: x}}]": (
-        "line 1, rules[1]: no run reaches rule b: rule a before it takes them all; put b before a"
+        "line 1, rules[1]: no run reaches rule b: the earlier rule a matches all of its runs; put b before a"
     ),
     rule(
         "clusters: [a]\n  spill_after: 5s"
-    ): "line 4, rules[0].spill_after: there is no other cluster to go to",
-    "default_cluster: a\nno_rule: queue": "line 2, no_rule: has no effect, since every run",
-    "no_rule: fail": "line 1, no_rule: without any rule no run is placed",
-    "quotas: {a: {}}": "line 1, quotas.a: bounds nothing",
+    ): "line 4, rules[0].spill_after: has no effect, since there is no other cluster",
+    "default_cluster: a\non_no_matching_rule: queue": (
+        "line 2, on_no_matching_rule: has no effect, since runs without a matching rule"
+    ),
+    "on_no_matching_rule: fail": "line 1, on_no_matching_rule: without rules no run is placed",
+    "quotas: {a: {}}": "line 1, quotas.a: has no effect",
 }
 
 
-@pytest.mark.parametrize("text", DOUBTED)
-def test_doubt_is_told_and_the_file_is_used(text: str) -> None:
-    (doubt,) = warned(text)
-    assert doubt.startswith(DOUBTED[text])
+@pytest.mark.parametrize("text", WARNED)
+def test_a_probable_mistake_is_a_warning_and_the_file_is_used(text: str) -> None:
+    (warning,) = warned(text)
+    assert warning.startswith(WARNED[text])
 
 
-def test_sound_file_raises_no_doubt() -> None:
-    assert warned("rules: [{name: a, match: {job: x}}, {name: b}]\nquotas: {a: {most: {slots: 1}}}") == []
+def test_a_sound_file_has_no_warning() -> None:
+    assert warned("rules: [{name: a, match: {job: x}}, {name: b}]\nquotas: {a: {limit: {slots: 1}}}") == []

@@ -86,6 +86,7 @@ class YamlDocument:
     value: Any = None
     problems: list[YamlProblem] = field(default_factory=list)
     _lines: dict[KeyPath, int] = field(default_factory=dict)
+    _written: dict[KeyPath, KeyPath] = field(default_factory=dict)
 
     @property
     def is_empty(self) -> bool:
@@ -94,13 +95,26 @@ class YamlDocument:
 
     def line_of(self, path: KeyPath) -> int:
         """Return the line of a value, or of the nearest value around it; 0 if there is none."""
+        path = self._as_written(path)
         while path and path not in self._lines:
             path = path[:-1]
         return self._lines.get(path, 0)
 
     def problem_at(self, path: KeyPath, message: str) -> YamlProblem:
         """Return a problem with the value at that path."""
-        return YamlProblem(self.line_of(path), show_path(path), message)
+        return YamlProblem(self.line_of(path), show_path(self._as_written(path)), message)
+
+    def rename_key(self, parent: KeyPath, old: str, new: str) -> None:
+        """Move a value to another key of the same mapping; problems still show the key in the file.
+
+        Raises:
+            KeyError: There is no such key.
+        """
+        mapping = self.value
+        for part in parent:
+            mapping = mapping[part]
+        mapping[new] = mapping.pop(old)
+        self._written[(*parent, new)] = (*parent, old)
 
     def set_line(self, path: KeyPath, line: int) -> None:
         """Set the line of a value."""
@@ -110,6 +124,12 @@ class YamlDocument:
         """Raise `InvalidYamlFile` if there are problems."""
         if self.problems:
             raise InvalidYamlFile(self.problems)
+
+    def _as_written(self, path: KeyPath) -> KeyPath:
+        for end in range(1, len(path) + 1):
+            if written := self._written.get(path[:end]):
+                return (*written, *path[end:])
+        return path
 
 
 def show_path(path: KeyPath) -> str:

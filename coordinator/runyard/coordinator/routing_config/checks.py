@@ -1,4 +1,4 @@
-"""What is wrong, or looks wrong, with keys that are each right by themselves."""
+"""Checks across several keys, each of which is valid by itself."""
 
 from collections.abc import Iterator
 
@@ -10,11 +10,11 @@ from runyard.coordinator.core.scheduling.policy import PlacementPolicy, Quota, U
 from runyard.coordinator.routing_config.schema import RoutingPart, RulePart
 
 _AT_ONCE = (Order.LEAST_LOADED, Order.SPREAD)
-"""They compare clusters, so that none can open before another."""
+"""Orders that compare all clusters, so that none can open later than another."""
 
 
 def errors(document: YamlDocument, part: RoutingPart) -> Iterator[YamlProblem]:
-    """What cannot be meant."""
+    """Yield the errors."""
     names: dict[str, int] = {}
     for place, rule in enumerate(part.rules):
         path = ("rules", place)
@@ -27,51 +27,58 @@ def errors(document: YamlDocument, part: RoutingPart) -> Iterator[YamlProblem]:
         for key, text in _errors_of(rule):
             yield document.problem_at((*path, key), text)
     for share, quota in part.quotas.items():
-        for name, least in quota.least:
-            if least > quota.most[name] and name in dict(quota.most):
-                most = show_quantity(name, quota.most[name])
-                text = f"{show_quantity(name, least)} is more than most.{name}, {most}"
-                yield document.problem_at(("quotas", share, "least", name), text)
+        for name, guaranteed in quota.guaranteed:
+            if guaranteed > quota.limit[name] and name in dict(quota.limit):
+                limit = show_quantity(name, quota.limit[name])
+                text = f"{show_quantity(name, guaranteed)} is more than limit.{name}, {limit}"
+                yield document.problem_at(("quotas", share, "guaranteed", name), text)
 
 
 def _errors_of(rule: RulePart) -> Iterator[tuple[str, str]]:
-    if rule.policy is not None and not rule.clusters:
-        yield "policy", "chooses among clusters, and the rule has none; add clusters"
+    if rule.cluster_order is not None and not rule.clusters:
+        yield "cluster_order", "chooses among clusters, and the rule has none; add clusters"
     if rule.spill_after and not rule.clusters:
-        yield "spill_after", "goes from one cluster to the next, and the rule has none; add clusters"
-    if rule.spill_after and rule.policy in _AT_ONCE:
+        yield "spill_after", "opens one cluster after another, and the rule has none; add clusters"
+    if rule.spill_after and rule.cluster_order in _AT_ONCE:
         yield (
             "spill_after",
-            f"{rule.policy.value} compares all clusters at once; leave it out, or use first_fit or weighted",
+            f"{rule.cluster_order.value} compares all clusters at once; leave it out, "
+            "or use first_fit or weighted",
         )
-    if any(each.weight != 1 for each in rule.clusters) and rule.policy is not Order.WEIGHTED:
-        yield "clusters", "has weights, which count for policy: weighted alone; add that, or write a list"
+    if any(each.weight != 1 for each in rule.clusters) and rule.cluster_order is not Order.WEIGHTED:
+        yield (
+            "clusters",
+            "has weights, which only cluster_order: weighted uses; add that, or write a list",
+        )
 
 
 def warnings(document: YamlDocument, part: RoutingPart, policy: PlacementPolicy) -> Iterator[YamlProblem]:
-    """What may be a slip."""
+    """Yield the warnings: valid settings that are probably mistakes."""
     for place, earlier in overshadowing(policy.rules):
         name, other = policy.rules[place].name, policy.rules[earlier].name
-        text = f"no run reaches rule {name}: rule {other} before it takes them all; put {name} before {other}"
+        text = (
+            f"no run reaches rule {name}: the earlier rule {other} matches all of its runs; "
+            f"put {name} before {other}"
+        )
         yield document.problem_at(("rules", place), text)
     for place, rule in enumerate(part.rules):
         if rule.spill_after and len(rule.clusters) == 1:
-            text = "there is no other cluster to go to; add one, or leave this out"
+            text = "has no effect, since there is no other cluster; add one, or leave this out"
             yield document.problem_at(("rules", place, "spill_after"), text)
     if policy.default_cluster and policy.unmatched is not Unmatched.ANYWHERE:
-        text = "has no effect, since every run that no rule matches goes to default_cluster"
-        yield document.problem_at(("no_rule",), text)
+        text = "has no effect, since runs without a matching rule go to default_cluster"
+        yield document.problem_at(("on_no_matching_rule",), text)
     if policy.unmatched is not Unmatched.ANYWHERE and not policy.rules and not policy.default_cluster:
-        yield document.problem_at(("no_rule",), "without any rule no run is placed; add rules")
+        yield document.problem_at(("on_no_matching_rule",), "without rules no run is placed; add rules")
     for share, quota in policy.quotas.items():
         if quota == Quota():
             yield document.problem_at(
-                ("quotas", share), "bounds nothing; give it least or most, or leave it out"
+                ("quotas", share), "has no effect; give it guaranteed or limit, or leave it out"
             )
 
 
 def if_absent(document: YamlDocument, part: RoutingPart) -> dict[str, YamlProblem]:
-    """What to say of each cluster if no node is in it."""
+    """Return, by name, a warning for each cluster of the file, to be shown if no node is in it."""
     named: dict[str, KeyPath] = {}
     for place, rule in enumerate(part.rules):
         for cluster in rule.clusters:

@@ -1,4 +1,4 @@
-"""From the file's text to the policy."""
+"""Reader of routing files: from the text to the placement policy."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from runyard.coordinator.core.requirements.tags import layer_from_config
 from runyard.coordinator.core.routing.rules import Match, Order, Rule
 from runyard.coordinator.core.scheduling.policy import PlacementPolicy, QueuePolicy, Quota
 from runyard.coordinator.routing_config import checks
+from runyard.coordinator.routing_config.deprecated_keys import rename_deprecated_keys
 from runyard.coordinator.routing_config.schema import RoutingPart, RulePart, parts_of
 
 LIMITS: Final = YamlLimits(size=256 * 1024, size_remedy="merge rules by lists of globs")
@@ -27,11 +28,11 @@ LIMITS: Final = YamlLimits(size=256 * 1024, size_remedy="merge rules by lists of
 
 @dataclass(frozen=True)
 class Routing:
-    """A routing file that can be used.
+    """Content of a valid routing file.
 
     Attributes:
-        warnings: What in it may be a slip.
-        if_absent: What to say of a cluster that it names and no node is in, by name of the cluster.
+        warnings: Probable mistakes and deprecated keys.
+        if_absent: By name of each cluster in the file, a warning to be shown if no node is in it.
     """
 
     policy: PlacementPolicy
@@ -65,11 +66,13 @@ def _routing(document: YamlDocument) -> Routing:
         message = "is empty; write 'rules: []' if there are to be no rules"
         document.problems.append(YamlProblem(0, "", message))
     document.require_no_problems()
+    deprecations = rename_deprecated_keys(document)
+    document.require_no_problems()
     part = parts_of(document)
     policy = _policy(document, part)
     document.problems.extend(checks.errors(document, part))
     document.require_no_problems()
-    warnings = tuple(checks.warnings(document, part, policy))
+    warnings = (*deprecations, *checks.warnings(document, part, policy))
     return Routing(policy, warnings, checks.if_absent(document, part))
 
 
@@ -79,11 +82,11 @@ def _policy(document: YamlDocument, part: RoutingPart) -> PlacementPolicy:
         strategy=part.placement,
         rules=tuple(_rule(document, rule, place) for place, rule in enumerate(part.rules)),
         default_cluster=part.default_cluster,
-        unmatched=part.no_rule,
-        impossible=part.no_node,
-        most_places=part.most_places,
+        unmatched=part.on_no_matching_rule,
+        impossible=part.on_no_eligible_node,
+        most_places=part.max_placement_attempts,
         queue=QueuePolicy(**dict(part.queue)),
-        quotas={share: Quota(quota.least, quota.most) for share, quota in part.quotas.items()},
+        quotas={share: Quota(quota.guaranteed, quota.limit) for share, quota in part.quotas.items()},
     )
 
 
@@ -92,7 +95,7 @@ def _rule(document: YamlDocument, rule: RulePart, place: int) -> Rule:
         name=rule.name,
         match=Match(**dict(rule.match)),
         clusters=rule.clusters,
-        order=rule.policy or Order.FIRST_FIT,
+        order=rule.cluster_order or Order.FIRST_FIT,
         spill_after=rule.spill_after,
         requirements=_layer(document, rule.set, ("rules", place, "set")),
     )
@@ -103,11 +106,11 @@ _INSTEAD: Final = {
     ("defaults", "node"): "would send every run to one node; leave it out",
     ("set", "cluster"): "write clusters instead, beside set",
 }
-"""What `defaults` and `set` must leave to keys of their own."""
+"""Remedies for requirements that `defaults` and `set` must leave to other keys."""
 
 
 def _layer(document: YamlDocument, config: dict[str, Any], path: KeyPath) -> RequirementLayer:
-    """What `defaults` and `set` ask for. Each key is read by itself, so that each flaw has its own line."""
+    """Return the layer of `defaults` or `set`, read key by key so that each problem has its own line."""
     part, before = str(path[-1]), len(document.problems)
     for key, value in config.items():
         try:

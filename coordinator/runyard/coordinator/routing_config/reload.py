@@ -1,4 +1,4 @@
-"""Follows the routing file while the coordinator runs."""
+"""Reload of the routing file while the coordinator runs."""
 
 import asyncio
 import contextlib
@@ -16,14 +16,14 @@ from runyard.coordinator.runtime.runtime import Runtime
 from runyard.coordinator.store.store import StoreFull
 
 INTERVAL: Final = 1.0
-"""Seconds between two looks at the file."""
+"""Seconds between two checks of the file."""
 
 log = structlog.get_logger("runyard.coordinator")
 
 
 @dataclass(frozen=True)
 class Stamp:
-    """What changes whenever a file is replaced or written."""
+    """Metadata that changes whenever a file is replaced or written."""
 
     modified_ns: int
     size: int
@@ -31,7 +31,7 @@ class Stamp:
 
     @classmethod
     def of(cls, file: Path) -> Self | None:
-        """The file's stamp now; None if it is not there. Blocks."""
+        """Return the file's stamp; None if there is no file. Blocks."""
         try:
             status = file.stat()
         except OSError:
@@ -41,7 +41,7 @@ class Stamp:
 
 @dataclass(frozen=True)
 class Version:
-    """A state of the file that can be used, and how to tell it from the next."""
+    """A valid content of the file, with its stamp."""
 
     stamp: Stamp | None
     routing: Routing
@@ -51,22 +51,22 @@ WITHOUT_FILE: Final = Version(None, Routing(WITHOUT_RULES))
 
 
 def read_version(file: Path) -> Version:
-    """Reads the file as it is now. Blocks.
+    """Read the file. Blocks.
 
     Raises:
-        InvalidYamlFile: It cannot be used.
+        InvalidYamlFile: The file cannot be used.
     """
-    stamp = Stamp.of(file)  # taken first: what is written meanwhile has another
+    stamp = Stamp.of(file)  # before the content: a write in between then shows as another change
     return Version(stamp, load_routing(file))
 
 
 class RoutingReload:
-    """Has the fleet placed by the routing file as it is now; a file that cannot be used changes nothing.
+    """Keeps the fleet's policy equal to the routing file; an invalid file changes nothing.
 
     Args:
         file: The routing file.
-        runtime: Has the fleet decide.
-        version: What is in force.
+        runtime: Applies a new policy to the fleet.
+        version: The file's version in force.
     """
 
     def __init__(self, file: Path, runtime: Runtime, version: Version) -> None:
@@ -75,25 +75,25 @@ class RoutingReload:
         self._policy = version.routing.policy
         self._known = version.stamp
         self._before = version.stamp
-        self._asked = asyncio.Event()
+        self._requested = asyncio.Event()
 
-    def ask(self) -> None:
-        """Has the file read at once, changed or not."""
-        self._asked.set()
+    def request(self) -> None:
+        """Read the file now, changed or not."""
+        self._requested.set()
 
     async def follow(self) -> None:
-        """Looks at the file again and again, until it is cancelled."""
+        """Check the file periodically, until cancelled."""
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(INTERVAL):
-                    await self._asked.wait()
-            asked = self._asked.is_set()
-            self._asked.clear()
-            if asked or await self._has_changed():
+                    await self._requested.wait()
+            requested = self._requested.is_set()
+            self._requested.clear()
+            if requested or await self._has_changed():
                 await self._read()
 
     async def _has_changed(self) -> bool:
-        """True once a change is complete: an editor may be in the midst of writing."""
+        """True if the file changed, and stayed the same for one interval: no editor is writing."""
         stamp = await asyncio.to_thread(Stamp.of, self._file)
         settled, self._before = stamp == self._before, stamp
         return settled and stamp != self._known
@@ -103,14 +103,14 @@ class RoutingReload:
         try:
             version = await asyncio.to_thread(read_version, self._file)
         except InvalidYamlFile as error:
-            log.error("routing_file_refused", error=str(error), in_force="the rules before")
+            log.error("routing_file_refused", error=str(error), in_force="the previous rules")
             return
         policy = version.routing.policy
         self._known = version.stamp
         try:
             moved = await self._runtime.decide(lambda fleet, at: on_policy(fleet, at, policy))
         except StoreFull:
-            self._known = None  # what was decided for waiting runs was taken back: the next look repeats it
+            self._known = None  # the decision was rolled back: repeat it at the next check
             return
         warn_of(version.routing)
         log.info("routing_file_loaded", changed=changes(self._policy, policy), runs_changed=moved)
@@ -118,6 +118,6 @@ class RoutingReload:
 
 
 def warn_of(routing: Routing) -> None:
-    """Logs what may be a slip."""
+    """Log the warnings of a routing file."""
     for each in routing.warnings:
         log.warning("routing_file_suspicious", line=each.line, setting=each.key, warning=each.message)

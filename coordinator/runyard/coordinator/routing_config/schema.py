@@ -1,4 +1,4 @@
-"""What may stand in a routing file, key by key."""
+"""Keys of a routing file and their values."""
 
 import difflib
 import enum
@@ -23,7 +23,7 @@ from runyard.coordinator.core.scheduling.policy import (
 )
 
 MOST_RULES: Final = 1_000
-"""Each launch looks at the rules one by one."""
+"""Each launch is compared with the rules one by one."""
 
 HEAVIEST: Final = 1_000_000
 """The largest weight of a cluster."""
@@ -88,7 +88,7 @@ def _clusters(value: object) -> tuple[WeightedCluster, ...]:
     elif isinstance(value, list):
         found = tuple(WeightedCluster(_name(name)) for name in value)
     else:
-        raise ValueError(f"{_shown(value)} is no list; write [gpu-a, gpu-b], or {{gpu-a: 3, gpu-b: 1}}")
+        raise ValueError(f"{_shown(value)} is not a list; write [gpu-a, gpu-b], or {{gpu-a: 3, gpu-b: 1}}")
     if not found:
         raise ValueError("is empty; leave it out if any cluster will do")
     if len({each.name for each in found}) < len(found):
@@ -99,7 +99,7 @@ def _clusters(value: object) -> tuple[WeightedCluster, ...]:
 def _weight(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= HEAVIEST:
         raise ValueError(
-            f"the weight {_shown(value)} is no whole number from 1 to {HEAVIEST}; "
+            f"the weight {_shown(value)} is not a whole number from 1 to {HEAVIEST}; "
             "leave out a cluster that is to get nothing"
         )
     return value
@@ -119,7 +119,7 @@ def _seconds(value: object) -> float:
 
 def _some_seconds(value: object) -> float:
     if not (seconds := _seconds(value)):
-        raise ValueError(f"{_shown(value)} must be more than nothing")
+        raise ValueError(f"{_shown(value)} must be more than 0")
     return seconds
 
 
@@ -139,10 +139,12 @@ def _share_by(value: object) -> str:
 
 def _resources(value: object) -> Resources:
     if not isinstance(value, dict):
-        raise ValueError(f"{_shown(value)} is no mapping; write {{slots: 10, memory: 64Gi}}")
+        raise ValueError(f"{_shown(value)} is not a mapping; write {{slots: 10, memory: 64Gi}}")
     amounts = {name: _amount(name, written) for name, written in value.items()}
     if empty := next((name for name, amount in amounts.items() if not amount), None):
-        raise ValueError(f"{empty}: 0 is no bound; leave it out, or keep these runs off its nodes by a rule")
+        raise ValueError(
+            f"{empty}: 0 is not a limit; leave it out, or keep these runs off its nodes by a rule"
+        )
     return Resources.of(amounts)
 
 
@@ -157,13 +159,13 @@ def _amount(name: str, written: object) -> int:
 
 def _mapping(value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ValueError(f"{_shown(value)} is no mapping; write {{cpu: 2, memory: 4Gi}}")
+        raise ValueError(f"{_shown(value)} is not a mapping; write {{cpu: 2, memory: 4Gi}}")
     return value
 
 
 def _tags(value: object) -> tuple[tuple[str, Globs], ...]:
     if not isinstance(value, dict):
-        raise ValueError(f"{_shown(value)} is no mapping; write {{team: 'data-*'}}")
+        raise ValueError(f"{_shown(value)} is not a mapping; write {{team: 'data-*'}}")
     return tuple(sorted((_tag_name(name), _globs(globs)) for name, globs in value.items()))
 
 
@@ -195,7 +197,7 @@ class RulePart(_Part):
     name: Name
     match: MatchPart = MatchPart()
     clusters: Annotated[tuple[WeightedCluster, ...], BeforeValidator(_clusters)] = ()
-    policy: Annotated[Order | None, BeforeValidator(_word_of(Order))] = None
+    cluster_order: Annotated[Order | None, BeforeValidator(_word_of(Order))] = None
     spill_after: Seconds = 0.0
     set: Config = {}
 
@@ -214,8 +216,8 @@ class QueuePart(_Part):
 class QuotaPart(_Part):
     """`quotas.<share>`"""
 
-    least: Amounts = NOTHING
-    most: Amounts = NOTHING
+    guaranteed: Amounts = NOTHING
+    limit: Amounts = NOTHING
 
 
 class RoutingPart(_Part):
@@ -224,19 +226,19 @@ class RoutingPart(_Part):
     defaults: Config = {}
     placement: Annotated[Strategy, BeforeValidator(_word_of(Strategy))] = Strategy.BINPACK
     default_cluster: Annotated[str, BeforeValidator(_name)] = ""
-    no_rule: Annotated[Unmatched, BeforeValidator(_word_of(Unmatched))] = Unmatched.ANYWHERE
-    no_node: Annotated[Impossible, BeforeValidator(_word_of(Impossible))] = Impossible.FAIL
-    most_places: int = Field(default=WITHOUT_RULES.most_places, ge=1)
+    on_no_matching_rule: Annotated[Unmatched, BeforeValidator(_word_of(Unmatched))] = Unmatched.ANYWHERE
+    on_no_eligible_node: Annotated[Impossible, BeforeValidator(_word_of(Impossible))] = Impossible.FAIL
+    max_placement_attempts: int = Field(default=WITHOUT_RULES.most_places, ge=1)
     rules: list[RulePart] = Field(default=[], max_length=MOST_RULES)
     queue: QueuePart = QueuePart()
     quotas: dict[str, QuotaPart] = {}
 
 
 def parts_of(document: YamlDocument) -> RoutingPart:
-    """Checks each key by itself.
+    """Check each key by itself.
 
     Raises:
-        InvalidYamlFile: A key is unknown, is missing, or has a value that cannot be.
+        InvalidYamlFile: A key is unknown, is missing, or has an invalid value.
     """
     try:
         return RoutingPart.model_validate(document.value)
@@ -256,9 +258,9 @@ def _problem(document: YamlDocument, error: ErrorDetails) -> YamlProblem:
         case "value_error":
             text = str(context["error"])
         case "model_type" | "dict_type":
-            text = f"{_shown(value)} is no mapping; write its keys below it, each with a colon"
+            text = f"{_shown(value)} is not a mapping; write its keys below it, each with a colon"
         case "list_type":
-            text = f"{_shown(value)} is no list; write its items below it, each after a dash"
+            text = f"{_shown(value)} is not a list; write its items below it, each after a dash"
         case "int_type" | "int_parsing_size":
             text = f"{_shown(value)} is not a whole number"
         case "greater_than_equal":

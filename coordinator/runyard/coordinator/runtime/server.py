@@ -104,7 +104,7 @@ async def _route_by(version: Version, file: Path | None, runtime: Runtime) -> No
         await runtime.decide(lambda fleet, at: on_policy(fleet, at, policy))
     if file is not None:
         reload = RoutingReload(file, runtime, version)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload.ask)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload.request)
         runtime.attend(reload.follow)
 
 

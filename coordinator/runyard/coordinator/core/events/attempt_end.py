@@ -52,7 +52,7 @@ def place_elsewhere(fleet: Fleet, now: Instant, run: Run, did: str, outcome: run
     if not fleet.index.could_ever(demand, without=dict(refused_by)):
         finish(fleet, now, run, _of_all(run, outcome, "no other node could take the run"))
     elif len(refused_by) >= fleet.policy.most_places:
-        finish(fleet, now, run, _of_all(run, outcome, "no more are tried (most_places)"))
+        finish(fleet, now, run, _of_all(run, outcome, "no more are tried (max_placement_attempts)"))
     else:
         # What it spent with the node does not count as waiting for one.
         run = replace(run, queued_since=run.queued_since + now.monotonic - run.since)

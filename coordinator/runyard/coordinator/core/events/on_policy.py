@@ -71,9 +71,9 @@ def _changed_settings(before: PlacementPolicy, after: PlacementPolicy) -> Iterat
         ("defaults", before.defaults, after.defaults),
         ("placement", before.strategy, after.strategy),
         ("default_cluster", before.default_cluster, after.default_cluster),
-        ("no_rule", before.unmatched, after.unmatched),
-        ("no_node", before.impossible, after.impossible),
-        ("most_places", before.most_places, after.most_places),
+        ("on_no_matching_rule", before.unmatched, after.unmatched),
+        ("on_no_eligible_node", before.impossible, after.impossible),
+        ("max_placement_attempts", before.most_places, after.most_places),
         ("queue", before.queue, after.queue),
     ):
         if was != now:

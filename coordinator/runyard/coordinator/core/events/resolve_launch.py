@@ -81,8 +81,8 @@ def _unmatched(launch: Launch, unmatched: Unmatched) -> Route:
             return Route(closed=f"{reason}; it waits for one")
         case Unmatched.FAIL:
             raise LaunchRefused(
-                f"{reason}, and no others are taken (no_rule: fail); add a rule to the routing file, "
-                "or name a cluster by the run's tag runyard/cluster"
+                f"{reason}, and the routing file refuses such runs (on_no_matching_rule: fail); "
+                "add a rule to it, or name a cluster by the run's tag runyard/cluster"
             )
         case _:
             assert_never(unmatched)
