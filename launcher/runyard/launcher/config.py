@@ -55,7 +55,7 @@ SCHEMA: Final[dict[str, Field]] = {
     "labels": Field(
         {str: _TEXT},
         default_value={},
-        description="Labels that every run's node must carry; what a run says of one goes before it.",
+        description="Labels that every run's node must carry; those of a run override them, label by label.",
     ),
     "env_vars": Field(
         Array(_TEXT),
@@ -76,7 +76,7 @@ SCHEMA: Final[dict[str, Field]] = {
     "grace_seconds": Field(
         _SECONDS,
         is_required=False,
-        description="From SIGTERM to SIGKILL when a worker is stopped; the tag runyard/grace goes before it.",
+        description="From SIGTERM to SIGKILL when a worker is stopped; the tag runyard/grace overrides it.",
     ),
     "max_queue_seconds": Field(
         _SECONDS,
@@ -92,7 +92,7 @@ SCHEMA: Final[dict[str, Field]] = {
         _TEXT,
         default_value="keep",
         description="When a node has lost the coordinator: keep lets the worker go on; stop_after=5m has the "
-        "node stop it after that time. The tag runyard/on_disconnect goes before it.",
+        "node stop it after that time. The tag runyard/on_disconnect overrides it.",
     ),
     "signing_key": Field(
         _TEXT,

@@ -392,8 +392,8 @@ class LaunchSpec(google.protobuf.message.Message):
 
     @property
     def requirements(self) -> runyard.v1.placement_pb2.Requirements:
-        """What the launching deployment asks for all its runs: the lowest layer but for the coordinator's own defaults.
-        Routing rules, the code location, op tags and run tags go before it. In Assign: what all layers came to.
+        """Requirements of all runs of the deployment: the lowest layer above the coordinator's own defaults.
+        Routing rules, the code location, op tags and run tags override it. In Assign: the result of all layers.
         """
 
     @property
@@ -410,7 +410,7 @@ class LaunchSpec(google.protobuf.message.Message):
 
     @property
     def environment_references(self) -> google.protobuf.internal.containers.MessageMap[builtins.str, Global___EnvironmentReference]:
-        """Further environment of the worker, whose values the node looks up when it takes the attempt; goes before
+        """Further environment of the worker, whose values the node looks up when it accepts the attempt; overrides
         `environment`. One that cannot be found, or may not be named there, is a refusal.
         """
 

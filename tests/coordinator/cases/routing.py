@@ -62,7 +62,7 @@ ROUTES = [
         goes="m",
     ),
     Case(
-        "a rule's clusters go before the one of the deployment",
+        "a rule's clusters override the one of the deployment",
         Asked(deployment=deployment(cluster="main")),
         CLUSTERS,
         rules="rules: [{name: all, clusters: [annex]}]",
@@ -229,7 +229,7 @@ TURNS = [
         "shop1 bakery shop2 shop3",
     ),
     Turn(
-        "a priority goes before fairness",
+        "a priority takes precedence over fairness",
         {"shop1": urgent(1), "shop2": urgent(1), "bakery": urgent(0, "bakery")},
         "shop1 shop2 bakery",
     ),

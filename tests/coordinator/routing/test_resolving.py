@@ -36,7 +36,7 @@ ROUTES: dict[str, tuple[PlacementPolicy, Launch, Route]] = {
     "without rules a run may go anywhere": (WITHOUT_RULES, launch_of(), ANYWHERE),
     "the rule that matches says where": (BY_RULES, launch_of(), Route("training", TWO, Order.WEIGHTED, 60.0)),
     "no rule leaves the default cluster": (BY_DEFAULT, launch_of(), only("rack1")),
-    "a rule goes before the default cluster": (
+    "a rule overrides the default cluster": (
         BY_DEFAULT,
         launch_of(job="report_sales"),
         only("rack9", "reports"),
@@ -51,20 +51,20 @@ ROUTES: dict[str, tuple[PlacementPolicy, Launch, Route]] = {
         launch_of(),
         Route("training"),
     ),
-    "the run's own cluster goes before the rule": (BY_RULES, launch_of(layers=TO_C), only("c", "training")),
-    "the run's own cluster goes before the default": (BY_DEFAULT, launch_of(layers=TO_C), only("c")),
+    "the run's own cluster overrides the rule": (BY_RULES, launch_of(layers=TO_C), only("c", "training")),
+    "the run's own cluster overrides the default": (BY_DEFAULT, launch_of(layers=TO_C), only("c")),
     "the run's own cluster needs no rule": (
         PlacementPolicy(unmatched=Unmatched.FAIL),
         launch_of(layers=TO_C),
         only("c"),
     ),
     "the run's own node may be in any cluster": (BY_RULES, launch_of(layers=TO_NODE), Route("training")),
-    "the deployment's cluster goes before the default": (
+    "the deployment's cluster overrides the default": (
         BY_DEFAULT,
         launch_of(layers=DEPLOYED_TO_D),
         only("d"),
     ),
-    "a rule goes before the deployment's cluster": (
+    "a rule overrides the deployment's cluster": (
         BY_RULES,
         launch_of(layers=DEPLOYED_TO_D),
         Route("training", TWO, Order.WEIGHTED, 60.0),

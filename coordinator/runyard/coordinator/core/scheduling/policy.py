@@ -61,7 +61,7 @@ class Quota:
     """What the live runs of one share may hold.
 
     Attributes:
-        least: Until the share holds this much of something, its runs go before those of others.
+        least: Until the share holds this much of something, its runs take precedence over those of others.
         most: More than this it never holds; only what is named here is bounded.
     """
 

@@ -149,7 +149,7 @@ def _labels_of(spec: run_pb2.LaunchSpec) -> dict[str, str]:
 
 
 def _with_resources(kwargs: dict[str, Any], resources: Mapping[str, int]) -> dict[str, Any]:
-    """What a run has reserved is also the most that it gets; it goes before any limit in `kwargs`."""
+    """What a run has reserved is also the most that it gets; it overrides any limit in `kwargs`."""
     if cpu := resources.get("cpu"):
         for name in ("cpu_period", "cpu_quota", "cpu_count", "cpu_percent"):  # the engine takes only one kind
             kwargs.pop(name, None)
