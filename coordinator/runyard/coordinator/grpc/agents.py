@@ -18,7 +18,7 @@ from runyard.coordinator.core.events.on_session import (
     on_rejection,
     on_status,
 )
-from runyard.coordinator.grpc.errors import LONGEST_TEXT, Context, answering
+from runyard.coordinator.grpc.errors import LONGEST_TEXT, Context
 from runyard.coordinator.grpc.logs import LogRelay
 from runyard.coordinator.grpc.requests import check_attempts, check_hello
 from runyard.coordinator.runtime.outbox import Outbox
@@ -44,22 +44,21 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
     async def Session(
         self, request_iterator: Requests, context: Context
     ) -> AsyncIterator[agent_pb2.SessionResponse]:
-        async with answering(context):
-            requests = aiter(request_iterator)
-            hello = await self._hello(requests)
-            require_own_node(caller_of(context), hello)
-            outbox = Outbox()
-            with self._runtime.session(outbox) as session:
-                await self._runtime.decide(lambda fleet, at: on_hello(fleet, at, session, hello))
-                log.info("agent_joined", node=hello.node_id, cluster=hello.cluster, peer=context.peer())
-                self._warn_of_old_disk(hello)
-                hearing = asyncio.create_task(self._hear(requests, hello.node_id, session, outbox))
-                try:
-                    async for message in outbox.drain():
-                        yield message
-                finally:
-                    hearing.cancel()
-                    await self._leave(hello.node_id, session)
+        requests = aiter(request_iterator)
+        hello = await self._hello(requests)
+        require_own_node(caller_of(context), hello)
+        outbox = Outbox()
+        with self._runtime.session(outbox) as session:
+            await self._runtime.decide(lambda fleet, at: on_hello(fleet, at, session, hello))
+            log.info("agent_joined", node=hello.node_id, cluster=hello.cluster, peer=context.peer())
+            self._warn_of_old_disk(hello)
+            hearing = asyncio.create_task(self._hear(requests, hello.node_id, session, outbox))
+            try:
+                async for message in outbox.drain():
+                    yield message
+            finally:
+                hearing.cancel()
+                await self._leave(hello.node_id, session)
 
     def _warn_of_old_disk(self, hello: agent_pb2.Hello) -> None:
         confirmed = self._runtime.fleet.nodes[hello.node_id].confirmed_epoch
@@ -136,11 +135,9 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
     async def PushLogs(
         self, request_iterator: AsyncIterator[agent_pb2.PushLogsRequest], context: Context
     ) -> agent_pb2.PushLogsResponse:
-        async with answering(context):
-            caller = caller_of(context)
-            await self._logs.take(request_iterator, caller.may_speak_for)
-            return agent_pb2.PushLogsResponse()
-        raise AssertionError("answering() ends the call")
+        caller = caller_of(context)
+        await self._logs.take(request_iterator, caller.may_speak_for)
+        return agent_pb2.PushLogsResponse()
 
 
 def require_own_node(caller: Caller, hello: agent_pb2.Hello) -> None:

@@ -1,7 +1,6 @@
 """The one place where a refusal becomes a gRPC status."""
 
-import contextlib
-from collections.abc import AsyncIterator
+from types import TracebackType
 from typing import Any
 
 import grpc
@@ -85,21 +84,39 @@ client would be told RESOURCE_EXHAUSTED instead."""
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-@contextlib.asynccontextmanager
-async def answering(context: Context) -> AsyncIterator[None]:
-    """Turns what the block raises into a status; the unexpected is logged, and told as INTERNAL."""
-    try:
-        yield
-    except tuple(STATUS) as refusal:
-        code = next(code for kind, code in STATUS.items() if isinstance(refusal, kind))
-        text = masked(str(refusal)) or (type(refusal).__doc__ or "").strip()
-        if isinstance(refusal, TooOften):
-            context.set_trailing_metadata(((RETRY_AFTER, f"{refusal.seconds * 1e3:.0f}"),))
-        await context.abort(code, text[:LONGEST_TEXT])
-    except DecodeError:  # of a stream; gRPC itself refuses a single message
-        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "a message of the stream cannot be read")
-    except (grpc.aio.AbortError, GeneratorExit):
-        raise
-    except Exception:
-        log.exception("unexpected_error")
-        await context.abort(grpc.StatusCode.INTERNAL, "the coordinator failed; its log says how")
+class StatusOfErrors:
+    """Context manager that turns an exception of its block into the gRPC status of the call.
+
+    The gate puts it around every handler; only JoinService, which has no gate, uses it itself. An exception
+    that `STATUS` does not name is logged and becomes INTERNAL.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def __aenter__(self) -> None:
+        pass
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        match error:
+            case None | grpc.aio.AbortError():
+                pass
+            case DecodeError():  # in a stream; gRPC itself refuses a single message
+                await self._abort(grpc.StatusCode.INVALID_ARGUMENT, "a message of the stream cannot be read")
+            case Exception():
+                await self._refuse(error)
+
+    async def _refuse(self, error: Exception) -> None:
+        code = next((code for kind, code in STATUS.items() if isinstance(error, kind)), None)
+        if code is None:
+            log.error("unexpected_error", exc_info=error)
+            await self._abort(grpc.StatusCode.INTERNAL, "the coordinator failed; its log has the details")
+            return
+        if isinstance(error, TooOften):
+            self._context.set_trailing_metadata(((RETRY_AFTER, f"{error.seconds * 1e3:.0f}"),))
+        await self._abort(code, masked(str(error)) or (type(error).__doc__ or "").strip())
+
+    async def _abort(self, code: grpc.StatusCode, text: str) -> None:
+        await self._context.abort(code, text[:LONGEST_TEXT])

@@ -15,7 +15,7 @@ from runyard.coordinator.core.client_scope import Sight
 from runyard.coordinator.core.errors import InvalidField
 from runyard.coordinator.core.events.on_operator import on_cordon, on_drain, on_fence, on_uncordon
 from runyard.coordinator.core.events.on_warmth import on_refresh_warm_servers
-from runyard.coordinator.grpc.errors import Context, NotFound, answering
+from runyard.coordinator.grpc.errors import Context, NotFound
 from runyard.coordinator.grpc.views import cluster_views, node_view
 from runyard.coordinator.runtime.runtime import Runtime
 from runyard.v1 import fleet_pb2, fleet_pb2_grpc
@@ -40,12 +40,10 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
         return fleet_pb2.ListNodesResponse(nodes=nodes)
 
     async def GetNode(self, request: fleet_pb2.GetNodeRequest, context: Context) -> fleet_pb2.GetNodeResponse:
-        async with answering(context):
-            node = self._runtime.fleet.nodes.get(request.node_id)
-            if node is None or not self._sight(context).sees_cluster(node.cluster):
-                raise NotFound(f"no node {request.node_id!r} has ever joined this coordinator")
-            return fleet_pb2.GetNodeResponse(node=node_view(self._runtime.fleet, node))
-        raise AssertionError("answering() ends the call")
+        node = self._runtime.fleet.nodes.get(request.node_id)
+        if node is None or not self._sight(context).sees_cluster(node.cluster):
+            raise NotFound(f"no node {request.node_id!r} has ever joined this coordinator")
+        return fleet_pb2.GetNodeResponse(node=node_view(self._runtime.fleet, node))
 
     async def ListClusters(
         self, request: fleet_pb2.ListClustersRequest, context: Context
@@ -57,56 +55,46 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
     async def CordonNode(
         self, request: fleet_pb2.CordonNodeRequest, context: Context
     ) -> fleet_pb2.CordonNodeResponse:
-        async with answering(context):
-            with audited(self._audit, NodeCordoned(by=who(context), node=request.node_id)):
-                await self._runtime.decide(lambda fleet, at: on_cordon(fleet, at, request.node_id))
-            return fleet_pb2.CordonNodeResponse(node=self._view(request.node_id))
-        raise AssertionError("answering() ends the call")
+        with audited(self._audit, NodeCordoned(by=who(context), node=request.node_id)):
+            await self._runtime.decide(lambda fleet, at: on_cordon(fleet, at, request.node_id))
+        return fleet_pb2.CordonNodeResponse(node=self._view(request.node_id))
 
     async def UncordonNode(
         self, request: fleet_pb2.UncordonNodeRequest, context: Context
     ) -> fleet_pb2.UncordonNodeResponse:
-        async with answering(context):
-            with audited(self._audit, NodeUncordoned(by=who(context), node=request.node_id)):
-                await self._runtime.decide(lambda fleet, at: on_uncordon(fleet, at, request.node_id))
-            return fleet_pb2.UncordonNodeResponse(node=self._view(request.node_id))
-        raise AssertionError("answering() ends the call")
+        with audited(self._audit, NodeUncordoned(by=who(context), node=request.node_id)):
+            await self._runtime.decide(lambda fleet, at: on_uncordon(fleet, at, request.node_id))
+        return fleet_pb2.UncordonNodeResponse(node=self._view(request.node_id))
 
     async def DrainNode(
         self, request: fleet_pb2.DrainNodeRequest, context: Context
     ) -> fleet_pb2.DrainNodeResponse:
-        async with answering(context):
-            deadline = request.deadline.ToNanoseconds() / 1e9 if request.HasField("deadline") else None
-            if deadline is not None and deadline < 0:
-                raise InvalidField("deadline", f"is {deadline:g} s; it cannot be negative")
-            with audited(self._audit, NodeDrained(by=who(context), node=request.node_id)):
-                await self._runtime.decide(lambda fleet, at: on_drain(fleet, at, request.node_id, deadline))
-            return fleet_pb2.DrainNodeResponse(node=self._view(request.node_id))
-        raise AssertionError("answering() ends the call")
+        deadline = request.deadline.ToNanoseconds() / 1e9 if request.HasField("deadline") else None
+        if deadline is not None and deadline < 0:
+            raise InvalidField("deadline", f"is {deadline:g} s; it cannot be negative")
+        with audited(self._audit, NodeDrained(by=who(context), node=request.node_id)):
+            await self._runtime.decide(lambda fleet, at: on_drain(fleet, at, request.node_id, deadline))
+        return fleet_pb2.DrainNodeResponse(node=self._view(request.node_id))
 
     async def FenceNode(
         self, request: fleet_pb2.FenceNodeRequest, context: Context
     ) -> fleet_pb2.FenceNodeResponse:
-        async with answering(context):
-            if not request.reason:
-                raise InvalidField("reason", "is empty; say who made sure that the node is off, and how")
-            with audited(self._audit, NodeFenced(by=who(context), node=request.node_id, why=request.reason)):
-                ended = await self._runtime.decide(
-                    lambda fleet, at: on_fence(fleet, at, request.node_id, request.reason)
-                )
-            return fleet_pb2.FenceNodeResponse(node=self._view(request.node_id), runs_ended=ended)
-        raise AssertionError("answering() ends the call")
+        if not request.reason:
+            raise InvalidField("reason", "is empty; say who made sure that the node is off, and how")
+        with audited(self._audit, NodeFenced(by=who(context), node=request.node_id, why=request.reason)):
+            ended = await self._runtime.decide(
+                lambda fleet, at: on_fence(fleet, at, request.node_id, request.reason)
+            )
+        return fleet_pb2.FenceNodeResponse(node=self._view(request.node_id), runs_ended=ended)
 
     async def RefreshWarmServers(
         self, request: fleet_pb2.RefreshWarmServersRequest, context: Context
     ) -> fleet_pb2.RefreshWarmServersResponse:
-        async with answering(context):
-            with audited(self._audit, WarmServersRefreshed(by=who(context), node=request.node_id)):
-                asked = await self._runtime.decide(
-                    lambda fleet, _: on_refresh_warm_servers(fleet, request.node_id, request.name)
-                )
-            return fleet_pb2.RefreshWarmServersResponse(servers=asked)
-        raise AssertionError("answering() ends the call")
+        with audited(self._audit, WarmServersRefreshed(by=who(context), node=request.node_id)):
+            asked = await self._runtime.decide(
+                lambda fleet, _: on_refresh_warm_servers(fleet, request.node_id, request.name)
+            )
+        return fleet_pb2.RefreshWarmServersResponse(servers=asked)
 
     def _sight(self, context: Context) -> Sight:
         who = str(caller_of(context).identity)

@@ -11,7 +11,7 @@ from runyard.coordinator.auth.rates import Limit
 from runyard.coordinator.auth.throttle import Throttle, network_of
 from runyard.coordinator.ca.authority_directory import AuthorityError
 from runyard.coordinator.ca.enrolment import Applicant, Enrolment
-from runyard.coordinator.grpc.errors import Context, Unavailable, answering
+from runyard.coordinator.grpc.errors import Context, StatusOfErrors, Unavailable
 from runyard.v1 import security_pb2, security_pb2_grpc
 
 LARGEST_MESSAGE = 64 * 1024
@@ -44,7 +44,7 @@ class JoinService(security_pb2_grpc.JoinServiceServicer):
         self._audit = audit
 
     async def Join(self, request: security_pb2.JoinRequest, context: Context) -> security_pb2.JoinResponse:
-        async with answering(context):
+        async with StatusOfErrors(context):
             applicant = Applicant(
                 ticket=request.token,
                 csr_pem=request.csr_pem,
@@ -66,7 +66,6 @@ class JoinService(security_pb2_grpc.JoinServiceServicer):
             return security_pb2.JoinResponse(
                 certificate_pem=credentials.certificate, authority_pem=credentials.authority
             )
-        raise AssertionError("answering() ends the call")
 
 
 def join_server(

@@ -10,7 +10,7 @@ from runyard.coordinator.core.events.on_launch import on_launch, on_terminate
 from runyard.coordinator.core.explain.explanation import explain_launch, explain_run
 from runyard.coordinator.core.model import Run
 from runyard.coordinator.grpc.dry_run import imagined_launch
-from runyard.coordinator.grpc.errors import Context, NotFound, Unavailable, answering
+from runyard.coordinator.grpc.errors import Context, NotFound, Unavailable
 from runyard.coordinator.grpc.logs import LogRelay
 from runyard.coordinator.grpc.reports import ReportLine
 from runyard.coordinator.grpc.requests import check_run_id, check_spec, launch_of
@@ -40,121 +40,102 @@ class LaunchService(launch_pb2_grpc.LaunchServiceServicer):
         self, request: launch_pb2.LaunchRunRequest, context: Context
     ) -> launch_pb2.LaunchRunResponse:
         spec = request.spec
-        async with answering(context):
-            with audited(self._audit, launch_asked(who(context), spec)) as asked:
-                check_spec(spec)
-                if not await self._snapshots.is_held(spec.job_snapshot_id):
-                    asked.withdraw()  # it comes again, after the snapshot
-                    return launch_pb2.LaunchRunResponse(snapshot_needed=True)
-                ops = await self._snapshots.ops_layer(
-                    spec.job_snapshot_id, spec.step_keys, spec.execution_config_json
-                )
-                launch = launch_of(spec, ops, self._sight(context).who)
-                run = await self._runtime.decide(lambda fleet, at: on_launch(fleet, at, launch))
-            return launch_pb2.LaunchRunResponse(run=self._view(run))
-        raise AssertionError("answering() ends the call")
+        with audited(self._audit, launch_asked(who(context), spec)) as asked:
+            check_spec(spec)
+            if not await self._snapshots.is_held(spec.job_snapshot_id):
+                asked.withdraw()  # it comes again, after the snapshot
+                return launch_pb2.LaunchRunResponse(snapshot_needed=True)
+            ops = await self._snapshots.ops_layer(
+                spec.job_snapshot_id, spec.step_keys, spec.execution_config_json
+            )
+            launch = launch_of(spec, ops, self._sight(context).who)
+            run = await self._runtime.decide(lambda fleet, at: on_launch(fleet, at, launch))
+        return launch_pb2.LaunchRunResponse(run=self._view(run))
 
     async def StoreSnapshot(
         self, request_iterator: AsyncIterator[launch_pb2.StoreSnapshotRequest], context: Context
     ) -> launch_pb2.StoreSnapshotResponse:
-        async with answering(context):
-            await self._uploads.take(request_iterator, str(caller_of(context).identity))
-            return launch_pb2.StoreSnapshotResponse()
-        raise AssertionError("answering() ends the call")
+        await self._uploads.take(request_iterator, str(caller_of(context).identity))
+        return launch_pb2.StoreSnapshotResponse()
 
     async def TerminateRun(
         self, request: launch_pb2.TerminateRunRequest, context: Context
     ) -> launch_pb2.TerminateRunResponse:
-        async with answering(context):
-            run_id = check_run_id(request.run_id)
-            self._require_seen(run_id, self._sight(context))
-            reason = request.reason or "stopped on request"
-            with audited(self._audit, TerminationAsked(by=who(context), run=run_id, why=reason)):
-                stopping = await self._runtime.decide(
-                    lambda fleet, at: on_terminate(fleet, at, run_id, reason)
-                )
-            run = self._runtime.fleet.runs.get(run_id)
-            return launch_pb2.TerminateRunResponse(stopping=stopping, run=self._view(run) if run else None)
-        raise AssertionError("answering() ends the call")
+        run_id = check_run_id(request.run_id)
+        self._require_seen(run_id, self._sight(context))
+        reason = request.reason or "stopped on request"
+        with audited(self._audit, TerminationAsked(by=who(context), run=run_id, why=reason)):
+            stopping = await self._runtime.decide(lambda fleet, at: on_terminate(fleet, at, run_id, reason))
+        run = self._runtime.fleet.runs.get(run_id)
+        return launch_pb2.TerminateRunResponse(stopping=stopping, run=self._view(run) if run else None)
 
     async def GetRun(self, request: launch_pb2.GetRunRequest, context: Context) -> launch_pb2.GetRunResponse:
-        async with answering(context):
-            run_id = check_run_id(request.run_id)
-            await self._runtime.decided()
-            run = self._find(run_id, self._sight(context))
-            rows = await self._runtime.in_writer(lambda: self._runtime.store.events(run_id))
-            return launch_pb2.GetRunResponse(run=self._view(run), events=[event_view(row) for row in rows])
-        raise AssertionError("answering() ends the call")
+        run_id = check_run_id(request.run_id)
+        await self._runtime.decided()
+        run = self._find(run_id, self._sight(context))
+        rows = await self._runtime.in_writer(lambda: self._runtime.store.events(run_id))
+        return launch_pb2.GetRunResponse(run=self._view(run), events=[event_view(row) for row in rows])
 
     async def ExplainRun(
         self, request: launch_pb2.ExplainRunRequest, context: Context
     ) -> launch_pb2.ExplainRunResponse:
-        async with answering(context):
-            run_id = check_run_id(request.run_id)
-            await self._runtime.decided()
-            explanation = explain_run(self._runtime.fleet, now(), self._find(run_id, self._sight(context)))
-            return launch_pb2.ExplainRunResponse(explanation=explanation)
-        raise AssertionError("answering() ends the call")
+        run_id = check_run_id(request.run_id)
+        await self._runtime.decided()
+        explanation = explain_run(self._runtime.fleet, now(), self._find(run_id, self._sight(context)))
+        return launch_pb2.ExplainRunResponse(explanation=explanation)
 
     async def ExplainLaunch(
         self, request: launch_pb2.ExplainLaunchRequest, context: Context
     ) -> launch_pb2.ExplainLaunchResponse:
-        async with answering(context):
-            sight = self._sight(context)
-            launch = await imagined_launch(request, self._snapshots, self._seen_by(sight), sight.who)
-            await self._runtime.decided()
-            explanation = explain_launch(self._runtime.fleet, now(), launch)
-            return launch_pb2.ExplainLaunchResponse(explanation=explanation)
-        raise AssertionError("answering() ends the call")
+        sight = self._sight(context)
+        launch = await imagined_launch(request, self._snapshots, self._seen_by(sight), sight.who)
+        await self._runtime.decided()
+        explanation = explain_launch(self._runtime.fleet, now(), launch)
+        return launch_pb2.ExplainLaunchResponse(explanation=explanation)
 
     async def ListRuns(
         self, request: launch_pb2.ListRunsRequest, context: Context
     ) -> launch_pb2.ListRunsResponse:
-        async with answering(context):
-            size = _page_size(request.page_size)
-            await self._runtime.decided()
-            runs = [run for run in self._seen_by(self._sight(context)) if matches(request.filter, run)]
-            runs.sort(key=_newest_first)
-            if request.page_token:
-                after = _page_start(request.page_token)
-                runs = [run for run in runs if _newest_first(run) > after]
-            page, more = runs[:size], len(runs) > size
-            return launch_pb2.ListRunsResponse(
-                runs=[self._view(run) for run in page],
-                next_page_token=_page_token(page[-1]) if more else "",
-            )
-        raise AssertionError("answering() ends the call")
+        size = _page_size(request.page_size)
+        await self._runtime.decided()
+        runs = [run for run in self._seen_by(self._sight(context)) if matches(request.filter, run)]
+        runs.sort(key=_newest_first)
+        if request.page_token:
+            after = _page_start(request.page_token)
+            runs = [run for run in runs if _newest_first(run) > after]
+        page, more = runs[:size], len(runs) > size
+        return launch_pb2.ListRunsResponse(
+            runs=[self._view(run) for run in page],
+            next_page_token=_page_token(page[-1]) if more else "",
+        )
 
     async def WatchRuns(
         self, request: launch_pb2.WatchRunsRequest, context: Context
     ) -> AsyncIterator[launch_pb2.WatchRunsResponse]:
-        async with answering(context):
-            sight = self._sight(context)
-            with self._runtime.watchers.watching() as watcher:
-                await self._runtime.decided()
-                for run in self._seen_by(sight):
-                    if matches(request.filter, run):
-                        yield launch_pb2.WatchRunsResponse(run=self._view(run))
-                while True:
-                    run = await watcher.next()
-                    if sight.sees(run.launch) and matches(request.filter, run):
-                        yield launch_pb2.WatchRunsResponse(run=self._view(run))
+        sight = self._sight(context)
+        with self._runtime.watchers.watching() as watcher:
+            await self._runtime.decided()
+            for run in self._seen_by(sight):
+                if matches(request.filter, run):
+                    yield launch_pb2.WatchRunsResponse(run=self._view(run))
+            while True:
+                run = await watcher.next()
+                if sight.sees(run.launch) and matches(request.filter, run):
+                    yield launch_pb2.WatchRunsResponse(run=self._view(run))
 
     async def ReadLogs(
         self, request: launch_pb2.ReadLogsRequest, context: Context
     ) -> AsyncIterator[launch_pb2.ReadLogsResponse]:
-        async with answering(context):
-            check_run_id(request.run_id)
-            await self._runtime.decided()
-            async for piece in self._logs.read(request, self._find(request.run_id, self._sight(context))):
-                yield piece
+        check_run_id(request.run_id)
+        await self._runtime.decided()
+        async for piece in self._logs.read(request, self._find(request.run_id, self._sight(context))):
+            yield piece
 
     async def FollowReports(
         self, request_iterator: AsyncIterator[launch_pb2.FollowReportsRequest], context: Context
     ) -> AsyncIterator[launch_pb2.FollowReportsResponse]:
-        async with answering(context):
-            async for run in self._reports.follow(request_iterator, self._sight(context)):
-                yield launch_pb2.FollowReportsResponse(run=self._view(run))
+        async for run in self._reports.follow(request_iterator, self._sight(context)):
+            yield launch_pb2.FollowReportsResponse(run=self._view(run))
 
     def _sight(self, context: Context) -> Sight:
         who = str(caller_of(context).identity)

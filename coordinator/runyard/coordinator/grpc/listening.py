@@ -12,10 +12,10 @@ from grpc_reflection.v1alpha import reflection
 
 from runyard.common.transport.address import Address, HostPort, UnixSocket
 from runyard.common.transport.channel import MAX_MESSAGE_BYTES
-from runyard.coordinator.auth.gate import Gate
 from runyard.coordinator.auth.setup import Security
 from runyard.coordinator.grpc.agents import AgentService
 from runyard.coordinator.grpc.fleet import FleetService
+from runyard.coordinator.grpc.gate import Gate
 from runyard.coordinator.grpc.launch import LaunchService
 from runyard.coordinator.grpc.logs import LogRelay
 from runyard.coordinator.grpc.security import SecurityService

@@ -19,7 +19,7 @@ from runyard.coordinator.auth.revoking import Expulsion
 from runyard.coordinator.ca.authority_directory import AuthorityError
 from runyard.coordinator.ca.enrolment import Enrolment
 from runyard.coordinator.ca.tokens import DEFAULT_TTL, Token
-from runyard.coordinator.grpc.errors import Context, NoAuthority, NotFound, Unavailable, answering
+from runyard.coordinator.grpc.errors import Context, NoAuthority, NotFound, Unavailable
 from runyard.coordinator.store.credentials import NodeCertificate
 from runyard.v1 import security_pb2, security_pb2_grpc
 
@@ -44,83 +44,67 @@ class SecurityService(security_pb2_grpc.SecurityServiceServicer):
     async def RenewCertificate(
         self, request: security_pb2.RenewCertificateRequest, context: Context
     ) -> security_pb2.RenewCertificateResponse:
-        async with answering(context):
-            caller = caller_of(context)
-            asked = CertificateRenewed(by=who(context), node=caller.identity.name)
-            with audited(self._audit, asked) as entry:
-                try:
-                    credentials = await self._enrolment.renew(caller, request.csr_pem)
-                except AuthorityError as error:
-                    log.error("authority_unusable", error=str(error))
-                    raise Unavailable("the coordinator cannot sign now; its log says why") from error
-                entry.amend(replace(asked, serial=credentials.serial))
-            return security_pb2.RenewCertificateResponse(
-                certificate_pem=credentials.certificate, authority_pem=credentials.authority
-            )
-        raise AssertionError("answering() ends the call")
+        caller = caller_of(context)
+        asked = CertificateRenewed(by=who(context), node=caller.identity.name)
+        with audited(self._audit, asked) as entry:
+            try:
+                credentials = await self._enrolment.renew(caller, request.csr_pem)
+            except AuthorityError as error:
+                log.error("authority_unusable", error=str(error))
+                raise Unavailable("the coordinator cannot sign now; its log says why") from error
+            entry.amend(replace(asked, serial=credentials.serial))
+        return security_pb2.RenewCertificateResponse(
+            certificate_pem=credentials.certificate, authority_pem=credentials.authority
+        )
 
     async def CreateToken(
         self, request: security_pb2.CreateTokenRequest, context: Context
     ) -> security_pb2.CreateTokenResponse:
-        async with answering(context):
-            ttl = request.ttl.ToNanoseconds() / 1e9 if request.HasField("ttl") else DEFAULT_TTL
-            maker = str(caller_of(context).identity)
-            asked = TokenCreated(by=who(context), cluster=request.cluster, node=request.node_id)
-            with audited(self._audit, asked) as entry:
-                token, told = await self._enrolment.create_token(
-                    request.cluster, request.node_id, ttl, request.uses or 1, maker
-                )
-                entry.amend(replace(asked, token=token.token_id))
-            return security_pb2.CreateTokenResponse(token=_token_view(token), text=told.text)
-        raise AssertionError("answering() ends the call")
+        ttl = request.ttl.ToNanoseconds() / 1e9 if request.HasField("ttl") else DEFAULT_TTL
+        maker = str(caller_of(context).identity)
+        asked = TokenCreated(by=who(context), cluster=request.cluster, node=request.node_id)
+        with audited(self._audit, asked) as entry:
+            token, told = await self._enrolment.create_token(
+                request.cluster, request.node_id, ttl, request.uses or 1, maker
+            )
+            entry.amend(replace(asked, token=token.token_id))
+        return security_pb2.CreateTokenResponse(token=_token_view(token), text=told.text)
 
     async def ListTokens(
         self, request: security_pb2.ListTokensRequest, context: Context
     ) -> security_pb2.ListTokensResponse:
-        async with answering(context):
-            return security_pb2.ListTokensResponse(tokens=map(_token_view, await self._enrolment.tokens()))
-        raise AssertionError("answering() ends the call")
+        return security_pb2.ListTokensResponse(tokens=map(_token_view, await self._enrolment.tokens()))
 
     async def DeleteToken(
         self, request: security_pb2.DeleteTokenRequest, context: Context
     ) -> security_pb2.DeleteTokenResponse:
-        async with answering(context):
-            with audited(self._audit, TokenDeleted(by=who(context), token=request.token_id)):
-                if not await self._enrolment.delete_token(request.token_id):
-                    raise NotFound(
-                        f"there is no token {request.token_id[:64]!r}; `runyard token list` shows all"
-                    )
-            return security_pb2.DeleteTokenResponse()
-        raise AssertionError("answering() ends the call")
+        with audited(self._audit, TokenDeleted(by=who(context), token=request.token_id)):
+            if not await self._enrolment.delete_token(request.token_id):
+                raise NotFound(f"there is no token {request.token_id[:64]!r}; `runyard token list` shows all")
+        return security_pb2.DeleteTokenResponse()
 
     async def RevokeNode(
         self, request: security_pb2.RevokeNodeRequest, context: Context
     ) -> security_pb2.RevokeNodeResponse:
-        async with answering(context):
-            asked = NodeRevoked(by=who(context), node=request.node_id, why=request.reason)
-            with audited(self._audit, asked):
-                refused = await self._expulsion.of_node(request.node_id, request.reason)
-            return security_pb2.RevokeNodeResponse(certificates=refused)
-        raise AssertionError("answering() ends the call")
+        asked = NodeRevoked(by=who(context), node=request.node_id, why=request.reason)
+        with audited(self._audit, asked):
+            refused = await self._expulsion.of_node(request.node_id, request.reason)
+        return security_pb2.RevokeNodeResponse(certificates=refused)
 
     async def RevokeCertificate(
         self, request: security_pb2.RevokeCertificateRequest, context: Context
     ) -> security_pb2.RevokeCertificateResponse:
-        async with answering(context):
-            asked = CertificateRevoked(by=who(context), serial=request.serial, why=request.reason)
-            with audited(self._audit, asked):
-                await self._expulsion.of_certificate(request.serial, request.reason)
-            return security_pb2.RevokeCertificateResponse()
-        raise AssertionError("answering() ends the call")
+        asked = CertificateRevoked(by=who(context), serial=request.serial, why=request.reason)
+        with audited(self._audit, asked):
+            await self._expulsion.of_certificate(request.serial, request.reason)
+        return security_pb2.RevokeCertificateResponse()
 
     async def ListCertificates(
         self, request: security_pb2.ListCertificatesRequest, context: Context
     ) -> security_pb2.ListCertificatesResponse:
-        async with answering(context):
-            found = await self._expulsion.certificates(request.node_id)
-            views = [_certificate_view(each, revoked) for each, revoked in found]
-            return security_pb2.ListCertificatesResponse(certificates=views)
-        raise AssertionError("answering() ends the call")
+        found = await self._expulsion.certificates(request.node_id)
+        views = [_certificate_view(each, revoked) for each, revoked in found]
+        return security_pb2.ListCertificatesResponse(certificates=views)
 
     @property
     def _enrolment(self) -> Enrolment:

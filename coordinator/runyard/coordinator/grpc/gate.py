@@ -17,7 +17,7 @@ from runyard.coordinator.auth.admission import Admission
 from runyard.coordinator.auth.callers import Caller, NotIdentified, NotPermitted
 from runyard.coordinator.auth.rates import Limit
 from runyard.coordinator.auth.throttle import Throttle, network_of
-from runyard.coordinator.grpc.errors import Context, answering
+from runyard.coordinator.grpc.errors import Context, StatusOfErrors
 
 _LIMITED: Final = {"/runyard.v1.LaunchService/LaunchRun": Limit.LAUNCH}
 """Calls that each identity may make only so often. Whoever is on this machine could exhaust it anyway."""
@@ -81,7 +81,7 @@ class _Guard:
         """Before a handler that is a coroutine: of one request, or one that writes its answers by itself."""
 
         async def guarded(request: Any, context: Context) -> Any:
-            async with answering(context):
+            async with StatusOfErrors(context):
                 self._admit(context)
                 return await inner(request, context)
 
@@ -91,7 +91,7 @@ class _Guard:
         """Before a handler that takes a stream and gives one answer."""
 
         async def guarded(requests: AsyncIterator[Any], context: Context) -> Any:
-            async with answering(context):
+            async with StatusOfErrors(context):
                 caller = self._admit(context)
                 return await inner(self._heard(requests, caller), context)
 
@@ -101,7 +101,7 @@ class _Guard:
         """Before a handler that gives a stream, and may take one."""
 
         async def guarded(request: Any, context: Context) -> AsyncIterator[Any]:
-            async with answering(context):
+            async with StatusOfErrors(context):
                 caller = self._admit(context)
                 heard = self._heard(request, caller) if hears else request
                 async with contextlib.aclosing(inner(heard, context)) as responses:
