@@ -113,7 +113,7 @@ def test_no_root_has_a_module_of_its_own_in_the_namespace() -> None:
             "runyard.launcher",
             {"typer", "psutil", "pydantic", "structlog", "runyard.agent", "runyard.coordinator"},
         ),
-        ("runyard.coordinator.runtime.server", {"dagster", "psutil", "runyard.agent", "runyard.launcher"}),
+        ("runyard.coordinator.server", {"dagster", "psutil", "runyard.agent", "runyard.launcher"}),
         (
             "runyard.agent.server",
             {"dagster", "docker", "sqlalchemy", "runyard.coordinator", "runyard.launcher"},

@@ -13,7 +13,7 @@ from runyard.agent.__main__ import main as agent
 from runyard.agent.config.agent import AgentSettings
 from runyard.common.service.settings import Settings, load_settings
 from runyard.coordinator.__main__ import main as coordinator
-from runyard.coordinator.runtime.config import CoordinatorSettings
+from runyard.coordinator.config import CoordinatorSettings
 
 ROOT = Path(__file__).parents[1]
 SYSTEMD = ROOT / "deploy" / "systemd"

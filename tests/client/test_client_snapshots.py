@@ -12,7 +12,7 @@ from harness.certificates import CLIENT
 
 from runyard.client import Client, ResourceExhausted
 from runyard.client.requests import SNAPSHOT_PIECE_BYTES
-from runyard.coordinator.grpc import uploads
+from runyard.coordinator.grpc import snapshot_uploads
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def coordinator(tmp_path: Path) -> Iterator[Secured]:
 def test_a_refusal_in_the_middle_of_a_snapshot_is_heard_every_time(
     coordinator: Secured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(uploads, "MAX_SNAPSHOT", SNAPSHOT_PIECE_BYTES)
+    monkeypatch.setattr(snapshot_uploads, "MAX_SNAPSHOT", SNAPSHOT_PIECE_BYTES)
     large = hashlib.shake_128(b"seed").digest(16 * SNAPSHOT_PIECE_BYTES)
     files = coordinator.authority.holder(tmp_path / "mine", CLIENT)
     with Client(coordinator.address, tls=files, timeout=30.0) as client:

@@ -16,12 +16,12 @@ from harness.waiting import await_until
 from runyard.client.requests import snapshot_messages
 from runyard.common.transport.channel import open_aio_channel, open_channel
 from runyard.coordinator.audit.audit import UNAUDITED, Audit
-from runyard.coordinator.auth.setup import Security
+from runyard.coordinator.config import CoordinatorSettings
 from runyard.coordinator.core.events.on_tick import Retention
 from runyard.coordinator.core.leases import LeasePolicy
-from runyard.coordinator.grpc.listening import make_server
-from runyard.coordinator.runtime.config import CoordinatorSettings
 from runyard.coordinator.runtime.runtime import Runtime
+from runyard.coordinator.security import open_security
+from runyard.coordinator.services import make_server
 from runyard.coordinator.store.store import Store
 from runyard.v1 import (
     agent_pb2,
@@ -156,7 +156,7 @@ async def serving(
     sockets = Path(tempfile.mkdtemp(prefix="ry-"))  # pytest's own folders are too long for a socket
     store = open_store(state)
     runtime = Runtime(store, leases, Retention())
-    server, _ = make_server(runtime, Security.of(CoordinatorSettings(), runtime, audit))
+    server, _ = make_server(runtime, open_security(CoordinatorSettings(), runtime, audit))
     address = f"unix:{sockets / 'socket'}"
     server.add_insecure_port(address)
     runtime.start()

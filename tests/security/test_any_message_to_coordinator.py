@@ -11,7 +11,7 @@ from security.arbitrary import Wire, sent_snapshots, wire
 from security.besieged import Siege, besieged, besieged_fort
 from security.rounds import fuzz
 
-from runyard.coordinator.grpc.listening import SERVICES
+from runyard.coordinator.services import SERVICES
 from runyard.v1 import agent_pb2, fleet_pb2, launch_pb2, security_pb2
 
 FILES = (agent_pb2, launch_pb2, fleet_pb2, security_pb2)

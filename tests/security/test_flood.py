@@ -19,7 +19,7 @@ from runyard.common.security.identity import DEFAULT_TRUST_DOMAIN, Identity, Rol
 from runyard.common.transport.channel import open_aio_channel, open_channel
 from runyard.common.transport.tls import TlsMaterial
 from runyard.coordinator.ca.authority_directory import AuthorityDirectory
-from runyard.coordinator.grpc.uploads import MAX_PIECE, MAX_SNAPSHOT
+from runyard.coordinator.grpc.snapshot_uploads import MAX_PIECE, MAX_SNAPSHOT
 from runyard.v1 import launch_pb2, launch_pb2_grpc, security_pb2, security_pb2_grpc
 
 if TYPE_CHECKING:  # this name exists in the type stubs only

@@ -14,7 +14,7 @@ def main(argv: list[str] | None = None) -> int:
         The exit code; see `exit_codes.ExitCode`.
     """
     if argv is None and sys.argv[1:2] == ["coordinator"]:
-        # What gRPC is to log of failed handshakes it reads when it is loaded, which by now it is.
+        # A process of its own, in which gRPC logs failed handshakes: the command line makes gRPC quiet.
         os.execv(sys.executable, [sys.executable, "-m", "runyard.coordinator", *sys.argv[2:]])
     # gRPC's own notes on lost connections would stand between ours. Set before grpc is loaded.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")

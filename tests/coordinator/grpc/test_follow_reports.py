@@ -9,7 +9,7 @@ from coordinator.fleet_building import finished, make_hello, running, starting
 from coordinator.serving import SOON, Serving, StubAgent, make_spec, run_id, serving
 from harness.waiting import await_until
 
-from runyard.coordinator.grpc import reports
+from runyard.coordinator.grpc import reporter_queue
 from runyard.v1 import launch_pb2, run_pb2
 
 
@@ -179,7 +179,7 @@ async def test_reporter_that_leaves_in_line_does_not_hold_up_the_others(
 @pytest.fixture
 def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reporters lose their turn after a fraction of a second."""
-    monkeypatch.setattr(reports, "SILENCE", 0.4)
+    monkeypatch.setattr(reporter_queue, "SILENCE", 0.4)
 
 
 @pytest.mark.usefixtures("impatience")

@@ -198,7 +198,7 @@ async def test_unknown_run_is_UNAVAILABLE_while_a_node_may_still_bring_it_then_N
     async with serving(tmp_path / "state", leases=replace(NO_RECOVERY, recovery=60.0)) as coordinator:
         code, text = await refusal(coordinator.get())
         assert code == Status.UNAVAILABLE
-        assert "has just started and nodes are coming back" in text
+        assert "has just started and nodes are reconnecting" in text
         await coordinator.join(make_hello(attempts=[running(RUN_ID)]))
         assert (await coordinator.get()).run.phase == run_pb2.PHASE_RUNNING
     async with serving(tmp_path / "other") as coordinator:

@@ -9,7 +9,7 @@ from coordinator.fleet_building import finished, make_hello, running
 from coordinator.serving import RUN_ID, SOON, Serving, StubAgent, make_spec, refusal
 from harness.waiting import await_until
 
-from runyard.coordinator.grpc import logs
+from runyard.coordinator.grpc import log_relay
 from runyard.v1 import agent_pb2, agent_pb2_grpc, fleet_pb2, launch_pb2, placement_pb2, run_pb2
 
 Status = grpc.StatusCode
@@ -119,13 +119,13 @@ async def test_logs_of_a_silent_node_are_UNAVAILABLE(coordinator: Serving, place
     await coordinator.until_node(fleet_pb2.NODE_STATE_SUSPECT)
     code, text = await refusal(Reader(coordinator).next())
     assert code == Status.UNAVAILABLE
-    assert text == "node node-a is silent; its logs can be read when it is back"
+    assert text == "node node-a is not connected; its logs can be read when it is back"
 
 
 async def test_node_that_does_not_send_is_UNAVAILABLE(
     coordinator: Serving, placed: StubAgent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logs, "FIRST_PIECE", 0.1)
+    monkeypatch.setattr(log_relay, "FIRST_PIECE", 0.1)
     code, text = await refusal(Reader(coordinator).next())
     assert code == Status.UNAVAILABLE
     assert "did not send the log within 0.1 s" in text
@@ -134,7 +134,7 @@ async def test_node_that_does_not_send_is_UNAVAILABLE(
 async def test_followed_log_that_breaks_off_while_the_worker_lives_is_UNAVAILABLE_not_over(
     coordinator: Serving, placed: StubAgent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logs, "NEWS_WITHIN", 0.1)
+    monkeypatch.setattr(log_relay, "STATUS_WITHIN", 0.1)
     reader = Reader(coordinator, follow=True)
     push = Push(coordinator, (await placed.expect("send_logs")).transfer_id)
     push.send(0, b"half")

@@ -156,7 +156,7 @@ CALLS: dict[str, tuple[Callable[[Serving], Any], str]] = {
     ),
     "a page token that is none": (
         lambda it: it.launch.ListRuns(launch_pb2.ListRunsRequest(page_token="next")),
-        "page_token: is not one that ListRuns gave",
+        "page_token: was not returned by ListRuns",
     ),
 }
 

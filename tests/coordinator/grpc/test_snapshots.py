@@ -15,10 +15,10 @@ from coordinator.serving import SOON, Serving, StubAgent, make_spec, refusal, ru
 
 from runyard.client.requests import SNAPSHOT_PIECE_BYTES, snapshot_messages
 from runyard.coordinator.core.requirements.snapshot import JobShape
-from runyard.coordinator.grpc import snapshots, uploads
+from runyard.coordinator.grpc import snapshot_uploads, snapshots
 from runyard.coordinator.grpc.errors import NotFound
+from runyard.coordinator.grpc.snapshot_uploads import MAX_PIECE
 from runyard.coordinator.grpc.snapshots import Snapshots
-from runyard.coordinator.grpc.uploads import MAX_PIECE
 from runyard.v1 import launch_pb2, run_pb2
 
 Status = grpc.StatusCode
@@ -180,7 +180,7 @@ async def test_messages_in_disorder_are_refused_by_field(
 async def test_snapshot_that_is_too_large_says_how_large_it_may_be(
     coordinator: Serving, agent: StubAgent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(uploads, "MAX_SNAPSHOT", 1_000)
+    monkeypatch.setattr(snapshot_uploads, "MAX_SNAPSHOT", 1_000)
     code, text = await refusal(coordinator.store_snapshot(NAME, noise(2_000)))
     assert code == Status.RESOURCE_EXHAUSTED
     assert "more than the 1000 bytes that are allowed" in text
@@ -197,7 +197,7 @@ async def test_piece_that_is_too_large_says_how_large_it_may_be(coordinator: Ser
 async def test_snapshot_that_swells_beyond_measure_is_refused_before_it_does(
     coordinator: Serving, agent: StubAgent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(uploads, "MAX_SNAPSHOT_PLAIN", 2**20)
+    monkeypatch.setattr(snapshot_uploads, "MAX_SNAPSHOT_PLAIN", 2**20)
     code, text = await refusal(coordinator.store_snapshot(NAME, bytes(2**26)))
     assert code == Status.RESOURCE_EXHAUSTED
     assert "decompresses to more than" in text
@@ -213,7 +213,7 @@ async def _stalled(coordinator: Serving) -> Stalled:
 async def test_snapshot_that_does_not_arrive_holds_its_place_for_a_moment_only(
     coordinator: Serving, agent: StubAgent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(uploads, "WITHIN", 1.0)
+    monkeypatch.setattr(snapshot_uploads, "WITHIN", 1.0)
     stalled = [await _stalled(coordinator) for _ in range(3)]
     await coordinator.store_snapshot(NAME, PLAIN)  # in line behind the stalled ones
     assert not (await launch(coordinator)).snapshot_needed
@@ -338,7 +338,7 @@ async def test_a_snapshot_is_read_once_for_many_launches(
 async def test_what_was_read_longest_ago_is_forgotten_and_read_again(
     coordinator: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(snapshots, "OPS_HELD", 6)  # two snapshots of two ops
+    monkeypatch.setattr(snapshots, "OPS_CACHED", 6)  # two snapshots of two ops
     read: list[str] = []
     reader = snapshots._read
 
@@ -356,5 +356,5 @@ async def test_what_was_read_longest_ago_is_forgotten_and_read_again(
 
 
 async def test_a_snapshot_that_is_not_held_is_not_found(coordinator: Serving) -> None:
-    with pytest.raises(NotFound, match="does not hold the job snapshot orders-1"):
+    with pytest.raises(NotFound, match="does not have the job snapshot orders-1"):
         await Snapshots(coordinator.runtime).ops_layer(NAME, (), "")

@@ -219,7 +219,7 @@ def test_port_in_use_is_refused_with_a_remedy(cluster: ProcessCluster) -> None:
         code, said = refused(cluster, listen=f"127.0.0.1:{port}")
     assert code == 1
     assert f"cannot listen on 127.0.0.1:{port}" in said
-    assert "is another coordinator there?" in said
+    assert "is another coordinator running?" in said
     assert "Traceback" not in said
 
 

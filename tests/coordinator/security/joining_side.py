@@ -22,16 +22,16 @@ from runyard.common.transport.tls import TlsFiles, TlsMaterial
 from runyard.coordinator.audit.audit import UNAUDITED
 from runyard.coordinator.auth.rates import Limit, Rate
 from runyard.coordinator.auth.revocations import Revocations
-from runyard.coordinator.auth.revoking import Expulsion, load_revocations
+from runyard.coordinator.auth.revoker import Revoker, load_revocations
 from runyard.coordinator.auth.server_credentials import ClientCertificates, server_credentials
 from runyard.coordinator.auth.throttle import Throttle
 from runyard.coordinator.ca.authority_directory import AuthorityDirectory
 from runyard.coordinator.ca.enrolment import Enrolment
-from runyard.coordinator.ca.tokens import Token
 from runyard.coordinator.core.events.on_tick import Retention
 from runyard.coordinator.core.leases import LeasePolicy
-from runyard.coordinator.grpc.joining import join_server
+from runyard.coordinator.grpc.join import join_server
 from runyard.coordinator.runtime.runtime import Runtime
+from runyard.coordinator.store.ca_records import Token
 from runyard.coordinator.store.store import Store
 from runyard.v1 import security_pb2, security_pb2_grpc
 
@@ -89,7 +89,7 @@ class JoinSide:
         self.directory = directory
         self.clock = clock
         self.revocations: Revocations = load_revocations(runtime.store)
-        self.expulsion = Expulsion(runtime, self.revocations, wall=clock)
+        self.revoker = Revoker(runtime, self.revocations, wall=clock)
         self.enrolment = Enrolment(
             runtime, directory, lambda: files.read().certificate or b"", self.revocations, WEEK, wall=clock
         )

@@ -16,17 +16,16 @@ from runyard.common.transport.channel import open_aio_channel
 from runyard.common.transport.tls import TlsMaterial
 from runyard.coordinator.auth.rates import Rate, RateSettings
 from runyard.coordinator.auth.server_credentials import ClientCertificates, server_credentials
-from runyard.coordinator.auth.setup import Security
+from runyard.coordinator.config import AccessSettings, ClientAccess, CoordinatorSettings
 from runyard.coordinator.core.events.on_tick import Retention
 from runyard.coordinator.grpc.listening import (
     SERVER_OPTIONS,
     TLS_OPTIONS,
     Options,
-    add_reflection,
-    make_server,
 )
-from runyard.coordinator.runtime.config import AccessSettings, ClientAccess, CoordinatorSettings
 from runyard.coordinator.runtime.runtime import Runtime
+from runyard.coordinator.security import Security, open_security
+from runyard.coordinator.services import add_reflection, make_server
 from runyard.coordinator.store.store import Store
 
 ENDLESS = 0.5
@@ -84,7 +83,7 @@ async def secured(
     )
     store = Store(settings.state_directory)
     runtime = Runtime(store, NO_RECOVERY, Retention(), settings.confinement())
-    security = Security.of(settings, runtime)
+    security = open_security(settings, runtime)
     server, _ = make_server(runtime, security, options=(*options, *SERVER_OPTIONS, *TLS_OPTIONS))
     add_reflection(server)
     port = server.add_secure_port("127.0.0.1:0", server_credentials(files, ClientCertificates.REQUIRED))

@@ -13,18 +13,17 @@ from coordinator.store.small_disk import mounted
 from harness.waiting import wait_until
 
 from runyard.common.secrets import remember
-from runyard.coordinator.audit.audit import (
-    LONGEST_TEXT,
+from runyard.coordinator.audit.audit import audited
+from runyard.coordinator.audit.audit_file import LONGEST_TEXT, AuditFile
+from runyard.coordinator.audit.events import (
     Actor,
     CallDenied,
     Event,
-    LaunchAsked,
+    LaunchRequested,
     NodeCordoned,
     Refused,
-    TerminationAsked,
-    audited,
+    TerminationRequested,
 )
-from runyard.coordinator.audit.audit_file import AuditFile
 
 ME = Actor("spiffe://runyard/client/me", "ipv4:10.0.0.1:4242")
 
@@ -56,7 +55,7 @@ class Heard:
 
 def test_a_line_says_who_did_what_to_what_and_what_came_of_it(path: Path) -> None:
     with noting(path) as audit:
-        audit.note(LaunchAsked(by=ME, run="run-1", resume_number=2, deployment="shop", job="etl"))
+        audit.note(LaunchRequested(by=ME, run="run-1", resume_number=2, deployment="shop", job="etl"))
         audit.note(CallDenied(by=ME, method="/x/Y", outcome=Refused("not your role")))
     first, second = lines(path)
     assert list(first) == [
@@ -90,7 +89,7 @@ def test_the_file_is_for_its_user_alone_and_only_grows(path: Path) -> None:
 
 def test_what_callers_send_breaks_no_line_and_fills_no_disk(path: Path) -> None:
     with noting(path) as audit:
-        audit.note(TerminationAsked(by=ME, run='x\n{"who":"admin"}', why="y" * 100_000))
+        audit.note(TerminationRequested(by=ME, run='x\n{"who":"admin"}', message="y" * 100_000))
     (line,) = lines(path)
     assert line["who"] == ME.who
     assert len(line["why"]) == LONGEST_TEXT
@@ -99,7 +98,7 @@ def test_what_callers_send_breaks_no_line_and_fills_no_disk(path: Path) -> None:
 def test_secrets_are_masked(path: Path) -> None:
     remember(["canary-in-audit"])
     with noting(path) as audit:
-        audit.note(TerminationAsked(by=ME, run="r", why="because canary-in-audit"))
+        audit.note(TerminationRequested(by=ME, run="r", message="because canary-in-audit"))
     assert "canary-in-audit" not in path.read_text()
 
 

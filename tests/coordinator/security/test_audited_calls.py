@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from coordinator.serving import RUN_ID, Serving, make_spec, refusal, serving
 
-from runyard.coordinator.audit.audit import Done, Event, Refused
+from runyard.coordinator.audit.events import Done, Event, Refused
 from runyard.v1 import fleet_pb2, launch_pb2
 
 
@@ -62,7 +62,7 @@ async def test_a_launch_that_is_refused_is_noted_with_the_reason_and_without_wha
     await refusal(coordinator.launched(spec))
     (event,) = heard.events
     assert isinstance(event.outcome, Refused)
-    assert "runyard/memory" in event.outcome.reason
+    assert "runyard/memory" in event.outcome.message
     assert "canary-token" not in repr(event)
 
 

@@ -208,7 +208,7 @@ def test_certificate_is_replaced_by_one_of_the_same_holder_only(
 ) -> None:
     directory.issue(ADMIN, (), HOUR, tmp_path / "out")
     before = (tmp_path / "out" / "key.pem").read_bytes()
-    with pytest.raises(AuthorityError, match="holds the key of somebody else"):
+    with pytest.raises(AuthorityError, match="holds the key of another identity"):
         directory.issue(Identity(Role.ADMIN, "eve"), (), HOUR, tmp_path / "out")
     assert (tmp_path / "out" / "key.pem").read_bytes() == before
     directory.issue(ADMIN, (), HOUR, tmp_path / "out")
@@ -218,7 +218,7 @@ def test_certificate_is_replaced_by_one_of_the_same_holder_only(
 
 def test_key_that_lies_alone_is_never_overwritten(directory: AuthorityDirectory, tmp_path: Path) -> None:
     (tmp_path / "key.pem").write_text("precious")
-    with pytest.raises(AuthorityError, match="holds the key of somebody else"):
+    with pytest.raises(AuthorityError, match="holds the key of another identity"):
         directory.issue(ADMIN, (), HOUR, tmp_path)
     assert (tmp_path / "key.pem").read_text() == "precious"
 
@@ -267,10 +267,10 @@ def test_end_of_a_rotation_moves_own_certificates_over_and_drops_the_old_authori
 
 def test_second_rotation_waits_for_the_end_of_the_first(directory: AuthorityDirectory) -> None:
     directory.rotate()
-    with pytest.raises(AuthorityError, match="a rotation is under way"):
+    with pytest.raises(AuthorityError, match="a rotation is in progress"):
         directory.rotate()
     directory.finish()
-    with pytest.raises(AuthorityError, match="no rotation is under way"):
+    with pytest.raises(AuthorityError, match="no rotation is in progress"):
         directory.finish()
     directory.rotate()
 

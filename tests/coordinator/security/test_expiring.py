@@ -36,20 +36,20 @@ def caller(serial: str) -> Caller:
 
 def test_each_certificate_is_told_of_once_a_day() -> None:
     expiring, now = ExpiringCertificates(), YEAR - DAY * 3
-    assert not expiring.is_to_be_told(caller("1"), YEAR / 2)
-    assert expiring.is_to_be_told(caller("1"), now)
-    assert not expiring.is_to_be_told(caller("1"), now + AGAIN_AFTER - 1)
-    assert expiring.is_to_be_told(caller("2"), now + AGAIN_AFTER - 1)
-    assert expiring.is_to_be_told(caller("1"), now + AGAIN_AFTER)
+    assert not expiring.is_due(caller("1"), YEAR / 2)
+    assert expiring.is_due(caller("1"), now)
+    assert not expiring.is_due(caller("1"), now + AGAIN_AFTER - 1)
+    assert expiring.is_due(caller("2"), now + AGAIN_AFTER - 1)
+    assert expiring.is_due(caller("1"), now + AGAIN_AFTER)
 
 
 def test_of_a_flood_of_certificates_the_oldest_are_forgotten() -> None:
     expiring, now = ExpiringCertificates(), YEAR - DAY
     for serial in range(REMEMBERED + 1):
-        assert expiring.is_to_be_told(caller(f"{serial}"), now)
-    assert not expiring.is_to_be_told(caller("1"), now)
-    assert expiring.is_to_be_told(caller("0"), now)
+        assert expiring.is_due(caller(f"{serial}"), now)
+    assert not expiring.is_due(caller("1"), now)
+    assert expiring.is_due(caller("0"), now)
 
 
 def test_who_shows_no_certificate_is_never_told_of() -> None:
-    assert not ExpiringCertificates().is_to_be_told(Caller(LOCAL, "", "unix:"), YEAR)
+    assert not ExpiringCertificates().is_due(Caller(LOCAL, "", "unix:"), YEAR)

@@ -299,7 +299,7 @@ def public(key: ec.EllipticCurvePrivateKey) -> bytes:
     return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
-NO_REQUEST = "is no certificate request (PKCS #10) in PEM"
+NO_REQUEST = "is not a certificate request (PKCS #10) in PEM"
 WRONG_KEY = "the key must be EC P-256, EC P-384 or Ed25519"
 NOT_SIGNED = "is not signed with the key that it holds"
 
@@ -315,7 +315,7 @@ NOT_SIGNED = "is not signed with the key that it holds"
         (make_request(rsa.generate_private_key(65537, 1024)), WRONG_KEY),
         (make_request(rsa.generate_private_key(65537, 2048)), WRONG_KEY),
         (make_request(ec.generate_private_key(ec.SECP256K1())), WRONG_KEY),
-        (make_request() + " " * 20_000, "a request has 16384 at most"),
+        (make_request() + " " * 20_000, "a request has at most 16384"),
     ],
     ids=["none", "text", "zeros", "signature", "swapped-key", "rsa-1024", "rsa-2048", "secp256k1", "20-kb"],
 )
@@ -375,7 +375,7 @@ async def test_revoked_node_is_refused_for_good_and_may_join_anew(tmp_path: Path
     async with joining(tmp_path, clock) as side:
         joined = caller(side, (await side.join(await side.token())).certificate_pem)
         renewed = caller(side, (await side.enrolment.renew(joined, make_request())).certificate)
-        assert await side.expulsion.of_node("n1", "stolen") == 2
+        assert await side.revoker.revoke_node("n1", "stolen") == 2
         for held in (joined, renewed):
             assert side.revocations.is_revoked(held.identity, held.serial, held.not_before)
             with pytest.raises(JoinRefused, match="was revoked"):
@@ -385,19 +385,19 @@ async def test_revoked_node_is_refused_for_good_and_may_join_anew(tmp_path: Path
         again = caller(side, (await side.join(await side.token())).certificate_pem)
         assert not side.revocations.is_revoked(again.identity, again.serial, again.not_before)
         assert side.revocations.is_revoked(joined.identity, joined.serial, joined.not_before)
-        found = await side.expulsion.certificates("n1")
+        found = await side.revoker.certificates("n1")
         assert sorted(revoked for _, revoked in found) == [False, True, True]
 
 
 async def test_answer_that_was_revoked_is_not_given_again(side: JoinSide) -> None:
     token, request = await side.token(), make_request()
     await side.join(token, request)
-    await side.expulsion.of_node("n1", "stolen")
+    await side.revoker.revoke_node("n1", "stolen")
     assert await side.refused(token, request) == (DENIED, NOT_VALID)
 
 
 async def test_other_nodes_and_roles_of_that_name_are_not_touched(side: JoinSide) -> None:
-    await side.expulsion.of_node("n1", "")
+    await side.revoker.revoke_node("n1", "")
     for identity in (Identity(Role.AGENT, "n2", "east"), Identity(Role.CLIENT, "n1")):
         assert not side.revocations.is_revoked(identity, "1", side.clock.now - 60)
 
@@ -408,7 +408,7 @@ async def test_single_certificate_is_revoked_by_its_serial_however_it_is_written
 ) -> None:
     admin = Identity(Role.ADMIN, "eve")
     async with joining(tmp_path, clock) as side:
-        await side.expulsion.of_certificate(written, "left the company")
+        await side.revoker.revoke_certificate(written, "left the company")
         assert side.revocations.is_revoked(admin, "aff01", clock.now)
     async with joining(tmp_path, clock) as side:
         assert side.revocations.is_revoked(admin, "aff01", clock.now)
@@ -418,7 +418,7 @@ async def test_single_certificate_is_revoked_by_its_serial_however_it_is_written
 @pytest.mark.parametrize("written", ["", "0", "xyz", "a" * 41, "a b", "ä"])
 async def test_what_is_no_serial_number_is_refused(side: JoinSide, written: str) -> None:
     with pytest.raises(InvalidField, match=re.escape("serial: ")):
-        await side.expulsion.of_certificate(written, "")
+        await side.revoker.revoke_certificate(written, "")
 
 
 # Housekeeping
@@ -427,11 +427,11 @@ async def test_what_is_no_serial_number_is_refused(side: JoinSide, written: str)
 async def test_what_expired_long_ago_is_forgotten(side: JoinSide, clock: Clock) -> None:
     token = await side.token()
     await side.join(token)
-    side.runtime.attend(side.enrolment.tidy)
-    await side.runtime.decided()
+    side.runtime.run_in_background(side.enrolment.clean_up)
+    await side.runtime.until_durable()
     assert await side.enrolment.tokens()
     clock.now += 9 * 86_400.0
-    side.runtime.attend(side.enrolment.tidy)
+    side.runtime.run_in_background(side.enrolment.clean_up)
 
     async def forgotten() -> bool | None:
         return not await side.enrolment.tokens()
@@ -439,7 +439,7 @@ async def test_what_expired_long_ago_is_forgotten(side: JoinSide, clock: Clock) 
     gone: bool = await await_until(forgotten, "the token is forgotten")
     assert gone
     clock.now -= 9 * 86_400.0
-    assert await side.expulsion.certificates("") == []
+    assert await side.revoker.certificates("") == []
 
 
 # While the authority rotates

@@ -93,9 +93,9 @@ def test_a_clock_that_goes_back_gives_nothing_away() -> None:
 def test_the_refusal_names_the_limit_and_when_to_try_again() -> None:
     rates = Rates(RateSettings().by_limit())
     assert rates.refusal(Limit.LAUNCH, 0.0133) == (
-        "too many calls: rates.launch allows 50 a second and 200 at once; try again in 0.1 s"
+        "too many calls: rates.launch allows 50 per second and 200 at once; try again in 0.1 s"
     )
-    assert "rates.join allows 0.0833 a second and 5 at once; try again in 12 s" in rates.refusal(
+    assert "rates.join allows 0.0833 per second and 5 at once; try again in 12 s" in rates.refusal(
         Limit.JOIN, 12.0
     )
 

@@ -60,11 +60,18 @@ class Fort:
 
         return wait_until(found, lambda: f"no {event!r} because {reason!r} in\n{self.service.output()}", SOON)
 
+    def wait_written(self, pattern: str) -> None:
+        """Waits until the coordinator has written a line that matches, to its log or to standard error."""
+        wait_until(
+            lambda: re.search(pattern, self.service.output()),
+            lambda: f"nothing like {pattern!r} in\n{self.service.output()}",
+            SOON,
+        )
+
 
 @pytest.fixture(scope="module")
 def fort() -> Iterator[Fort]:
-    with open_cluster() as cluster, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRPC_VERBOSITY", "ERROR")  # who wants gRPC quiet still hears of handshakes
+    with open_cluster() as cluster:
         authority = Authority()
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -108,25 +115,25 @@ def of_a_server(ours: Authority) -> TlsMaterial:
 
 
 HANDSHAKES = {
-    "no certificate": (without_certificate, "it showed no certificate"),
-    "rogue authority": (of_a_rogue, "of an authority that is not trusted here"),
-    "rogue authority with our name": (of_a_rogue_with_our_name, "of another authority with the name of ours"),
-    "expired": (expired, "its certificate has expired"),
-    "not yet valid": (not_yet_valid, "its certificate is not valid yet"),
-    "a server's certificate": (of_a_server, "its certificate is for servers, not for clients"),
-    "plain text": (lambda _: None, "it spoke plain text or an unknown protocol"),
+    "no certificate": (without_certificate, "PEER_DID_NOT_RETURN_A_CERTIFICATE"),
+    "rogue authority": (of_a_rogue, "unable to get local issuer certificate"),
+    "rogue authority with our name": (of_a_rogue_with_our_name, "certificate signature failure"),
+    "expired": (expired, "certificate has expired"),
+    "not yet valid": (not_yet_valid, "certificate is not yet valid"),
+    "a server's certificate": (of_a_server, "unsupported certificate purpose"),
+    "plain text": (lambda _: None, "WRONG_VERSION_NUMBER"),
 }
 
 
 @pytest.mark.parametrize("case", HANDSHAKES)
-def test_handshake_fails_and_the_log_says_with_whom_and_why(fort: Fort, case: str) -> None:
+def test_handshake_fails_and_grpc_writes_the_reason_to_standard_error(fort: Fort, case: str) -> None:
     make, reason = HANDSHAKES[case]
     with fort.channel(make(fort.authority)) as channel:
         stub = launch_pb2_grpc.LaunchServiceStub(channel)
         with pytest.raises(grpc.RpcError) as refused:
             stub.ListRuns(launch_pb2.ListRunsRequest(), timeout=SOON)
     assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
-    assert str(fort.wait_logged("handshake_failed", reason)["peer"]).startswith("ipv4:127.0.0.1:")
+    fort.wait_written(f"Handshake failed .*{reason}")
 
 
 def test_client_is_told_that_it_is_the_certificates(fort: Fort) -> None:
@@ -134,7 +141,6 @@ def test_client_is_told_that_it_is_the_certificates(fort: Fort) -> None:
     told = pytest.raises(CoordinatorUnreachable, match=r"of an authority that is not trusted here.*doctor")
     with Client(fort.address, tls=files) as client, told:
         client.list_nodes()
-    fort.wait_logged("handshake_failed", "it hung up before the handshake was over")
 
 
 # Certificates that say too little
@@ -146,11 +152,11 @@ STRANGE = {
     "another trust domain": (
         (Identity(Role.CLIENT, "a", trust_domain="elsewhere").uri,),
         {},
-        "is of the trust domain 'elsewhere', not 'runyard'",
+        "belongs to trust domain 'elsewhere', not 'runyard'",
     ),
     "no role": (("spiffe://runyard/night/owl",), {}, "names no role"),
     "another scheme": (("https://runyard/client/a",), {}, "does not begin with spiffe://"),
-    "for nothing in particular": ((CLIENT.uri,), {"uses": ()}, "does not say that it is for clients"),
+    "for nothing in particular": ((CLIENT.uri,), {"uses": ()}, "has no extended key usage"),
 }
 
 
@@ -359,7 +365,7 @@ async def test_bytes_on_the_port_disturb_no_session(fort: Fort) -> None:
         for _, writer in doors:
             writer.close()
         stub.vanish()
-    await asyncio.to_thread(fort.wait_logged, "handshake_failed", "it spoke plain HTTP, not TLS")
+    await asyncio.to_thread(fort.wait_written, "Handshake failed .*HTTP_REQUEST")
 
 
 async def test_many_who_connect_at_once_are_all_let_in(fort: Fort) -> None:

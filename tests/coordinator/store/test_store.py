@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from coordinator.accounts import OUTCOME, PLACE, in_every_phase, make_node, make_run, whole_account
+from coordinator.states import OUTCOME, PLACE, in_every_phase, make_node, make_run, whole_state
 from coordinator.store.small_disk import fill_up, mounted
 
 from runyard.coordinator.core.effects import DropRun, SaveNode, SaveRun, SaveTombstone
@@ -61,7 +61,7 @@ def test_run_comes_back_as_it_was_with_its_deadlines_counting_anew(store: Store,
 
 def test_account_is_the_same_after_a_restart(state: Path) -> None:
     first = Store(state)
-    first.write(whole_account())
+    first.write(whole_state())
     before = first.load(NOW)
     first.close()
     second = Store(state)
@@ -73,9 +73,9 @@ def test_account_is_the_same_after_a_restart(state: Path) -> None:
 def test_account_survives_a_process_that_was_killed_right_after_the_write(state: Path) -> None:
     script = (
         "import os, signal, sys; from pathlib import Path; sys.path.insert(0, sys.argv[2]);"
-        "from coordinator.accounts import whole_account;"
+        "from coordinator.states import whole_state;"
         "from runyard.coordinator.store.store import Store;"
-        "Store(Path(sys.argv[1])).write(whole_account()); os.kill(os.getpid(), signal.SIGKILL)"
+        "Store(Path(sys.argv[1])).write(whole_state()); os.kill(os.getpid(), signal.SIGKILL)"
     )
     tests = str(Path(__file__).parents[2])
     killed = subprocess.run([sys.executable, "-c", script, str(state), tests], timeout=60, check=False)
@@ -223,7 +223,7 @@ def test_store_on_a_disk_that_is_full_already_is_refused_with_a_remedy(small_dis
 def database(state: Path) -> Path:
     """A database with content, closed."""
     store = Store(state)
-    store.write(whole_account())
+    store.write(whole_state())
     store.write([SaveRun(make_run(f"run-{number}"), "launched") for number in range(200)])
     store.close()
     return state / "coordinator.db"
@@ -343,7 +343,7 @@ def test_directory_of_another_user_is_refused_with_the_remedy(state: Path) -> No
 
 def test_nobody_else_can_read_the_files_of_the_database_wherever_they_are(state: Path) -> None:
     store = Store(state)
-    store.write(whole_account())
+    store.write(whole_state())
     files = {path.name: stat.S_IMODE(path.stat().st_mode) for path in state.iterdir()}
     assert {"coordinator.db", "coordinator.db-wal"} <= set(files)
     assert [name for name, mode in files.items() if mode & 0o077] == []

@@ -56,7 +56,7 @@ _OF_CLIENT: Final = (
 """By the alert that came back, in RFC 8446's words."""
 
 _REFUSED: Final = "the coordinator refuses our certificate"
-_ITS_LOG: Final = "Its log says why, as `handshake_failed`"
+_ITS_LOG: Final = "The coordinator's standard error has the reason: `Handshake failed with error ...`"
 
 
 def examine_tls(address: Address, files: TlsFiles) -> Iterator[Finding]:

@@ -1,1 +1,1 @@
-"""The audit log: who did what, and the result."""
+"""The audit log: every decision, its author and its outcome."""

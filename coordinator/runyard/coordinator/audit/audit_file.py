@@ -1,41 +1,51 @@
-"""The audit log as a file: one JSON line for each event, only ever appended, by a thread of its own.
+"""The audit log as a file: a separate thread appends one JSON line for each event.
 
-A line that cannot be written keeps nobody from anything: it waits, and when too many wait, those that come
-then are counted, and the count is a line of its own.
+A line that cannot be written delays no caller: it waits. When too many wait, further events are dropped and
+counted, and the count is written as an event.
 """
 
 import contextlib
+import json
 import os
 import queue
 import threading
+from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, assert_never
 
 import structlog
 
-from runyard.coordinator.audit.audit import COORDINATOR, Event, LinesLost, line_of
+from runyard.common.secrets import masked
+from runyard.coordinator.audit.events import COORDINATOR, Done, Event, EventsDropped, Failed, Outcome, Refused
 
 LINES_WAITING: Final = 10_000
-"""Events that may wait for the disk."""
+"""Maximum number of events that wait for the disk."""
 
 RETRY_SECONDS: Final = 1.0
-"""Between two tries to write to a disk that refuses."""
+"""Seconds between two attempts to write to a full disk."""
 
 LAST_WRITE_SECONDS: Final = 2.0
-"""For what waits when the coordinator stops."""
+"""Seconds to write the waiting events when the coordinator stops."""
 
-_TOGETHER: Final = 500
+LONGEST_TEXT: Final = 600
+"""Maximum characters of any text in a line, so that callers cannot fill the disk."""
+
+_BATCH: Final = 500
+
+_KEYS_ON_DISK: Final = {"message": "why"}
+"""Fields of events that have another name on disk."""
 
 log = structlog.get_logger("runyard.coordinator.audit")
 
 
 class AuditFile:
-    """Writes events to a file, in a thread of its own. Files that are moved away are begun anew.
+    """Writes events to a file in a separate thread. If the file is moved away, a new one is created.
 
     Args:
-        path: The file; made for this user alone, and only ever appended to.
-        waiting: Events that may wait for the disk.
+        path: The file, created readable for this user only.
+        waiting: Maximum number of events that wait for the disk.
 
     Raises:
         OSError: The file cannot be opened.
@@ -52,9 +62,9 @@ class AuditFile:
         self._writer.start()
 
     def note(self, event: Event) -> None:
-        """Has an event written. Never waits, and never fails."""
+        """Queue an event for the file. Never waits and never fails."""
         try:
-            self._lines.put_nowait(line_of(event, datetime.now(UTC)))
+            self._lines.put_nowait(json_line(event, datetime.now(UTC)))
         except queue.Full:
             with self._lost_lock:
                 self._lost += 1
@@ -63,7 +73,7 @@ class AuditFile:
                 log.error("audit_overflows", path=str(self._path), remedy="free some space on its disk")
 
     def close(self) -> None:
-        """Gives what waits a last chance, and closes the file."""
+        """Write the waiting events for at most `LAST_WRITE_SECONDS`, and close the file."""
         self._closing.set()
         with contextlib.suppress(queue.Full):
             self._lines.put_nowait(None)
@@ -75,16 +85,16 @@ class AuditFile:
             lines, is_last = self._next_lines()
             self._append(b"".join(lines))
             if lost := self._take_lost():
-                self._append(line_of(LinesLost(by=COORDINATOR, count=lost), datetime.now(UTC)))
+                self._append(json_line(EventsDropped(by=COORDINATOR, count=lost), datetime.now(UTC)))
         self._file.close()
 
     def _next_lines(self) -> tuple[list[bytes], bool]:
-        """Waits for a line, and takes what else is there; True if there will be no more."""
+        """Wait for lines and return all that are queued; True if no more will follow."""
         lines: list[bytes] = []
         line = self._lines.get()
         while line is not None:
             lines.append(line)
-            if len(lines) == _TOGETHER:
+            if len(lines) == _BATCH:
                 return lines, False
             try:
                 line = self._lines.get_nowait()
@@ -98,28 +108,28 @@ class AuditFile:
         return lost
 
     def _append(self, data: bytes) -> None:
-        """Returns when all of it is in the file, or the coordinator stops before the disk takes it."""
-        is_first_try = True
+        """Append data; retry until all is written or the coordinator stops."""
+        is_first_attempt = True
         while data:
             try:
                 data = data[self._file.append(data) :]
             except OSError as error:
-                if is_first_try:
+                if is_first_attempt:
                     log.error("audit_not_written", path=str(self._path), error=error.strerror)
-                is_first_try = False
+                is_first_attempt = False
                 if self._closing.wait(RETRY_SECONDS):
                     return
 
 
 class _File:
-    """A file that is appended to; another one when somebody has moved it away, as logrotate does."""
+    """A file that is appended to, and opened again after logrotate or a person has moved it away."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._descriptor = self._open()
 
     def append(self, data: bytes) -> int:
-        """Writes what the disk takes now; returns how many bytes that were."""
+        """Write as much as the disk takes; return the number of bytes written."""
         if not self._is_in_place():
             opened = self._open()
             os.close(self._descriptor)
@@ -137,3 +147,39 @@ class _File:
             return os.path.samestat(os.stat(self._path), os.fstat(self._descriptor))
         except FileNotFoundError:
             return False
+
+
+def json_line(event: Event, at: datetime) -> bytes:
+    """Return the line of an event, without secrets and of bounded length."""
+    values = {
+        _KEYS_ON_DISK.get(name, name): value
+        for name, value in asdict(event).items()
+        if name not in ("by", "outcome")
+    }
+    line: dict[str, Any] = {
+        "at": at.isoformat(timespec="milliseconds"),
+        "who": event.by.who,
+        "peer": event.by.peer,
+        "action": event.action,
+        **values,
+        **_outcome(event.outcome),
+    }
+    return json.dumps(_bounded(line), ensure_ascii=False).encode(errors="replace") + b"\n"
+
+
+def _outcome(outcome: Outcome) -> dict[str, str]:
+    match outcome:
+        case Done():
+            return {"outcome": "done"}
+        case Refused(message):
+            return {"outcome": "refused", "reason": message}
+        case Failed(message):
+            return {"outcome": "failed", "reason": message}
+        case _:
+            assert_never(outcome)
+
+
+def _bounded(line: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: masked(value)[:LONGEST_TEXT] if isinstance(value, str) else value for key, value in line.items()
+    }

@@ -1,4 +1,4 @@
-"""Which roles may call which method. What is not in the table, nobody may call."""
+"""Roles that may call each method. A method that is not in the table is denied to every role."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -47,15 +47,15 @@ ACCESS: Final[Mapping[str, frozenset[Role]]] = {
     f"{_SECURITY}RevokeNode": ADMINS,
     f"{_SECURITY}RevokeCertificate": ADMINS,
     f"{_SECURITY}ListCertificates": ADMINS,
-    # Served on an address of its own, where callers have no certificate yet and the token decides.
+    # Served on a separate address, where callers have no certificate yet and the join token decides.
     "/runyard.v1.JoinService/Join": NOBODY,
     f"{_HEALTH}Check": ANYONE,
     f"{_HEALTH}Watch": ANYONE,
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": OPERATORS,
 }
-"""By full method name. Local callers, over a unix socket or plain-text loopback, may do it all."""
+"""Roles by full method name. Local callers (unix socket, or plain text on loopback) may call every method."""
 
 
 def may_call(role: Role, method: str) -> bool:
-    """Whether a role may call a method, by its full name with both slashes."""
+    """True if a role may call a method. The method is its full name with both slashes."""
     return role in ACCESS.get(method, NOBODY)

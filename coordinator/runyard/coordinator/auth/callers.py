@@ -1,4 +1,4 @@
-"""Who calls: read from the certificate of the connection, or from its being local."""
+"""Identity of a caller: from the certificate of its connection, or `local` on this machine."""
 
 import functools
 import math
@@ -17,16 +17,16 @@ _LOCAL_PEERS: Final = ("unix:", "ipv4:127.", "ipv6:[::1]:", "ipv6:%5B::1%5D:", "
 
 
 class NotIdentified(Exception):
-    """It cannot be told who calls; the message says why."""
+    """The caller cannot be identified; the message has the reason."""
 
 
 class NotPermitted(Exception):
-    """It is known who calls, and that caller may not do this; the message says what."""
+    """The caller is identified but has no permission; the message names the permission."""
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """What counts of a certificate that the authority has signed. Times are in seconds since 1970."""
+    """Fields of a certificate that authentication needs. Times are in seconds since 1970."""
 
     identity: Identity
     serial: str
@@ -36,14 +36,14 @@ class Certificate:
 
 @dataclass(frozen=True)
 class Caller:
-    """Who calls.
+    """Caller of a method.
 
     Attributes:
-        identity: Of its certificate, or `LOCAL`.
-        serial: Of its certificate, in lower-case hexadecimal digits; empty for local callers.
+        identity: Identity in its certificate, or `LOCAL`.
+        serial: Serial number of its certificate in lower-case hexadecimal digits; empty for local callers.
         peer: Its address as gRPC writes it.
-        not_before: When its certificate became valid, in seconds since 1970; an authority may date it back.
-        not_after: When it expires; infinite for local callers.
+        not_before: Start of validity of its certificate, in seconds since 1970; may lie before its creation.
+        not_after: End of validity, in seconds since 1970; infinite for local callers.
     """
 
     identity: Identity
@@ -54,20 +54,20 @@ class Caller:
 
     @property
     def role(self) -> Role:
-        """What it is."""
+        """Role of the identity."""
         return self.identity.role
 
     def may_speak_for(self, node_id: str) -> bool:
-        """Whether it is the agent of that node."""
+        """True if the caller is the agent of that node, or local."""
         return self.role is Role.LOCAL or (self.role is Role.AGENT and self.identity.name == node_id)
 
 
 def caller_of(context: grpc.aio.ServicerContext[Any, Any]) -> Caller:
-    """Reads who calls from the connection. What the caller may do, and its trust domain, the gate looks at.
+    """Return the caller of a connection. Does not check its trust domain or permissions.
 
     Raises:
-        NotIdentified: The certificate names nobody, or more than one; or there is none on a connection that
-            comes from elsewhere.
+        NotIdentified: The certificate does not name exactly one identity, or a connection from another
+            machine has no certificate.
     """
     peer = context.peer()
     found = {key: list(values) for key, values in context.auth_context().items()}
@@ -75,12 +75,12 @@ def caller_of(context: grpc.aio.ServicerContext[Any, Any]) -> Caller:
         if not peer.startswith(_LOCAL_PEERS):
             raise NotIdentified("a connection without encryption comes from another machine")
         return Caller(LOCAL, "", peer)
-    # Older versions of gRPC do not tell the version.
+    # Older versions of gRPC do not report the version of TLS.
     if found.get("ssl_tls_version", [b"TLSv1.3"]) != [b"TLSv1.3"]:
         raise NotIdentified("the connection is older than TLS 1.3; upgrade the caller's gRPC")
     pem = found.get("x509_pem_cert")
     if not pem:
-        raise NotIdentified("the connection shows no certificate")
+        raise NotIdentified("the connection has no client certificate")
     certificate = read_certificate(pem[0])
     return Caller(
         certificate.identity, certificate.serial, peer, certificate.not_before, certificate.not_after
@@ -89,10 +89,10 @@ def caller_of(context: grpc.aio.ServicerContext[Any, Any]) -> Caller:
 
 @functools.lru_cache(maxsize=20_000)
 def read_certificate(pem: bytes) -> Certificate:
-    """Reads what counts of a certificate whose signature was checked by the handshake.
+    """Return the fields of a certificate. The handshake has verified its signature.
 
     Raises:
-        NotIdentified: It does not hold exactly one URI, or that is no identity, or it is a server's.
+        NotIdentified: It does not hold exactly one URI, the URI is not an identity, or it is not for clients.
     """
     try:
         certificate = x509.load_pem_x509_certificate(pem)
@@ -109,12 +109,12 @@ def read_certificate(pem: bytes) -> Certificate:
 
 
 def _require_client_use(certificate: x509.Certificate) -> None:
-    """The handshake refuses it too where the extension is there; that it is there is looked at here."""
+    """Require the extension: the handshake checks its value, but accepts certificates without it."""
     try:
         uses = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     except x509.ExtensionNotFound:
         raise NotIdentified(
-            "the certificate does not say that it is for clients (extended key usage)"
+            "the certificate has no extended key usage; it must allow client authentication"
         ) from None
     if ExtendedKeyUsageOID.CLIENT_AUTH not in uses:
         raise NotIdentified("the certificate is not for clients (extended key usage)")

@@ -1,4 +1,4 @@
-"""Certificates that callers show and that expire soon: said once a day, before launches fail. Pure."""
+"""Reminders of certificates that expire soon: at most once a day for each. Pure."""
 
 import math
 from collections import OrderedDict
@@ -8,31 +8,31 @@ from runyard.common.security.expiry import expires_soon
 from runyard.coordinator.auth.callers import Caller
 
 AGAIN_AFTER: Final = 86_400.0
-"""Seconds between two words about the same certificate."""
+"""Seconds between two reminders of the same certificate."""
 
 REMEMBERED: Final = 10_000
-"""Certificates at most, so that memory stays bounded."""
+"""Maximum number of certificates to remember, so that memory stays bounded."""
 
 
 class ExpiringCertificates:
-    """Which were told of."""
+    """Times of the last reminders, by serial number."""
 
     def __init__(self) -> None:
-        self._told: OrderedDict[str, float] = OrderedDict()
+        self._reminded: OrderedDict[str, float] = OrderedDict()
 
-    def is_to_be_told(self, caller: Caller, now: float) -> bool:
-        """Whether somebody should hear now that the caller's certificate expires soon.
+    def is_due(self, caller: Caller, now: float) -> bool:
+        """True if it is time to log that the caller's certificate expires soon; counts as a reminder.
 
         Args:
-            caller: Who shows it; local callers show none.
+            caller: The caller that presents the certificate; local callers present none.
             now: Seconds since 1970.
         """
         if not expires_soon(caller.not_before, caller.not_after, now):
             return False
-        if now - self._told.get(caller.serial, -math.inf) < AGAIN_AFTER:
+        if now - self._reminded.get(caller.serial, -math.inf) < AGAIN_AFTER:
             return False
-        self._told[caller.serial] = now
-        self._told.move_to_end(caller.serial)
-        if len(self._told) > REMEMBERED:
-            self._told.popitem(last=False)
+        self._reminded[caller.serial] = now
+        self._reminded.move_to_end(caller.serial)
+        if len(self._reminded) > REMEMBERED:
+            self._reminded.popitem(last=False)
         return True

@@ -1,4 +1,4 @@
-"""How often somebody may do something: a token bucket for each of those who ask. Pure: the time is given."""
+"""Rate limits: one token bucket for each limit and caller. Pure: callers pass the time."""
 
 import math
 from collections import OrderedDict
@@ -12,46 +12,46 @@ from pydantic import Field
 from runyard.common.service.settings import Settings
 
 KEYS_KEPT: Final = 10_000
-"""Buckets of a limit at most. Of more, those idle for longest are forgotten: they are full again."""
+"""Maximum number of buckets of a limit. Beyond it the longest idle are dropped, which are full again."""
 
 _ROUNDING: Final = 1e-9
 
 
 class Limit(StrEnum):
-    """What is limited, by the name that it has in the settings."""
+    """Limits, by their names in the settings."""
 
     LAUNCH = "launch"
     """Launches of one identity."""
     JOIN = "join"
-    """Tries of one address to join with a token."""
+    """Attempts of one address to join with a token."""
     FAILED_AUTHENTICATION = "failed_authentication"
-    """Calls of one address that no identity could be made out for."""
+    """Unauthenticated calls of one address, and denied calls of one identity."""
 
 
 class Rate(Settings):
-    """How often something may be done."""
+    """A rate with a burst."""
 
     per_second: float = Field(gt=0, le=1_000_000)
-    """In the long run."""
+    """Sustained rate per second."""
 
     burst: int = Field(ge=1, le=1_000_000)
-    """So often at once, after a pause."""
+    """Number allowed at once after a pause."""
 
 
 class RateSettings(Settings):
     """The `rates` section of the coordinator's settings."""
 
     launch: Rate = Rate(per_second=50.0, burst=200)
-    """Launches, for each identity."""
+    """Rate of launches, for each identity."""
 
     join: Rate = Rate(per_second=5 / 60, burst=5)
-    """Joins by token, for each address."""
+    """Rate of attempts to join with a token, for each address."""
 
     failed_authentication: Rate = Rate(per_second=10 / 60, burst=10)
-    """Calls without a valid identity, for each address."""
+    """Rate of calls without a valid identity, for each address."""
 
     def by_limit(self) -> dict[Limit, Rate]:
-        """The rate of every limit."""
+        """Return the rate of every limit."""
         return {
             Limit.LAUNCH: self.launch,
             Limit.JOIN: self.join,
@@ -66,11 +66,11 @@ class _Bucket:
 
 
 class Rates:
-    """Tells who has to wait.
+    """Token buckets.
 
     Args:
-        rates: Of every limit.
-        keys: Buckets to keep for each limit.
+        rates: Rate of every limit.
+        keys: Number of buckets to keep for each limit.
     """
 
     def __init__(self, rates: Mapping[Limit, Rate], keys: int = KEYS_KEPT) -> None:
@@ -79,15 +79,15 @@ class Rates:
         self._buckets: dict[Limit, OrderedDict[str, _Bucket]] = {limit: OrderedDict() for limit in rates}
 
     def take(self, limit: Limit, key: str, now: float) -> float | None:
-        """Takes one token, if there is one.
+        """Take one token, if there is one.
 
         Args:
-            limit: What is to be done.
-            key: Who is to do it: an identity or an address.
+            limit: Limit that applies to the action.
+            key: Identity or address of the caller.
             now: Seconds of a monotonic clock.
 
         Returns:
-            None if it may be done; otherwise the seconds after which it may. Asking costs nothing.
+            None if a token was taken; otherwise the seconds to wait for one. A refusal costs no token.
         """
         rate = self._rates[limit]
         bucket = self._bucket(limit, key, now)
@@ -99,17 +99,15 @@ class Rates:
         return (1 - bucket.tokens) / rate.per_second
 
     def refusal(self, limit: Limit, seconds: float) -> str:
-        """What to tell somebody who has to wait, in one sentence.
+        """Return the message for a caller that has to wait.
 
         Args:
-            limit: What was to be done.
-            seconds: As `take` gave them.
+            limit: Limit that was exceeded.
+            seconds: Seconds to wait, as `take` returned them.
         """
         rate = self._rates[limit]
-        return (
-            f"too many calls: rates.{limit} allows {rate.per_second:.3g} a second and {rate.burst} at once; "
-            f"try again in {_for_people(seconds)} s"
-        )
+        allowed = f"{rate.per_second:.3g} per second and {rate.burst} at once"
+        return f"too many calls: rates.{limit} allows {allowed}; try again in {_rounded_up(seconds)} s"
 
     def _bucket(self, limit: Limit, key: str, now: float) -> _Bucket:
         buckets = self._buckets[limit]
@@ -123,6 +121,6 @@ class Rates:
         return bucket
 
 
-def _for_people(seconds: float) -> str:
-    """Never less than it is, so that whoever waits so long need not wait again."""
+def _rounded_up(seconds: float) -> str:
+    """Seconds rounded up, so that a caller that waits so long need not wait again."""
     return f"{math.ceil(seconds * 10) / 10:g}"

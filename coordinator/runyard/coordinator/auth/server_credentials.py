@@ -1,4 +1,4 @@
-"""What the coordinator shows to those who connect, and whom it lets in: by the newest files at all times."""
+"""TLS credentials of the listening ports, always from the newest certificate files."""
 
 import enum
 import threading
@@ -13,18 +13,18 @@ log = structlog.get_logger("runyard.coordinator.auth")
 
 
 class ClientCertificates(enum.Enum):
-    """Whether those who connect must show a certificate of our authority."""
+    """Client certificates that a port requires."""
 
     REQUIRED = "required"
     NOT_ASKED_FOR = "not asked for"
 
 
 def server_credentials(files: TlsFiles, from_clients: ClientCertificates) -> grpc.ServerCredentials:
-    """Credentials of a listening port. Connections that are open go on with what they were opened with.
+    """Return the credentials of a listening port. Open connections keep the certificate they started with.
 
     Args:
-        files: With a certificate and its key.
-        from_clients: What is asked of those who connect.
+        files: Certificate, key and trusted authority.
+        from_clients: Client certificates that the port requires.
 
     Raises:
         InvalidTlsFiles: The files cannot be used.
@@ -39,10 +39,11 @@ def server_credentials(files: TlsFiles, from_clients: ClientCertificates) -> grp
 
 
 class _Newest:
-    """The newest configuration, made anew when the files have changed. gRPC's threads ask for each handshake.
+    """The newest configuration. gRPC's threads call `fetch` for each handshake.
 
-    What they are given takes the place of what other handshakes are just using, even if it is the same one;
-    where strangers open connections by the hundred, that ends the process. So mostly it is None.
+    A returned configuration replaces the one that concurrent handshakes are using, even if both are equal.
+    Under hundreds of new connections that crashes the process. So `fetch` returns None unless the files
+    changed.
     """
 
     def __init__(self, watched: WatchedTls, from_clients: ClientCertificates) -> None:
@@ -53,7 +54,7 @@ class _Newest:
         self.configuration = self._make(self._made_of)
 
     def fetch(self) -> grpc.ServerCertificateConfiguration | None:
-        """The configuration if it is new. Never raises: that would end the connection, and the next."""
+        """Return the configuration if it is new. Never raises: that would break connections."""
         try:
             material = self._watched.current()
             with self._lock:

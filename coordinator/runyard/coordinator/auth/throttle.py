@@ -1,4 +1,4 @@
-"""Holds back those who call too often, by the clock of this machine."""
+"""Rate limits on calls, by the clock of this machine."""
 
 import ipaddress
 import time
@@ -9,23 +9,23 @@ from runyard.coordinator.auth.rates import Limit, Rate, Rates, RateSettings
 
 
 class TooOften(Exception):
-    """The caller has to wait; the message says for how long, and which setting says so.
+    """The caller has to wait; the message names the pause and the setting that limits the rate.
 
     Attributes:
-        seconds: For how long.
+        seconds: Seconds to wait.
     """
 
-    def __init__(self, told: str, seconds: float) -> None:
-        super().__init__(told)
+    def __init__(self, message: str, seconds: float) -> None:
+        super().__init__(message)
         self.seconds = seconds
 
 
 class Throttle:
-    """One for all services.
+    """Rate limits of one coordinator, shared by all its services.
 
     Args:
-        rates: Of every limit; by default those of the settings' defaults.
-        monotonic: Gives the time in seconds.
+        rates: Rate of every limit; by default the defaults of `RateSettings`.
+        monotonic: Returns the time in seconds.
     """
 
     def __init__(
@@ -37,14 +37,14 @@ class Throttle:
         self._monotonic = monotonic
 
     def require(self, limit: Limit, key: str) -> None:
-        """Counts one more.
+        """Count one action.
 
         Args:
-            limit: What is to be done.
-            key: Who is to do it: an identity or an address.
+            limit: Limit that applies to the action.
+            key: Identity or address of the caller.
 
         Raises:
-            TooOften: It is one too many for now.
+            TooOften: The caller has exceeded the limit for now.
         """
         seconds = self._rates.take(limit, key, self._monotonic())
         if seconds is not None:
@@ -52,12 +52,12 @@ class Throttle:
 
 
 def network_of(peer: str) -> str:
-    """Where a peer calls from, for counting: an IPv4 address, or the /64 network of an IPv6 one.
+    """Return the key by which calls of a peer are counted: its IPv4 address or its IPv6 /64 network.
 
-    Every connection has another port, and whoever has one IPv6 address mostly has all of its network.
+    Each connection has another port, and a host with one IPv6 address usually has its whole /64 network.
 
     Args:
-        peer: As gRPC writes it: `ipv4:192.0.2.1:4711`, `ipv6:%5B2001:db8::1%5D:4711`, `unix:`.
+        peer: The peer as gRPC writes it: `ipv4:192.0.2.1:4711`, `ipv6:%5B2001:db8::1%5D:4711`, `unix:`.
     """
     family, _, rest = unquote(peer).partition(":")
     if family not in ("ipv4", "ipv6"):

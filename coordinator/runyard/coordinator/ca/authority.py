@@ -1,4 +1,4 @@
-"""Who signs certificates: the built-in authority, one key and its certificate. No file, no clock."""
+"""The built-in certificate authority: one key and its certificate. Uses neither files nor a clock."""
 
 import ipaddress
 import math
@@ -17,51 +17,51 @@ from runyard.common.security.identity import Identity, Role
 AUTHORITY_LIFETIME: Final = timedelta(days=3650)
 
 BACKDATED: Final = 60.0
-"""Seconds by which a certificate begins before it is made, since clocks differ; less in a short-lived one."""
+"""Seconds by which a certificate is backdated, since clocks differ; less for a short-lived one."""
 
 PublicKey = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
-"""Keys that are given certificates."""
+"""Key types that certificates are issued for."""
 
 _CURVES: Final = (ec.SECP256R1, ec.SECP384R1)
 
 
 class UnusableKey(ValueError):
-    """The key is of no kind that is given certificates; the message says which are."""
+    """No certificate is issued for keys of this type; the message names the allowed ones."""
 
 
 @dataclass(frozen=True)
 class Validity:
-    """From when to when a certificate holds, in seconds since 1970."""
+    """Validity period of a certificate, in seconds since 1970."""
 
     not_before: float
     not_after: float
 
     @classmethod
     def lasting(cls, lifetime: float, now: float, not_before: float = -math.inf) -> "Validity":
-        """Of a certificate that is made now.
+        """Return the validity of a certificate that is issued now.
 
         Args:
             lifetime: Seconds from now.
             now: Seconds since 1970.
-            not_before: The earliest begin, in whole seconds since 1970.
+            not_before: Earliest start, in whole seconds since 1970.
         """
-        begin = math.floor(now - min(BACKDATED, lifetime / 10))  # certificates count whole seconds
+        begin = math.floor(now - min(BACKDATED, lifetime / 10))  # certificates have whole seconds
         return cls(max(begin, not_before), math.ceil(now + lifetime))
 
 
 @dataclass(frozen=True)
 class Authority:
-    """One key that signs, and the certificate by which others know it."""
+    """A signing key and its certificate."""
 
     key: ec.EllipticCurvePrivateKey
     certificate: x509.Certificate
 
     @classmethod
     def make(cls, trust_domain: str, now: float) -> "Authority":
-        """A new authority with a new key (EC P-256), which can only vouch for identities of one trust domain.
+        """Return a new authority with a new key (EC P-256), constrained to one trust domain.
 
         Args:
-            trust_domain: Of every identity that it will sign.
+            trust_domain: Trust domain of every identity that it signs.
             now: Seconds since 1970.
         """
         key = make_key()
@@ -86,29 +86,29 @@ class Authority:
 
     @property
     def trust_domain(self) -> str:
-        """Of every identity that it signs."""
+        """Trust domain of every identity that it signs."""
         (organization,) = self.certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
         return str(organization.value)
 
     @property
     def name(self) -> str:
-        """Tells it from others: see `fingerprint`."""
+        """Short name; see `fingerprint`."""
         return fingerprint(self.certificate)
 
     def sign(
         self, key: PublicKey, identity: Identity, validity: Validity, hosts: Iterable[str] = ()
     ) -> x509.Certificate:
-        """A certificate by which the holder of a key is known as somebody.
+        """Return a certificate that binds an identity to a key.
 
         Args:
             key: The holder's public key.
-            identity: Who it is.
-            validity: From when to when; it ends with this authority at the latest.
-            hosts: Names and IP addresses under which a coordinator is reached.
+            identity: The holder's identity.
+            validity: Validity period; cut off at the end of this authority's own.
+            hosts: Names and IP addresses of a coordinator.
 
         Raises:
-            UnusableKey: The key is of a kind that is not given certificates.
-            ValueError: The identity is of another trust domain, or its role has no certificates.
+            UnusableKey: No certificate is issued for keys of this type.
+            ValueError: The identity belongs to another trust domain, or its role has no certificates.
         """
         if identity.trust_domain != self.trust_domain or identity.role is Role.LOCAL:
             raise ValueError(f"this authority signs for {self.trust_domain}, not for {identity}")
@@ -141,15 +141,15 @@ class Authority:
 
 
 def make_key() -> ec.EllipticCurvePrivateKey:
-    """A new private key (EC P-256)."""
+    """Return a new private key (EC P-256)."""
     return ec.generate_private_key(ec.SECP256R1())
 
 
 def require_usable(key: object) -> PublicKey:
-    """The key, if it is of a kind that is given certificates.
+    """Return the key if its type is allowed.
 
     Raises:
-        UnusableKey: It is not.
+        UnusableKey: It is not allowed.
     """
     if isinstance(key, ed25519.Ed25519PublicKey):
         return key
@@ -159,27 +159,27 @@ def require_usable(key: object) -> PublicKey:
 
 
 def fingerprint(certificate: x509.Certificate) -> str:
-    """The first 16 hexadecimal digits of a certificate's SHA-256: enough to tell a few authorities apart."""
+    """Return the first 16 hexadecimal digits of a certificate's SHA-256: enough for a short name."""
     return certificate.fingerprint(hashes.SHA256()).hex()[:16]
 
 
 def serial_of(certificate: x509.Certificate) -> str:
-    """The serial number in lower-case hexadecimal digits."""
+    """Return the serial number in lower-case hexadecimal digits."""
     return format(certificate.serial_number, "x")
 
 
 def to_pem(certificate: x509.Certificate) -> str:
-    """A certificate in PEM."""
+    """Return a certificate in PEM."""
     return certificate.public_bytes(serialization.Encoding.PEM).decode()
 
 
 def to_der(certificate: x509.Certificate) -> bytes:
-    """A certificate in DER."""
+    """Return a certificate in DER."""
     return certificate.public_bytes(serialization.Encoding.DER)
 
 
 def key_to_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    """A private key in PEM (PKCS #8), without a passphrase."""
+    """Return a private key in PEM (PKCS #8), without a passphrase."""
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )

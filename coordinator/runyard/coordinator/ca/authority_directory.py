@@ -1,12 +1,12 @@
-"""The built-in authority on disk: its keys, whom to trust, and a list of what it gave out.
+"""The built-in authority on disk: its keys, the trusted certificates, and a list of issued ones.
 
-    authority.pem      the authorities to trust; the first of them signs
+    authority.pem      certificates of the trusted authorities; the first one signs
     keys/NAME.pem      their private keys
-    issued.jsonl       a line for each certificate that was made from the command line
-    coordinator/       the coordinator's own certificate, key, and whom it trusts
+    issued.jsonl       one line for each certificate that was issued on the command line
+    coordinator/       certificate, key and trusted authorities of the coordinator
     admin/             the same for the first admin
 
-The first certificate in `authority.pem` signs, so that one rename begins a rotation, and one ends it.
+The order in `authority.pem` decides which authority signs, so one rename starts a rotation and one ends it.
 """
 
 import json
@@ -40,28 +40,28 @@ ADMIN: Final = "admin"
 
 
 class AuthorityError(Exception):
-    """The directory of the authority cannot be used; the message says why and what to do."""
+    """The directory of the authority cannot be used; the message has the reason and a remedy."""
 
 
 class AuthorityDirectory:
-    """The directory of one authority. Read anew whenever it changed, so a service need not be restarted."""
+    """The directory of one authority. It is read again when it changes, so services need no restart."""
 
     def __init__(self, path: Path) -> None:
-        """Looks at nothing yet.
+        """Initialize without reading anything.
 
         Args:
-            path: The directory, made by `init`.
+            path: The directory, created by `init`.
         """
         self.path = path
         self._seen: tuple[int, ...] = ()
         self._trusted: tuple[x509.Certificate, ...] = ()
         self._signing: Authority | None = None
 
-    # What it holds
+    # Contents
 
     @property
     def signing(self) -> Authority:
-        """The authority that signs now.
+        """The authority that signs.
 
         Raises:
             AuthorityError: The directory cannot be used.
@@ -72,7 +72,7 @@ class AuthorityDirectory:
 
     @property
     def trusted(self) -> tuple[x509.Certificate, ...]:
-        """The certificates of all authorities to trust, the one that signs first.
+        """Certificates of all trusted authorities; the first one signs.
 
         Raises:
             AuthorityError: The directory cannot be used.
@@ -82,11 +82,11 @@ class AuthorityDirectory:
 
     @property
     def trusted_pem(self) -> str:
-        """`trusted`, in PEM."""
+        """`trusted` in PEM."""
         return "".join(map(to_pem, self.trusted))
 
     def authorities(self) -> list[TrustedAuthority]:
-        """Whom to trust, for people.
+        """Return the trusted authorities, to show to people.
 
         Raises:
             AuthorityError: The directory cannot be used.
@@ -102,7 +102,7 @@ class AuthorityDirectory:
         ]
 
     def issuer_of(self, pem: bytes) -> x509.Certificate:
-        """The authority, of those that are trusted, that signed a certificate.
+        """Return the trusted authority that signed a certificate.
 
         Raises:
             AuthorityError: None of them did, or the directory cannot be used.
@@ -111,30 +111,30 @@ class AuthorityDirectory:
         if signer is None:
             raise AuthorityError(
                 f"the coordinator's own certificate was not signed by the authority in {self.path}; "
-                "make one with `runyard ca issue --coordinator NAME`"
+                "issue one with `runyard ca issue --coordinator NAME`"
             )
         return signer
 
-    def require_fit(self, trust_domain: str, shown: bytes) -> None:
-        """Makes sure that nodes can be enrolled by this authority.
+    def require_fit(self, trust_domain: str, own_certificate: bytes) -> None:
+        """Check that this authority can enrol nodes.
 
         Args:
-            trust_domain: As the coordinator's settings have it.
-            shown: The certificate that the coordinator shows, in PEM.
+            trust_domain: Trust domain in the coordinator's settings.
+            own_certificate: Certificate that the coordinator presents, in PEM.
 
         Raises:
-            AuthorityError: The directory cannot be used, is of another trust domain, or did not sign that
-                certificate.
+            AuthorityError: The directory cannot be used, the trust domain differs, or the authority did not
+                sign that certificate.
         """
         if self.signing.trust_domain != trust_domain:
             raise AuthorityError(
                 f"trust_domain is {trust_domain!r}, but the authority in {self.path} signs for "
                 f"{self.signing.trust_domain!r}; change the setting"
             )
-        self.issuer_of(shown)
+        self.issuer_of(own_certificate)
 
     def issued(self) -> list[Issued]:
-        """What was made from the command line, oldest first.
+        """Return the certificates that were issued on the command line, oldest first.
 
         Raises:
             AuthorityError: The list cannot be read.
@@ -147,16 +147,16 @@ class AuthorityDirectory:
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise AuthorityError(f"{path} cannot be read ({error}); restore it from a backup") from error
 
-    # What is done with it
+    # Commands
 
     def init(self, trust_domain: str) -> None:
-        """Makes the directory, with a new authority.
+        """Create the directory with a new authority.
 
         Args:
-            trust_domain: Of all identities.
+            trust_domain: Trust domain of all identities.
 
         Raises:
-            AuthorityError: There is an authority already, or the directory cannot be written.
+            AuthorityError: An authority exists already, or the directory cannot be written.
         """
         if (self.path / _TRUSTED).exists():
             raise AuthorityError(
@@ -171,35 +171,35 @@ class AuthorityDirectory:
         self._trust_first(Authority.make(trust_domain, time.time()), ())
 
     def rotate(self) -> None:
-        """Makes a new authority that signs from now on; the old one is trusted until `finish`.
+        """Create a new authority that signs from now on; the old one is trusted until `finish`.
 
         Raises:
-            AuthorityError: A rotation is under way, or the directory cannot be used.
+            AuthorityError: A rotation is in progress, or the directory cannot be used.
         """
         before = self.trusted
         if len(before) > 1:
             raise AuthorityError(
-                "a rotation is under way: two authorities are trusted; "
+                "a rotation is in progress: two authorities are trusted; "
                 "end it with `runyard ca rotate --finish`"
             )
         self._trust_first(Authority.make(self.signing.trust_domain, time.time()), before)
 
     def finish(self) -> tuple[x509.Certificate, ...]:
-        """Ends a rotation: what the old authority signed is worth nothing from now on.
+        """End a rotation: certificates of the old authority are no longer valid.
 
         Returns:
-            The authorities that are trusted no more.
+            The authorities that are no longer trusted.
 
         Raises:
-            AuthorityError: No rotation is under way, or the directory cannot be used.
+            AuthorityError: No rotation is in progress, or the directory cannot be used.
         """
         signing, *dropped = self.trusted
         if not dropped:
             raise AuthorityError(
-                "no rotation is under way: one authority is trusted; `runyard ca rotate` begins one"
+                "no rotation is in progress: one authority is trusted; `runyard ca rotate` starts one"
             )
         for directory in (COORDINATOR, ADMIN):
-            last = self._last_in(self.path / directory)
+            last = self._last_issued_into(self.path / directory)
             if last is not None and last.authority != self.signing.name:
                 self._repeat(last)
         self._trust([signing])
@@ -208,16 +208,16 @@ class AuthorityDirectory:
         return tuple(dropped)
 
     def issue(self, identity: Identity, hosts: tuple[str, ...], lifetime: float, directory: Path) -> Issued:
-        """Makes a key and a certificate for somebody, and puts them into a directory of their own.
+        """Create a key and a certificate in a directory.
 
         Args:
-            identity: Who it is for.
-            hosts: Names and IP addresses under which a coordinator is reached.
+            identity: Identity of the holder.
+            hosts: Names and IP addresses of a coordinator.
             lifetime: Seconds.
-            directory: Where `key.pem`, `certificate.pem` and `authority.pem` go; made if need be.
+            directory: Directory for `key.pem`, `certificate.pem` and `authority.pem`; created if missing.
 
         Raises:
-            AuthorityError: The directory holds something else, or a directory cannot be used.
+            AuthorityError: The directory holds the key of another identity, or a directory cannot be used.
         """
         authority, trusted = self.signing, self.trusted_pem
         self._check_may_replace(directory, identity)
@@ -239,7 +239,7 @@ class AuthorityDirectory:
         return issued
 
     def renew_coordinator(self, now: float) -> None:
-        """Makes the certificate in `coordinator` anew if a third of its life or less is left.
+        """Renew the certificate in `coordinator` if a third of its lifetime or less is left.
 
         Args:
             now: Seconds since 1970.
@@ -247,10 +247,10 @@ class AuthorityDirectory:
         Raises:
             AuthorityError: The directory cannot be used.
         """
-        last = self._last_in(self.path / COORDINATOR)
+        last = self._last_issued_into(self.path / COORDINATOR)
         if last is None or last.not_after - now > (last.not_after - last.not_before) / 3:
             return
-        # While a rotation is under way, not everybody trusts the authority that signs.
+        # During a rotation some peers do not trust the signing authority yet.
         if len(self.trusted) == 1 or last.not_after - now < _DAY:
             self._repeat(last)
 
@@ -296,7 +296,7 @@ class AuthorityDirectory:
         if mode & 0o077:
             right = 700 if path.is_dir() else 600
             raise AuthorityError(
-                f"others may read or change {path} (mode {mode:04o}), and with it become anybody; "
+                f"others may read or change {path} (mode {mode:04o}), and impersonate anyone with it; "
                 f"run: chmod {right} {path}"
             )
 
@@ -322,18 +322,18 @@ class AuthorityDirectory:
         except OSError as error:
             raise self._not_written(error) from error
 
-    def _last_in(self, directory: Path) -> Issued | None:
-        """What was put into a directory last."""
+    def _last_issued_into(self, directory: Path) -> Issued | None:
+        """Return the record of the last certificate in a directory."""
         here = str(directory.resolve())
         return next((each for each in reversed(self.issued()) if each.directory == here), None)
 
     def _repeat(self, issued: Issued) -> None:
-        """Makes a certificate anew, for as long as it was made for."""
+        """Issue a certificate again, with the same lifetime."""
         lifetime = issued.not_after - issued.not_before
         self.issue(parse_identity(issued.uri), issued.hosts, lifetime, Path(issued.directory))
 
     def _check_may_replace(self, directory: Path, identity: Identity) -> None:
-        """Lets a certificate be replaced by a newer one of the same holder, and nothing else."""
+        """Allow to replace a certificate only by a newer one of the same holder."""
         path = directory / _CERTIFICATE
         if not path.exists() and not (directory / _KEY).exists():
             return
@@ -342,7 +342,7 @@ class AuthorityDirectory:
         except (OSError, ValueError):
             same = False
         if not same:
-            raise AuthorityError(f"{directory} holds the key of somebody else; choose another directory")
+            raise AuthorityError(f"{directory} holds the key of another identity; choose another directory")
 
     def _note(self, issued: Issued) -> None:
         line = f"{json.dumps(asdict(issued))}\n".encode()

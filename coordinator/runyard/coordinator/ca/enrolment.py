@@ -1,4 +1,4 @@
-"""Gives nodes their certificates: for a token the first time, for their present one from then on."""
+"""Enrolment of nodes: they get their first certificate for a join token, later ones for the current one."""
 
 import asyncio
 import contextlib
@@ -19,65 +19,66 @@ from runyard.coordinator.auth.revocations import Revocations
 from runyard.coordinator.ca.authority import Validity, serial_of, to_der, to_pem
 from runyard.coordinator.ca.authority_directory import AuthorityDirectory, AuthorityError
 from runyard.coordinator.ca.signing_requests import SigningRequest, read_request
-from runyard.coordinator.ca.tokens import Token, is_of, make_token, why_unusable
+from runyard.coordinator.ca.tokens import has_secret, make_token, reason_unusable
 from runyard.coordinator.core.errors import InvalidField
 from runyard.coordinator.runtime.runtime import Runtime
-from runyard.coordinator.store.credentials import (
+from runyard.coordinator.store.ca_records import (
     NodeCertificate,
-    all_tokens,
-    answer_given,
-    drop_expired,
-    drop_token,
-    put_certificate,
-    put_token,
-    token_of,
+    Token,
+    certificate_issued_for,
+    count_token_use,
+    delete_expired,
+    delete_token,
+    find_token,
+    insert_certificate,
+    insert_token,
+    read_tokens,
     unexpired_certificates,
-    use_token,
 )
 from runyard.coordinator.store.store import StoreFull
 
 REPEATED_WITHIN: Final = 60.0
-"""Seconds for which the same request with the same token gets the same answer: it may have been lost."""
+"""Seconds for which a repeated request with the same token gets the same answer."""
 
 KEPT: Final = 24 * 3600.0
-"""Seconds for which tokens and certificates that expired are still shown or recognised."""
+"""Seconds for which expired tokens and certificates are still listed and recognised."""
 
-TIDY: Final = 3600.0
-"""Seconds between two clean-ups."""
+CLEAN_UP: Final = 3600.0
+"""Seconds between two clean-ups of expired records."""
 
 NOT_VALID: Final = "the join token is unknown, expired or used up; make a new one with `runyard token create`"
-"""What is told of a token that is not good, whatever is wrong with it."""
+"""Message to the caller for every invalid token; only the log has the exact reason."""
 
 log = structlog.get_logger("runyard.coordinator.auth")
 T = TypeVar("T")
 
 
 class JoinRefused(Exception):
-    """The token is not good for this.
+    """The node may not have a certificate.
 
     Args:
-        told: What the caller is told.
-        reason: What is logged; the same if it is not given.
+        message: Message to the caller.
+        reason: Text for the log and the audit log; by default the message.
     """
 
-    def __init__(self, told: str, reason: str = "") -> None:
-        super().__init__(told)
-        self.reason = reason or told
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason or message
 
 
-class NodeIsTaken(Exception):
-    """Another key holds a live certificate for the node."""
+class NodeIdTaken(Exception):
+    """A valid certificate for the node ID exists, with another key."""
 
 
 @dataclass(frozen=True)
-class Credentials:
-    """What a node gets, in PEM.
+class GrantedCertificate:
+    """A certificate for a node, and the authorities that the node is to trust.
 
     Attributes:
-        certificate: Its certificate.
-        authority: Whom it is to trust.
-        serial: Of its certificate.
-        token_id: Of the token that it came with; empty if it came with a certificate.
+        certificate: The certificate in PEM.
+        authority: Certificates of the trusted authorities in PEM.
+        serial: Serial number of the certificate.
+        token_id: ID of the join token; empty for a renewal.
     """
 
     certificate: str
@@ -88,14 +89,14 @@ class Credentials:
 
 @dataclass(frozen=True)
 class Applicant:
-    """Who wants to join.
+    """A request of a node to join.
 
     Attributes:
         ticket: The token as it was sent.
         csr_pem: The certificate request.
-        node_id: What it wants to be called.
-        cluster: The cluster that its settings name.
-        peer: Where it calls from, for the log.
+        node_id: Node ID in the agent's settings.
+        cluster: Cluster in the agent's settings.
+        peer: Address of the caller, for the log.
     """
 
     ticket: str
@@ -112,24 +113,24 @@ class Enrolment:
         self,
         runtime: Runtime,
         authority: AuthorityDirectory,
-        shown: Callable[[], bytes],
+        own_certificate: Callable[[], bytes],
         revocations: Revocations,
         lifetime: float,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        """Takes what it needs.
+        """Initialize.
 
         Args:
-            runtime: Whose store the records are kept in.
-            authority: Who signs.
-            shown: Gives the certificate that the coordinator itself shows, in PEM.
-            revocations: What was revoked; changed in the same thread.
-            lifetime: Of certificates, in seconds.
-            wall: Gives the time in seconds since 1970.
+            runtime: Owner of the store with the records.
+            authority: The authority that signs.
+            own_certificate: Returns the certificate that the coordinator presents, in PEM.
+            revocations: Revocations in memory; changed in the same thread.
+            lifetime: Validity of certificates in seconds.
+            wall: Returns the time in seconds since 1970.
         """
         self._runtime = runtime
         self._authority = authority
-        self._shown = shown
+        self._own_certificate = own_certificate
         self._revocations = revocations
         self._lifetime = lifetime
         self._wall = wall
@@ -139,48 +140,48 @@ class Enrolment:
     async def create_token(
         self, cluster: str, node_id: str, ttl: float, uses: int, created_by: str
     ) -> tuple[Token, JoinToken]:
-        """Makes a token; see `make_token`.
+        """Create a token; see `make_token`.
 
         Raises:
-            InvalidField: A name or number cannot be used.
+            InvalidField: A name or number is not valid.
             AuthorityError: The authority's directory cannot be used.
             StoreFull: The disk is full.
         """
         token, ticket = make_token(cluster, node_id, ttl, uses, created_by=created_by, now=self._wall())
-        pin = self._authority.issuer_of(self._shown())
-        await self._in_transaction(lambda connection: put_token(connection, token))
+        pin = self._authority.issuer_of(self._own_certificate())
+        await self._in_transaction(lambda connection: insert_token(connection, token))
         log.info("token_created", token_id=token.token_id, cluster=cluster, node=node_id, by=created_by)
         return token, JoinToken(ticket, to_der(pin))
 
     async def tokens(self) -> list[Token]:
-        """All tokens that are kept, the newest first."""
-        return await self._in_transaction(all_tokens)
+        """Return all stored tokens, newest first."""
+        return await self._in_transaction(read_tokens)
 
     async def delete_token(self, token_id: str) -> bool:
-        """Makes a token worthless. False if there is none of that ID."""
-        deleted = await self._in_transaction(lambda connection: drop_token(connection, token_id))
+        """Delete a token. Return False if there is none with that ID."""
+        deleted = await self._in_transaction(lambda connection: delete_token(connection, token_id))
         if deleted:
             log.info("token_deleted", token_id=token_id)
         return deleted
 
     # Certificates
 
-    async def join(self, applicant: Applicant) -> Credentials:
-        """Gives a node its first certificate; on disk before it is told.
+    async def join(self, applicant: Applicant) -> GrantedCertificate:
+        """Issue the first certificate of a node. It is on disk before the node gets it.
 
         Raises:
-            JoinRefused: The token is not good for this.
-            NodeIsTaken: Another key holds a live certificate for the node.
-            InvalidField: The request for a certificate, or the node's name, cannot be used.
+            JoinRefused: The token is not valid, or not for this node.
+            NodeIdTaken: A valid certificate for the node ID exists, with another key.
+            InvalidField: The certificate request or the node ID is not valid.
             AuthorityError: The authority's directory cannot be used.
             StoreFull: The disk is full.
         """
         try:
             ticket = _ticket(applicant.ticket)
             certificate = await self._in_transaction(lambda inside: self._join(inside, ticket, applicant))
-        except (JoinRefused, NodeIsTaken, InvalidField) as refusal:
+        except (JoinRefused, NodeIdTaken, InvalidField) as refusal:
             reason = refusal.reason if isinstance(refusal, JoinRefused) else str(refusal)
-            # Whoever calls may have put anything into the name.
+            # The caller may have put anything into the name.
             name = ascii(applicant.node_id[:128])[1:-1]
             log.warning("join_refused", node=name, peer=applicant.peer, reason=reason)
             raise
@@ -192,37 +193,37 @@ class Enrolment:
             serial=certificate.serial,
             peer=applicant.peer,
         )
-        return self._credentials(certificate)
+        return self._grant(certificate)
 
-    async def renew(self, caller: Caller, csr_pem: str) -> Credentials:
-        """Gives an agent another certificate for the identity that it has.
+    async def renew(self, caller: Caller, csr_pem: str) -> GrantedCertificate:
+        """Issue the next certificate of an agent, for the same identity.
 
         Raises:
-            JoinRefused: The caller is no agent, or its certificate was revoked.
-            InvalidField: The request for a certificate cannot be used.
+            JoinRefused: The caller is not an agent, or its certificate was revoked.
+            InvalidField: The certificate request is not valid.
             AuthorityError: The authority's directory cannot be used.
             StoreFull: The disk is full.
         """
         if caller.identity.role is not Role.AGENT:
-            raise JoinRefused("only agents have certificates that are renewed here")
+            raise JoinRefused("only agents renew their certificates here")
         certificate = await self._in_transaction(lambda inside: self._renew(inside, caller, csr_pem))
         log.info("certificate_renewed", identity=certificate.uri, serial=certificate.serial, peer=caller.peer)
-        return self._credentials(certificate)
+        return self._grant(certificate)
 
-    def _credentials(self, given: NodeCertificate) -> Credentials:
-        return Credentials(given.pem, self._authority.trusted_pem, given.serial, given.token_id)
+    def _grant(self, given: NodeCertificate) -> GrantedCertificate:
+        return GrantedCertificate(given.pem, self._authority.trusted_pem, given.serial, given.token_id)
 
-    async def tidy(self) -> None:
-        """Forgets what expired long ago, and renews the coordinator's own certificate, for good."""
+    async def clean_up(self) -> None:
+        """Loop: delete records that expired long ago, and renew the coordinator's own certificate."""
         while True:
             try:
                 await asyncio.to_thread(self._authority.renew_coordinator, self._wall())
             except AuthorityError as error:
                 log.error("own_certificate_not_renewed", error=str(error))
-            forget = functools.partial(drop_expired, before=self._wall() - KEPT)
+            forget = functools.partial(delete_expired, before=self._wall() - KEPT)
             with contextlib.suppress(StoreFull):
                 await self._in_transaction(forget)
-            await asyncio.sleep(TIDY)
+            await asyncio.sleep(CLEAN_UP)
 
     # In the thread that owns the store
 
@@ -237,15 +238,17 @@ class Enrolment:
         token = _token_for(connection, ticket)
         request = read_request(applicant.csr_pem)
         now = self._wall()
-        given = answer_given(connection, token.token_id, request.digest, since=now - REPEATED_WITHIN)
+        given = certificate_issued_for(
+            connection, token.token_id, request.digest, since=now - REPEATED_WITHIN
+        )
         if given is not None and not self._is_revoked(given):
             return given
-        if reason := why_unusable(token, now):
+        if reason := reason_unusable(token, now):
             raise JoinRefused(NOT_VALID, f"{reason}: {token.token_id}")
         identity = _identity(token, applicant, self._authority.signing.trust_domain)
         if not token.node_id:
             self._require_free(connection, identity, request, now)
-        use_token(connection, token.token_id)
+        count_token_use(connection, token.token_id)
         return self._sign(connection, identity, request, token.token_id, now)
 
     def _renew(self, connection: Connection, caller: Caller, csr_pem: str) -> NodeCertificate:
@@ -256,10 +259,10 @@ class Enrolment:
     def _require_free(
         self, connection: Connection, identity: Identity, request: SigningRequest, now: float
     ) -> None:
-        """Whoever may choose a name must not choose that of another."""
+        """Raise `NodeIdTaken` if another key has a valid certificate for the node ID."""
         for held in unexpired_certificates(connection, now, identity.name):
             if held.key_digest != request.key_digest and not self._is_revoked(held):
-                raise NodeIsTaken(
+                raise NodeIdTaken(
                     f"node ID {identity.name!r} is taken: another key has a certificate for it. Give this "
                     f"node another node_id; or, if it is the same node with a new disk, make a token for it "
                     f"alone with `runyard token create --node {identity.name}`"
@@ -285,7 +288,7 @@ class Enrolment:
             authority=authority.name,
             pem=to_pem(certificate),
         )
-        put_certificate(connection, record)
+        insert_certificate(connection, record)
         return record
 
     def _is_revoked(self, held: NodeCertificate) -> bool:
@@ -300,23 +303,23 @@ def _ticket(text: str) -> Ticket:
 
 
 def _token_for(connection: Connection, ticket: Ticket) -> Token:
-    """The token whose secret somebody knows."""
-    token = token_of(connection, ticket.token_id)
-    if not is_of(token, ticket.secret) or token is None:
+    """Return the token of a ticket, if the ticket has its secret."""
+    token = find_token(connection, ticket.token_id)
+    if not has_secret(token, ticket.secret) or token is None:
         known = "its secret is wrong" if token else "there is no such token"
         raise JoinRefused(NOT_VALID, f"{known}: {ticket.token_id}")
     return token
 
 
 def _identity(token: Token, applicant: Applicant, trust_domain: str) -> Identity:
-    """Who will have joined. What the applicant says of itself may not contradict the token."""
-    for what, meant, said in (
+    """Return the identity of the joining node. The applicant's settings may not contradict the token."""
+    for field, required, given in (
         ("cluster", token.cluster, applicant.cluster),
         ("node_id", token.node_id, applicant.node_id),
     ):
-        if meant and said and said != meant:
+        if required and given and given != required:
             raise JoinRefused(
-                f"the join token is for {what} {meant!r}, and this agent's settings say {said[:128]!r}; "
+                f"the join token is for {field} {required!r}, and this agent's settings say {given[:128]!r}; "
                 "change its settings, or use another token"
             )
     try:

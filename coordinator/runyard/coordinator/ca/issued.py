@@ -1,4 +1,4 @@
-"""What is known of authorities and of the certificates that were made from the command line."""
+"""Records of authorities, and of certificates that were issued on the command line."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from runyard.coordinator.ca.authority import Authority, serial_of
 
 @dataclass(frozen=True)
 class Issued:
-    """A certificate that was made from the command line. Times are in seconds since 1970."""
+    """A certificate that was issued on the command line. Times are in seconds since 1970."""
 
     serial: str
     uri: str
@@ -24,7 +24,7 @@ class Issued:
 
 @dataclass(frozen=True)
 class TrustedAuthority:
-    """An authority that is trusted. Times are in seconds since 1970."""
+    """A trusted authority. Times are in seconds since 1970."""
 
     name: str
     signs: bool
@@ -35,14 +35,14 @@ class TrustedAuthority:
 def issued_to(
     certificate: x509.Certificate, identity: Identity, hosts: tuple[str, ...], by: Authority, directory: Path
 ) -> Issued:
-    """The record of a certificate that was just made.
+    """Return the record of a new certificate.
 
     Args:
-        certificate: What was made.
-        identity: For whom.
+        certificate: The certificate.
+        identity: Identity of its holder.
         hosts: Names and IP addresses in it.
-        by: Who signed.
-        directory: Where it goes.
+        by: The authority that signed it.
+        directory: Directory that it is written to.
     """
     return Issued(
         serial=serial_of(certificate),

@@ -1,4 +1,4 @@
-"""Reading certificate requests: the public key is taken from them, and nothing else is believed."""
+"""Reading of certificate requests. Only the public key is used; every other field is ignored."""
 
 import hashlib
 from dataclasses import dataclass
@@ -12,17 +12,17 @@ from runyard.coordinator.ca.authority import PublicKey, UnusableKey, require_usa
 from runyard.coordinator.core.errors import InvalidField
 
 LARGEST: Final = 16 * 1024
-"""Characters of a request. One for an EC key has less than a thousand."""
+"""Maximum characters of a request. One for an EC key has less than a thousand."""
 
 
 @dataclass(frozen=True)
 class SigningRequest:
-    """Somebody who holds a key, and wants a certificate for it.
+    """A certificate request whose signature was verified.
 
     Attributes:
-        key: The public key. The request was signed with its private half.
+        key: The public key.
         key_digest: SHA-256 of that key, hexadecimal.
-        digest: SHA-256 of the request, hexadecimal: the same request again is recognised by it.
+        digest: SHA-256 of the request, hexadecimal; equal for a repeated request.
     """
 
     key: PublicKey
@@ -31,13 +31,13 @@ class SigningRequest:
 
 
 def read_request(pem: str) -> SigningRequest:
-    """Reads a PKCS #10 request.
+    """Parse a PKCS #10 request.
 
     Raises:
-        InvalidField: It is too large, none, or signed with another key, or its key is of the wrong kind.
+        InvalidField: It is too large, not a request, signed with another key, or its key type is not allowed.
     """
     if len(pem) > LARGEST:
-        raise InvalidField("csr_pem", f"has {len(pem)} characters; a request has {LARGEST} at most")
+        raise InvalidField("csr_pem", f"has {len(pem)} characters; a request has at most {LARGEST}")
     try:
         request = x509.load_pem_x509_csr(pem.encode())
         signed = request.is_signature_valid
@@ -45,7 +45,7 @@ def read_request(pem: str) -> SigningRequest:
     except UnusableKey as error:
         raise InvalidField("csr_pem", str(error)) from error
     except (ValueError, TypeError, UnsupportedAlgorithm, InvalidSignature) as error:
-        raise InvalidField("csr_pem", "is no certificate request (PKCS #10) in PEM") from error
+        raise InvalidField("csr_pem", "is not a certificate request (PKCS #10) in PEM") from error
     if not signed:
         raise InvalidField("csr_pem", "is not signed with the key that it holds")
     return SigningRequest(

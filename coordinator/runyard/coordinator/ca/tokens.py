@@ -1,62 +1,35 @@
-"""Join tokens: what each is good for, and whether it may be used. Pure: times are in seconds since 1970."""
+"""Creation and validity of join tokens. Pure: times are in seconds since 1970."""
 
 import hashlib
 import hmac
 import secrets
-from dataclasses import dataclass
 from typing import Final
 
 from runyard.common.names import NAME
 from runyard.common.security.join_token import Ticket
 from runyard.coordinator.core.errors import InvalidField
+from runyard.coordinator.store.ca_records import Token
 
 DEFAULT_TTL: Final = 15 * 60.0
 LONGEST_TTL: Final = 24 * 3600.0
 MOST_USES: Final = 1_000
 
 
-@dataclass(frozen=True)
-class Token:
-    """A join token as it is kept: without its secret.
-
-    Attributes:
-        token_id: Names it.
-        secret_digest: SHA-256 of the secret, hexadecimal.
-        cluster: Which nodes join with it.
-        node_id: The only node that may; empty if any may.
-        created_at: When it was made.
-        expires_at: From when on it is worth nothing.
-        uses: How many nodes may join with it.
-        used: How many have.
-        created_by: URI of who made it, or `local`.
-    """
-
-    token_id: str
-    secret_digest: str
-    cluster: str
-    node_id: str
-    created_at: float
-    expires_at: float
-    uses: int
-    used: int
-    created_by: str
-
-
 def make_token(
     cluster: str, node_id: str, ttl: float, uses: int, *, created_by: str, now: float
 ) -> tuple[Token, Ticket]:
-    """A new token, and what is told of it once.
+    """Return a new token, and the ticket with its secret, which is shown only once.
 
     Args:
-        cluster: Which nodes join with it.
-        node_id: The only node that may; empty if any may.
-        ttl: Seconds for which it can be used.
-        uses: How many nodes may join with it.
-        created_by: URI of who makes it, or `local`.
+        cluster: Cluster of the nodes that join with it.
+        node_id: The only node that may join with it; empty: any node.
+        ttl: Validity in seconds.
+        uses: Number of nodes that may join with it.
+        created_by: URI of the identity that creates it, or `local`.
         now: Seconds since 1970.
 
     Raises:
-        InvalidField: A name cannot be one, or a number is out of its bounds.
+        InvalidField: A name is not valid, or a number is out of bounds.
     """
     _check_names(cluster, node_id)
     if not 1 <= ttl <= LONGEST_TTL:
@@ -69,14 +42,14 @@ def make_token(
     return token, ticket
 
 
-def is_of(token: Token | None, secret: str) -> bool:
-    """Whether the secret is the token's; takes as long for a token that there is not."""
+def has_secret(token: Token | None, secret: str) -> bool:
+    """True if the secret belongs to the token. Takes the same time if there is no token."""
     expected = token.secret_digest if token else _digest("")
     return hmac.compare_digest(expected, _digest(secret)) and token is not None
 
 
-def why_unusable(token: Token, now: float) -> str:
-    """Why nobody can join with it any more, for the log; empty if somebody can."""
+def reason_unusable(token: Token, now: float) -> str:
+    """Return the reason why no node can join with the token, for the log; empty if one can."""
     if now >= token.expires_at:
         return "the token has expired"
     if token.used >= token.uses:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import structlog
 from google.protobuf.message import DecodeError
 
+from runyard.common.protobuf_time import to_seconds
 from runyard.common.security.identity import Role
 from runyard.coordinator.auth.callers import Caller, NotIdentified, NotPermitted, caller_of
 from runyard.coordinator.core.errors import InvalidField
@@ -19,7 +20,7 @@ from runyard.coordinator.core.events.on_session import (
     on_status,
 )
 from runyard.coordinator.grpc.errors import LONGEST_TEXT, Context
-from runyard.coordinator.grpc.logs import LogRelay
+from runyard.coordinator.grpc.log_relay import LogRelay
 from runyard.coordinator.grpc.requests import check_attempts, check_hello
 from runyard.coordinator.runtime.outbox import Outbox
 from runyard.coordinator.runtime.runtime import Runtime
@@ -27,7 +28,7 @@ from runyard.coordinator.store.store import StoreFull
 from runyard.v1 import agent_pb2, agent_pb2_grpc
 
 HELLO_WITHIN = 10.0
-"""Seconds for an agent to say Hello once its stream is open."""
+"""Seconds for an agent to send Hello after it has opened its stream."""
 
 log = structlog.get_logger("runyard.coordinator.agents")
 
@@ -35,7 +36,7 @@ Requests = AsyncIterator[agent_pb2.SessionRequest]
 
 
 class AgentService(agent_pb2_grpc.AgentServiceServicer):
-    """See `runyard/v1/agent.proto` for what each method promises."""
+    """See `runyard/v1/agent.proto` for the contract of each method."""
 
     def __init__(self, runtime: Runtime, logs: LogRelay) -> None:
         self._runtime = runtime
@@ -52,12 +53,12 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
             await self._runtime.decide(lambda fleet, at: on_hello(fleet, at, session, hello))
             log.info("agent_joined", node=hello.node_id, cluster=hello.cluster, peer=context.peer())
             self._warn_of_old_disk(hello)
-            hearing = asyncio.create_task(self._hear(requests, hello.node_id, session, outbox))
+            reading = asyncio.create_task(self._read(requests, hello.node_id, session, outbox))
             try:
                 async for message in outbox.drain():
                     yield message
             finally:
-                hearing.cancel()
+                reading.cancel()
                 await self._leave(hello.node_id, session)
 
     def _warn_of_old_disk(self, hello: agent_pb2.Hello) -> None:
@@ -78,16 +79,16 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         check_hello(first.hello)
         return first.hello
 
-    async def _hear(self, requests: Requests, node_id: str, session: int, outbox: Outbox) -> None:
-        """Takes the agent's messages one by one, until the stream ends, however it ends."""
+    async def _read(self, requests: Requests, node_id: str, session: int, outbox: Outbox) -> None:
+        """Process the agent's messages in order until the stream ends or fails."""
         try:
             async for request in requests:
                 if request.HasField("goodbye"):
-                    await self._say_goodbye(request.goodbye, node_id, session)
+                    await self._on_goodbye(request.goodbye, node_id, session)
                     break
-                # With a full disk nothing can be taken down; the agent repeats it in its next heartbeat.
+                # With a full disk nothing can be recorded; the agent repeats it in its next heartbeat.
                 with contextlib.suppress(StoreFull):
-                    await self._take(request, node_id, session)
+                    await self._process(request, node_id, session)
         except asyncio.CancelledError:
             raise
         except NotIdentified as refusal:
@@ -99,12 +100,12 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
             log.exception("session_failed", node=node_id)
         outbox.hang_up()
 
-    async def _say_goodbye(self, goodbye: agent_pb2.AgentGoodbye, node_id: str, session: int) -> None:
+    async def _on_goodbye(self, goodbye: agent_pb2.AgentGoodbye, node_id: str, session: int) -> None:
         log.info("agent_says_goodbye", node=node_id, reason=goodbye.reason)
-        back_within = goodbye.expect_back_within.ToNanoseconds() / 1e9
+        back_within = to_seconds(goodbye.expect_back_within)
         await self._runtime.decide(lambda fleet, at: on_goodbye(fleet, at, node_id, session, back_within))
 
-    async def _take(self, request: agent_pb2.SessionRequest, node_id: str, session: int) -> None:
+    async def _process(self, request: agent_pb2.SessionRequest, node_id: str, session: int) -> None:
         decide = self._runtime.decide
         match request.WhichOneof("message"):
             case "heartbeat":
@@ -120,7 +121,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
                 log.info("assignment_refused", node=node_id, run_id=rejection.run_id, reason=rejection.reason)
                 await decide(lambda fleet, at: on_rejection(fleet, at, node_id, session, rejection))
             case other:
-                # A newer agent may say more than this coordinator understands.
+                # A newer agent may send messages that this coordinator does not know.
                 log.warning("message_not_understood", node=node_id, message=other)
 
     async def _leave(self, node_id: str, session: int) -> None:
@@ -136,15 +137,15 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         self, request_iterator: AsyncIterator[agent_pb2.PushLogsRequest], context: Context
     ) -> agent_pb2.PushLogsResponse:
         caller = caller_of(context)
-        await self._logs.take(request_iterator, caller.may_speak_for)
+        await self._logs.receive(request_iterator, caller.may_speak_for)
         return agent_pb2.PushLogsResponse()
 
 
 def require_own_node(caller: Caller, hello: agent_pb2.Hello) -> None:
-    """Sees to it that an agent speaks for its own node. What follows in the session is that node's by this.
+    """Check that an agent opens a session for its own node. All later messages belong to that node.
 
     Raises:
-        NotPermitted: The certificate is another node's, or another cluster's.
+        NotPermitted: The certificate belongs to another node or cluster.
     """
     if not caller.may_speak_for(hello.node_id):
         refusal = f"{caller.identity} may not speak for node {hello.node_id!r}"

@@ -1,4 +1,4 @@
-"""The one place where a refusal becomes a gRPC status."""
+"""The gRPC status of every error. This is the only place that maps one to the other."""
 
 from types import TracebackType
 from typing import Any
@@ -12,7 +12,7 @@ from runyard.common.transport.channel import RETRY_AFTER
 from runyard.coordinator.auth.callers import NotIdentified, NotPermitted
 from runyard.coordinator.auth.throttle import TooOften
 from runyard.coordinator.ca.authority_directory import AuthorityError
-from runyard.coordinator.ca.enrolment import JoinRefused, NodeIsTaken
+from runyard.coordinator.ca.enrolment import JoinRefused, NodeIdTaken
 from runyard.coordinator.core.errors import (
     FleetError,
     InvalidField,
@@ -34,15 +34,15 @@ log = structlog.get_logger("runyard.coordinator.grpc")
 
 
 class NotFound(Exception):
-    """What was asked for is not there."""
+    """The requested object does not exist."""
 
 
 class Unavailable(Exception):
-    """It cannot be had now; the same call may succeed later."""
+    """The call cannot be served now; the same call may succeed later."""
 
 
 class NoAuthority(Exception):
-    """This coordinator signs no certificates: set ca_directory, or make them with another authority."""
+    """This coordinator signs no certificates: set ca_directory, or issue them with another authority."""
 
 
 class TooLarge(Exception):
@@ -58,7 +58,7 @@ STATUS: dict[type[Exception], grpc.StatusCode] = {
     NoAuthority: grpc.StatusCode.FAILED_PRECONDITION,
     AuthorityError: grpc.StatusCode.FAILED_PRECONDITION,
     JoinRefused: grpc.StatusCode.PERMISSION_DENIED,
-    NodeIsTaken: grpc.StatusCode.ALREADY_EXISTS,
+    NodeIdTaken: grpc.StatusCode.ALREADY_EXISTS,
     LaunchConflict: grpc.StatusCode.ALREADY_EXISTS,
     NotIdentified: grpc.StatusCode.UNAUTHENTICATED,
     NotPermitted: grpc.StatusCode.PERMISSION_DENIED,
@@ -78,8 +78,8 @@ STATUS: dict[type[Exception], grpc.StatusCode] = {
 }
 
 LONGEST_TEXT = 600
-"""Characters of a refusal. Longer ones may exceed the 8 KiB of metadata that gRPC takes for granted, and the
-client would be told RESOURCE_EXHAUSTED instead."""
+"""Maximum characters of an error message. Longer ones may exceed the 8 KiB of metadata that gRPC accepts, and
+the client would get RESOURCE_EXHAUSTED instead."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 

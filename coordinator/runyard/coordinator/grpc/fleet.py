@@ -1,14 +1,13 @@
 """FleetService: the nodes and clusters."""
 
-from runyard.coordinator.audit.audit import (
-    Audit,
+from runyard.common.protobuf_time import to_seconds
+from runyard.coordinator.audit.audit import Audit, actor_of, audited
+from runyard.coordinator.audit.events import (
     NodeCordoned,
     NodeDrained,
     NodeFenced,
     NodeUncordoned,
     WarmServersRefreshed,
-    audited,
-    who,
 )
 from runyard.coordinator.auth.callers import caller_of
 from runyard.coordinator.core.client_scope import Sight
@@ -22,7 +21,7 @@ from runyard.v1 import fleet_pb2, fleet_pb2_grpc
 
 
 class FleetService(fleet_pb2_grpc.FleetServiceServicer):
-    """See `runyard/v1/fleet.proto` for what each method promises."""
+    """See `runyard/v1/fleet.proto` for the contract of each method."""
 
     def __init__(self, runtime: Runtime, audit: Audit) -> None:
         self._runtime = runtime
@@ -55,24 +54,24 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
     async def CordonNode(
         self, request: fleet_pb2.CordonNodeRequest, context: Context
     ) -> fleet_pb2.CordonNodeResponse:
-        with audited(self._audit, NodeCordoned(by=who(context), node=request.node_id)):
+        with audited(self._audit, NodeCordoned(by=actor_of(context), node=request.node_id)):
             await self._runtime.decide(lambda fleet, at: on_cordon(fleet, at, request.node_id))
         return fleet_pb2.CordonNodeResponse(node=self._view(request.node_id))
 
     async def UncordonNode(
         self, request: fleet_pb2.UncordonNodeRequest, context: Context
     ) -> fleet_pb2.UncordonNodeResponse:
-        with audited(self._audit, NodeUncordoned(by=who(context), node=request.node_id)):
+        with audited(self._audit, NodeUncordoned(by=actor_of(context), node=request.node_id)):
             await self._runtime.decide(lambda fleet, at: on_uncordon(fleet, at, request.node_id))
         return fleet_pb2.UncordonNodeResponse(node=self._view(request.node_id))
 
     async def DrainNode(
         self, request: fleet_pb2.DrainNodeRequest, context: Context
     ) -> fleet_pb2.DrainNodeResponse:
-        deadline = request.deadline.ToNanoseconds() / 1e9 if request.HasField("deadline") else None
+        deadline = to_seconds(request.deadline) if request.HasField("deadline") else None
         if deadline is not None and deadline < 0:
             raise InvalidField("deadline", f"is {deadline:g} s; it cannot be negative")
-        with audited(self._audit, NodeDrained(by=who(context), node=request.node_id)):
+        with audited(self._audit, NodeDrained(by=actor_of(context), node=request.node_id)):
             await self._runtime.decide(lambda fleet, at: on_drain(fleet, at, request.node_id, deadline))
         return fleet_pb2.DrainNodeResponse(node=self._view(request.node_id))
 
@@ -81,7 +80,8 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
     ) -> fleet_pb2.FenceNodeResponse:
         if not request.reason:
             raise InvalidField("reason", "is empty; say who made sure that the node is off, and how")
-        with audited(self._audit, NodeFenced(by=who(context), node=request.node_id, why=request.reason)):
+        event = NodeFenced(by=actor_of(context), node=request.node_id, message=request.reason)
+        with audited(self._audit, event):
             ended = await self._runtime.decide(
                 lambda fleet, at: on_fence(fleet, at, request.node_id, request.reason)
             )
@@ -90,7 +90,7 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
     async def RefreshWarmServers(
         self, request: fleet_pb2.RefreshWarmServersRequest, context: Context
     ) -> fleet_pb2.RefreshWarmServersResponse:
-        with audited(self._audit, WarmServersRefreshed(by=who(context), node=request.node_id)):
+        with audited(self._audit, WarmServersRefreshed(by=actor_of(context), node=request.node_id)):
             asked = await self._runtime.decide(
                 lambda fleet, _: on_refresh_warm_servers(fleet, request.node_id, request.name)
             )

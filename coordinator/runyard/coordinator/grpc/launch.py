@@ -1,8 +1,9 @@
-"""LaunchService: what Dagster and people ask of the coordinator."""
+"""LaunchService: the calls of Dagster and of people."""
 
 from collections.abc import AsyncIterator
 
-from runyard.coordinator.audit.audit import Audit, TerminationAsked, audited, launch_asked, who
+from runyard.coordinator.audit.audit import Audit, actor_of, audited
+from runyard.coordinator.audit.events import TerminationRequested, launch_requested
 from runyard.coordinator.auth.callers import caller_of
 from runyard.coordinator.core.client_scope import Sight
 from runyard.coordinator.core.errors import InvalidField
@@ -11,11 +12,11 @@ from runyard.coordinator.core.explain.explanation import explain_launch, explain
 from runyard.coordinator.core.model import Run
 from runyard.coordinator.grpc.dry_run import imagined_launch
 from runyard.coordinator.grpc.errors import Context, NotFound, Unavailable
-from runyard.coordinator.grpc.logs import LogRelay
-from runyard.coordinator.grpc.reports import ReportLine
+from runyard.coordinator.grpc.log_relay import LogRelay
+from runyard.coordinator.grpc.reporter_queue import ReporterQueue
 from runyard.coordinator.grpc.requests import check_run_id, check_spec, launch_of
+from runyard.coordinator.grpc.snapshot_uploads import SnapshotUploads
 from runyard.coordinator.grpc.snapshots import Snapshots
-from runyard.coordinator.grpc.uploads import Uploads
 from runyard.coordinator.grpc.views import event_view, matches, run_view
 from runyard.coordinator.runtime.clock import now
 from runyard.coordinator.runtime.runtime import Runtime
@@ -26,24 +27,24 @@ PAGE_LIMIT = 1_000
 
 
 class LaunchService(launch_pb2_grpc.LaunchServiceServicer):
-    """See `runyard/v1/launch.proto` for what each method promises."""
+    """See `runyard/v1/launch.proto` for the contract of each method."""
 
     def __init__(self, runtime: Runtime, logs: LogRelay, audit: Audit) -> None:
         self._runtime = runtime
         self._logs = logs
         self._audit = audit
-        self._reports = ReportLine(runtime)
+        self._reports = ReporterQueue(runtime)
         self._snapshots = Snapshots(runtime)
-        self._uploads = Uploads(runtime)
+        self._uploads = SnapshotUploads(runtime)
 
     async def LaunchRun(
         self, request: launch_pb2.LaunchRunRequest, context: Context
     ) -> launch_pb2.LaunchRunResponse:
         spec = request.spec
-        with audited(self._audit, launch_asked(who(context), spec)) as asked:
+        with audited(self._audit, launch_requested(actor_of(context), spec)) as entry:
             check_spec(spec)
             if not await self._snapshots.is_held(spec.job_snapshot_id):
-                asked.withdraw()  # it comes again, after the snapshot
+                entry.withdraw()  # the client launches again, after the snapshot
                 return launch_pb2.LaunchRunResponse(snapshot_needed=True)
             ops = await self._snapshots.ops_layer(
                 spec.job_snapshot_id, spec.step_keys, spec.execution_config_json
@@ -55,7 +56,7 @@ class LaunchService(launch_pb2_grpc.LaunchServiceServicer):
     async def StoreSnapshot(
         self, request_iterator: AsyncIterator[launch_pb2.StoreSnapshotRequest], context: Context
     ) -> launch_pb2.StoreSnapshotResponse:
-        await self._uploads.take(request_iterator, str(caller_of(context).identity))
+        await self._uploads.receive(request_iterator, str(caller_of(context).identity))
         return launch_pb2.StoreSnapshotResponse()
 
     async def TerminateRun(
@@ -64,14 +65,14 @@ class LaunchService(launch_pb2_grpc.LaunchServiceServicer):
         run_id = check_run_id(request.run_id)
         self._require_seen(run_id, self._sight(context))
         reason = request.reason or "stopped on request"
-        with audited(self._audit, TerminationAsked(by=who(context), run=run_id, why=reason)):
+        with audited(self._audit, TerminationRequested(by=actor_of(context), run=run_id, message=reason)):
             stopping = await self._runtime.decide(lambda fleet, at: on_terminate(fleet, at, run_id, reason))
         run = self._runtime.fleet.runs.get(run_id)
         return launch_pb2.TerminateRunResponse(stopping=stopping, run=self._view(run) if run else None)
 
     async def GetRun(self, request: launch_pb2.GetRunRequest, context: Context) -> launch_pb2.GetRunResponse:
         run_id = check_run_id(request.run_id)
-        await self._runtime.decided()
+        await self._runtime.until_durable()
         run = self._find(run_id, self._sight(context))
         rows = await self._runtime.in_writer(lambda: self._runtime.store.events(run_id))
         return launch_pb2.GetRunResponse(run=self._view(run), events=[event_view(row) for row in rows])
@@ -80,7 +81,7 @@ class LaunchService(launch_pb2_grpc.LaunchServiceServicer):
         self, request: launch_pb2.ExplainRunRequest, context: Context
     ) -> launch_pb2.ExplainRunResponse:
         run_id = check_run_id(request.run_id)
-        await self._runtime.decided()
+        await self._runtime.until_durable()
         explanation = explain_run(self._runtime.fleet, now(), self._find(run_id, self._sight(context)))
         return launch_pb2.ExplainRunResponse(explanation=explanation)
 
@@ -89,7 +90,7 @@ class LaunchService(launch_pb2_grpc.LaunchServiceServicer):
     ) -> launch_pb2.ExplainLaunchResponse:
         sight = self._sight(context)
         launch = await imagined_launch(request, self._snapshots, self._seen_by(sight), sight.who)
-        await self._runtime.decided()
+        await self._runtime.until_durable()
         explanation = explain_launch(self._runtime.fleet, now(), launch)
         return launch_pb2.ExplainLaunchResponse(explanation=explanation)
 
@@ -97,7 +98,7 @@ class LaunchService(launch_pb2_grpc.LaunchServiceServicer):
         self, request: launch_pb2.ListRunsRequest, context: Context
     ) -> launch_pb2.ListRunsResponse:
         size = _page_size(request.page_size)
-        await self._runtime.decided()
+        await self._runtime.until_durable()
         runs = [run for run in self._seen_by(self._sight(context)) if matches(request.filter, run)]
         runs.sort(key=_newest_first)
         if request.page_token:
@@ -114,7 +115,7 @@ class LaunchService(launch_pb2_grpc.LaunchServiceServicer):
     ) -> AsyncIterator[launch_pb2.WatchRunsResponse]:
         sight = self._sight(context)
         with self._runtime.watchers.watching() as watcher:
-            await self._runtime.decided()
+            await self._runtime.until_durable()
             for run in self._seen_by(sight):
                 if matches(request.filter, run):
                     yield launch_pb2.WatchRunsResponse(run=self._view(run))
@@ -127,7 +128,7 @@ class LaunchService(launch_pb2_grpc.LaunchServiceServicer):
         self, request: launch_pb2.ReadLogsRequest, context: Context
     ) -> AsyncIterator[launch_pb2.ReadLogsResponse]:
         check_run_id(request.run_id)
-        await self._runtime.decided()
+        await self._runtime.until_durable()
         async for piece in self._logs.read(request, self._find(request.run_id, self._sight(context))):
             yield piece
 
@@ -145,10 +146,10 @@ class LaunchService(launch_pb2_grpc.LaunchServiceServicer):
         return [run for run in self._runtime.fleet.runs.values() if sight.sees(run.launch)]
 
     def _require_seen(self, run_id: str, sight: Sight) -> None:
-        """Raises `NotFound` if somebody else has launched the run, and the caller sees its own only."""
+        """Raise `NotFound` if the caller may not see the run."""
         run = self._runtime.fleet.runs.get(run_id)
         if run is not None and not sight.sees(run.launch):
-            raise NotFound(f"run {run_id} was never launched by {sight.who}, or is long over")
+            raise NotFound(f"run {run_id} was never launched by {sight.who}, or has expired")
 
     def _find(self, run_id: str, sight: Sight) -> Run:
         self._require_seen(run_id, sight)
@@ -157,9 +158,9 @@ class LaunchService(launch_pb2_grpc.LaunchServiceServicer):
             return run
         if self._runtime.fleet.recovering(now()):
             raise Unavailable(
-                f"run {run_id} is not known yet; the coordinator has just started and nodes are coming back"
+                f"run {run_id} is not known yet; the coordinator has just started and nodes are reconnecting"
             )
-        raise NotFound(f"run {run_id} was never launched through this coordinator, or is long over")
+        raise NotFound(f"run {run_id} was never launched through this coordinator, or has expired")
 
     def _view(self, run: Run) -> run_pb2.Run:
         return run_view(self._runtime.fleet, run)
@@ -169,10 +170,10 @@ def _newest_first(run: Run) -> tuple[float, str]:
     return (-run.times.launched, run.run_id)
 
 
-def _page_size(asked: int) -> int:
-    if not 0 <= asked <= PAGE_LIMIT:
-        raise InvalidField("page_size", f"is {asked}; give 1 to {PAGE_LIMIT}, or 0 for {PAGE_DEFAULT}")
-    return asked or PAGE_DEFAULT
+def _page_size(requested: int) -> int:
+    if not 0 <= requested <= PAGE_LIMIT:
+        raise InvalidField("page_size", f"is {requested}; give 1 to {PAGE_LIMIT}, or 0 for {PAGE_DEFAULT}")
+    return requested or PAGE_DEFAULT
 
 
 def _page_token(last: Run) -> str:
@@ -184,4 +185,4 @@ def _page_start(token: str) -> tuple[float, str]:
     try:
         return (-float(launched), run_id)
     except ValueError:
-        raise InvalidField("page_token", "is not one that ListRuns gave") from None
+        raise InvalidField("page_token", "was not returned by ListRuns") from None

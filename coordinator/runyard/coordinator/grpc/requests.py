@@ -1,4 +1,4 @@
-"""Checks requests at the edge and turns them into what the core understands."""
+"""Validation of requests, and their conversion to types of the core."""
 
 import hashlib
 import uuid
@@ -21,20 +21,20 @@ from runyard.v1 import agent_pb2, run_pb2
 PRIORITY = "dagster/priority"
 
 HIGHEST_PRIORITY = 1_000_000_000
-"""Priorities beyond it, or as far below zero, count as this."""
+"""Priorities are clamped to this value and its negative."""
 
 MOST_ATTEMPTS = 1_000_000
-"""No run has more. An agent that claims the largest number there is would leave none for the next attempt."""
+"""Maximum attempt number that an agent may report: the next attempt must still fit its field."""
 
 MAX_SPEC = 4 * 1024 * 1024
-"""Largest launch spec in bytes; it travels to the agent in one message."""
+"""Maximum bytes of a launch spec; the agent gets it in one message."""
 
 
 def check_run_id(text: str, field: str = "run_id") -> str:
-    """A run ID, if it is one.
+    """Return a run ID after checking it.
 
     Raises:
-        InvalidField: It is empty or no UUID.
+        InvalidField: It is empty or not a UUID.
     """
     if not text:
         raise InvalidField(field, "is empty; give Dagster's run ID")
@@ -48,7 +48,7 @@ def check_run_id(text: str, field: str = "run_id") -> str:
 
 
 def check_spec(spec: run_pb2.LaunchSpec) -> None:
-    """Checks all of a spec but what it asks for.
+    """Check a spec except for its requirements.
 
     Raises:
         InvalidField: A field is missing or malformed; the message names it.
@@ -73,15 +73,15 @@ def check_spec(spec: run_pb2.LaunchSpec) -> None:
 
 
 def launch_of(spec: run_pb2.LaunchSpec, ops: RequirementLayer | None, launched_by: str = "") -> Launch:
-    """A launch from its spec, without what follows from the routing rules.
+    """Return the launch of a spec, before the routing rules are applied.
 
     Args:
-        spec: As `check_spec` accepted it.
-        ops: What the tags of its ops come to.
-        launched_by: Who launches it; empty: not known.
+        spec: A spec that `check_spec` accepted.
+        ops: Requirement layer of its ops.
+        launched_by: Identity of the client; empty if unknown.
 
     Raises:
-        InvalidField: What it asks for makes no sense; the message names the tag or the field.
+        InvalidField: A requirement is invalid; the message names the tag or the field.
     """
     return Launch(
         run_id=spec.run_id,
@@ -101,7 +101,7 @@ def launch_of(spec: run_pb2.LaunchSpec, ops: RequirementLayer | None, launched_b
 
 
 def _digest(spec: run_pb2.LaunchSpec) -> str:
-    """What tells a repeat. Two processes that launch the same run sign it at two moments."""
+    """Return the digest that identifies a repeated launch. It leaves out the signature, which differs."""
     content = run_pb2.LaunchSpec()
     content.CopyFrom(spec)
     content.ClearField("signed")
@@ -109,7 +109,7 @@ def _digest(spec: run_pb2.LaunchSpec) -> str:
 
 
 def priority_of(tags: Mapping[str, str]) -> int:
-    """The priority in Dagster's own tag; 0 where there is none or it is no number, as in Dagster's queue."""
+    """Return the priority in Dagster's own tag; 0 if it is missing or not a number, as in Dagster's queue."""
     try:
         priority = int(tags.get(PRIORITY, "0"))
     except ValueError:
@@ -120,17 +120,17 @@ def priority_of(tags: Mapping[str, str]) -> int:
 def _check_environment(spec: run_pb2.LaunchSpec) -> None:
     for name, value in spec.environment.items():
         if not name or "=" in name or "\0" in name + value:
-            # What follows an equals sign in it may be a value.
+            # The part after an equals sign may be a value.
             shown = name.partition("=")[0]
-            raise InvalidField("spec.environment", f"{shown!r} is no name of an environment variable")
+            raise InvalidField("spec.environment", f"{shown!r} is not a valid variable name")
     for name in spec.environment_references:
         if not name or "=" in name or "\0" in name:
             shown = name.partition("=")[0]
-            raise InvalidField("spec.environment_references", f"{shown!r} is no name of a variable")
+            raise InvalidField("spec.environment_references", f"{shown!r} is not a valid variable name")
 
 
 def check_hello(hello: agent_pb2.Hello) -> None:
-    """Checks what an agent says of itself.
+    """Check the Hello of an agent.
 
     Raises:
         InvalidField: A field is missing or malformed; the message names it.
@@ -152,7 +152,7 @@ def check_hello(hello: agent_pb2.Hello) -> None:
 
 
 def check_attempts(statuses: Iterable[agent_pb2.AttemptStatus]) -> None:
-    """Checks what an agent says of attempts, before any of it counts: the coordinator may have to adopt them.
+    """Check the attempts that an agent reports: the coordinator may have to adopt them.
 
     Raises:
         InvalidField: A field is malformed; the message names it.

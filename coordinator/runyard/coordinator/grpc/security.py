@@ -4,48 +4,47 @@ from dataclasses import replace
 
 import structlog
 
-from runyard.coordinator.audit.audit import (
-    Audit,
+from runyard.common.protobuf_time import to_seconds, to_timestamp
+from runyard.coordinator.audit.audit import Audit, actor_of, audited
+from runyard.coordinator.audit.events import (
     CertificateRenewed,
     CertificateRevoked,
     NodeRevoked,
     TokenCreated,
     TokenDeleted,
-    audited,
-    who,
 )
 from runyard.coordinator.auth.callers import caller_of
-from runyard.coordinator.auth.revoking import Expulsion
+from runyard.coordinator.auth.revoker import Revoker
 from runyard.coordinator.ca.authority_directory import AuthorityError
 from runyard.coordinator.ca.enrolment import Enrolment
-from runyard.coordinator.ca.tokens import DEFAULT_TTL, Token
+from runyard.coordinator.ca.tokens import DEFAULT_TTL
 from runyard.coordinator.grpc.errors import Context, NoAuthority, NotFound, Unavailable
-from runyard.coordinator.store.credentials import NodeCertificate
+from runyard.coordinator.store.ca_records import NodeCertificate, Token
 from runyard.v1 import security_pb2, security_pb2_grpc
 
 log = structlog.get_logger("runyard.coordinator.auth")
 
 
 class SecurityService(security_pb2_grpc.SecurityServiceServicer):
-    """See `runyard/v1/security.proto` for what each method promises."""
+    """See `runyard/v1/security.proto` for the contract of each method."""
 
-    def __init__(self, enrolment: Enrolment | None, expulsion: Expulsion, audit: Audit) -> None:
-        """Takes who decides.
+    def __init__(self, enrolment: Enrolment | None, revoker: Revoker, audit: Audit) -> None:
+        """Initialize.
 
         Args:
-            enrolment: Gives certificates; None where others do.
-            expulsion: Takes them back.
-            audit: Notes it all.
+            enrolment: Issues certificates; None if another authority does.
+            revoker: Revokes certificates.
+            audit: Records the decisions.
         """
         self._audit = audit
-        self._given_enrolment = enrolment
-        self._expulsion = expulsion
+        self._enrolment_or_none = enrolment
+        self._expulsion = revoker
 
     async def RenewCertificate(
         self, request: security_pb2.RenewCertificateRequest, context: Context
     ) -> security_pb2.RenewCertificateResponse:
         caller = caller_of(context)
-        asked = CertificateRenewed(by=who(context), node=caller.identity.name)
+        asked = CertificateRenewed(by=actor_of(context), node=caller.identity.name)
         with audited(self._audit, asked) as entry:
             try:
                 credentials = await self._enrolment.renew(caller, request.csr_pem)
@@ -60,9 +59,9 @@ class SecurityService(security_pb2_grpc.SecurityServiceServicer):
     async def CreateToken(
         self, request: security_pb2.CreateTokenRequest, context: Context
     ) -> security_pb2.CreateTokenResponse:
-        ttl = request.ttl.ToNanoseconds() / 1e9 if request.HasField("ttl") else DEFAULT_TTL
+        ttl = to_seconds(request.ttl) if request.HasField("ttl") else DEFAULT_TTL
         maker = str(caller_of(context).identity)
-        asked = TokenCreated(by=who(context), cluster=request.cluster, node=request.node_id)
+        asked = TokenCreated(by=actor_of(context), cluster=request.cluster, node=request.node_id)
         with audited(self._audit, asked) as entry:
             token, told = await self._enrolment.create_token(
                 request.cluster, request.node_id, ttl, request.uses or 1, maker
@@ -78,7 +77,7 @@ class SecurityService(security_pb2_grpc.SecurityServiceServicer):
     async def DeleteToken(
         self, request: security_pb2.DeleteTokenRequest, context: Context
     ) -> security_pb2.DeleteTokenResponse:
-        with audited(self._audit, TokenDeleted(by=who(context), token=request.token_id)):
+        with audited(self._audit, TokenDeleted(by=actor_of(context), token=request.token_id)):
             if not await self._enrolment.delete_token(request.token_id):
                 raise NotFound(f"there is no token {request.token_id[:64]!r}; `runyard token list` shows all")
         return security_pb2.DeleteTokenResponse()
@@ -86,17 +85,17 @@ class SecurityService(security_pb2_grpc.SecurityServiceServicer):
     async def RevokeNode(
         self, request: security_pb2.RevokeNodeRequest, context: Context
     ) -> security_pb2.RevokeNodeResponse:
-        asked = NodeRevoked(by=who(context), node=request.node_id, why=request.reason)
+        asked = NodeRevoked(by=actor_of(context), node=request.node_id, message=request.reason)
         with audited(self._audit, asked):
-            refused = await self._expulsion.of_node(request.node_id, request.reason)
+            refused = await self._expulsion.revoke_node(request.node_id, request.reason)
         return security_pb2.RevokeNodeResponse(certificates=refused)
 
     async def RevokeCertificate(
         self, request: security_pb2.RevokeCertificateRequest, context: Context
     ) -> security_pb2.RevokeCertificateResponse:
-        asked = CertificateRevoked(by=who(context), serial=request.serial, why=request.reason)
+        asked = CertificateRevoked(by=actor_of(context), serial=request.serial, message=request.reason)
         with audited(self._audit, asked):
-            await self._expulsion.of_certificate(request.serial, request.reason)
+            await self._expulsion.revoke_certificate(request.serial, request.reason)
         return security_pb2.RevokeCertificateResponse()
 
     async def ListCertificates(
@@ -108,27 +107,26 @@ class SecurityService(security_pb2_grpc.SecurityServiceServicer):
 
     @property
     def _enrolment(self) -> Enrolment:
-        if self._given_enrolment is None:
+        if self._enrolment_or_none is None:
             raise NoAuthority
-        return self._given_enrolment
+        return self._enrolment_or_none
 
 
 def _token_view(token: Token) -> security_pb2.Token:
-    view = security_pb2.Token(
+    return security_pb2.Token(
         token_id=token.token_id,
         cluster=token.cluster,
         node_id=token.node_id,
         uses=token.uses,
         used=token.used,
         created_by=token.created_by,
+        created_at=to_timestamp(token.created_at),
+        expires_at=to_timestamp(token.expires_at),
     )
-    view.created_at.FromMilliseconds(round(token.created_at * 1e3))
-    view.expires_at.FromMilliseconds(round(token.expires_at * 1e3))
-    return view
 
 
 def _certificate_view(certificate: NodeCertificate, revoked: bool) -> security_pb2.Certificate:
-    view = security_pb2.Certificate(
+    return security_pb2.Certificate(
         serial=certificate.serial,
         uri=certificate.uri,
         cluster=certificate.cluster,
@@ -136,7 +134,6 @@ def _certificate_view(certificate: NodeCertificate, revoked: bool) -> security_p
         revoked=revoked,
         token_id=certificate.token_id,
         authority=certificate.authority,
+        not_before=to_timestamp(certificate.not_before),
+        not_after=to_timestamp(certificate.not_after),
     )
-    view.not_before.FromMilliseconds(round(certificate.not_before * 1e3))
-    view.not_after.FromMilliseconds(round(certificate.not_after * 1e3))
-    return view

@@ -1,4 +1,4 @@
-"""Job snapshots: asked for once, and read for what their ops ask for."""
+"""Job snapshots, and the requirements that their ops have."""
 
 import asyncio
 import json
@@ -12,38 +12,38 @@ from runyard.coordinator.core.requirements.requirements import RequirementLayer
 from runyard.coordinator.core.requirements.snapshot import JobShape, job_shape
 from runyard.coordinator.core.requirements.tags import PREFIX
 from runyard.coordinator.grpc.errors import NotFound
-from runyard.coordinator.grpc.uploads import check_snapshot_id
-from runyard.coordinator.runtime.recent import Recent
+from runyard.coordinator.grpc.snapshot_uploads import check_snapshot_id
+from runyard.coordinator.runtime.lru_cache import LruCache
 from runyard.coordinator.runtime.runtime import Runtime
 
-OPS_HELD = 200_000
-"""So many ops, of all snapshots read last, are held in memory."""
+OPS_CACHED = 200_000
+"""Maximum number of ops, in all recently used snapshots, that stay in memory."""
 
-LAYERS_HELD = 1_000
-"""So many launches, by snapshot and execution config, are remembered for what their ops ask for."""
+LAYERS_CACHED = 1_000
+"""Maximum number of cached results, by snapshot and execution config."""
 
-LONGEST_HELD = 4_096
-"""Execution configs of more characters are not remembered."""
+LONGEST_CACHED = 4_096
+"""Maximum characters of an execution config whose result is cached."""
 
-_MENTIONED = f'"{PREFIX}'.encode()
-"""A snapshot without it has no tag of ours."""
+_TAG_PREFIX = f'"{PREFIX}'.encode()
+"""A snapshot without this text has no tags of Runyard."""
 
 
 class Snapshots:
-    """The job snapshots that launches refer to."""
+    """Job snapshots that launches refer to."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._shapes: Recent[str, JobShape] = Recent(OPS_HELD, lambda shape: 1 + len(shape.ops))
-        self._layers: Recent[tuple[str, str], RequirementLayer | None] = Recent(LAYERS_HELD)
-        # A plain snapshot may have half a gigabyte: one at a time.
+        self._shapes: LruCache[str, JobShape] = LruCache(OPS_CACHED, lambda shape: 1 + len(shape.ops))
+        self._layers: LruCache[tuple[str, str], RequirementLayer | None] = LruCache(LAYERS_CACHED)
+        # A decompressed snapshot may have half a gigabyte: one at a time.
         self._reading = asyncio.Lock()
 
     async def is_held(self, snapshot_id: str) -> bool:
-        """Whether a launch may refer to it: it is stored, or none is named.
+        """True if the snapshot is stored, or `snapshot_id` is empty.
 
         Raises:
-            InvalidField: The name is too long.
+            InvalidField: `snapshot_id` is too long.
         """
         if not snapshot_id:
             return True
@@ -53,48 +53,48 @@ class Snapshots:
     async def ops_layer(
         self, snapshot_id: str, step_keys: Sequence[str], execution_config_json: str
     ) -> RequirementLayer | None:
-        """What the ops of a launch ask for; None if nothing.
+        """Return the requirement layer of a launch's ops; None if they have no requirements.
 
         Args:
-            snapshot_id: Names the job snapshot. Empty: there is none.
-            step_keys: The steps that will run. Empty: all.
+            snapshot_id: ID of the job snapshot; empty: none.
+            step_keys: Steps that will run; empty: all.
             execution_config_json: The `execution` part of the run config, or empty.
 
         Raises:
-            InvalidField: A tag of an op makes no sense, two ops contradict each other, or nobody can read the
-                snapshot.
-            NotFound: The snapshot is not held.
+            InvalidField: A tag of an op is invalid, two ops contradict each other, or the snapshot cannot be
+                parsed.
+            NotFound: The snapshot is not stored.
         """
         if not snapshot_id:
             return None
-        # Single steps hardly come twice.
+        # Single steps hardly ever repeat.
         key = None if step_keys else (snapshot_id, execution_config_json)
         if key is not None and key in self._layers:
             return self._layers[key]
         shape = await self._shape(snapshot_id)
         layer = await asyncio.to_thread(_join, shape, step_keys, execution_config_json)
-        if key is not None and key not in self._layers and len(execution_config_json) <= LONGEST_HELD:
-            self._layers.keep(key, layer)
+        if key is not None and key not in self._layers and len(execution_config_json) <= LONGEST_CACHED:
+            self._layers.add(key, layer)
         return layer
 
     async def _shape(self, snapshot_id: str) -> JobShape:
         if snapshot_id not in self._shapes:
             async with self._reading:
                 if snapshot_id not in self._shapes:
-                    return self._shapes.keep(snapshot_id, await self._load(snapshot_id))
+                    return self._shapes.add(snapshot_id, await self._load(snapshot_id))
         return self._shapes[snapshot_id]
 
     async def _load(self, snapshot_id: str) -> JobShape:
         data = await self._runtime.in_writer(lambda: self._runtime.store.snapshot(snapshot_id))
         if data is None:
-            raise NotFound(f"the coordinator does not hold the job snapshot {snapshot_id}")
-        # Neither on the event loop nor in the writer's thread: both have others waiting.
+            raise NotFound(f"the coordinator does not have the job snapshot {snapshot_id}")
+        # Neither on the event loop nor in the writer's thread: both serve other calls.
         return await asyncio.to_thread(_read, snapshot_id, data)
 
 
 def _read(snapshot_id: str, data: bytes) -> JobShape:
     plain = zlib.decompress(data)
-    if _MENTIONED not in plain:
+    if _TAG_PREFIX not in plain:
         return JobShape()
     try:
         return job_shape(plain.decode())
@@ -116,5 +116,5 @@ def _execution_config(text: str) -> Mapping[str, Any]:
     except (ValueError, RecursionError) as error:
         raise InvalidField("spec.execution_config_json", f"is not JSON ({error})") from None
     if not isinstance(config, Mapping):
-        raise InvalidField("spec.execution_config_json", "is no JSON object")
+        raise InvalidField("spec.execution_config_json", "is not a JSON object")
     return config

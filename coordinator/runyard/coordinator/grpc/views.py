@@ -1,9 +1,10 @@
-"""What the core knows, as the protocol shows it."""
+"""Conversion of the core's state to messages of the protocol."""
 
 from collections.abc import MutableMapping
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from runyard.common.protobuf_time import to_timestamp
 from runyard.coordinator.core.conversions import offer_view, pressure_views, requirements_view
 from runyard.coordinator.core.fleet import Fleet
 from runyard.coordinator.core.model import (
@@ -24,20 +25,16 @@ from runyard.v1 import fleet_pb2, launch_pb2, run_pb2
 
 
 def phase_view(phase: Phase) -> run_pb2.Phase.ValueType:
-    """The phase as the protocol names it."""
+    """Return the phase as an enum value of the protocol."""
     return run_pb2.Phase.Value(f"PHASE_{phase_name(phase).upper()}")
 
 
 def _timestamp(seconds: float | None) -> Timestamp | None:
-    if seconds is None:
-        return None
-    stamp = Timestamp()
-    stamp.FromNanoseconds(round(seconds * 1e9))
-    return stamp
+    return None if seconds is None else to_timestamp(seconds)
 
 
 def run_view(fleet: Fleet, run: Run) -> run_pb2.Run:
-    """One run with all that is known of it."""
+    """Return the view of a run."""
     return run_pb2.Run(
         run_id=run.run_id,
         attempt=run.attempt,
@@ -62,12 +59,12 @@ def run_view(fleet: Fleet, run: Run) -> run_pb2.Run:
         requirements=requirements_view(run.launch.requirements),
         placed_because=run.place.because if run.place else "",
         rule=run.launch.route.rule,
-        failed_places=[run_pb2.FailedPlace(node=node, reason=why) for node, why in run.refused_by],
+        failed_places=[run_pb2.FailedPlace(node=node, reason=reason) for node, reason in run.refused_by],
     )
 
 
 def event_view(row: Row) -> launch_pb2.RunEvent:
-    """One line of a run's history."""
+    """Return the view of one event in a run's history."""
     return launch_pb2.RunEvent(
         attempt=row["attempt"],
         phase=run_pb2.Phase.Value(f"PHASE_{row['phase'].upper()}"),
@@ -90,7 +87,7 @@ def _state_view(liveness: Liveness) -> fleet_pb2.NodeState.ValueType:
 
 
 def node_view(fleet: Fleet, node: Node) -> fleet_pb2.Node:
-    """One node with its load."""
+    """Return the view of a node."""
     return fleet_pb2.Node(
         node_id=node.node_id,
         cluster=node.cluster,
@@ -110,7 +107,7 @@ def node_view(fleet: Fleet, node: Node) -> fleet_pb2.Node:
 
 
 def cluster_views(fleet: Fleet) -> list[fleet_pb2.Cluster]:
-    """The clusters by name, each with the sums over its nodes."""
+    """Return the clusters by name, each with the sums over its nodes."""
     clusters: dict[str, fleet_pb2.Cluster] = {}
     for node in fleet.nodes.values():
         cluster = clusters.setdefault(node.cluster, fleet_pb2.Cluster(name=node.cluster))
@@ -128,7 +125,7 @@ def _add(sums: MutableMapping[str, int], resources: Resources) -> None:
 
 
 def matches(wanted: launch_pb2.RunFilter, run: Run) -> bool:
-    """True if the run is one of those that the filter means."""
+    """True if the run matches the filter."""
     return (
         (not wanted.run_ids or run.run_id in wanted.run_ids)
         and (not wanted.phases or phase_view(run.phase) in wanted.phases)

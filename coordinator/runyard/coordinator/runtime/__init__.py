@@ -1,1 +1,1 @@
-"""The running coordinator: settings, the loop that carries out effects, and the server process."""
+"""The runtime: owns the state, applies the core's decisions, and sends their effects."""

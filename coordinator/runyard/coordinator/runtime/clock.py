@@ -1,4 +1,4 @@
-"""The one place where the coordinator reads the clocks."""
+"""The clocks of the coordinator. Only the runtime reads them for decisions."""
 
 import time
 
@@ -6,5 +6,5 @@ from runyard.coordinator.core.model import Instant
 
 
 def now() -> Instant:
-    """Both clocks at this moment. CLOCK_BOOTTIME goes on while the machine sleeps, as the world does."""
+    """Return both clocks. CLOCK_BOOTTIME includes the time that the machine is suspended."""
     return Instant(monotonic=time.clock_gettime(time.CLOCK_BOOTTIME), wall=time.time())

@@ -1,4 +1,4 @@
-"""What waits to be sent on one session: bounded, so that a stuck agent cannot eat up the memory."""
+"""Queue of outgoing messages of one session. It is bounded, so a stuck agent cannot fill the memory."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,21 +7,21 @@ from runyard.coordinator.core.events.agent_messages import duration
 from runyard.v1 import agent_pb2
 
 LIMIT = 1_000
-"""Messages that may wait on one session; a session that falls further behind is closed and syncs anew."""
+"""Maximum number of queued messages; beyond it the session is closed, and the agent reconnects and syncs."""
 
 REDIAL_WITHIN = 2.0
-"""Seconds over which agents spread their return after the coordinator closed their sessions."""
+"""Seconds over which agents spread their reconnects after the coordinator closed their sessions."""
 
 
 class Outbox:
-    """The outgoing half of a session. Written by the runtime without waiting, drained by one writer."""
+    """Outgoing half of a session. The runtime puts messages without waiting; one writer drains them."""
 
     def __init__(self) -> None:
         self._messages: asyncio.Queue[agent_pb2.SessionResponse | None] = asyncio.Queue()
         self._closed = False
 
     def put(self, message: agent_pb2.SessionResponse) -> None:
-        """Queues a message; if too many wait already, the session is ended instead."""
+        """Queue a message; if the queue is full, close the session instead."""
         if self._closed:
             return
         if self._messages.qsize() >= LIMIT:
@@ -30,7 +30,7 @@ class Outbox:
             self._messages.put_nowait(message)
 
     def close(self, reason: str) -> None:
-        """Ends the session after what is queued, with a Goodbye that gives the reason."""
+        """End the session after the queued messages, with a Goodbye that has the reason."""
         if self._closed:
             return
         self._closed = True
@@ -39,11 +39,11 @@ class Outbox:
         self._messages.put_nowait(None)
 
     def hang_up(self) -> None:
-        """Ends the session at once: the agent is gone."""
+        """End the session without a Goodbye: the agent has disconnected."""
         self._closed = True
         self._messages.put_nowait(None)
 
     async def drain(self) -> AsyncIterator[agent_pb2.SessionResponse]:
-        """The messages in order, until the session is closed."""
+        """Yield the messages in order until the session is closed."""
         while (message := await self._messages.get()) is not None:
             yield message

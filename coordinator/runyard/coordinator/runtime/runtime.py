@@ -1,4 +1,4 @@
-"""Carries out what the core decides, always in one order: persist, send, answer."""
+"""Execution of the core's decisions, always in one order: persist, send, answer."""
 
 import asyncio
 import contextlib
@@ -36,36 +36,36 @@ from runyard.coordinator.store.store import Store, StoreFull
 T = TypeVar("T")
 
 TICK = 0.5
-"""Seconds between two looks at the deadlines."""
+"""Seconds between two checks of the deadlines."""
 
 TIDY = 60.0
 """Seconds between two clean-ups of old records."""
 
 LAST_WRITE = 5.0
-"""Seconds for the disk to take what was decided before a shutdown."""
+"""Seconds to write pending decisions at a shutdown."""
 
 WIPE = 5.0
-"""Seconds at most for which the secrets of a run that is over stay in the database's files."""
+"""Maximum seconds for which the secrets of a finished run stay in the database's files."""
 
 SNAPSHOT_KEPT = 86_400.0
-"""Seconds for which a snapshot without a run is kept, since the next launch may need it again."""
+"""Seconds for which a snapshot without a run is kept: the next launch may need it."""
 
 log = structlog.get_logger("runyard.coordinator")
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """The effects of one decision, and the caller who waits for them to be durable."""
+    """Effects of one decision, and the future of the caller that waits until they are durable."""
 
     effects: list[Effect]
     durable: asyncio.Future[None]
 
 
 class Runtime:
-    """Owns the fleet. All decisions run on the event loop, one at a time; all writes in one thread.
+    """Owner of the fleet's state. Decisions run on the event loop, one at a time; writes run in one thread.
 
-    Effects of decisions that arrive while the disk is busy are written as one group: many launches share one
-    fsync.
+    Effects of decisions that arrive while the disk is busy are written as one group, so many launches
+    share one fsync.
     """
 
     def __init__(
@@ -75,13 +75,13 @@ class Runtime:
         retention: Retention,
         confinement: Mapping[str, frozenset[str]] = MappingProxyType({}),
     ) -> None:
-        """Takes the account up where the store has it.
+        """Load the state from the store.
 
         Args:
-            store: Where it is kept.
-            leases: The rhythm of heartbeats.
-            retention: How long finished runs are kept.
-            confinement: The clients that are bound to clusters; see `PlacementPolicy`.
+            store: The database.
+            leases: Intervals of heartbeats and leases.
+            retention: Retention of finished runs.
+            confinement: Clusters of the clients that are bound to some; see `PlacementPolicy`.
         """
         self.store = store
         self.watchers = Watchers()
@@ -89,8 +89,8 @@ class Runtime:
         self._retention = retention
         started = now()
         self.fleet = Fleet(leases, started, replace(WITHOUT_RULES, confinement=confinement))
-        account = store.load(started.monotonic)
-        self.fleet.restore(account.runs, account.nodes, account.tombstones)
+        state = store.load(started.monotonic)
+        self.fleet.restore(state.runs, state.nodes, state.tombstones)
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
         self._batches: asyncio.Queue[_Batch] = asyncio.Queue()
         self._outboxes: dict[int, Outbox] = {}
@@ -98,53 +98,53 @@ class Runtime:
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        """Begins to write and to look at deadlines."""
-        for loop in (self._write_groups, self._watch_deadlines, self._tidy, self._wipe):
-            self.attend(loop)
+        """Start the loops that write and check deadlines."""
+        for loop in (self._write_groups, self._watch_deadlines, self._clean_up, self._wipe_secrets):
+            self.run_in_background(loop)
 
-    def attend(self, loop: Callable[[], Awaitable[None]]) -> None:
-        """Runs a loop for as long as the coordinator lives; if it fails, so does the coordinator."""
+    def run_in_background(self, loop: Callable[[], Awaitable[None]]) -> None:
+        """Run a loop in the background until `stop`; if it fails, the coordinator ends."""
         self._tasks.append(asyncio.create_task(self._guard(loop), name=loop.__name__))
 
-    def say_goodbye(self) -> None:
-        """Ends all sessions and watches; whoever is left should call again later."""
+    def end_sessions(self) -> None:
+        """End all sessions and watchers; peers may reconnect later."""
         for outbox in self._outboxes.values():
             outbox.close("the coordinator is shutting down")
         self.watchers.close()
 
     async def stop(self) -> None:
-        """Ends all work, once what was decided is on disk. Nobody asks for a decision any more."""
+        """Write pending decisions and stop all work. Callers must not call `decide` any more."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LAST_WRITE):
-                await self.decided()
+                await self.until_durable()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._writer.shutdown()
 
     async def decide(self, decision: Callable[[Fleet, Instant], T]) -> T:
-        """Lets the core decide, and returns its answer when everything that it asked for is durable.
+        """Run a decision of the core, and return its answer when all its effects are durable and sent.
 
         Raises:
-            FleetError: What the core refused; nothing was changed.
+            FleetError: The core refused; nothing was changed.
             StoreFull: The disk is full; nothing was changed.
         """
         answer = decision(self.fleet, now())
         await self._durable(self.fleet.take_effects())
         return answer
 
-    async def decided(self) -> None:
-        """Returns when all that was decided so far is durable: what is read then, was never unsaid."""
-        with contextlib.suppress(StoreFull):  # what did not fit on the disk was taken back
+    async def until_durable(self) -> None:
+        """Wait until all decisions so far are durable. What a caller reads then cannot be rolled back."""
+        with contextlib.suppress(StoreFull):  # decisions that did not fit on the disk were rolled back
             await self._durable([])
 
     async def in_writer(self, work: Callable[[], T]) -> T:
-        """Runs blocking work on the store in the thread that owns it."""
+        """Run blocking work in the thread that owns the store."""
         return await asyncio.get_running_loop().run_in_executor(self._writer, work)
 
     @contextlib.contextmanager
     def session(self, outbox: Outbox) -> Iterator[int]:
-        """Registers the outgoing half of a session for the length of the block, and numbers it."""
+        """Context manager that registers a session's outbox for the block, and returns the session number."""
         number = next(self._session_numbers)
         self._outboxes[number] = outbox
         try:
@@ -169,37 +169,37 @@ class Runtime:
                 try:
                     await self.in_writer(functools.partial(self.store.write, effects))
                 except StoreFull as full:
-                    await self._take_back(group, full)
+                    await self._roll_back(group, full)
                     continue
                 failpoint("coordinator.after_commit" if touches_run else "")
             for effect in effects:
-                self.carry_out(effect)
+                self.execute(effect)
             failpoint("coordinator.after_send" if any(isinstance(each, SaveRun) for each in effects) else "")
             for batch in group:
                 if not batch.durable.done():
                     batch.durable.set_result(None)
 
-    async def _take_back(self, group: list[_Batch], cause: StoreFull) -> None:
-        """Goes back to what the disk holds, since nothing decided after it was sent or answered."""
-        log.error("disk_full", remedy="free some space; the coordinator goes on by itself")
-        account = await self.in_writer(lambda: self.store.load(now().monotonic))
+    async def _roll_back(self, group: list[_Batch], error: StoreFull) -> None:
+        """Restore the state on disk. No later decision was sent or answered yet."""
+        log.error("disk_full", remedy="free some space; the coordinator recovers without intervention")
+        state = await self.in_writer(lambda: self.store.load(now().monotonic))
         self.fleet.take_effects()
-        self.fleet.restore_runs(account.runs, account.tombstones)
+        self.fleet.restore_runs(state.runs, state.tombstones)
         while not self._batches.empty():
             group.append(self._batches.get_nowait())
         for batch in group:
             for effect in batch.effects:
                 if isinstance(effect, SaveNode):
                     node = self.fleet.nodes[effect.node.node_id]
-                    self.fleet.end_session(node, str(cause))
+                    self.fleet.end_session(node, str(error))
                     self.fleet.put_node(suspect(node))
             if not batch.durable.done():
-                batch.durable.set_exception(cause)
+                batch.durable.set_exception(error)
         for effect in self.fleet.take_effects():
-            self.carry_out(effect)
+            self.execute(effect)
 
-    def carry_out(self, effect: Effect) -> None:
-        """Does what an effect asks for beyond the disk."""
+    def execute(self, effect: Effect) -> None:
+        """Execute the part of an effect that is not on disk."""
         match effect:
             case Send(session=session, message=message):
                 if outbox := self._outboxes.get(session):
@@ -227,14 +227,14 @@ class Runtime:
             with contextlib.suppress(StoreFull):
                 await self.decide(on_tick)
 
-    async def _tidy(self) -> None:
+    async def _clean_up(self) -> None:
         while True:
             await asyncio.sleep(TIDY)
             with contextlib.suppress(StoreFull):
                 await self.decide(lambda fleet, at: forget_old(fleet, at, self._retention))
                 await self.in_writer(self._drop_old_rows)
 
-    async def _wipe(self) -> None:
+    async def _wipe_secrets(self) -> None:
         while True:
             await asyncio.sleep(WIPE)
             if self.store.has_old_secrets:
@@ -247,7 +247,7 @@ class Runtime:
         self.store.drop_tombstones(wall - self._retention.tombstone_seconds)
 
     async def _guard(self, loop: Callable[[], Awaitable[None]]) -> None:
-        """A coordinator that cannot write or look at its deadlines must not go on as if it could."""
+        """Run a loop; if it fails, set `fatal`: without its writer or deadlines the coordinator must end."""
         try:
             await loop()
         except asyncio.CancelledError:

@@ -1,4 +1,4 @@
-"""Who wants to hear of every durable change of a run."""
+"""Subscriptions to durable changes of runs."""
 
 import asyncio
 import contextlib
@@ -7,44 +7,44 @@ from collections.abc import Iterator
 from runyard.coordinator.core.model import Run
 
 LIMIT = 10_000
-"""Changes that may wait for one watcher before it is told that it is too slow."""
+"""Maximum number of queued changes of a watcher; beyond it the watcher gets `TooSlow`."""
 
 
 class TooSlow(Exception):
-    """The watcher did not keep up; it must look at everything again."""
+    """The watcher did not keep up; it must read all runs again."""
 
 
 class ShuttingDown(Exception):
-    """The coordinator is shutting down; it will be back."""
+    """The coordinator is shutting down; call again later."""
 
 
 class Watcher:
-    """One listener's queue of changed runs."""
+    """Queue of changed runs of one subscriber."""
 
     def __init__(self) -> None:
         self._changes: asyncio.Queue[Run | Exception] = asyncio.Queue()
-        self._over = False
+        self._ended = False
 
     def put(self, run: Run) -> None:
-        """Queues a change without waiting."""
-        if self._over:
+        """Queue a change without waiting."""
+        if self._ended:
             return
         if self._changes.qsize() >= LIMIT:
             self.end(TooSlow())
         else:
             self._changes.put_nowait(run)
 
-    def end(self, cause: Exception) -> None:
-        """Lets the listener take what is queued, and then raises the cause there."""
-        self._over = True
-        self._changes.put_nowait(cause)
+    def end(self, error: Exception) -> None:
+        """Make `next` raise an error after the queued changes."""
+        self._ended = True
+        self._changes.put_nowait(error)
 
     async def next(self) -> Run:
-        """The next change.
+        """Wait for the next change and return it.
 
         Raises:
             TooSlow: Changes were dropped.
-            ShuttingDown: There will be no more.
+            ShuttingDown: No more changes will follow.
         """
         change = await self._changes.get()
         if isinstance(change, Exception):
@@ -53,7 +53,7 @@ class Watcher:
 
 
 class Watchers:
-    """All listeners. A listener hears of a change only after it is on disk."""
+    """All watchers. A change is published only after it is on disk."""
 
     def __init__(self) -> None:
         self._watchers: set[Watcher] = set()
@@ -61,7 +61,7 @@ class Watchers:
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[Watcher]:
-        """Registers a listener for the length of the block."""
+        """Context manager that subscribes a watcher for the block."""
         watcher = Watcher()
         self._watchers.add(watcher)
         if self._closed:
@@ -72,12 +72,12 @@ class Watchers:
             self._watchers.discard(watcher)
 
     def close(self) -> None:
-        """Tells every listener, also one that comes later, that there will be no more."""
+        """End all watchers with `ShuttingDown`, also those that subscribe later."""
         self._closed = True
         for watcher in self._watchers:
             watcher.end(ShuttingDown())
 
     def publish(self, run: Run) -> None:
-        """Tells every listener."""
+        """Queue a change for every watcher."""
         for watcher in self._watchers:
             watcher.put(run)

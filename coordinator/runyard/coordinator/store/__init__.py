@@ -1,1 +1,1 @@
-"""The durable account: runs with their history, nodes, tombstones and job snapshots."""
+"""Durable state in SQLite: runs with their history, nodes, tombstones, job snapshots and CA records."""

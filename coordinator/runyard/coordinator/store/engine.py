@@ -1,4 +1,4 @@
-"""Opening the database: one coordinator at a time, checked, and at the newest schema."""
+"""Opening of the database: locked for one coordinator, checked, and migrated to the newest schema."""
 
 import fcntl
 import os
@@ -15,17 +15,17 @@ from sqlalchemy.exc import DatabaseError, OperationalError
 from runyard.common.service.private_directory import NotPrivate, make_private
 
 DATABASE = "coordinator.db"
-"""Name of the file in the state directory."""
+"""File name in the state directory."""
 
 _MIGRATIONS = Path(__file__).with_name("migrations")
 
 
 class StoreError(Exception):
-    """The state directory or the database in it cannot be used; the message says why and what to do."""
+    """The state directory or its database cannot be used; the message has the reason and a remedy."""
 
 
 class StateLock:
-    """Holds the state directory for one coordinator; given back when the process ends, however it ends."""
+    """Lock of the state directory for one coordinator. The kernel releases it when the process ends."""
 
     def __init__(self, directory: Path) -> None:
         try:
@@ -44,16 +44,16 @@ class StateLock:
             os.close(self._fd)
             raise StoreError(
                 f"state_directory {directory} is in use by another coordinator; stop that one first, "
-                "or give this one a state_directory of its own"
+                "or give this one another state_directory"
             ) from None
 
     def release(self) -> None:
-        """Lets another coordinator have the directory."""
+        """Release the lock."""
         os.close(self._fd)
 
 
 def open_sqlite(path: Path) -> Engine:
-    """Opens, checks and migrates a database.
+    """Open, check and migrate a database.
 
     Raises:
         StoreError: The file is damaged, of a newer version, or cannot be opened or written.
@@ -74,7 +74,7 @@ def open_sqlite(path: Path) -> Engine:
 
 
 def _keep_private(path: Path) -> None:
-    """Lets only this user read the file, and with it SQLite's files beside it: launches hold secrets."""
+    """Let only this user read the file and the files that SQLite creates beside it: launches hold secrets."""
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         os.chmod(path, 0o600)
@@ -85,11 +85,11 @@ def _keep_private(path: Path) -> None:
 
 
 def _prepare(connection: Any, _: object) -> None:
-    # Left to itself, the driver begins no transaction before DDL, and a crash would leave half a migration.
+    # By default the driver begins no transaction before DDL, and a crash would leave half a migration.
     connection.isolation_level = None
     cursor = connection.cursor()
-    # FULL: an assignment that a power cut takes back would be a second worker.
-    # secure_delete, and no temporary files: the secrets of launches that are over stay nowhere.
+    # FULL: an assignment lost in a power cut would lead to a second worker.
+    # secure_delete, and no temporary files: no secret of a finished run stays on disk.
     for pragma in (
         "journal_mode=WAL",
         "synchronous=FULL",
@@ -108,17 +108,17 @@ def _begin(connection: Connection) -> None:
 def _check(engine: Engine, path: Path) -> None:
     try:
         with engine.connect() as connection:
-            verdict = connection.execute(text("PRAGMA quick_check(1)")).scalar()
+            result = connection.execute(text("PRAGMA quick_check(1)")).scalar()
     except DatabaseError as error:
         if isinstance(error, OperationalError):
             raise
-        verdict = str(error.orig)
-    if verdict != "ok":
-        raise damaged(path, str(verdict))
+        result = str(error.orig)
+    if result != "ok":
+        raise damaged(path, str(result))
 
 
 def damaged(path: Path, how: str) -> StoreError:
-    """The error for a database whose content cannot be believed."""
+    """Return the error for a damaged database."""
     return StoreError(f"{path} is damaged ({how}); restore it from a backup, or move it away to start empty")
 
 

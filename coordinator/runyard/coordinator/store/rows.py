@@ -1,4 +1,4 @@
-"""Runs and nodes as rows, and back."""
+"""Conversion of runs and nodes to rows and back."""
 
 from dataclasses import asdict
 from typing import Any, assert_never
@@ -43,12 +43,12 @@ _OFFER = TypeAdapter(Offer)
 
 
 def phase_name(phase: Phase) -> str:
-    """The phase as people and the database write it."""
+    """Return the name of a phase, as in the database and in texts for people."""
     return type(phase).__name__.lower()
 
 
 def run_row(run: Run) -> Row:
-    """The row of a run."""
+    """Return the row of a run."""
     outcome = run.phase.outcome.SerializeToString() if isinstance(run.phase, Finished) else None
     return {
         "run_id": run.run_id,
@@ -79,7 +79,7 @@ def run_row(run: Run) -> Row:
 
 
 def run_of(row: Row, since: float) -> Run:
-    """The run of a row; `since` is the monotonic time from which its deadlines count anew."""
+    """Return the run of a row. Its deadlines count from `since` (monotonic, seconds)."""
     launch = Launch(
         run_id=row["run_id"],
         resume_number=row["resume_number"],
@@ -161,7 +161,7 @@ def _pairs(value: list[list[str]]) -> tuple[tuple[str, str], ...]:
 
 
 def node_row(node: Node) -> Row:
-    """The row of a node: what must outlive the coordinator."""
+    """Return the row of a node: the part of its state that must survive a restart."""
     return {
         "node_id": node.node_id,
         "cluster": node.cluster,
@@ -199,7 +199,7 @@ def _service_of(data: Row, since: float) -> Service:
 
 
 def node_of(row: Row, since: float) -> Node:
-    """The node of a row, silent so far."""
+    """Return the node of a row, not connected since `since` (monotonic, seconds)."""
     return Node(
         node_id=row["node_id"],
         cluster=row["cluster"],

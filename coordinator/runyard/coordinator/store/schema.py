@@ -1,4 +1,4 @@
-"""The tables. Changes go through a migration in `migrations/versions`."""
+"""Tables of the database. Every change needs a migration in `migrations/versions`."""
 
 from sqlalchemy import (
     JSON,

@@ -1,4 +1,4 @@
-"""Reading and writing the account. Synchronous: the runtime calls it from one thread at a time."""
+"""Database of a coordinator. Synchronous: the runtime calls it from one thread at a time."""
 
 import contextlib
 import sqlite3
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from google.protobuf.message import DecodeError
 from sqlalchemy import Connection, Engine, Table, bindparam, delete, insert, select
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import DatabaseError, OperationalError
 
 from runyard.coordinator.core.effects import DropRun, Effect, SaveNode, SaveRun, SaveTombstone
@@ -21,12 +22,12 @@ _FULL = "the disk of the coordinator's state_directory is full"
 
 
 class StoreFull(Exception):
-    """The disk has no room. Nothing was written, and what is on disk is whole."""
+    """The disk is full. Nothing was written, and the database is intact."""
 
 
 @dataclass(frozen=True)
-class Account:
-    """All that a coordinator takes up at its start."""
+class StoreState:
+    """State that a coordinator loads at its start."""
 
     runs: list[Run]
     nodes: list[Node]
@@ -37,10 +38,10 @@ class Store:
     """The database of one coordinator, held exclusively.
 
     Args:
-        directory: The state directory; made if it is not there.
+        directory: The state directory; created if it does not exist.
 
     Attributes:
-        has_old_secrets: Whether the log beside the database may hold secrets of runs that are over.
+        has_old_secrets: True if the write-ahead log may still hold secrets of finished runs.
 
     Raises:
         StoreError: The directory is not writable or in use, or the database is damaged or too new.
@@ -57,15 +58,18 @@ class Store:
             raise
 
     def close(self) -> None:
-        """Closes the database and lets another coordinator have it."""
+        """Close the database and release its lock."""
         self._engine.dispose()
         self._lock.release()
 
-    def load(self, monotonic: float) -> Account:
-        """Reads the whole account; deadlines count from `monotonic` on.
+    def load(self, monotonic: float) -> StoreState:
+        """Load the whole state.
+
+        Args:
+            monotonic: Monotonic time in seconds from which deadlines count.
 
         Raises:
-            StoreError: A row makes no sense: SQLite has no checksums, so not every damage shows at the start.
+            StoreError: A row is invalid. SQLite has no checksums, so its own check does not find all damage.
         """
         try:
             with self._engine.connect() as connection:
@@ -74,10 +78,10 @@ class Store:
             raise damaged(self._path, str(error)) from error
 
     def write(self, effects: Iterable[Effect]) -> None:
-        """Writes the effects of many decisions in one transaction.
+        """Write the effects of many decisions in one transaction.
 
         Raises:
-            StoreFull: The disk is full; nothing of it was written.
+            StoreFull: The disk is full; none of them was written.
         """
         batch = list(effects)
         if any(isinstance(effect, SaveRun) and isinstance(effect.run.phase, Finished) for effect in batch):
@@ -88,12 +92,12 @@ class Store:
             _write_tombstones(connection, [effect for effect in batch if isinstance(effect, SaveTombstone)])
 
     def drop_old_secrets(self) -> None:
-        """Empties the log beside the database, which keeps old rows after they were overwritten there.
+        """Truncate the write-ahead log, which keeps old versions of rows.
 
         Raises:
-            StoreFull: The disk is full; the log stays as it is.
+            StoreFull: The disk is full; the log is unchanged.
         """
-        connection = self._engine.raw_connection()  # a checkpoint wants no transaction around it
+        connection = self._engine.raw_connection()  # a checkpoint must run outside a transaction
         try:
             cursor = connection.cursor()
             cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -107,37 +111,35 @@ class Store:
         self.has_old_secrets = bool(is_busy)
 
     def events(self, run_id: str) -> list[Row]:
-        """The history of a run, oldest first."""
+        """Return the history of a run, oldest event first."""
         query = select(run_events).where(run_events.c.run_id == run_id).order_by(run_events.c.seq)
         with self._engine.connect() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
 
     def has_snapshot(self, snapshot_id: str) -> bool:
-        """True if the snapshot is held."""
+        """True if the store has the snapshot."""
         query = select(snapshots.c.snapshot_id).where(snapshots.c.snapshot_id == snapshot_id)
         with self._engine.connect() as connection:
             return connection.execute(query).first() is not None
 
     def snapshot(self, snapshot_id: str) -> bytes | None:
-        """The data of a snapshot, or None if it is not held."""
+        """Return the data of a snapshot, or None if the store does not have it."""
         query = select(snapshots.c.data).where(snapshots.c.snapshot_id == snapshot_id)
         with self._engine.connect() as connection:
             return connection.execute(query).scalar()
 
     def put_snapshot(self, snapshot_id: str, sha256: str, data: bytes) -> None:
-        """Keeps a snapshot, unless it is held already.
+        """Store a snapshot, unless the store has it already.
 
         Raises:
             StoreFull: The disk is full.
         """
         row = {"snapshot_id": snapshot_id, "sha256": sha256, "data": data, "stored_at": time.time()}
         with self.transaction() as connection:
-            held = select(snapshots.c.snapshot_id).where(snapshots.c.snapshot_id == snapshot_id)
-            if connection.execute(held).first() is None:
-                connection.execute(insert(snapshots), [row])
+            connection.execute(sqlite.insert(snapshots).values(row).on_conflict_do_nothing())
 
     def drop_unused_snapshots(self, older_than: float) -> None:
-        """Deletes snapshots stored before `older_than` (wall clock, seconds) that no run refers to."""
+        """Delete snapshots stored before `older_than` (seconds since 1970) that no run refers to."""
         used = select(runs.c.snapshot_id)
         with self.transaction() as connection:
             connection.execute(
@@ -147,13 +149,13 @@ class Store:
             )
 
     def drop_tombstones(self, older_than: float) -> None:
-        """Deletes tombstones set before `older_than` (wall clock, seconds)."""
+        """Delete tombstones set before `older_than` (seconds since 1970)."""
         with self.transaction() as connection:
             connection.execute(delete(tombstones).where(tombstones.c.at < older_than))
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """A transaction, which is durable when the block ends, and never was if the block raises.
+        """Context manager of a transaction: durable when the block ends, rolled back if the block raises.
 
         Raises:
             StoreFull: The disk is full; nothing was written.
@@ -168,11 +170,11 @@ class Store:
 
 
 def _is_full(error: BaseException | None) -> bool:
-    return "full" in str(error)
+    return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
 
 
-def _load(connection: Connection, monotonic: float) -> Account:
-    return Account(
+def _load(connection: Connection, monotonic: float) -> StoreState:
+    return StoreState(
         runs=[run_of(dict(row), monotonic) for row in connection.execute(select(runs)).mappings()],
         nodes=[node_of(dict(row), monotonic) for row in connection.execute(select(nodes)).mappings()],
         tombstones={
@@ -196,18 +198,27 @@ def _write_runs(connection: Connection, batch: list[Effect]) -> None:
                 dropped.append(run_id)
             case _:
                 pass
-    _delete_runs(connection, runs, [*saved, *dropped])
+    _delete_runs(connection, runs, dropped)
     _delete_runs(connection, run_events, dropped)
     if saved:
-        connection.execute(insert(runs), [run_row(run) for run in saved.values()])
+        _upsert(connection, runs, [run_row(run) for run in saved.values()])
         connection.execute(insert(run_events), [row for rows in history.values() for row in rows])
 
 
 def _delete_runs(connection: Connection, table: Table, run_ids: list[str]) -> None:
-    # One by one: SQLite bounds the parameters of a statement, and any number of runs may go at once.
+    # One by one: SQLite limits the parameters of a statement, but not the number of runs.
     if run_ids:
         statement = delete(table).where(table.c.run_id == bindparam("gone"))
         connection.execute(statement, [{"gone": run_id} for run_id in run_ids])
+
+
+def _upsert(connection: Connection, table: Table, rows: list[Row]) -> None:
+    """Insert rows, or replace every column of the rows that have the same primary key."""
+    statement = sqlite.insert(table)
+    replaced = {column.name: column for column in statement.excluded if not column.primary_key}
+    connection.execute(
+        statement.on_conflict_do_update(index_elements=[*table.primary_key], set_=replaced), rows
+    )
 
 
 def _event_row(effect: SaveRun) -> Row:
@@ -225,13 +236,11 @@ def _event_row(effect: SaveRun) -> Row:
 def _write_nodes(connection: Connection, changed: list[Node]) -> None:
     latest = {node.node_id: node for node in changed}
     if latest:
-        connection.execute(delete(nodes).where(nodes.c.node_id.in_(latest)))
-        connection.execute(insert(nodes), [node_row(node) for node in latest.values()])
+        _upsert(connection, nodes, [node_row(node) for node in latest.values()])
 
 
-def _write_tombstones(connection: Connection, buried: list[SaveTombstone]) -> None:
-    latest = {effect.run_id: effect.tombstone for effect in buried}
+def _write_tombstones(connection: Connection, saved: list[SaveTombstone]) -> None:
+    latest = {effect.run_id: effect.tombstone for effect in saved}
     if latest:
-        connection.execute(delete(tombstones).where(tombstones.c.run_id.in_(latest)))
         rows = [{"run_id": run_id, "reason": each.reason, "at": each.at} for run_id, each in latest.items()]
-        connection.execute(insert(tombstones), rows)
+        _upsert(connection, tombstones, rows)

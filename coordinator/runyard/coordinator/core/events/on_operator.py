@@ -63,7 +63,7 @@ def on_fence(fleet: Fleet, now: Instant, node_id: str, reason: str) -> int:
     return len(ended)
 
 
-def on_expulsion(fleet: Fleet, node_id: str, reason: str) -> None:
+def on_revocation(fleet: Fleet, node_id: str, reason: str) -> None:
     """Closes the session of a node that may not speak any more. Its runs are not presumed dead."""
     node = fleet.nodes.get(node_id)
     if node is not None and node.is_ready:

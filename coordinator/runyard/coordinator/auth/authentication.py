@@ -1,4 +1,4 @@
-"""Whether a caller is who the certificate says, and still may speak at all."""
+"""Authentication of the caller of a connection."""
 
 import time
 from collections.abc import Callable
@@ -15,65 +15,65 @@ log = structlog.get_logger("runyard.coordinator.auth")
 
 
 class Revoked(Protocol):
-    """Knows which certificates were revoked."""
+    """Lookup of revoked certificates."""
 
     def is_revoked(self, identity: Identity, serial: str, not_before: float) -> bool:
-        """Whether a certificate is refused although it has not expired."""
+        """True if a certificate is refused although it has not expired."""
 
 
 class NoneRevoked:
-    """Where nothing can be revoked."""
+    """Lookup for deployments that revoke nothing."""
 
     def is_revoked(self, identity: Identity, serial: str, not_before: float) -> bool:
-        """Never."""
+        """Return False."""
         return False
 
 
-class Admission:
-    """Looks at callers, at the start of each call and again at each message of a long one."""
+class Authenticator:
+    """Authenticates callers at the start of each call, and again at each message of a long one."""
 
     def __init__(
         self, trust_domain: str, revoked: Revoked | None = None, wall: Callable[[], float] = time.time
     ) -> None:
-        """Takes what it decides by.
+        """Initialize.
 
         Args:
-            trust_domain: The one that certificates must be of.
-            revoked: Knows the revoked ones.
-            wall: Gives the time in seconds since 1970.
+            trust_domain: Trust domain that all certificates must belong to.
+            revoked: Lookup of revoked certificates; by default none is revoked.
+            wall: Returns the time in seconds since 1970.
         """
         self._trust_domain = trust_domain
         self._revoked = revoked or NoneRevoked()
         self._wall = wall
         self._expiring = ExpiringCertificates()
 
-    def admit(self, context: grpc.aio.ServicerContext[Any, Any]) -> Caller:
-        """Who calls.
+    def authenticate(self, context: grpc.aio.ServicerContext[Any, Any]) -> Caller:
+        """Return the caller of a new call.
 
         Raises:
-            NotIdentified: It cannot be told, or the caller may not speak (any more).
+            NotIdentified: The caller has no identity, or its certificate is not valid (any more).
         """
         caller = caller_of(context)
-        self.require(caller)
-        if self._expiring.is_to_be_told(caller, now := self._wall()):
+        self.require_valid(caller)
+        if self._expiring.is_due(caller, now := self._wall()):
             log.warning(
                 "certificate_expires_soon",
                 identity=str(caller.identity),
                 serial=caller.serial,
                 peer=caller.peer,
                 hours_left=round((caller.not_after - now) / 3600, 1),
-                remedy="have it issued anew (`runyard ca issue`), and put the files in place of the old ones",
+                remedy="issue it again (`runyard ca issue`), and replace the old files with the new ones",
             )
         return caller
 
-    def require(self, caller: Caller) -> None:
-        """Raises `NotIdentified` if the caller may not speak (any more)."""
+    def require_valid(self, caller: Caller) -> None:
+        """Raise `NotIdentified` if the caller's certificate is not valid (any more)."""
         if caller.role is Role.LOCAL:
             return
         identity = caller.identity
         if identity.trust_domain != self._trust_domain:
             raise NotIdentified(
-                f"{identity} is of the trust domain {identity.trust_domain!r}, not {self._trust_domain!r}"
+                f"{identity} belongs to trust domain {identity.trust_domain!r}, not {self._trust_domain!r}"
             )
         if self._wall() >= caller.not_after:
             raise NotIdentified(f"the certificate of {identity} has expired; renew it")

@@ -1,4 +1,4 @@
-"""Puts the coordinator together, serves until it is told to stop, and takes it apart in order."""
+"""The coordinator process: assembles its parts, serves until a signal, and stops them in order."""
 
 import asyncio
 import contextlib
@@ -14,16 +14,13 @@ from grpc_health.v1 import health, health_pb2
 from runyard.common.transport.address import parse_address
 from runyard.coordinator.audit.audit_file import AuditFile
 from runyard.coordinator.auth.server_credentials import ClientCertificates, server_credentials
-from runyard.coordinator.auth.setup import Security
+from runyard.coordinator.config import CoordinatorSettings
 from runyard.coordinator.core.events.on_policy import on_policy
-from runyard.coordinator.grpc.joining import join_server
+from runyard.coordinator.grpc.join import join_server
 from runyard.coordinator.grpc.listening import (
     SERVER_OPTIONS,
-    SERVICES,
     TLS_OPTIONS,
-    add_reflection,
     listen,
-    make_server,
 )
 from runyard.coordinator.routing_config.reload import (
     WITHOUT_FILE,
@@ -32,8 +29,9 @@ from runyard.coordinator.routing_config.reload import (
     read_version,
     warn_of,
 )
-from runyard.coordinator.runtime.config import CoordinatorSettings
 from runyard.coordinator.runtime.runtime import Runtime
+from runyard.coordinator.security import Security, open_security
+from runyard.coordinator.services import SERVICES, add_reflection, make_server
 from runyard.coordinator.store.engine import StoreError
 from runyard.coordinator.store.store import Store, StoreFull
 
@@ -41,10 +39,10 @@ log = structlog.get_logger("runyard.coordinator")
 
 
 async def serve(settings: CoordinatorSettings) -> int:
-    """Serves until SIGTERM or SIGINT.
+    """Serve until SIGTERM or SIGINT.
 
     Returns:
-        The exit code: 0 after an orderly stop, 1 after a failure.
+        Exit code: 0 after an orderly stop, 1 after a failure.
 
     Raises:
         StoreError: The state directory cannot be used.
@@ -62,21 +60,23 @@ async def serve(settings: CoordinatorSettings) -> int:
     try:
         runtime = Runtime(store, settings.lease_policy(), settings.retention(), settings.confinement())
         audit = _open_audit(settings.audit_path())
-        security = Security.of(settings, runtime, audit)
+        security = open_security(settings, runtime, audit)
         options = SERVER_OPTIONS if settings.tls is None else (*SERVER_OPTIONS, *TLS_OPTIONS)
         server, status = make_server(runtime, security, options=options)
         if settings.reflection:
             add_reflection(server)
         address = _listen(server, settings)
-        joining = _Joining(settings, security)
+        joining = _JoinServer(settings, security)
         runtime.start()
-        await _route_by(routing, settings.routing, runtime)
+        if security.enrolment is not None:
+            runtime.run_in_background(security.enrolment.clean_up)
+        await _apply_routing(routing, settings.routing, runtime)
         await server.start()
         await joining.start()
         for service in ("", *SERVICES):
             await status.set(service, health_pb2.HealthCheckResponse.SERVING)
         log.info("ready", address=address, version=version("runyard"), runs=len(runtime.fleet.runs))
-        failed = await _until(stopping, runtime)
+        failed = await _wait_for_end(stopping, runtime)
         await joining.stop()
         await _stop(server, status, runtime, settings.shutdown_grace)
         return 1 if failed else 0
@@ -96,16 +96,16 @@ def _open_audit(path: Path) -> AuditFile:
         ) from error
 
 
-async def _route_by(version: Version, file: Path | None, runtime: Runtime) -> None:
-    """Has waiting runs placed by the rules of today, and by those to come when the file changes."""
+async def _apply_routing(version: Version, file: Path | None, runtime: Runtime) -> None:
+    """Apply the routing rules, and apply them again whenever the file changes."""
     policy = version.routing.policy
     warn_of(version.routing)
-    with contextlib.suppress(StoreFull):  # then they wait by the rules of yesterday
+    with contextlib.suppress(StoreFull):  # the runs keep waiting by their old rules
         await runtime.decide(lambda fleet, at: on_policy(fleet, at, policy))
     if file is not None:
         reload = RoutingReload(file, runtime, version)
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload.request)
-        runtime.attend(reload.follow)
+        runtime.run_in_background(reload.follow)
 
 
 def _listen(server: grpc.aio.Server, settings: CoordinatorSettings) -> str:
@@ -114,8 +114,8 @@ def _listen(server: grpc.aio.Server, settings: CoordinatorSettings) -> str:
     return listen(server, parse_address(settings.listen, "listen"), credentials)
 
 
-class _Joining:
-    """Lets nodes join by token, if the settings say where; on a server of its own."""
+class _JoinServer:
+    """The separate server where nodes join by token, if the settings name its address."""
 
     def __init__(self, settings: CoordinatorSettings, security: Security) -> None:
         self._server: grpc.aio.Server | None = None
@@ -137,12 +137,12 @@ class _Joining:
             await self._server.stop(None)
 
 
-async def _until(stopping: asyncio.Event, runtime: Runtime) -> bool:
-    """Waits for the end; True if it is a failure."""
-    told = asyncio.create_task(stopping.wait())
-    waiting: set[asyncio.Future[Any]] = {told, runtime.fatal}
+async def _wait_for_end(stopping: asyncio.Event, runtime: Runtime) -> bool:
+    """Wait for a signal or a failure; True for a failure."""
+    signalled = asyncio.create_task(stopping.wait())
+    waiting: set[asyncio.Future[Any]] = {signalled, runtime.fatal}
     await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-    told.cancel()
+    signalled.cancel()
     if runtime.fatal.done():
         log.critical("failed", exc_info=runtime.fatal.result())
         return True
@@ -154,7 +154,7 @@ async def _stop(
 ) -> None:
     log.info("stopping")
     await status.enter_graceful_shutdown()
-    runtime.say_goodbye()
+    runtime.end_sessions()
     await server.stop(grace)
     await runtime.stop()
     log.info("stopped")

@@ -2,26 +2,26 @@
 
 import pytest
 
-from runyard.coordinator.runtime.recent import Recent
+from runyard.coordinator.runtime.lru_cache import LruCache
 
 
 def test_what_was_used_longest_ago_is_forgotten() -> None:
-    recent: Recent[str, int] = Recent(2)
-    recent.keep("a", 1)
-    recent.keep("b", 2)
+    recent: LruCache[str, int] = LruCache(2)
+    recent.add("a", 1)
+    recent.add("b", 2)
     assert recent["a"] == 1
-    recent.keep("c", 3)
+    recent.add("c", 3)
     assert ("a" in recent, "b" in recent, "c" in recent) == (True, False, True)
     with pytest.raises(KeyError):
         recent["b"]
 
 
 def test_weights_are_bounded_and_the_latest_is_kept_in_any_case() -> None:
-    recent: Recent[str, str] = Recent(5, len)
+    recent: LruCache[str, str] = LruCache(5, len)
     for word in ("ab", "cde", "f"):
-        assert recent.keep(word, word) == word
+        assert recent.add(word, word) == word
     assert ("ab" in recent, "cde" in recent, "f" in recent) == (False, True, True)
-    recent.keep("enormous", "enormous")
+    recent.add("enormous", "enormous")
     assert ("cde" in recent, "f" in recent, "enormous" in recent) == (False, False, True)
-    recent.keep("g", "g")
+    recent.add("g", "g")
     assert ("enormous" in recent, "g" in recent) == (False, True)

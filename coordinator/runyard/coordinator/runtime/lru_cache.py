@@ -1,4 +1,4 @@
-"""What was used last, within a bound."""
+"""A bounded cache that drops the least recently used values."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -8,12 +8,12 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-class Recent(Generic[K, V]):
-    """Values by key; when they weigh too much, those that were used longest ago are forgotten.
+class LruCache(Generic[K, V]):
+    """Values by key. When their total weight exceeds the capacity, the least recently used are dropped.
 
     Args:
-        capacity: How much all may weigh together. The latest is kept in any case.
-        weigh: Gives the weight of a value.
+        capacity: Maximum total weight. The latest value stays even if it alone exceeds it.
+        weigh: Returns the weight of a value.
     """
 
     def __init__(self, capacity: int, weigh: Callable[[V], int] = lambda _: 1) -> None:
@@ -29,8 +29,8 @@ class Recent(Generic[K, V]):
         self._values.move_to_end(key)
         return self._values[key]
 
-    def keep(self, key: K, value: V) -> V:
-        """Takes a value that is not held, and gives it back."""
+    def add(self, key: K, value: V) -> V:
+        """Add a value under a new key, and return it."""
         self._values[key] = value
         self._weight += self._weigh(value)
         while self._weight > self._capacity and len(self._values) > 1:

@@ -103,7 +103,7 @@ def make_node(node_id: str = "node-a", session: int = 1, heard: float = 0.0) -> 
     )
 
 
-def whole_account() -> list[Effect]:
+def whole_state() -> list[Effect]:
     """The effects that write everything above."""
     return [
         *(SaveRun(run, "launched") for run in in_every_phase().values()),

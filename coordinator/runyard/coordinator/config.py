@@ -23,88 +23,88 @@ _RETENTION = Retention()
 
 
 class ClientAccess(Settings):
-    """What one client may do, beyond what all clients may."""
+    """Restrictions of one client."""
 
     clusters: tuple[str, ...] | None = None
-    """The clusters in which its runs may be; of other clients' runs it then sees nothing. Left out: all."""
+    """Clusters that its runs may use; it then sees only its own runs. By default all clusters."""
 
     @field_validator("clusters")
     @classmethod
     def _names(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
         for name in value or ():
             if not NAME.fullmatch(name):
-                raise ValueError(f"{name!r} is no name of a cluster")
+                raise ValueError(f"{name!r} is not a valid cluster name")
         return value
 
 
 class AccessSettings(Settings):
-    """Who may do what, where the role alone does not say it."""
+    """Restrictions beyond those of the roles."""
 
     clients: dict[str, ClientAccess] = Field(default_factory=dict)
-    """By the name in the client's certificate."""
+    """Restrictions by the name in the client's certificate."""
 
     @field_validator("clients")
     @classmethod
     def _names(cls, value: dict[str, ClientAccess]) -> dict[str, ClientAccess]:
         for name in value:
             if not NAME.fullmatch(name):
-                raise ValueError(f"{name!r} is no name of a client; write what stands last in its identity")
+                raise ValueError(f"{name!r} is not a valid client name; give the last part of its identity")
         return value
 
 
 class CoordinatorSettings(ServiceSettings):
-    """Everything that can be set; times are in seconds."""
+    """All settings; times are in seconds."""
 
     listen: str = DEFAULT_ADDRESS
-    """Where clients and agents find the coordinator: `host:port` or `unix:/path`."""
+    """Address for clients and agents: `host:port` or `unix:/path`."""
 
     state_directory: Path = Path("/var/lib/runyard/coordinator")
-    """Where the account is kept. One coordinator at a time."""
+    """Directory of the database. Only one coordinator can use it at a time."""
 
     routing: Path | None = None
-    """The file with the rules on which run goes where; read again whenever it changes."""
+    """Routing file with the rules for placing runs; read again whenever it changes."""
 
     trust_domain: str = DEFAULT_TRUST_DOMAIN
-    """The name that stands in all certificates of this fleet."""
+    """Trust domain in all certificates of this fleet."""
 
     access: AccessSettings = AccessSettings()
-    """Which clients are bound to clusters."""
+    """Clients that are bound to clusters."""
 
     ca_directory: Path | None = None
-    """Where `runyard ca init` has put the authority. Without it nodes cannot join by token."""
+    """Directory that `runyard ca init` created. Without it nodes cannot join by token."""
 
     join_listen: str | None = None
-    """`host:port` where nodes join by token. Nothing else is served there."""
+    """`host:port` where nodes join by token. It serves nothing else."""
 
     certificate_lifetime: float = Field(default=7 * 86400.0, ge=5.0, le=90 * 86400.0)
-    """Of the certificates that nodes get; they renew them in time."""
+    """Lifetime of the certificates of nodes, which renew them in time."""
 
     reflection: bool = False
-    """Whether operators may ask for the services' descriptors (gRPC reflection)."""
+    """True to serve gRPC reflection to operators."""
 
     audit: Path | None = None
-    """The file that says who did what; by default `audit.jsonl` in the state directory."""
+    """The audit log; by default `audit.jsonl` in the state directory."""
 
     heartbeat_interval: float = Field(default=_LEASES.shortest_interval, gt=0)
-    """Between two heartbeats of a node; stretched by itself in large fleets."""
+    """Interval between heartbeats of a node; longer in large fleets."""
 
     lease: float = Field(default=_LEASES.shortest_lease, gt=0)
-    """Silence after which a node counts as unreachable; at least three heartbeats."""
+    """Time without heartbeats after which a node is unreachable; at least three heartbeats."""
 
     lost_after: float = Field(default=_LEASES.lost_after, gt=0)
-    """Silence after which a node counts as lost: a reason to look, not a verdict on its runs."""
+    """Time without heartbeats after which a node is lost. Its runs are not presumed dead."""
 
     recovery: float = Field(default=_LEASES.recovery, ge=0)
-    """After a start, for how long silence means nothing."""
+    """Time after a start during which missed heartbeats are ignored."""
 
     keep_finished: float = Field(default=_RETENTION.seconds, gt=0)
-    """For how long finished runs are shown."""
+    """Retention of finished runs."""
 
     rates: RateSettings = RateSettings()
-    """How often somebody may do something."""
+    """Rate limits."""
 
     shutdown_grace: float = Field(default=5.0, ge=0)
-    """For how long open calls may go on when the coordinator shuts down."""
+    """Time for open calls to finish when the coordinator shuts down."""
 
     @field_validator("listen")
     @classmethod
@@ -115,7 +115,7 @@ class CoordinatorSettings(ServiceSettings):
             raise ValueError(str(error)) from error
 
     def audit_path(self) -> Path:
-        """Where the audit log is."""
+        """Return the path of the audit log."""
         return self.audit or self.state_directory / "audit.jsonl"
 
     @field_validator("join_listen")
@@ -141,16 +141,16 @@ class CoordinatorSettings(ServiceSettings):
     @model_validator(mode="after")
     def _complete(self) -> Self:
         if self.join_listen is not None and (self.tls is None or self.ca_directory is None):
-            raise ValueError("join_listen needs tls and ca_directory: `runyard ca init` makes both")
+            raise ValueError("join_listen needs tls and ca_directory: `runyard ca init` creates both")
         return self
 
     def require_safe(self) -> None:
-        """Raises `InsecureAddress` if the address leaves this machine and there are no certificates."""
+        """Raise `InsecureAddress` if other machines can reach the address and there are no certificates."""
         if self.tls is None:
             require_local(self.listen, "listen on")
 
     def check_files(self) -> None:
-        """Raises `SettingsError` if certificates, authority or routing file cannot be used."""
+        """Raise `SettingsError` if certificates, authority or routing file cannot be used."""
         super().check_files()
         if self.ca_directory is not None and self.tls is not None:
             try:
@@ -165,7 +165,7 @@ class CoordinatorSettings(ServiceSettings):
                 raise SettingsError(str(error)) from error
 
     def confinement(self) -> dict[str, frozenset[str]]:
-        """By the identity of each client that is bound to clusters: which ones."""
+        """Return the clusters of each bound client, by the client's identity."""
         return {
             Identity(Role.CLIENT, name, trust_domain=self.trust_domain).uri: frozenset(access.clusters)
             for name, access in self.access.clients.items()
@@ -173,7 +173,7 @@ class CoordinatorSettings(ServiceSettings):
         }
 
     def lease_policy(self) -> LeasePolicy:
-        """The rhythm of heartbeats."""
+        """Return the intervals of heartbeats and leases."""
         return LeasePolicy(
             shortest_interval=self.heartbeat_interval,
             shortest_lease=self.lease,
@@ -182,5 +182,5 @@ class CoordinatorSettings(ServiceSettings):
         )
 
     def retention(self) -> Retention:
-        """How long finished runs are kept."""
+        """Return the retention of finished runs."""
         return Retention(seconds=self.keep_finished)

@@ -1,4 +1,4 @@
-"""JoinService: how a node without a certificate gets one, on a server that serves nothing else."""
+"""JoinService: certificates for nodes that have none, on a separate server."""
 
 from dataclasses import replace
 
@@ -6,7 +6,8 @@ import grpc
 import structlog
 from grpc_health.v1 import health, health_pb2_grpc
 
-from runyard.coordinator.audit.audit import Actor, Audit, NodeJoined, audited
+from runyard.coordinator.audit.audit import Audit, audited
+from runyard.coordinator.audit.events import Actor, NodeJoined
 from runyard.coordinator.auth.rates import Limit
 from runyard.coordinator.auth.throttle import Throttle, network_of
 from runyard.coordinator.ca.authority_directory import AuthorityError
@@ -15,13 +16,13 @@ from runyard.coordinator.grpc.errors import Context, StatusOfErrors, Unavailable
 from runyard.v1 import security_pb2, security_pb2_grpc
 
 LARGEST_MESSAGE = 64 * 1024
-"""Bytes of a message on the server for joining. A request has about a thousand."""
+"""Maximum bytes of a message on the server for joining. A request has about a thousand."""
 
 JOIN_SERVER_OPTIONS = (
     ("grpc.max_receive_message_length", LARGEST_MESSAGE),
     ("grpc.max_metadata_size", 8 * 1024),
     ("grpc.max_concurrent_streams", 4),
-    # Nobody has business here for long: a node that has joined goes elsewhere.
+    # Connections are short: a node that has joined uses the main server.
     ("grpc.max_connection_age_ms", 60_000),
     ("grpc.max_connection_age_grace_ms", 5_000),
     ("grpc.max_connection_idle_ms", 30_000),
@@ -29,14 +30,14 @@ JOIN_SERVER_OPTIONS = (
     ("grpc.so_reuseport", 0),
 )
 
-MOST_CALLS = 200
-"""Calls at once on that server; more are refused with RESOURCE_EXHAUSTED, and agents try again."""
+MAX_CALLS = 200
+"""Maximum number of concurrent calls; further ones get RESOURCE_EXHAUSTED, and agents retry."""
 
 log = structlog.get_logger("runyard.coordinator.auth")
 
 
 class JoinService(security_pb2_grpc.JoinServiceServicer):
-    """See `runyard/v1/security.proto` for what it promises."""
+    """See `runyard/v1/security.proto` for the contract."""
 
     def __init__(self, enrolment: Enrolment, throttle: Throttle, audit: Audit) -> None:
         self._enrolment = enrolment
@@ -71,15 +72,15 @@ class JoinService(security_pb2_grpc.JoinServiceServicer):
 def join_server(
     enrolment: Enrolment, status: health.aio.HealthServicer, throttle: Throttle, audit: Audit
 ) -> grpc.aio.Server:
-    """A server for joining and for health, which listens nowhere yet.
+    """Return a server with JoinService and health. It does not listen yet.
 
     Args:
-        enrolment: Who decides.
-        status: What it shows of its health.
-        throttle: Holds back those who try too often.
-        audit: Notes who joined, and who did not.
+        enrolment: Issues the certificates.
+        status: Health status of the server.
+        throttle: Limits the rate of attempts.
+        audit: Records all attempts.
     """
-    server = grpc.aio.server(options=JOIN_SERVER_OPTIONS, maximum_concurrent_rpcs=MOST_CALLS)
+    server = grpc.aio.server(options=JOIN_SERVER_OPTIONS, maximum_concurrent_rpcs=MAX_CALLS)
     security_pb2_grpc.add_JoinServiceServicer_to_server(JoinService(enrolment, throttle, audit), server)
     health_pb2_grpc.add_HealthServicer_to_server(status, server)
     return server

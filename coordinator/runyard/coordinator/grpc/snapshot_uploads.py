@@ -1,4 +1,4 @@
-"""Job snapshots as they arrive: in pieces, and few at a time, so that they cannot fill the memory."""
+"""Uploads of job snapshots: in pieces, and few at a time, so that they cannot fill the memory."""
 
 import asyncio
 import hashlib
@@ -13,40 +13,40 @@ from runyard.coordinator.runtime.runtime import Runtime
 from runyard.v1 import launch_pb2
 
 MAX_PIECE: Final = 1024 * 1024
-"""Largest piece of a snapshot, in bytes."""
+"""Maximum bytes of a piece."""
 
 MAX_SNAPSHOT: Final = 32 * 1024 * 1024
-"""Largest compressed job snapshot, in bytes. A job of two ops has 30 kB, uncompressed."""
+"""Maximum bytes of a compressed job snapshot. A job of two ops has 30 kB before compression."""
 
 MAX_SNAPSHOT_PLAIN: Final = 512 * 1024 * 1024
-"""Largest job snapshot after decompression, in bytes."""
+"""Maximum bytes of a job snapshot after decompression."""
 
 AT_ONCE: Final = 4
-"""Snapshots that arrive at the same time, of all callers; of each caller only one. The others wait."""
+"""Maximum number of concurrent uploads of all callers. Each caller has one at a time; others wait."""
 
 WITHIN: Final = 60.0
-"""Seconds for a snapshot to arrive, so that nobody holds a place by being silent."""
+"""Seconds for an upload, so that a silent caller does not block others."""
 
 Messages = AsyncIterator[launch_pb2.StoreSnapshotRequest]
 
 
-class Uploads:
-    """Takes job snapshots and stores them."""
+class SnapshotUploads:
+    """Receives job snapshots and stores them."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._places = asyncio.Semaphore(AT_ONCE)
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def take(self, messages: Messages, caller: str) -> None:
-        """Takes one snapshot; returns when it is durable.
+    async def receive(self, messages: Messages, caller: str) -> None:
+        """Receive one snapshot; return when it is durable.
 
         Args:
-            messages: The header, and the pieces.
-            caller: Who sends it.
+            messages: The header, then the pieces.
+            caller: Identity of the caller.
 
         Raises:
-            InvalidField: It arrived damaged, or not in this order.
+            InvalidField: The content is damaged, or the messages are out of order.
             TooLarge: It exceeds a limit.
             Unavailable: It did not arrive in time.
             StoreFull: The disk is full.
@@ -60,7 +60,7 @@ class Uploads:
                 raise Unavailable(
                     f"the job snapshot did not arrive within {WITHIN:g} s; send it again"
                 ) from None
-            # Not in the writer's thread, where all launches would wait for it.
+            # Not in the writer's thread: all launches would wait for it.
             await asyncio.to_thread(check_content, data, header.sha256)
             store = self._runtime.store
             await self._runtime.in_writer(
@@ -90,7 +90,7 @@ async def _collected(messages: Messages) -> tuple[launch_pb2.SnapshotHeader, byt
 
 
 def check_snapshot_id(field: str, snapshot_id: str) -> None:
-    """Checks the name of a job snapshot.
+    """Check the ID of a job snapshot.
 
     Raises:
         InvalidField: It is empty or too long.
@@ -102,15 +102,15 @@ def check_snapshot_id(field: str, snapshot_id: str) -> None:
 
 
 def check_content(data: bytes, sha256: str) -> None:
-    """Checks that a snapshot arrived whole and is of bearable size.
+    """Check that a snapshot is complete and not too large.
 
     Args:
-        data: The serialized snapshot, compressed.
-        sha256: Of what it was before, in hex.
+        data: The compressed snapshot.
+        sha256: SHA-256 of the uncompressed snapshot, hexadecimal.
 
     Raises:
-        TooLarge: Decompressed it exceeds `MAX_SNAPSHOT_PLAIN`.
-        InvalidField: It is corrupt.
+        TooLarge: It exceeds `MAX_SNAPSHOT_PLAIN` after decompression.
+        InvalidField: It is damaged.
     """
     inflater = zlib.decompressobj()
     digest, size, rest = hashlib.sha256(), 0, data
@@ -125,4 +125,4 @@ def check_content(data: bytes, sha256: str) -> None:
     except zlib.error as error:
         raise InvalidField("piece", f"all together are not zlib data ({error}); send it again") from error
     if not inflater.eof or digest.hexdigest() != sha256:
-        raise InvalidField("header.sha256", "does not fit the pieces: they arrived damaged; send it again")
+        raise InvalidField("header.sha256", "does not match the pieces: they arrived damaged; send it again")
