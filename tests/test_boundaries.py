@@ -131,3 +131,37 @@ def test_loading_a_part_leaves_the_others_alone(module: str, must_not_load: set[
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not must_not_load & set(done.stdout.split())
+
+
+COORDINATOR_LAYERS = (
+    "core",
+    "store",
+    "runtime",
+    "routing_config",
+    "auth",
+    "ca",
+    "audit",
+    "grpc",
+    "config",
+    "security",
+    "services",
+    "server",
+    "command",
+    "__main__",
+)
+"""The coordinator's rooms, the lowest first."""
+
+
+def test_each_layer_of_the_coordinator_imports_only_lower_ones() -> None:
+    folder = ROOT / "coordinator" / "runyard" / "coordinator"
+    rooms = {path.stem for path in folder.glob("*.py")} | {
+        path.parent.name for path in folder.glob("*/__init__.py")
+    }
+    assert rooms - {"__init__"} == set(COORDINATOR_LAYERS)
+    for number, room in enumerate(COORDINATOR_LAYERS):
+        lower = tuple(f"runyard.coordinator.{each}" for each in COORDINATOR_LAYERS[: number + 1])
+        files = [folder / f"{room}.py"] if (folder / f"{room}.py").exists() else (folder / room).rglob("*.py")
+        for path in files:
+            ours = [name for name in imports(path) if name.startswith("runyard.coordinator")]
+            strangers = [name for name in ours if not is_within(name, lower)]
+            assert not strangers, f"{path.relative_to(ROOT)} imports {strangers}"

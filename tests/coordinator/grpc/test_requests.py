@@ -55,11 +55,17 @@ LAUNCHES: dict[str, tuple[run_pb2.LaunchSpec, str]] = {
     "a number without a resume": (changed(resume_number=1), "spec.resume_number: "),
     "no worker arguments": (changed(worker_args=None), "spec.worker_args: is empty"),
     "no deployment": (changed(deployment=None), "spec.deployment: is empty"),
-    "a variable without a name": (changed(environment={"": "x"}), "spec.environment: '' is no name"),
-    "a variable with =": (changed(environment={"A=B": "x"}), "spec.environment: 'A' is no name"),
+    "a variable without a name": (
+        changed(environment={"": "x"}),
+        "spec.environment: '' is not a valid variable name",
+    ),
+    "a variable with =": (
+        changed(environment={"A=B": "x"}),
+        "spec.environment: 'A' is not a valid variable name",
+    ),
     "a reference for a variable without a name": (
         changed(environment_references={"": {"env": "X"}}),
-        "spec.environment_references: '' is no name",
+        "spec.environment_references: '' is not a valid variable name",
     ),
     "a variable with a zero byte": (changed(environment={"A": "x\0"}), "spec.environment: 'A'"),
     "a cluster with a slash": (wanting(cluster="a/b"), "spec.requirements.cluster: 'a/b' may hold only"),
