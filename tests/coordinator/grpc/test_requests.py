@@ -104,7 +104,7 @@ LAUNCHES: dict[str, tuple[run_pb2.LaunchSpec, str]] = {
     ),
     "a code location without a dictionary": (
         located('{"runyard": "gpu"}'),
-        "container_context.runyard of code location shop.py: is no dictionary; write for example",
+        "container_context.runyard of code location shop.py: is not a dictionary; write for example",
     ),
     "a context that is not JSON": (
         located("{"),
@@ -112,7 +112,7 @@ LAUNCHES: dict[str, tuple[run_pb2.LaunchSpec, str]] = {
     ),
     "a context that is no object": (
         located("[]"),
-        "spec.code_origin.container_context_json: is no JSON object",
+        "spec.code_origin.container_context_json: is not a JSON object",
     ),
     "a snapshot ID that is too long": (changed(job_snapshot_id="x" * 65), "spec.job_snapshot_id: "),
 }
