@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 from runyard.common.defaults import ISOLATION_MODES
 from runyard.common.quantities import LARGEST
 from runyard.coordinator.core.errors import InvalidField
-from runyard.coordinator.core.requirements.antichain import heaviest_at_once
+from runyard.coordinator.core.requirements.concurrency_bound import most_at_once
 from runyard.coordinator.core.requirements.label_sets import Contradiction, joined
 from runyard.coordinator.core.requirements.labels import LabelRule
 from runyard.coordinator.core.requirements.layers import overlaid
@@ -173,7 +173,7 @@ def _at_once(
     """Return a bound on the amount of one resource that steps can take at the same time."""
     takers = [(each.op, amount) for each in tagged if (amount := each.layer.resources[name])]
     copies = {op.handle: limit if op.mapped and limit else 1 for op, _ in takers}
-    together = heaviest_at_once(waits_for, {op.handle: amount * copies[op.handle] for op, amount in takers})
+    together = most_at_once(waits_for, {op.handle: amount * copies[op.handle] for op, amount in takers})
     if limit is not None:
         together = min(together, _largest(limit, [(amount, copies[op.handle]) for op, amount in takers]))
     return min(together, LARGEST)
