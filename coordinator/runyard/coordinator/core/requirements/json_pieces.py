@@ -1,4 +1,7 @@
-"""Reads large JSON piece by piece: only what is wanted is kept, and other threads never wait for long."""
+"""Selective parser for large JSON: keeps only the wanted values, and lets other threads run in between.
+
+A streaming parser (ijson with its C backend) takes three times as long for a job snapshot of 10 MB.
+"""
 
 import json
 import re
@@ -8,35 +11,35 @@ from typing import Any, Final
 Path = tuple[str, ...]
 
 EACH: Final = "*"
-"""In a path: every member of the object, or every item of the list, that stands there."""
+"""In a path: every member of an object, or every item of a list."""
 
 _APART: Final = 3
-"""Down to this depth even what nobody wants is read piece by piece."""
+"""Depth down to which unwanted values are skipped piece by piece, rather than in one call."""
 
 _SPACE: Final = re.compile(r"[ \t\n\r]*")
 _DECODER: Final = json.JSONDecoder()
 
 
 def pieces(text: str, wanted: Sequence[Path]) -> Iterator[tuple[Path, Any]]:
-    """Finds values inside one JSON value.
+    """Find values inside one JSON value.
 
     Args:
         text: The JSON text.
         wanted: Paths of keys, of which none begins with another.
 
     Yields:
-        The wanted path, and what stands there, in the order of the text.
+        Each wanted path with a value there, in the order of the text.
 
     Raises:
-        ValueError: It is not JSON.
+        ValueError: The text is not JSON.
     """
     end = yield from _value(text, _skip(text, 0), [(path, path) for path in wanted], 0)
     if _skip(text, end) != len(text):
-        raise ValueError(f"there is more after the JSON value, at character {end}")
+        raise ValueError(f"there is text after the JSON value, at character {end}")
 
 
 _Remaining = Sequence[tuple[Path, Path]]
-"""Of every path that leads here, what is left of it, and the whole."""
+"""Paths that lead here: the remaining part and the whole path."""
 
 _Pieces = Generator[tuple[Path, Any], None, int]
 
