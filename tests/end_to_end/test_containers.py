@@ -39,7 +39,7 @@ def test_a_run_that_outgrows_its_memory_is_told_and_its_neighbour_lives_on(stage
     assert outcome.kind == run_pb2.OUTCOME_KIND_OOM_KILLED
     assert outcome.memory_limit_bytes == 512 << 20
     assert outcome.peak_rss_bytes >= 512 << 20
-    assert "killed for want of memory (limit 512 MiB, peak 512 MiB)" in stage.failure(run_id)
+    assert "killed because it ran out of memory (limit 512.0 MiB, peak 512.0 MiB)" in stage.failure(run_id)
     assert metadata_of_end(stage, run_id) >= {
         ("outcome", "OOM_KILLED"),
         ("exit cause", "oom_killed"),
@@ -93,9 +93,9 @@ def test_a_run_that_waits_for_its_image_says_how_far_the_pull_is(stage: Stage) -
     pulling = re.compile(rf"pulling image {OPEN}/crawl:1: [\d.]+ of 4\.0 MiB, 0 of 1 layers unpacked")
     pulled = re.compile(rf"pulled image {OPEN}/crawl:1 in [\d.]+ s")
     in_dagster = [
-        entry.message.removeprefix(f"Node {NODE} prepares the worker: ")
+        entry.message.removeprefix(f"Node {NODE} is preparing the worker: ")
         for entry in stage.site.instance.all_logs(run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)
-        if "prepares the worker" in entry.message
+        if "is preparing the worker" in entry.message
     ]
     in_runyard = [event.message for event in stage.cluster.client.get_run(run_id).events]
     for lines in (in_dagster, in_runyard):

@@ -141,7 +141,7 @@ def test_a_run_that_one_node_cannot_start_succeeds_on_the_other(
     (move,) = moves(stage, run.run_id)
     assert move.startswith(f"Node {unfit} did not start the run: ")
     assert reason in move
-    assert move.endswith(f"Its attempt 1 goes to node {fit}")
+    assert move.endswith(f"Attempt 1 goes to node {fit}")
     more = event_types(stage, run.run_id) - undisturbed
     assert more == Counter(ENGINE_EVENT=1), stage.describe(run.run_id)
     assert undisturbed - event_types(stage, run.run_id) == Counter()

@@ -19,6 +19,7 @@ from end_to_end.support.stage import CANCELED, FAILURE, NODE, SUCCESS, Stage, is
 from harness.dagster_site import LAUNCH_IN_THE_CALLER
 from harness.waiting import wait_until
 
+from runyard.common.humanize import byte_size
 from runyard.launcher import launcher
 from runyard.launcher.reporter.reporter import Reporter, Timing
 from runyard.v1 import run_pb2
@@ -29,7 +30,7 @@ AT_ONCE = 10.0
 Shorter than every wait of ours that could stand in for the news: leases, sweeps and looks at engines.
 """
 
-IMPATIENT = Timing(sweep_every=3.0, linger=12.0)
+IMPATIENT = Timing(reconcile_every=3.0, orphan_grace=12.0)
 """Of the reporter: as usual, but it looks for workers that outlive their runs more often, and sooner."""
 
 NARROW = "narrow"
@@ -98,9 +99,9 @@ def test_a_run_that_eats_memory_ends_at_its_limit_and_its_neighbour_lives_on(sta
     stage.wait_for_status(run_id, FAILURE, timeout=AT_ONCE)
     assert outcome.kind == run_pb2.OUTCOME_KIND_OOM_KILLED
     assert outcome.memory_limit_bytes == 700 << 20
-    peak = f"{outcome.peak_rss_bytes / 2**20:.0f} MiB"
-    assert f"killed for want of memory (limit 700 MiB, peak {peak})" in stage.failure(run_id)
-    assert "700 MiB" in stage.history(run_id)
+    peak = byte_size(outcome.peak_rss_bytes)
+    assert f"killed because it ran out of memory (limit 700.0 MiB, peak {peak})" in stage.failure(run_id)
+    assert "700.0 MiB" in stage.history(run_id)
     assert exit_cause(stage, run_id) == "oom_killed"
     assert told_after(stage, run_id) < AT_ONCE
     assert is_alive(stage.worker(neighbour).pid)

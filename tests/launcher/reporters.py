@@ -10,7 +10,7 @@ from launcher.threads import in_thread
 
 from runyard.launcher.reporter.reporter import Reporter, Timing
 
-QUICK = Timing(drain=0.05, sweep_every=0.2, linger=0.5, longest_pause=0.3)
+QUICK = Timing(drain=0.05, reconcile_every=0.2, orphan_grace=0.5, longest_pause=0.3)
 
 
 @contextmanager

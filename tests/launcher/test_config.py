@@ -171,7 +171,7 @@ def test_entries_may_say_where_the_node_finds_the_value() -> None:
     "entry", ["A@env:", "A@env:B C", "A@file:", "A@file:b", "A@file:/a/../b", "A@file:/a//b"]
 )
 def test_an_entry_that_refers_to_nothing_is_refused(entry: str) -> None:
-    with pytest.raises(InvalidLauncherConfig, match=r"env_vars\[0\] refers to nothing"):
+    with pytest.raises(InvalidLauncherConfig, match=r"env_vars\[0\] is malformed"):
         resolve_environment([entry], {})
 
 

@@ -41,7 +41,7 @@ def test_a_run_that_waits_says_for_what_and_what_it_asks_for() -> None:
     assert metadata(event) == {
         "run worker": "r/0",
         "attempt": 0,
-        "asks for": "cpu 0.5, memory 1Gi, zone=a",
+        "requirements": "cpu 0.5, memory 1Gi, zone=a",
         "routing rule": "nightly",
     }
 
@@ -92,7 +92,7 @@ def test_a_coordinator_that_gives_no_reasons_is_quoted_with_none() -> None:
 
 def test_a_worker_that_does_not_begin_yet_says_why() -> None:
     event = still_starting(placed(message="pulling image etl:1: 120 of 400 MiB"))
-    assert event.message == "Node n1 prepares the worker: pulling image etl:1: 120 of 400 MiB"
+    assert event.message == "Node n1 is preparing the worker: pulling image etl:1: 120 of 400 MiB"
     assert metadata(event)["node"] == "n1"
 
 
@@ -106,7 +106,7 @@ def test_a_run_that_its_node_did_not_start_says_why_and_where_it_goes() -> None:
     event = placed_again(placed(attempt=2, failed_places=FAILED_PLACES))
     assert event.message == (
         "Node n7 did not start the run: executable /venv/bin/python does not exist on this node. "
-        "Its attempt 2 goes to node n1"
+        "Attempt 2 goes to node n1"
     )
     assert metadata(event)["not started by"] == (
         "n0: the image is gone\nn7: executable /venv/bin/python does not exist on this node."
@@ -116,8 +116,7 @@ def test_a_run_that_its_node_did_not_start_says_why_and_where_it_goes() -> None:
 def test_a_run_that_no_node_can_take_yet_after_one_did_not_start_it_says_that_it_waits() -> None:
     event = placed_again(queued(attempt=1, failed_places=FAILED_PLACES[:1]))
     assert (
-        event.message
-        == "Node n0 did not start the run: the image is gone. Its attempt 1 waits for another node"
+        event.message == "Node n0 did not start the run: the image is gone. Attempt 1 waits for another node"
     )
 
 

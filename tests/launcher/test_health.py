@@ -22,12 +22,12 @@ ENDS = [
     (run_pb2.Outcome(kind=run_pb2.OUTCOME_KIND_FAILED, exit_code=0), "exited with code 0"),
     (run_pb2.Outcome(kind=run_pb2.OUTCOME_KIND_FAILED, signal=11), "killed by SIGSEGV"),
     (run_pb2.Outcome(kind=run_pb2.OUTCOME_KIND_FAILED, signal=63), "killed by signal 63"),
-    (run_pb2.Outcome(kind=run_pb2.OUTCOME_KIND_OOM_KILLED), "killed for want of memory"),
+    (run_pb2.Outcome(kind=run_pb2.OUTCOME_KIND_OOM_KILLED), "killed because it ran out of memory"),
     (run_pb2.Outcome(kind=run_pb2.OUTCOME_KIND_START_FAILED), "could not be started"),
     (run_pb2.Outcome(kind=run_pb2.OUTCOME_KIND_STOPPED), "was stopped"),
-    (run_pb2.Outcome(kind=run_pb2.OUTCOME_KIND_TIMED_OUT), "ran out of time"),
+    (run_pb2.Outcome(kind=run_pb2.OUTCOME_KIND_TIMED_OUT), "exceeded its time limit"),
     (run_pb2.Outcome(kind=run_pb2.OUTCOME_KIND_NODE_LOST), "lost together with its node"),
-    (run_pb2.Outcome(kind=run_pb2.OUTCOME_KIND_EXIT_UNKNOWN), "nobody saw how it ended"),
+    (run_pb2.Outcome(kind=run_pb2.OUTCOME_KIND_EXIT_UNKNOWN), "its exit was not observed"),
     (run_pb2.Outcome(kind=run_pb2.OUTCOME_KIND_NODE_SHUTDOWN), "stopped because its machine shut down"),
 ]
 

@@ -19,7 +19,7 @@ def test_the_launcher_needs_no_other_part_of_runyard() -> None:
     with_dagster = modules_after("import dagster, dagster._core.launcher")
     loaded = modules_after("from runyard.launcher import RunyardRunLauncher") - with_dagster
     parts = {".".join(name.split(".")[:2]) for name in loaded if name.startswith("runyard.")}
-    assert parts == {"runyard.client", "runyard.launcher", "runyard.v1"}
+    assert parts == {"runyard.client", "runyard.common", "runyard.launcher", "runyard.v1"}
     assert not loaded & {"psutil", "typer", "rich", "structlog", "pydantic", "sqlalchemy"}
 
 

@@ -90,5 +90,5 @@ def test_a_shorter_wait_in_runyard_ends_the_run_with_runyards_reason(
     with reporting(shop):
         wait_until(failed, "the reporter tells that the wait was too long")
     message = failure(shop, run_id).message or ""
-    assert "ran out of time" in message
+    assert "exceeded its time limit" in message
     assert "within 1 s (max_queue_time); it was waiting: 1 node: 1 cordoned" in message

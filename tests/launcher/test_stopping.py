@@ -104,5 +104,5 @@ def test_a_stop_of_a_started_run_that_the_coordinator_never_had_is_refused_with_
     del coordinator.runs[run_id]
     assert shop.launcher.terminate(run_id) is False
     assert shop.status(run_id) == STARTED
-    assert "force the termination" in shop.messages(run_id)[-1]
+    assert "force option" in shop.messages(run_id)[-1]
     assert run_id in coordinator.tombstones

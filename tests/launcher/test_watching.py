@@ -59,7 +59,7 @@ def test_a_worker_that_is_over_has_failed_and_the_message_says_why(
     assert seen.status == WorkerStatus.FAILED
     assert seen.run_worker_id == f"{run_id}/0"
     assert seen.msg == (
-        "The run worker was killed for want of memory (peak 3.0 GiB) "
+        "The run worker was killed because it ran out of memory (peak 3.0 GiB) "
         f"on node {NODE} of cluster main (attempt 0, pid {PID})."
     )
 
@@ -153,7 +153,7 @@ def test_monitoring_resumes_a_run_and_gives_it_up_after_the_last_attempt(
     assert shop.monitor_once() == []
     assert shop.status(run_id) == FAILURE
     (failure,) = shop.events(run_id, DagsterEventType.PIPELINE_FAILURE)
-    assert "killed for want of memory" in (failure.message or "")
+    assert "killed because it ran out of memory" in (failure.message or "")
 
 
 def test_a_run_that_does_not_start_in_time_fails_with_all_that_is_known_of_its_worker(

@@ -1,6 +1,6 @@
-"""Dagster's side of Runyard: the run launcher, and the reporter that tells Dagster how workers ended.
+"""Dagster's side of Runyard: the run launcher, and the reporter that writes outcomes into Dagster.
 
-Put it into `dagster.yaml`:
+In `dagster.yaml`:
 
     run_launcher:
       module: runyard.launcher
@@ -18,7 +18,7 @@ __all__ = ["RunyardRunLauncher"]
 
 
 def __getattr__(name: str) -> object:
-    """Imports the launcher when it is first asked for: whoever imports the package alone pays nothing."""
+    """Import the launcher on first access, so that importing the package alone is cheap."""
     if name == "RunyardRunLauncher":
         from runyard.launcher.launcher import RunyardRunLauncher
 

@@ -1,31 +1,32 @@
-"""Why a worker is over, and where a run is, in sentences for people."""
+"""The state and the outcome of a worker, in sentences for people and words for programs."""
 
 import signal
 
+from runyard.common.humanize import byte_size
 from runyard.v1 import run_pb2
 
 _ENDINGS = {
-    run_pb2.OUTCOME_KIND_OOM_KILLED: "was killed for want of memory",
+    run_pb2.OUTCOME_KIND_OOM_KILLED: "was killed because it ran out of memory",
     run_pb2.OUTCOME_KIND_START_FAILED: "could not be started",
     run_pb2.OUTCOME_KIND_STOPPED: "was stopped",
-    run_pb2.OUTCOME_KIND_TIMED_OUT: "ran out of time",
+    run_pb2.OUTCOME_KIND_TIMED_OUT: "exceeded its time limit",
     run_pb2.OUTCOME_KIND_NODE_LOST: "was lost together with its node",
-    run_pb2.OUTCOME_KIND_EXIT_UNKNOWN: "is over, and nobody saw how it ended",
+    run_pb2.OUTCOME_KIND_EXIT_UNKNOWN: "is over; its exit was not observed",
     run_pb2.OUTCOME_KIND_NODE_SHUTDOWN: "was stopped because its machine shut down",
 }
 
 
 def explain_end(run: run_pb2.Run) -> str:
-    """How the finished attempt of a run ended, with all that is known of the cause."""
+    """The outcome of a finished attempt, with everything known about the cause."""
     outcome = run.outcome
     parts = [f"The run worker {_ending(outcome)}{_memory(outcome)}{_where(run)}."]
-    if outcome.message and not _is_told_by_exit(outcome):
+    if outcome.message and not _is_plain_exit(outcome):
         parts.append(_sentence(outcome.message))
     return " ".join(parts)
 
 
 def exit_cause(run: run_pb2.Run) -> str:
-    """Why the finished attempt of a run ended, in one word for programs; docs/isolation.md lists them."""
+    """The cause of a finished attempt's end, as one word for programs; docs/isolation.md lists them."""
     outcome = run.outcome
     if outcome.kind == run_pb2.OUTCOME_KIND_STOPPED and run.stop_requested:
         return "stopped_by_user"
@@ -41,15 +42,15 @@ def exit_cause(run: run_pb2.Run) -> str:
 
 
 def explain_position(run: run_pb2.Run) -> str:
-    """Where the attempt is in its life, and why."""
+    """The phase of an attempt, its node, and the latest message about it."""
     phase = phase_name(run.phase)
-    silence = " The node is silent; nothing is presumed about the worker." if run.unreachable else ""
-    news = f" {_sentence(run.message)}" if run.message else ""
-    return f"Attempt {run.attempt} is {phase}{_on_node(run)}.{silence}{news}"
+    silence = " The node is silent; the worker is assumed to be running." if run.unreachable else ""
+    message = f" {_sentence(run.message)}" if run.message else ""
+    return f"Attempt {run.attempt} is {phase}{_on_node(run)}.{silence}{message}"
 
 
 def worker_id(run: run_pb2.Run) -> str:
-    """Names the worker: also the path of its directory on the node."""
+    """Name of the worker; also the path of its run directory on the node."""
     return f"{run.run_id}/{run.attempt}"
 
 
@@ -69,31 +70,13 @@ def signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def in_bytes(count: int) -> str:
-    """A size as people write it: `1.5 GiB`."""
-    size = float(count)
-    for unit in ("B", "KiB", "MiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}"
-        size /= 1024
-    return f"{size:.1f} GiB"
-
-
-def in_time(seconds: float) -> str:
-    """A span as people write it: `42 s`, `7 min`, `1 h 20 min`."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
-
-
 def _ending(outcome: run_pb2.Outcome) -> str:
     if outcome.kind == run_pb2.OUTCOME_KIND_SUCCEEDED:
         return "exited with code 0 and left the run unfinished"
     return _ENDINGS.get(outcome.kind) or _exit(outcome)
 
 
-def _is_told_by_exit(outcome: run_pb2.Outcome) -> bool:
+def _is_plain_exit(outcome: run_pb2.Outcome) -> bool:
     return outcome.kind == run_pb2.OUTCOME_KIND_FAILED and (
         outcome.HasField("signal") or outcome.HasField("exit_code")
     )
@@ -111,8 +94,8 @@ def _memory(outcome: run_pb2.Outcome) -> str:
     if outcome.kind != run_pb2.OUTCOME_KIND_OOM_KILLED:
         return ""
     known = {"limit": outcome.memory_limit_bytes, "peak": outcome.peak_rss_bytes}
-    told = ", ".join(f"{name} {in_bytes(count)}" for name, count in known.items() if count)
-    return f" ({told})" if told else ""
+    amounts = ", ".join(f"{name} {byte_size(count)}" for name, count in known.items() if count)
+    return f" ({amounts})" if amounts else ""
 
 
 def _where(run: run_pb2.Run) -> str:

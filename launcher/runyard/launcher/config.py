@@ -1,7 +1,7 @@
 """The launcher's settings in `dagster.yaml`.
 
-Values written as `{env: NAME}` are looked up when the launcher first needs them, not when it is made: run
-workers make a launcher too, for one property, and lack the variables of the control plane.
+Values written as `{env: NAME}` are looked up when the launcher first needs them, not when it is created: run
+workers create a launcher too, for one property, and lack the variables of the control plane.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,6 @@ from runyard.common.transport.address import DEFAULT_ADDRESS
 from runyard.common.transport.tls import TlsFiles
 from runyard.launcher.errors import InvalidLauncherConfig
 
-# No time limit of a run is longer; protobuf's Duration ends at 10,000 years.
 ON_DISCONNECT_REMEDY: Final = "Write keep, or a time as in stop_after=5m"
 
 
@@ -39,8 +38,8 @@ SCHEMA: Final[dict[str, Field]] = {
     "tls": Field(
         {"authority": _TEXT, "certificate": _TEXT, "key": _TEXT},
         is_required=False,
-        description="PEM files: whom to trust, what to show, and its key. Needed for an address beyond this "
-        "machine. They are read again when they change.",
+        description="PEM files: the authorities to trust, this side's certificate, and its key. Required for "
+        "an address beyond this machine. They are read again when they change.",
     ),
     "deployment": Field(
         _TEXT,
@@ -50,23 +49,23 @@ SCHEMA: Final[dict[str, Field]] = {
     "cluster": Field(
         _TEXT,
         is_required=False,
-        description="Cluster for runs without the tag runyard/cluster. Left out: any.",
+        description="Cluster for runs without the tag runyard/cluster. Default: any.",
     ),
     "labels": Field(
         {str: _TEXT},
         default_value={},
-        description="Labels that every run's node must carry; those of a run override them, label by label.",
+        description="Labels that every run's node must carry; a run's own rule on a label overrides it.",
     ),
     "env_vars": Field(
         Array(_TEXT),
         default_value=[],
         description="Environment of every worker: KEY=VALUE; KEY to copy it from the launching process; "
-        "KEY@env:NAME or KEY@file:/path for a value that the node itself has, and that never travels.",
+        "KEY@env:NAME or KEY@file:/path for a value that the node looks up, so that it never travels.",
     ),
     "launch_timeout_seconds": Field(
         _SECONDS,
         default_value=30.0,
-        description="For how long a launch is retried while the coordinator does not answer.",
+        description="How long a launch is retried while the coordinator does not answer.",
     ),
     "request_timeout_seconds": Field(
         _SECONDS,
@@ -76,7 +75,8 @@ SCHEMA: Final[dict[str, Field]] = {
     "grace_seconds": Field(
         _SECONDS,
         is_required=False,
-        description="From SIGTERM to SIGKILL when a worker is stopped; the tag runyard/grace overrides it.",
+        description="Seconds from SIGTERM to SIGKILL when a worker is stopped; the tag runyard/grace "
+        "overrides it.",
     ),
     "max_queue_seconds": Field(
         _SECONDS,
@@ -91,8 +91,8 @@ SCHEMA: Final[dict[str, Field]] = {
     "on_disconnect": Field(
         _TEXT,
         default_value="keep",
-        description="When a node has lost the coordinator: keep lets the worker go on; stop_after=5m has the "
-        "node stop it after that time. The tag runyard/on_disconnect overrides it.",
+        description="When a node loses contact with the coordinator: keep lets the worker continue; with "
+        "stop_after=5m the node stops it after that time. The tag runyard/on_disconnect overrides it.",
     ),
     "signing_key": Field(
         _TEXT,
@@ -102,19 +102,20 @@ SCHEMA: Final[dict[str, Field]] = {
     "signature_lifetime_seconds": Field(
         _SECONDS,
         default_value=86_400.0,
-        description="For how long after its launch a signed run may be started; longer than any queue.",
+        description="How long after its launch a signed run may be started; longer than any wait in a queue.",
     ),
     "reporter": Field(
         _YES_OR_NO,
         default_value=True,
-        description="Report ended workers from the processes that launch; off if dagster-reporter runs.",
+        description="Report the outcomes of workers from the processes that launch runs; false if "
+        "dagster-reporter runs.",
     ),
 }
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The launcher's settings, looked up and checked. Times in seconds; None: as the coordinator has it."""
+    """The launcher's settings, looked up and checked. Times in seconds; None: the coordinator's default."""
 
     address: str
     tls: TlsFiles | None
@@ -134,14 +135,14 @@ class Settings:
 
 
 def resolve_settings(config: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
-    """Looks up what the configuration takes from the environment, and checks it.
+    """Look up the values that come from the environment, and check everything.
 
     Args:
         config: As Dagster validated it against `SCHEMA`.
         environ: Environment of this process.
 
     Raises:
-        InvalidLauncherConfig: A variable is not set, or a value makes no sense.
+        InvalidLauncherConfig: A variable is not set, or a value is invalid.
     """
     source = _Source(config, environ)
     return Settings(
@@ -164,13 +165,13 @@ def resolve_settings(config: Mapping[str, Any], environ: Mapping[str, str]) -> S
 
 
 def stop_after_of(text: str) -> float | None:
-    """Reads what is to become of a worker whose node has lost the coordinator.
+    """Read the policy for workers whose node loses contact with the coordinator.
 
     Args:
         text: `keep`, or `stop_after=` and a time; a colon may stand for the equals sign.
 
     Returns:
-        Seconds after which the node stops the worker by itself. None: never.
+        Seconds after which the node stops the worker. None: never.
 
     Raises:
         ValueError: It is neither.
@@ -188,22 +189,22 @@ def stop_after_of(text: str) -> float | None:
 
 @dataclass(frozen=True)
 class WorkerEnvironment:
-    """What the launcher gives to every worker: values, and where the node finds others."""
+    """Environment of every worker: values, and references that the node resolves."""
 
     values: Mapping[str, str] = field(default_factory=dict, repr=False)
     references: Mapping[str, Reference] = field(default_factory=dict)
 
 
 def resolve_environment(entries: Sequence[str], environ: Mapping[str, str]) -> WorkerEnvironment:
-    """Makes the workers' environment from `env_vars`.
+    """Build the workers' environment from `env_vars`.
 
     Args:
         entries: `KEY=VALUE`, `KEY` for the value in `environ`, or `KEY@env:NAME` and `KEY@file:/path` for one
-            that the node has.
+            that the node looks up.
         environ: Environment of the launching process.
 
     Raises:
-        InvalidLauncherConfig: A variable is not set, or an entry has no name or refers to nothing.
+        InvalidLauncherConfig: A variable is not set, or an entry has no name or a malformed reference.
     """
     resolved: dict[str, str] = {}
     references: dict[str, Reference] = {}
@@ -232,12 +233,12 @@ def _reference(index: int, entry: str) -> tuple[str, Reference]:
         return parse_reference(entry)
     except ValueError as error:
         remedy = "Write KEY@env:NAME or KEY@file:/path"
-        raise InvalidLauncherConfig(f"env_vars[{index}]", f"refers to nothing: {error}", remedy) from None
+        raise InvalidLauncherConfig(f"env_vars[{index}]", f"is malformed: {error}", remedy) from None
 
 
 @dataclass(frozen=True)
 class _Source:
-    """Reads single settings, from the file or from the environment variable that it names."""
+    """Reads single settings from the file or from the environment variable that it names."""
 
     config: Mapping[str, Any]
     environ: Mapping[str, str]

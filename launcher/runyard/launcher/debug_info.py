@@ -1,10 +1,11 @@
-"""All that Runyard knows of a worker, as text: shown when run monitoring gives a run up."""
+"""Description of a worker as text, shown when run monitoring gives up on a run."""
 
 from collections.abc import Sequence
 from typing import Final
 
+from runyard.common.humanize import byte_size
 from runyard.common.requirement_words import in_one_line
-from runyard.launcher.causes import explain_end, explain_position, in_bytes, outcome_name, phase_name
+from runyard.launcher.causes import explain_end, explain_position, outcome_name, phase_name
 from runyard.v1 import launch_pb2, run_pb2
 
 LOG_LINES: Final = 25
@@ -14,11 +15,11 @@ _EVENTS: Final = 10
 
 
 def describe(answer: launch_pb2.GetRunResponse, stderr: str) -> str:
-    """Puts the facts in order.
+    """Describe a run.
 
     Args:
         answer: The coordinator's answer about the run.
-        stderr: The end of the worker's stderr. Empty: none, or not wanted.
+        stderr: Tail of the worker's stderr. Empty: none, or not requested.
     """
     sections = [_facts(answer.run), _events(answer.events), _log(stderr)]
     return "\n".join(section for section in sections if section)
@@ -39,7 +40,7 @@ def _table(run: run_pb2.Run) -> list[tuple[str, str]]:
         ("cluster", run.cluster),
         ("node", run.node),
         ("placed because", run.placed_because),
-        ("asks for", in_one_line(run.requirements) if run.HasField("requirements") else ""),
+        ("requirements", in_one_line(run.requirements) if run.HasField("requirements") else ""),
         ("routing rule", run.rule),
         ("pid", str(run.pid or "")),
         ("stop requested", "yes" if run.stop_requested else ""),
@@ -49,7 +50,7 @@ def _table(run: run_pb2.Run) -> list[tuple[str, str]]:
         peak = run.outcome.peak_rss_bytes
         facts += [
             ("outcome", outcome_name(run.outcome.kind)),
-            ("peak memory", in_bytes(peak) if peak else ""),
+            ("peak memory", byte_size(peak) if peak else ""),
         ]
     return [(name, value) for name, value in facts if value]
 

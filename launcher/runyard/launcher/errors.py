@@ -1,4 +1,4 @@
-"""What the launcher tells Dagster when it cannot do what was asked."""
+"""Errors of the launcher, with messages for Dagster's users."""
 
 from runyard.client import RunyardError
 
@@ -16,4 +16,4 @@ class NotLaunched(RunyardError):
 
 
 class NotTerminated(RunyardError):
-    """The worker could not be told to stop; the message says what was changed in Dagster and what was not."""
+    """The worker could not be asked to stop; the message says what was changed in Dagster."""

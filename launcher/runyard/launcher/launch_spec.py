@@ -1,4 +1,4 @@
-"""From a Dagster run to the launch that the coordinator takes. No I/O: the same run gives the same launch."""
+"""Translates a Dagster run into a launch for the coordinator. No I/O: equal runs give equal launches."""
 
 import json
 from collections.abc import Mapping
@@ -12,6 +12,7 @@ from dagster._grpc.types import ExecuteRunArgs, ResumeRunArgs
 from dagster._serdes import serialize_value
 from google.protobuf.duration_pb2 import Duration
 
+from runyard.common.protobuf_time import to_duration
 from runyard.common.references import FromEnvironment, FromFile, Reference
 from runyard.launcher.config import Settings, WorkerEnvironment
 from runyard.launcher.errors import NotLaunched
@@ -26,7 +27,7 @@ class Execute:
 
 @dataclass(frozen=True)
 class Resume:
-    """A worker that goes on where a dead one stopped. `number` counts the resumes of the run from 1."""
+    """A worker that continues where a dead one stopped. `number` counts the resumes of the run from 1."""
 
     number: int
 
@@ -41,17 +42,17 @@ def launch_spec(
     settings: Settings,
     environment: WorkerEnvironment,
 ) -> run_pb2.LaunchSpec:
-    """Translates a run.
+    """Translate a run.
 
     Args:
         run: The run as Dagster's storage has it.
-        entry: Whether its worker executes or resumes it.
-        instance_ref: Where the worker finds Dagster's storage.
+        entry: Execute the run, or resume it.
+        instance_ref: Reference to Dagster's storage for the worker.
         settings: The launcher's settings.
         environment: The workers' environment, as `resolve_environment` made it.
 
     Raises:
-        NotLaunched: The run does not say where its code is.
+        NotLaunched: The run has no code origin.
     """
     origin = run.job_code_origin
     if origin is None:
@@ -124,7 +125,7 @@ def _code_origin(run: DagsterRun, origin: JobPythonOrigin) -> run_pb2.CodeOrigin
 
 
 def _working_directory(pointer: Any) -> str:
-    """All code pointers have one, except CustomPointer, which wraps a pointer that has."""
+    """Every code pointer has one, except CustomPointer, which wraps a pointer that does."""
     pointer = getattr(pointer, "reconstructor_pointer", pointer)
     return getattr(pointer, "working_directory", None) or ""
 
@@ -139,7 +140,7 @@ def _json(config: Mapping[str, Any] | None) -> str:
 
 
 def _requirements(settings: Settings) -> placement_pb2.Requirements:
-    """What the settings ask for all runs. What the run's own tags mean, the coordinator knows."""
+    """Requirements that the settings give to all runs. The coordinator reads the run's own tags."""
     return placement_pb2.Requirements(
         cluster=settings.cluster or "",
         labels=[f"{key}={value}" for key, value in sorted(settings.labels.items())],
@@ -147,7 +148,7 @@ def _requirements(settings: Settings) -> placement_pb2.Requirements:
 
 
 def _policies(settings: Settings) -> run_pb2.Policies:
-    """The time limits of all runs. One that nobody set is absent; zero is a limit like any other."""
+    """Time limits of all runs. An unset one stays absent; zero is a limit like any other."""
     return run_pb2.Policies(
         max_queue_time=_duration(settings.max_queue),
         start_timeout=_duration(settings.start_timeout),
@@ -157,8 +158,4 @@ def _policies(settings: Settings) -> run_pb2.Policies:
 
 
 def _duration(seconds: float | None) -> Duration | None:
-    if seconds is None:
-        return None
-    duration = Duration()
-    duration.FromNanoseconds(round(seconds * 1e9))
-    return duration
+    return None if seconds is None else to_duration(seconds)

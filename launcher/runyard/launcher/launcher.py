@@ -1,4 +1,4 @@
-"""The run launcher: what Dagster calls to start, watch and stop run workers on Runyard's nodes."""
+"""The run launcher, called by Dagster to start, watch and stop run workers on Runyard's nodes."""
 
 import contextlib
 import logging
@@ -37,18 +37,18 @@ from runyard.v1 import launch_pb2, run_pb2
 
 logger = logging.getLogger(__name__)
 
-# A node that hangs must not delay what Dagster wants to say about other runs; in seconds.
+# Seconds; a node that hangs must not delay Dagster's work on other runs.
 _LOG_TIMEOUT: Final = 5.0
 
-# A worker wrote that it had begun: one was there.
+# Statuses that a worker wrote: one existed.
 _BEGUN: Final = frozenset({DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING})
 
 
 class RunyardRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
     """Starts the runs of a Dagster instance on Runyard's nodes.
 
-    Keeps nothing about runs: the web server, the daemon and the command line have one launcher each.
-    Making one connects nowhere and reads nothing, for run workers make one too.
+    Stateless: the web server, the daemon and the command line have one launcher each. Creating one connects
+    nowhere and reads nothing, because run workers create one too.
     """
 
     def __init__(self, config: Mapping[str, Any], inst_data: ConfigurableClassData | None = None) -> None:
@@ -56,7 +56,7 @@ class RunyardRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
 
         Args:
             config: As validated against `config_type`.
-            inst_data: How Dagster found this class.
+            inst_data: Reference to this class, for Dagster.
         """
         self._config = config
         self._inst_data = inst_data
@@ -64,17 +64,17 @@ class RunyardRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
 
     @property
     def inst_data(self) -> ConfigurableClassData | None:
-        """How Dagster found this class."""
+        """Reference to this class, for Dagster."""
         return self._inst_data
 
     @classmethod
     def config_type(cls) -> UserConfigSchema:
-        """What `run_launcher.config` in `dagster.yaml` may say."""
+        """Schema of `run_launcher.config` in `dagster.yaml`."""
         return SCHEMA
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData, config_value: Mapping[str, Any]) -> Self:
-        """Called by Dagster once it validated the configuration."""
+        """Called by Dagster with the validated configuration."""
         return cls(config_value, inst_data)
 
     @cached_property
@@ -82,30 +82,31 @@ class RunyardRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         """The configuration with its `env:` values looked up in this process.
 
         Raises:
-            InvalidLauncherConfig: A variable is not set, or a value makes no sense.
+            InvalidLauncherConfig: A variable is not set, or a value is invalid.
         """
         return resolve_settings(self._config, os.environ)
 
     # Launching
 
     def launch_run(self, context: LaunchRunContext) -> None:
-        """Gives a run to the coordinator; returns when the coordinator has it on disk.
+        """Hand a run to the coordinator; returns when the coordinator has it on disk.
 
         Raises:
-            RunyardError: It did not take it. Dagster fails the run with the message.
+            RunyardError: The coordinator did not accept it. Dagster fails the run with the message.
         """
         self._launch(context.dagster_run, Execute())
 
     @property
     def supports_resume_run(self) -> bool:
-        """Yes: run monitoring may resume runs whose worker died."""
+        """True: run monitoring may resume runs whose worker died."""
         return True
 
     def resume_run(self, context: ResumeRunContext) -> None:
-        """Gives the coordinator a run whose worker died, to be taken up by a new one.
+        """Hand over a run whose worker died, to be continued by a new one.
 
         Raises:
-            RunyardError: It did not take it, for example because the worker lives. Dagster fails the run.
+            RunyardError: The coordinator did not accept it, for example because the worker is alive. Dagster
+                fails the run.
         """
         number = context.resume_attempt_number
         self._launch(context.dagster_run, Resume(1 if number is None else number))
@@ -119,7 +120,7 @@ class RunyardRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
             launch = self._client.launch_run(spec, snapshot=snapshot, timeout=self.settings.launch_timeout)
         except RunyardError as error:
             raise NotLaunched(
-                f"Runyard's coordinator at {self._client.address} did not take run {run.run_id}: {error}"
+                f"Runyard's coordinator at {self._client.address} did not accept run {run.run_id}: {error}"
             ) from error
         self._show_launch(run, launch)
 
@@ -131,7 +132,7 @@ class RunyardRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         return serialize_value(self._instance.get_job_snapshot(snapshot_id)).encode()
 
     def _show_launch(self, run: DagsterRun, launch: run_pb2.Run) -> None:
-        """The launch is durable: that people cannot be told of it must not fail the run."""
+        """Log the launch. It is durable already, so a failure to log it must not fail the run."""
         try:
             if placed := tags.placed(run.tags, launch.cluster, launch.node):
                 self._instance.add_run_tags(run.run_id, placed)
@@ -142,13 +143,13 @@ class RunyardRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
     # Stopping
 
     def terminate(self, run_id: str) -> bool:
-        """Asks the coordinator to end a run's worker. Changes nothing before the coordinator was reached.
+        """Ask the coordinator to stop a run's worker. Nothing changes before the coordinator is reached.
 
         Returns:
             True if the run will end, or has ended, as canceled. False if there is nothing to stop.
 
         Raises:
-            NotTerminated: The coordinator could not be told.
+            NotTerminated: The coordinator could not be reached.
         """
         run = self._instance.get_run_by_id(run_id) if self.has_instance else None
         if run is None or run.is_finished:
@@ -159,22 +160,22 @@ class RunyardRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         except RunNotFound:
             return self._terminate_unknown(run)
         except RunyardError as error:
-            raise NotTerminated(f"run {run_id} goes on, nothing was changed: {error}") from error
+            raise NotTerminated(f"run {run_id} continues, nothing was changed: {error}") from error
         self._mark_canceling(run)
         self._request_stop(
-            run_id, f"run {run_id} is marked as canceling, but its worker was not told to stop"
+            run_id, f"run {run_id} is marked as canceling, but its worker was not asked to stop"
         )
         if known.phase == run_pb2.PHASE_FINISHED:
             self._mark_canceled(run_id, explain_end(known))
         return True
 
     def _terminate_unknown(self, run: DagsterRun) -> bool:
-        """Stops a run that the coordinator never had: perhaps its launch is still on the way.
+        """Stop a run that the coordinator does not know: its launch may still be on the way.
 
-        The coordinator remembers the stop, and it wins over the launch. So a run that never began can be
-        called canceled; of one that did begin, a worker may be alive where Runyard cannot see it.
+        The coordinator remembers the stop, which overrides a later launch. So a run that never started can be
+        marked canceled. If it did start, a worker may be alive where Runyard cannot see it.
         """
-        answer = self._request_stop(run.run_id, f"run {run.run_id} goes on, nothing was changed")
+        answer = self._request_stop(run.run_id, f"run {run.run_id} continues, nothing was changed")
         if not answer.HasField("run") and run.status in _BEGUN:
             write_event(self._instance, run, unknown_to_coordinator(self._client.address))
             return False
@@ -190,7 +191,7 @@ class RunyardRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
             raise NotTerminated(f"{state_on_failure}: {error}. Terminate it again") from error
 
     def _mark_canceling(self, run: DagsterRun) -> None:
-        """Before the signal: a worker that is stopped without this mark calls its run failed."""
+        """Called before the signal: a worker that is stopped without this mark reports its run as failed."""
         if run.status != DagsterRunStatus.CANCELING:
             self._instance.report_run_canceling(run)
 
@@ -203,14 +204,14 @@ class RunyardRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
 
     @property
     def supports_check_run_worker_health(self) -> bool:
-        """Yes: run monitoring may ask for a worker's health."""
+        """True: run monitoring may ask for a worker's health."""
         return True
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
-        """Tells run monitoring whether the worker of an unfinished run is over for certain.
+        """Report to run monitoring whether the worker of an unfinished run is proven to be over.
 
         Raises:
-            RunyardError: The coordinator cannot be asked now. Run monitoring then leaves the run alone.
+            RunyardError: The coordinator cannot be reached. Run monitoring then leaves the run alone.
         """
         self._keep_reporter()
         try:
@@ -221,7 +222,7 @@ class RunyardRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
     def get_run_worker_debug_info(
         self, run: DagsterRun, include_container_logs: bool | None = True
     ) -> str | None:
-        """Tells all that Runyard knows about the worker, as text."""
+        """Describe everything that Runyard knows about the worker, as text."""
         try:
             answer = self._client.get_run(run.run_id)
         except RunyardError as error:
@@ -230,10 +231,10 @@ class RunyardRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         return describe(answer, stderr)
 
     def _stderr(self, run: run_pb2.Run) -> str:
-        """The end of the worker's stderr: as reported with its end, else from its node; no secrets in it."""
+        """Tail of the worker's stderr, from the outcome or else from the node, with secrets masked."""
         if run.outcome.stderr_tail or not run.node:
             return run.outcome.stderr_tail
-        with contextlib.suppress(InvalidLauncherConfig):  # then nothing was launched with it either
+        with contextlib.suppress(InvalidLauncherConfig):  # nothing was launched with it either
             values = resolve_environment(self.settings.env_vars, os.environ).values
             remember(secret_values(values, secret_names(values)))
         pieces = self._client.read_logs(
@@ -252,10 +253,10 @@ class RunyardRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
     # Housekeeping
 
     def join(self, timeout: int = 30) -> None:
-        """Nothing to wait for: workers belong to their nodes."""
+        """Return at once: workers belong to their nodes."""
 
     def dispose(self) -> None:
-        """Closes what this launcher opened in this process. Workers are not touched."""
+        """Close the connections and threads of this launcher. Workers are not affected."""
         REPORTERS.release(self)
         if "_client" in self.__dict__:
             self._client.close()
@@ -266,7 +267,7 @@ class RunyardRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         return self.open_client()
 
     def open_client(self) -> Client:
-        """Gives a client of the coordinator as configured; the caller closes it. Connects nowhere yet.
+        """Create a client of the coordinator as configured; the caller closes it. Nothing is connected yet.
 
         Raises:
             RunyardError: The configuration is wrong, or the address is not allowed without encryption.
@@ -275,7 +276,7 @@ class RunyardRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         return Client(settings.address, timeout=settings.request_timeout, tls=settings.tls)
 
     def _keep_reporter(self) -> None:
-        """Lets this process report ended workers, if no other does. That it cannot must not fail a run."""
+        """Start the reporter of this process. A failure to do so must not fail a run."""
         settings = self.settings
         if not settings.reporter or not self._instance.is_persistent:
             return
@@ -287,4 +288,4 @@ class RunyardRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
                 make=lambda: Reporter(self.open_client(), open_instance, settings.deployment),
             )
         except Exception:
-            logger.exception("This process cannot report ended workers to Dagster")
+            logger.exception("This process cannot report the outcomes of workers to Dagster")

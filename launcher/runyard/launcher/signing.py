@@ -1,11 +1,10 @@
-"""Signs launches, so that nodes need not believe whoever brings them. Needs `cryptography`, if it is used."""
+"""Signatures of launches, so that nodes can verify who made them. Needs `cryptography` when used."""
 
 from pathlib import Path
 from typing import Final
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from runyard.client import RunyardError
+from runyard.common.protobuf_time import to_timestamp
 from runyard.launcher.errors import InvalidLauncherConfig
 from runyard.v1 import run_pb2
 
@@ -13,13 +12,13 @@ FIELD: Final = "signing_key"
 
 
 def signed(spec: run_pb2.LaunchSpec, key_file: Path, now: float, lifetime: float) -> run_pb2.LaunchSpec:
-    """A launch with its signature. The key is read each time, so that it may be changed at any time.
+    """Sign a launch. The key is read every time, so it may be replaced at any time.
 
     Args:
         spec: The launch.
         key_file: A private key, as `runyard signing-key create` makes it.
         now: Unix time in seconds.
-        lifetime: For how many seconds nodes take the launch.
+        lifetime: Seconds for which nodes accept the launch.
 
     Raises:
         InvalidLauncherConfig: The key cannot be read, or the package is missing.
@@ -35,9 +34,9 @@ def signed(spec: run_pb2.LaunchSpec, key_file: Path, now: float, lifetime: float
     try:
         key = read_signing_key(key_file)
     except RunyardError as error:
-        raise InvalidLauncherConfig(FIELD, f"cannot be used: {error}", "No launch was made") from None
+        raise InvalidLauncherConfig(FIELD, f"cannot be used: {error}", "The run was not launched") from None
     statement = run_pb2.LaunchStatement(
-        spec=spec, signed_at=_timestamp(now), expires_at=_timestamp(now + lifetime)
+        spec=spec, signed_at=to_timestamp(now), expires_at=to_timestamp(now + lifetime)
     )
     payload = statement.SerializeToString(deterministic=True)
     whole = run_pb2.LaunchSpec()
@@ -46,9 +45,3 @@ def signed(spec: run_pb2.LaunchSpec, key_file: Path, now: float, lifetime: float
     whole.signed.signature = key.sign(payload)
     whole.signed.key_id = key.public.key_id
     return whole
-
-
-def _timestamp(seconds: float) -> Timestamp:
-    timestamp = Timestamp()
-    timestamp.FromNanoseconds(round(seconds * 1e9))
-    return timestamp

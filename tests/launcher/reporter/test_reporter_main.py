@@ -11,7 +11,7 @@ from harness.waiting import wait_until
 from launcher.placing_coordinator import PlacingCoordinator
 from launcher.shop import Shop
 
-from runyard.launcher.reporter import reporter_main
+from runyard.launcher import reporter_main
 from runyard.v1 import run_pb2
 
 FAILURE = DagsterRunStatus.FAILURE
@@ -26,7 +26,7 @@ def test_it_reports_until_it_is_told_to_stop(
     command = [
         sys.executable,
         "-m",
-        "runyard.launcher.reporter.reporter_main",
+        "runyard.launcher.reporter_main",
         "--dagster-home",
         str(shop.home),
     ]

@@ -60,7 +60,7 @@ def test_a_killed_worker_is_a_failed_run_at_once_and_says_why(
         assert time.monotonic() - killed_at < 3  # about 0.4 s on an idle machine
         wait_until_settled(coordinator, run_id)
     assert shop.messages(run_id)[1] == f"Worker started on node {NODE} (pid {PID}, attempt 0)"
-    metadata = shop.metadata(run_id, "killed for want of memory")
+    metadata = shop.metadata(run_id, "killed because it ran out of memory")
     assert metadata == {
         "run worker": f"{run_id}/0",
         "attempt": 0,
@@ -75,7 +75,7 @@ def test_a_killed_worker_is_a_failed_run_at_once_and_says_why(
         "stderr": "    Killed\n    ```\n    by the kernel",
     }
     (failure,) = shop.events(run_id, DagsterEventType.PIPELINE_FAILURE)
-    assert "killed for want of memory (limit 1.0 GiB, peak 1.0 GiB)" in (failure.message or "")
+    assert "killed because it ran out of memory (limit 1.0 GiB, peak 1.0 GiB)" in (failure.message or "")
     assert isinstance(failure.event_specific_data, JobFailureData)
     assert failure.event_specific_data.failure_reason == RunFailureReason.UNEXPECTED_TERMINATION
     assert shop.run(run_id).tags["runyard/outcome"] == "oom_killed"
@@ -95,7 +95,7 @@ def test_a_start_that_takes_long_is_told_line_by_line_and_each_line_once(
         coordinator.take_long(run_id, lines[-1])
         coordinator.begin(run_id)
         wait_until(lambda: "Worker started" in shop.messages(run_id)[-1], lambda: shop.messages(run_id))
-    assert shop.messages(run_id)[1:-1] == [f"Node {NODE} prepares the worker: {line}" for line in lines]
+    assert shop.messages(run_id)[1:-1] == [f"Node {NODE} is preparing the worker: {line}" for line in lines]
     assert shop.status(run_id) == STARTING
 
 
@@ -215,7 +215,7 @@ def test_a_report_that_comes_again_is_written_once(shop: Shop, coordinator: Plac
     with reporting(shop):
         wait_until_settled(coordinator, run_id)
     assert len(shop.events(run_id, DagsterEventType.PIPELINE_FAILURE)) == 1
-    assert len([message for message in shop.messages(run_id) if "want of memory" in message]) == 1
+    assert len([message for message in shop.messages(run_id) if "ran out of memory" in message]) == 1
 
 
 def test_a_move_to_another_node_is_told_though_the_start_there_overtook_its_news(
@@ -228,7 +228,7 @@ def test_a_move_to_another_node_is_told_though_the_start_there_overtook_its_news
         coordinator.move(run_pb2.Run(run_id=run_id, attempt=1, failed_places=[refused]))
         coordinator.begin(run_id)
         wait_until(lambda: len(shop.messages(run_id)) == 3, lambda: shop.messages(run_id))
-    moved = f"Node node-0 did not start the run: the image is gone. Its attempt 1 goes to node {NODE}"
+    moved = f"Node node-0 did not start the run: the image is gone. Attempt 1 goes to node {NODE}"
     assert shop.messages(run_id)[1] == moved
     assert shop.messages(run_id)[2].startswith(f"Worker started on node {NODE}")
 

@@ -25,7 +25,7 @@ DAEMONS = (
     Daemon("agent", "runyard.agent.__main__", "agent", "Run workers on this machine for a coordinator."),
     Daemon(
         "dagster-reporter",
-        "runyard.launcher.reporter.reporter_main",
+        "runyard.launcher.reporter_main",
         "dagster",
         "Tell Dagster how workers ended.",
     ),

@@ -1,4 +1,4 @@
-"""One reporter for each process and deployment, in a daemon thread, while someone needs it."""
+"""Reporter threads: one per process and deployment, as long as a launcher needs it."""
 
 import atexit
 import logging
@@ -12,13 +12,13 @@ from runyard.launcher.reporter.reporter import Reporter
 
 logger = logging.getLogger(__name__)
 
-# What a process may spend on the reporter when it ends or drops its Dagster instance, in seconds.
+# Seconds to wait for a reporter when its process exits or disposes of its Dagster instance.
 _STOP_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True)
 class Deployment:
-    """What a reporter reports for: a coordinator, and a deployment's name there."""
+    """Key of a reporter: the coordinator's address and the deployment's name there."""
 
     address: str
     name: str
@@ -32,18 +32,18 @@ class _Running:
 
 
 class ReporterThreads:
-    """The reporters of this process. Several launchers share one; the last that lets go of it stops it."""
+    """Reporters of this process, shared by its launchers. The last launcher to release one stops it."""
 
     def __init__(self) -> None:
         self._forget()
 
     def keep(self, deployment: Deployment, owner: object, make: Callable[[], Reporter]) -> None:
-        """Makes sure that a reporter runs.
+        """Start the reporter of a deployment unless it is running.
 
         Args:
-            deployment: What it reports for.
-            owner: Who needs it, until `release`.
-            make: Makes the reporter if there is none.
+            deployment: Key of the reporter.
+            owner: The launcher that needs it, until `release`.
+            make: Called to create the reporter if there is none.
         """
         with self._lock:
             running = self._running.get(deployment)
@@ -53,7 +53,7 @@ class ReporterThreads:
             running.owners.add(id(owner))
 
     def release(self, owner: object) -> None:
-        """Stops the reporters that only `owner` still needs, and waits a moment for their end."""
+        """Stop the reporters that only `owner` still needs, and wait briefly for them to end."""
         with self._lock:
             for running in self._running.values():
                 running.owners.discard(id(owner))
@@ -62,14 +62,14 @@ class ReporterThreads:
         _stop(stopping)
 
     def stop_all(self) -> None:
-        """Stops every reporter: the process ends."""
+        """Stop every reporter; called when the process exits."""
         with self._lock:
             stopping = list(self._running.values())
             self._running.clear()
         _stop(stopping)
 
     def _forget(self) -> None:
-        """Starts anew: a forked child has not the parent's threads, and its lock may be held for ever."""
+        """Reset in a forked child, which has none of the parent's threads and may have copied a held lock."""
         self._lock = threading.Lock()
         self._running: dict[Deployment, _Running] = {}
 

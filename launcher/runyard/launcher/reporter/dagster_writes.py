@@ -1,6 +1,6 @@
-"""What Runyard writes into Dagster's storage.
+"""Writes into Dagster's storage.
 
-The run is read again right before its status is written: the storage would let a finished run end once more.
+The run is read again right before its status is written, because the storage lets a finished run end twice.
 """
 
 from dagster import DagsterInstance, DagsterRun
@@ -19,12 +19,12 @@ from runyard.v1 import run_pb2
 
 
 def write_event(instance: DagsterInstance, run: DagsterRun, event: EngineEvent) -> None:
-    """Adds a line to the run's event log."""
+    """Add an event to the run's log."""
     instance.report_engine_event(event.message, run, EngineEventData(event.metadata))
 
 
 def write_announcement(instance: DagsterInstance, worker: run_pb2.Run) -> None:
-    """Tells people where the worker runs, why it does not yet, or that another node is to start it."""
+    """Log where the worker runs, why it has not started yet, or that another node will start it."""
     run = _unfinished(instance, worker.run_id)
     if run is not None:
         write_event(instance, run, _announcement(worker))
@@ -41,7 +41,7 @@ def _announcement(worker: run_pb2.Run) -> EngineEvent:
 
 
 def write_cancellation(instance: DagsterInstance, worker: run_pb2.Run, message: str) -> None:
-    """Ends the run as canceled. Only for a worker that is provably over."""
+    """End the run as canceled. Only for a worker that is proven to be over."""
     run = _described(instance, worker)
     if run is not None:
         instance.report_run_canceled(run, message)
@@ -50,13 +50,13 @@ def write_cancellation(instance: DagsterInstance, worker: run_pb2.Run, message: 
 def write_failure(
     instance: DagsterInstance, worker: run_pb2.Run, message: str, reason: RunFailureReason
 ) -> None:
-    """Ends the run as failed. Only for a worker that is provably over.
+    """End the run as failed. Only for a worker that is proven to be over.
 
     Args:
         instance: Dagster's storage.
         worker: The finished attempt.
         message: Shown as the cause.
-        reason: Decides, among others, whether Dagster's run retries apply.
+        reason: Among other things, decides whether Dagster's run retries apply.
     """
     run = _described(instance, worker)
     if run is not None:
@@ -64,10 +64,10 @@ def write_failure(
 
 
 def _described(instance: DagsterInstance, worker: run_pb2.Run) -> DagsterRun | None:
-    """Writes down how the worker ended, before the status: whoever sees the status can see the cause."""
+    """Record the worker's outcome before the status, so that the cause is visible with the status."""
     run = _unfinished(instance, worker.run_id)
     if run is not None:
-        # The worker is over: nobody else writes tags, which Dagster reads, changes and writes without a lock.
+        # Dagster changes tags without a lock; the worker is over, so this is the only writer.
         outcome = outcome_name(worker.outcome.kind).lower()
         instance.add_run_tags(run.run_id, {tags.OUTCOME: outcome, tags.EXIT_CAUSE: exit_cause(worker)})
         write_event(instance, run, worker_ended(worker))

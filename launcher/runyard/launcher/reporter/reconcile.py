@@ -1,4 +1,4 @@
-"""The other way round: workers that live on although Dagster has ended or canceled their run."""
+"""Stops workers that are still alive although Dagster has ended or canceled their run."""
 
 import logging
 import time
@@ -23,16 +23,16 @@ _RUNS_PER_QUERY: Final = 500
 
 @dataclass(frozen=True)
 class Stop:
-    """A worker to stop, and the reason that is shown for it."""
+    """A worker to stop, with the reason to show."""
 
     run_id: str
     reason: str
 
 
-class Linger:
-    """Remembers since when Dagster has called the run of a live worker ended.
+class OrphanGrace:
+    """Tracks since when the run of a live worker has been over in Dagster.
 
-    A worker needs a moment after it wrote its run's end. One that has not even begun to run needs none.
+    A worker needs a moment to exit after it has recorded the end of its run. One that never ran needs none.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -45,10 +45,10 @@ class Linger:
         statuses: Mapping[str, DagsterRunStatus],
         now: float,
     ) -> list[Stop]:
-        """Tells which workers must go.
+        """List the workers to stop now.
 
         Args:
-            live: The coordinator's live runs. Those that it is stopping already need no further word.
+            live: The coordinator's unfinished runs. Those that it is already stopping are skipped.
             statuses: Dagster's status of each of them. One that is missing is left alone: it may have been
                 deleted, or belong to another instance that uses the same deployment name.
             now: Monotonic time in seconds.
@@ -67,43 +67,43 @@ class Linger:
         return run.phase in _WITHOUT_WORKER or now - self._since[run.run_id] >= self._seconds
 
 
-class Sweep:
-    """Compares the coordinator's live runs of one deployment with Dagster, and stops what should not live."""
+class Reconciler:
+    """Compares the unfinished runs of one deployment with Dagster, and stops workers of ended runs."""
 
     def __init__(
         self,
         client: Client,
         instance: DagsterInstance,
         deployment: str,
-        linger: float,
+        orphan_grace: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Prepares; connects nowhere.
+        """Prepare; nothing is connected yet.
 
         Args:
-            client: Reaches the coordinator.
+            client: Client of the coordinator.
             instance: Dagster's storage.
-            deployment: Whose runs to look at.
-            linger: Seconds for which a worker may outlive its run.
+            deployment: The deployment to compare.
+            orphan_grace: Seconds that a worker may outlive its run.
             clock: Monotonic time in seconds.
         """
         self._client = client
         self._instance = instance
         self._deployment = deployment
-        self._linger = Linger(linger)
+        self._grace = OrphanGrace(orphan_grace)
         self._clock = clock
-        self._strangers: set[str] = set()
+        self._unknown: set[str] = set()
 
     def run_once(self) -> None:
-        """Looks once.
+        """Compare once.
 
         Raises:
             RunyardError: The coordinator could not list its runs.
         """
         live = list(self._client.list_runs(phases=UNFINISHED_PHASES, deployment=self._deployment))
         statuses = self._statuses([run.run_id for run in live])
-        self._warn_of_strangers({run.run_id for run in live} - statuses.keys())
-        for stop in self._linger.overdue(live, statuses, self._clock()):
+        self._warn_of_unknown({run.run_id for run in live} - statuses.keys())
+        for stop in self._grace.overdue(live, statuses, self._clock()):
             self._stop(stop)
 
     def _statuses(self, run_ids: list[str]) -> dict[str, DagsterRunStatus]:
@@ -113,16 +113,16 @@ class Sweep:
             for run in self._instance.get_runs(RunsFilter(run_ids=run_ids[start : start + _RUNS_PER_QUERY]))
         }
 
-    def _warn_of_strangers(self, run_ids: set[str]) -> None:
-        if new := run_ids - self._strangers:
+    def _warn_of_unknown(self, run_ids: set[str]) -> None:
+        if new := run_ids - self._unknown:
             logger.warning(
                 "Live runs of deployment %s are not in this Dagster instance: %s. If they were deleted, stop "
-                "them by `runyard run stop`. If another instance uses the same deployment name, give each a "
-                "`deployment` of its own in dagster.yaml",
+                "them by `runyard run stop`. If another instance uses the same deployment name, give each "
+                "its own `deployment` in dagster.yaml",
                 self._deployment,
                 ", ".join(sorted(new)),
             )
-        self._strangers = run_ids
+        self._unknown = run_ids
 
     def _stop(self, stop: Stop) -> None:
         logger.info("Stopping the worker of run %s: %s", stop.run_id, stop.reason)

@@ -1,4 +1,4 @@
-"""Which attempt to look at next, and when; between the thread that hears reports and the one that settles."""
+"""Queue of reports between the thread that receives them and the one that settles them."""
 
 import heapq
 import threading
@@ -8,18 +8,18 @@ from dataclasses import dataclass
 
 from runyard.v1 import run_pb2
 
-# More wait at the coordinator, which sends every report until it is acknowledged.
-MAX_CASES = 1000
+# The rest waits at the coordinator, which repeats every report until it is acknowledged.
+CAPACITY = 1000
 
 
 @dataclass(frozen=True)
-class Case:
+class PendingReport:
     """One reported attempt, to be settled in Dagster."""
 
     run: run_pb2.Run
     # True once the worker's last writes into Dagster have had time to arrive.
     drained: bool = False
-    # How often settling it went wrong.
+    # Failed tries to settle it.
     failures: int = 0
 
     @property
@@ -27,34 +27,34 @@ class Case:
         return self.run.run_id, self.run.attempt
 
 
-class Agenda:
-    """Cases by due time, at most one for an attempt: a newer report takes the place of an older one."""
+class ReportQueue:
+    """Pending reports by due time, at most one per attempt: a newer report replaces an older one."""
 
-    def __init__(self, max_cases: int = MAX_CASES, clock: Callable[[], float] = time.monotonic) -> None:
-        self._max_cases = max_cases
+    def __init__(self, capacity: int = CAPACITY, clock: Callable[[], float] = time.monotonic) -> None:
+        self._capacity = capacity
         self._clock = clock
         self._changed = threading.Condition()
-        self._cases: dict[tuple[str, int], tuple[float, Case]] = {}
+        self._reports: dict[tuple[str, int], tuple[float, PendingReport]] = {}
         self._due: list[tuple[float, tuple[str, int]]] = []
         self._closed = False
 
-    def add(self, case: Case) -> None:
-        """Takes a new report, due at once. Waits while the agenda is full."""
+    def add(self, report: PendingReport) -> None:
+        """Add a new report, due at once. Blocks while the queue is full."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or len(self._cases) < self._max_cases)
-            self._put(case, self._clock())
+            self._changed.wait_for(lambda: self._closed or len(self._reports) < self._capacity)
+            self._put(report, self._clock())
 
-    def postpone(self, case: Case, seconds: float) -> None:
-        """Takes back a case, to be looked at again after `seconds`, unless a newer report came."""
+    def postpone(self, report: PendingReport, seconds: float) -> None:
+        """Put a report back for `seconds`, unless a newer one of the same attempt has arrived."""
         with self._changed:
-            if case.key not in self._cases:
-                self._put(case, self._clock() + seconds)
+            if report.key not in self._reports:
+                self._put(report, self._clock() + seconds)
 
-    def take(self, timeout: float) -> Case | None:
-        """Waits for the next due case.
+    def take(self, timeout: float) -> PendingReport | None:
+        """Wait for the next due report.
 
         Returns:
-            The case, or None after `timeout` seconds, or at once when the agenda is closed.
+            The report, or None after `timeout` seconds, or at once when the queue is closed.
         """
         deadline = self._clock() + timeout
         with self._changed:
@@ -69,27 +69,27 @@ class Agenda:
             return None
 
     def close(self) -> None:
-        """Lets everyone who waits go on."""
+        """Wake every waiting thread; nothing is handed out afterwards."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
-    def _put(self, case: Case, due: float) -> None:
-        self._cases[case.key] = (due, case)
-        heapq.heappush(self._due, (due, case.key))
+    def _put(self, report: PendingReport, due: float) -> None:
+        self._reports[report.key] = (due, report)
+        heapq.heappush(self._due, (due, report.key))
         self._changed.notify_all()
 
     def _next_due(self) -> float | None:
-        """When the first case is due; drops heap entries whose case was replaced."""
+        """When the first report is due; drops heap entries whose report was replaced."""
         while self._due:
             due, key = self._due[0]
-            if key in self._cases and self._cases[key][0] == due:
+            if key in self._reports and self._reports[key][0] == due:
                 return due
             heapq.heappop(self._due)
         return None
 
-    def _pop(self) -> Case:
+    def _pop(self) -> PendingReport:
         _, key = heapq.heappop(self._due)
-        _, case = self._cases.pop(key)
+        _, report = self._reports.pop(key)
         self._changed.notify_all()
-        return case
+        return report

@@ -1,13 +1,11 @@
-"""Tells Dagster how workers ended, at once, instead of after minutes of run monitoring.
+"""Writes the outcomes of workers into Dagster at once, instead of after minutes of run monitoring.
 
-The coordinator serves one reporter of a deployment at a time and repeats each report until it is
-acknowledged.
-Before anything is written the run is read again, so a report that comes twice is written once.
+The coordinator serves one reporter per deployment at a time and repeats each report until it is acknowledged.
+The run is read again before anything is written, so a report that arrives twice is written once.
 """
 
 import logging
 import os
-import random
 import socket
 import threading
 import time
@@ -21,20 +19,21 @@ from dagster import DagsterInstance
 from dagster._core.storage.dagster_run import FINISHED_STATUSES
 
 from runyard.client import Client, ReportFollower, RunNotFound, attempt_key
+from runyard.common.backoff import Backoff, jittered
 from runyard.launcher.reporter.dagster_writes import (
     write_announcement,
     write_cancellation,
     write_failure,
 )
-from runyard.launcher.reporter.reconcile import Sweep
-from runyard.launcher.reporter.report_queue import Agenda, Case
+from runyard.launcher.reporter.reconcile import Reconciler
+from runyard.launcher.reporter.report_queue import PendingReport, ReportQueue
 from runyard.launcher.reporter.settlement import (
     Announce,
     Cancel,
+    DagsterState,
     Fail,
-    InDagster,
     Nothing,
-    Verdict,
+    Settlement,
     decide,
 )
 from runyard.v1 import run_pb2
@@ -46,32 +45,27 @@ _ANNOUNCED_KEPT: Final = 10_000
 
 @dataclass(frozen=True)
 class Timing:
-    """When the reporter does what; all in seconds."""
+    """Intervals of the reporter, in seconds."""
 
-    # Between a worker's exit and the verdict: its last event may still be in flight to a slow database.
+    # Between a worker's exit and the settlement: its last event may still be on its way to a slow database.
     drain: float = 0.1
-    sweep_every: float = 15.0
-    # For how long a worker may outlive its run.
-    linger: float = 30.0
-    # Largest pause before a broken stream is opened again, and before a run is tried again.
+    reconcile_every: float = 15.0
+    # How long a worker may outlive its run.
+    orphan_grace: float = 30.0
+    # Longest pause before a broken stream is opened again, and before a failed settlement is retried.
     longest_pause: float = 30.0
 
 
 DEFAULT_TIMING: Final = Timing()
 
 
-def backoff(failures: int, longest: float) -> float:
-    """Seconds to wait after failures in a row: drawn evenly from a window that doubles ("full jitter")."""
-    return random.uniform(0.0, min(longest, 0.5 * 2.0 ** min(failures, 16)))
-
-
 def reporter_name() -> str:
-    """Who reports, for people."""
+    """Name of this reporter for people: host name and process ID."""
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
 class Reporter:
-    """Reports for one deployment until it is stopped. One thread listens; the caller of `run` settles."""
+    """Reports for one deployment until it is stopped. One thread receives; the caller of `run` settles."""
 
     def __init__(
         self,
@@ -80,11 +74,11 @@ class Reporter:
         deployment: str,
         timing: Timing = DEFAULT_TIMING,
     ) -> None:
-        """Prepares; opens nothing.
+        """Prepare; nothing is opened yet.
 
         Args:
-            client: Reaches the coordinator; closed when `run` returns.
-            open_instance: Gives a Dagster instance that is the reporter's own.
+            client: Client of the coordinator; closed when `run` returns.
+            open_instance: Opens a Dagster instance for the reporter alone.
             deployment: Name of the deployment at the coordinator.
             timing: Pauses and limits.
         """
@@ -92,12 +86,13 @@ class Reporter:
         self._open_instance = open_instance
         self._deployment = deployment
         self._timing = timing
+        self._backoff = Backoff(1.0, timing.longest_pause)
         self._stopped = threading.Event()
-        self._agenda = Agenda()
+        self._queue = ReportQueue()
         self._follower: ReportFollower | None = None
 
     def run(self) -> None:
-        """Reports until `stop`. What goes wrong is logged and tried again."""
+        """Report until `stop`. Failures are logged and retried."""
         failures = 0
         with self._client:
             while not self._stopped.is_set():
@@ -106,13 +101,13 @@ class Reporter:
                         self._serve(instance)
                 except Exception:
                     failures += 1
-                    logger.exception("No reports for deployment %s yet, will try again", self._deployment)
-                    self._stopped.wait(backoff(failures, self._timing.longest_pause))
+                    logger.exception("No reports for deployment %s yet, retrying", self._deployment)
+                    self._stopped.wait(self._backoff.pause(failures))
 
     def stop(self) -> None:
-        """Makes `run` return soon. May be called from any thread, and again."""
+        """Make `run` return soon. Thread-safe; may be called repeatedly."""
         self._stopped.set()
-        self._agenda.close()
+        self._queue.close()
         follower = self._follower
         if follower is not None:
             follower.close()
@@ -120,20 +115,20 @@ class Reporter:
     def _serve(self, instance: DagsterInstance) -> None:
         listener = threading.Thread(target=self._listen, name="runyard-reports", daemon=True)
         listener.start()
-        settlement = Settlement(self._client, instance)
-        sweep = Sweep(self._client, instance, self._deployment, self._timing.linger)
-        next_sweep = time.monotonic() + self._sweep_pause()
+        settlement = Settler(self._client, instance)
+        reconciler = Reconciler(self._client, instance, self._deployment, self._timing.orphan_grace)
+        next_reconciliation = time.monotonic() + self._reconcile_pause()
         while not self._stopped.is_set():
-            case = self._agenda.take(max(0.0, next_sweep - time.monotonic()))
-            if case is not None:
-                self._settle(settlement, case)
-            if time.monotonic() >= next_sweep:
-                _sweep(sweep)
-                next_sweep = time.monotonic() + self._sweep_pause()
+            report = self._queue.take(max(0.0, next_reconciliation - time.monotonic()))
+            if report is not None:
+                self._settle(settlement, report)
+            if time.monotonic() >= next_reconciliation:
+                _reconcile(reconciler)
+                next_reconciliation = time.monotonic() + self._reconcile_pause()
         listener.join(timeout=5)
 
-    def _sweep_pause(self) -> float:
-        return random.uniform(0.5, 1.5) * self._timing.sweep_every
+    def _reconcile_pause(self) -> float:
+        return jittered(self._timing.reconcile_every, 0.5)
 
     def _listen(self) -> None:
         failures = 0
@@ -141,32 +136,32 @@ class Reporter:
             try:
                 with closing(self._client.follow_reports(self._deployment, reporter_name())) as follower:
                     self._follower = follower
-                    if self._stopped.is_set():  # a stop in between saw no follower to close
+                    if self._stopped.is_set():  # `stop` ran before there was a follower to close
                         return
                     for run in follower:
                         failures = 0
-                        self._agenda.add(Case(run))
+                        self._queue.add(PendingReport(run))
             except Exception as error:
                 level = logging.WARNING if failures == 0 else logging.DEBUG
-                logger.log(level, "No reports for deployment %s, will ask again: %s", self._deployment, error)
+                logger.log(level, "No reports for deployment %s, retrying: %s", self._deployment, error)
             failures += 1
-            self._stopped.wait(backoff(failures, self._timing.longest_pause))
+            self._stopped.wait(self._backoff.pause(failures))
 
-    def _settle(self, settlement: "Settlement", case: Case) -> None:
+    def _settle(self, settlement: "Settler", report: PendingReport) -> None:
         try:
-            settled = settlement.settle(case)
+            settled = settlement.settle(report)
         except Exception:
-            logger.exception("Could not settle run %s in Dagster, will try again", case.run.run_id)
-            pause = backoff(case.failures, self._timing.longest_pause)
-            self._agenda.postpone(replace(case, failures=case.failures + 1), pause)
+            logger.exception("Could not settle run %s in Dagster, retrying", report.run.run_id)
+            pause = self._backoff.pause(report.failures + 1)
+            self._queue.postpone(replace(report, failures=report.failures + 1), pause)
             return
         if not settled:
-            self._agenda.postpone(replace(case, drained=True), self._timing.drain)
-        elif case.run.phase == run_pb2.PHASE_FINISHED:
-            self._acknowledge(case.run)
+            self._queue.postpone(replace(report, drained=True), self._timing.drain)
+        elif report.run.phase == run_pb2.PHASE_FINISHED:
+            self._acknowledge(report.run)
 
     def _acknowledge(self, run: run_pb2.Run) -> None:
-        """An acknowledgement that gets lost makes the coordinator repeat the report, nothing worse."""
+        """Acknowledge a report. If this gets lost, the coordinator repeats the report."""
         follower = self._follower
         try:
             if follower is not None:
@@ -177,47 +172,47 @@ class Reporter:
                 follower.close()
 
 
-class Settlement:
-    """Reads an attempt's run, decides, and writes."""
+class Settler:
+    """Settles single attempts: reads the run, decides, writes."""
 
     def __init__(self, client: Client, instance: DagsterInstance) -> None:
         self._client = client
         self._instance = instance
         self._announced: OrderedDict[tuple[str, int, bool, str], None] = OrderedDict()
 
-    def settle(self, case: Case) -> bool:
-        """Settles an attempt in Dagster.
+    def settle(self, report: PendingReport) -> bool:
+        """Settle an attempt in Dagster.
 
         Returns:
-            False if the worker's last writes may still be on their way, and it has to be looked at again.
+            False if the worker's last writes may still be on their way: settle it again later.
         """
-        verdict = self._verdict(case.run)
-        match verdict:
-            case Nothing(why):
-                logger.debug("Nothing to report of run %s: %s", case.run.run_id, why)
+        settlement = self._settlement(report.run)
+        match settlement:
+            case Nothing(message):
+                logger.debug("Nothing to report of run %s: %s", report.run.run_id, message)
             case Announce():
-                self._announce(case.run)
+                self._announce(report.run)
             case Cancel() | Fail():
-                if not case.drained:
+                if not report.drained:
                     return False
-                self._end(case.run, verdict)
+                self._end(report.run, settlement)
         return True
 
-    def _verdict(self, report: run_pb2.Run) -> Verdict:
+    def _settlement(self, report: run_pb2.Run) -> Settlement:
         in_dagster = self._in_dagster(report.run_id)
         is_open = in_dagster is not None and in_dagster.status not in FINISHED_STATUSES
         latest = self._latest(report) if is_open else report
         return decide(report, latest, in_dagster)
 
-    def _in_dagster(self, run_id: str) -> InDagster | None:
+    def _in_dagster(self, run_id: str) -> DagsterState | None:
         run = self._instance.get_run_by_id(run_id)
         if run is None:
             return None
         if run.is_finished or not self._instance.run_monitoring_enabled:
-            return InDagster(run.status, resumes=0, will_resume=False)
+            return DagsterState(run.status, resumes=0, will_resume=False)
         resumes = self._instance.count_resume_run_attempts(run_id)
         will_resume = resumes < self._instance.run_monitoring_max_resume_run_attempts
-        return InDagster(run.status, resumes, will_resume)
+        return DagsterState(run.status, resumes, will_resume)
 
     def _latest(self, report: run_pb2.Run) -> run_pb2.Run:
         try:
@@ -227,7 +222,7 @@ class Settlement:
 
     def _announce(self, run: run_pb2.Run) -> None:
         if run.phase == run_pb2.PHASE_RUNNING and run.failed_places:
-            # That it moved may have been overtaken, on the agenda, by the news that it runs.
+            # In the queue, the report of the start may have replaced the report of the move.
             moved = run_pb2.Run()
             moved.CopyFrom(run)
             moved.phase = run_pb2.PHASE_ASSIGNED
@@ -236,24 +231,24 @@ class Settlement:
 
     def _announce_once(self, run: run_pb2.Run) -> None:
         progress = run.message if run.phase == run_pb2.PHASE_STARTING else ""
-        news = (run.run_id, run.attempt, run.phase == run_pb2.PHASE_RUNNING, progress)
-        if news not in self._announced:
+        event = (run.run_id, run.attempt, run.phase == run_pb2.PHASE_RUNNING, progress)
+        if event not in self._announced:
             write_announcement(self._instance, run)
-            self._announced[news] = None
+            self._announced[event] = None
         if len(self._announced) > _ANNOUNCED_KEPT:
             self._announced.popitem(last=False)
 
-    def _end(self, report: run_pb2.Run, verdict: Cancel | Fail) -> None:
-        match verdict:
+    def _end(self, report: run_pb2.Run, settlement: Cancel | Fail) -> None:
+        match settlement:
             case Cancel(message):
                 write_cancellation(self._instance, report, message)
             case Fail(message, reason):
                 write_failure(self._instance, report, message, reason)
-        logger.info("Reported run %s to Dagster: %s", report.run_id, verdict.message)
+        logger.info("Reported run %s to Dagster: %s", report.run_id, settlement.message)
 
 
-def _sweep(sweep: Sweep) -> None:
+def _reconcile(reconciler: Reconciler) -> None:
     try:
-        sweep.run_once()
+        reconciler.run_once()
     except Exception as error:
-        logger.warning("Could not compare the coordinator's runs with Dagster, will try again: %s", error)
+        logger.warning("Could not compare the coordinator's runs with Dagster, retrying: %s", error)

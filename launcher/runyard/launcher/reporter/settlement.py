@@ -1,4 +1,4 @@
-"""What is to be written into Dagster about a worker that began or ended. No I/O."""
+"""The decision what to write into Dagster when a worker has started or ended. No I/O."""
 
 from dataclasses import dataclass
 
@@ -11,67 +11,67 @@ from runyard.v1 import run_pb2
 
 
 @dataclass(frozen=True)
-class InDagster:
-    """What Dagster's storage says of the run, freshly read."""
+class DagsterState:
+    """The run as Dagster's storage has it, just read."""
 
     status: DagsterRunStatus
-    # How many resumes Dagster has begun, and whether it would begin another one.
+    # Resumes that Dagster has begun, and whether it would begin another.
     resumes: int
     will_resume: bool
 
 
 @dataclass(frozen=True)
 class Nothing:
-    """Dagster needs no word of this attempt, now or later. `why` is for the log."""
+    """Nothing needs to be written for this attempt, now or later. `message` is for the log."""
 
-    why: str
+    message: str
 
 
 @dataclass(frozen=True)
 class Announce:
-    """The worker began to run, takes long to start, or goes to another node: people want to know."""
+    """The worker started, is slow to start, or moves to another node: add an event to the log."""
 
 
 @dataclass(frozen=True)
 class Cancel:
-    """The run was to be canceled, and its worker ended without saying so."""
+    """The run was being canceled, and its worker ended without recording that."""
 
     message: str
 
 
 @dataclass(frozen=True)
 class Fail:
-    """The worker ended, and the run with it."""
+    """The worker ended without recording the end of the run: the run has failed."""
 
     message: str
     reason: RunFailureReason
 
 
-Verdict = Nothing | Announce | Cancel | Fail
+Settlement = Nothing | Announce | Cancel | Fail
 
 
-def decide(report: run_pb2.Run, latest: run_pb2.Run, dagster: InDagster | None) -> Verdict:
-    """Decides what an attempt's beginning or end means for its run.
+def decide(report: run_pb2.Run, latest: run_pb2.Run, dagster: DagsterState | None) -> Settlement:
+    """Decide what the start or end of an attempt means for its run.
 
     Args:
-        report: The attempt, running or finished, as it was reported.
+        report: The attempt, running or finished, as reported.
         latest: The run's latest attempt, as the coordinator has it now.
         dagster: The run in Dagster, or None if it is not there.
     """
     if dagster is None:
-        return Nothing("the run is not in this Dagster instance: deleted, or another one's")
+        return Nothing("the run is not in this Dagster instance: deleted, or of another instance")
     if dagster.status in FINISHED_STATUSES:
         return Nothing(f"Dagster has the run as {dagster.status.value}")
     if _is_superseded(report, latest, dagster):
         return Nothing("a later attempt serves the run")
     if report.phase == run_pb2.PHASE_STARTING and not report.message:
-        return Nothing("the worker has begun meanwhile")
+        return Nothing("the worker has started in the meantime")
     if report.phase != run_pb2.PHASE_FINISHED:
         return Announce()
-    return _verdict_on_end(report, dagster)
+    return _settlement_of_end(report, dagster)
 
 
-def _is_superseded(report: run_pb2.Run, latest: run_pb2.Run, dagster: InDagster) -> bool:
+def _is_superseded(report: run_pb2.Run, latest: run_pb2.Run, dagster: DagsterState) -> bool:
     """A resume that Dagster has begun counts although the coordinator may not have it yet."""
     return (
         latest.attempt > report.attempt
@@ -80,13 +80,13 @@ def _is_superseded(report: run_pb2.Run, latest: run_pb2.Run, dagster: InDagster)
     )
 
 
-def _verdict_on_end(report: run_pb2.Run, dagster: InDagster) -> Verdict:
+def _settlement_of_end(report: run_pb2.Run, dagster: DagsterState) -> Settlement:
     message = explain_end(report)
     stopped_on_request = report.outcome.kind == run_pb2.OUTCOME_KIND_STOPPED and report.stop_requested
     if dagster.status == DagsterRunStatus.CANCELING or stopped_on_request:
         return Cancel(message)
     if dagster.status.value == "SUSPENDED":  # by name: older Dagster lacks it
-        return Nothing("the run is suspended and has no worker on purpose")
+        return Nothing("the run is suspended, so it has no worker")
     if dagster.status == DagsterRunStatus.STARTED and dagster.will_resume:
         return Nothing("Dagster's run monitoring will resume the run")
     return Fail(message, _failure_reason(report))

@@ -1,4 +1,4 @@
-"""The reporter as a process of its own: `runyard dagster-reporter`."""
+"""The reporter as a separate process: `runyard dagster-reporter`."""
 
 import argparse
 import logging
@@ -13,11 +13,11 @@ from runyard.client import RunyardError
 from runyard.launcher.launcher import RunyardRunLauncher
 from runyard.launcher.reporter.reporter import Reporter
 
-logger = logging.getLogger("runyard.launcher.reporter.reporter_main")
+logger = logging.getLogger("runyard.launcher.reporter_main")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Reports ended workers to Dagster until SIGTERM or SIGINT.
+    """Report the outcomes of workers to Dagster until SIGTERM or SIGINT.
 
     Args:
         argv: Arguments without the program's name. None: those of this process.
@@ -45,7 +45,7 @@ class _UnusableInstance(Exception):
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="runyard dagster-reporter",
-        description="Tells Dagster how run workers ended. Needs a dagster.yaml with Runyard's launcher.",
+        description="Writes the outcomes of workers into Dagster. Needs Runyard's launcher in dagster.yaml.",
     )
     parser.add_argument(
         "--dagster-home", metavar="DIR", help="directory of dagster.yaml (default: $DAGSTER_HOME)"

@@ -7,10 +7,10 @@ from dagster._core.events import RunFailureReason
 from runyard.launcher.reporter.settlement import (
     Announce,
     Cancel,
+    DagsterState,
     Fail,
-    InDagster,
     Nothing,
-    Verdict,
+    Settlement,
     decide,
 )
 from runyard.v1 import run_pb2
@@ -43,11 +43,11 @@ def ended(
     )
 
 
-def in_dagster(status: DagsterRunStatus, resumes: int = 0, will_resume: bool = False) -> InDagster:
-    return InDagster(status, resumes, will_resume)
+def in_dagster(status: DagsterRunStatus, resumes: int = 0, will_resume: bool = False) -> DagsterState:
+    return DagsterState(status, resumes, will_resume)
 
 
-def judge(report: run_pb2.Run, dagster: InDagster | None, latest: run_pb2.Run | None = None) -> Verdict:
+def judge(report: run_pb2.Run, dagster: DagsterState | None, latest: run_pb2.Run | None = None) -> Settlement:
     return decide(report, latest or report, dagster)
 
 
@@ -56,9 +56,9 @@ def judge(report: run_pb2.Run, dagster: InDagster | None, latest: run_pb2.Run | 
 def test_whatever_the_end_of_the_worker_the_run_fails_with_it(
     kind: run_pb2.OutcomeKind.ValueType, status: DagsterRunStatus
 ) -> None:
-    verdict = judge(ended(kind), in_dagster(status))
-    assert isinstance(verdict, Fail)
-    assert "run worker" in verdict.message
+    settlement = judge(ended(kind), in_dagster(status))
+    assert isinstance(settlement, Fail)
+    assert "run worker" in settlement.message
 
 
 @pytest.mark.parametrize("kind", ENDS, ids=run_pb2.OutcomeKind.Name)
@@ -88,8 +88,8 @@ def test_a_run_that_never_started_is_not_resumed_so_it_fails_at_once() -> None:
 
 
 def test_a_run_that_an_operator_stopped_is_canceled_and_not_resumed() -> None:
-    verdict = judge(ended(STOPPED, stop_requested=True), in_dagster(STARTED, will_resume=True))
-    assert isinstance(verdict, Cancel)
+    settlement = judge(ended(STOPPED, stop_requested=True), in_dagster(STARTED, will_resume=True))
+    assert isinstance(settlement, Cancel)
 
 
 def test_a_worker_that_was_stopped_without_a_request_fails_its_run() -> None:

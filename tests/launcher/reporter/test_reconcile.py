@@ -8,7 +8,7 @@ from launcher.placing_coordinator import PlacingCoordinator
 from launcher.reporters import reporting
 from launcher.shop import Shop
 
-from runyard.launcher.reporter.reconcile import Linger, Stop, Sweep
+from runyard.launcher.reporter.reconcile import OrphanGrace, Reconciler, Stop
 from runyard.v1 import run_pb2
 
 SUCCESS = DagsterRunStatus.SUCCESS
@@ -28,60 +28,60 @@ def live(phase: run_pb2.Phase.ValueType, **details: bool) -> run_pb2.Run:
 def test_a_worker_that_does_not_run_yet_goes_at_once(
     phase: run_pb2.Phase.ValueType, status: DagsterRunStatus
 ) -> None:
-    (stop,) = Linger(30).overdue([live(phase)], {"r": status}, now=0)
+    (stop,) = OrphanGrace(30).overdue([live(phase)], {"r": status}, now=0)
     assert stop == Stop("r", f"Dagster has the run as {status.value}")
 
 
 @pytest.mark.parametrize("status", [SUCCESS, FAILURE, CANCELED])
 def test_a_running_worker_may_linger_and_then_goes(status: DagsterRunStatus) -> None:
-    linger = Linger(30)
+    orphan_grace = OrphanGrace(30)
     runs = [live(run_pb2.PHASE_RUNNING)]
-    assert linger.overdue(runs, {"r": status}, now=100) == []
-    assert linger.overdue(runs, {"r": status}, now=129) == []
-    assert linger.overdue(runs, {"r": status}, now=130) == [
+    assert orphan_grace.overdue(runs, {"r": status}, now=100) == []
+    assert orphan_grace.overdue(runs, {"r": status}, now=129) == []
+    assert orphan_grace.overdue(runs, {"r": status}, now=130) == [
         Stop("r", f"Dagster has the run as {status.value}")
     ]
 
 
 @pytest.mark.parametrize("phase", [run_pb2.PHASE_QUEUED, run_pb2.PHASE_RUNNING])
 def test_a_worker_whose_run_is_not_in_this_instance_stays(phase: run_pb2.Phase.ValueType) -> None:
-    assert Linger(0).overdue([live(phase)], {}, now=100) == []
+    assert OrphanGrace(0).overdue([live(phase)], {}, now=100) == []
 
 
 @pytest.mark.parametrize("status", [STARTING, STARTED, DagsterRunStatus.QUEUED])
 def test_a_worker_whose_run_goes_on_stays(status: DagsterRunStatus) -> None:
     runs = [live(run_pb2.PHASE_QUEUED), live(run_pb2.PHASE_RUNNING)]
-    assert Linger(0).overdue(runs, {"r": status}, now=0) == []
+    assert OrphanGrace(0).overdue(runs, {"r": status}, now=0) == []
 
 
 def test_a_stop_that_dagster_has_noted_and_the_coordinator_has_not_is_passed_on() -> None:
-    assert Linger(30).overdue([live(run_pb2.PHASE_RUNNING)], {"r": CANCELING}, now=0) == [
+    assert OrphanGrace(30).overdue([live(run_pb2.PHASE_RUNNING)], {"r": CANCELING}, now=0) == [
         Stop("r", "the run is being canceled in Dagster")
     ]
 
 
 def test_a_worker_that_is_being_stopped_needs_no_second_word() -> None:
     runs = [live(run_pb2.PHASE_RUNNING, stop_requested=True)]
-    assert Linger(0).overdue(runs, {"r": CANCELED}, now=0) == []
+    assert OrphanGrace(0).overdue(runs, {"r": CANCELED}, now=0) == []
 
 
 def test_the_clock_starts_anew_for_a_run_that_was_out_of_sight() -> None:
-    linger = Linger(30)
+    orphan_grace = OrphanGrace(30)
     runs = [live(run_pb2.PHASE_RUNNING)]
-    linger.overdue(runs, {"r": FAILURE}, now=0)
-    linger.overdue([], {}, now=20)
-    assert linger.overdue(runs, {"r": FAILURE}, now=40) == []
+    orphan_grace.overdue(runs, {"r": FAILURE}, now=0)
+    orphan_grace.overdue([], {}, now=20)
+    assert orphan_grace.overdue(runs, {"r": FAILURE}, now=40) == []
 
 
 @pytest.fixture
-def sweep(shop: Shop) -> Sweep:
-    return Sweep(shop.launcher.open_client(), shop.instance, "default", linger=0)
+def reconciler(shop: Shop) -> Reconciler:
+    return Reconciler(shop.launcher.open_client(), shop.instance, "default", orphan_grace=0)
 
 
 def test_workers_of_ended_runs_are_stopped_and_others_are_not(
     shop: Shop,
     coordinator: PlacingCoordinator,
-    sweep: Sweep,
+    reconciler: Reconciler,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     going_on, failed, deleted = (shop.launch_and_start() for _ in range(3))
@@ -89,7 +89,7 @@ def test_workers_of_ended_runs_are_stopped_and_others_are_not(
         coordinator.begin(run_id)
     shop.worker_writes(failed, DagsterEventType.PIPELINE_FAILURE)
     shop.instance.delete_run(deleted)
-    sweep.run_once()
+    reconciler.run_once()
     assert coordinator.was_told_to_stop(failed)
     # Missing is not ended: the run may be another instance's.
     assert not coordinator.was_told_to_stop(deleted)
@@ -98,27 +98,27 @@ def test_workers_of_ended_runs_are_stopped_and_others_are_not(
 
 
 def test_runs_of_another_deployment_are_none_of_our_business(
-    shop: Shop, coordinator: PlacingCoordinator, sweep: Sweep
+    shop: Shop, coordinator: PlacingCoordinator, reconciler: Reconciler
 ) -> None:
     coordinator.put_run(run_pb2.Run(run_id="theirs", deployment="night", phase=run_pb2.PHASE_QUEUED))
-    sweep.run_once()
+    reconciler.run_once()
     assert not coordinator.was_told_to_stop("theirs")
 
 
 def test_a_stop_that_fails_does_not_keep_the_next_from_being_sent(
-    shop: Shop, coordinator: PlacingCoordinator, sweep: Sweep
+    shop: Shop, coordinator: PlacingCoordinator, reconciler: Reconciler
 ) -> None:
     first, second = shop.launch(), shop.launch()
     for run_id in (first, second):
         shop.worker_writes(run_id, DagsterEventType.PIPELINE_CANCELED)
     coordinator.fail("TerminateRun", grpc.StatusCode.INTERNAL, "no space left")
-    sweep.run_once()
+    reconciler.run_once()
     stops = [run_id for run_id in (first, second) if coordinator.runs[run_id].stop_requested]
     assert len(stops) == 1
 
 
 def test_more_runs_than_one_query_takes_are_all_looked_up(
-    shop: Shop, coordinator: PlacingCoordinator, sweep: Sweep
+    shop: Shop, coordinator: PlacingCoordinator, reconciler: Reconciler
 ) -> None:
     going_on = shop.launch_and_start()
     stopping = run_pb2.Run(deployment="default", phase=run_pb2.PHASE_RUNNING, stop_requested=True)
@@ -127,7 +127,7 @@ def test_more_runs_than_one_query_takes_are_all_looked_up(
         coordinator.put_run(run_pb2.Run.FromString(stopping.SerializeToString()))
     last = shop.launch()
     shop.worker_writes(last, DagsterEventType.PIPELINE_CANCELED)
-    sweep.run_once()
+    reconciler.run_once()
     assert coordinator.was_told_to_stop(last)
     assert not coordinator.was_told_to_stop(going_on)
 
