@@ -2,6 +2,9 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+LOCK := deploy/requirements.txt
+DEV_LOCK := requirements-dev.txt
+LOCKED := $(VENV)/.locked
 ENVIRONMENT := $(VENV)/.installed
 IN_VENV := $(VENV)/bin/python -m
 
@@ -39,7 +42,6 @@ test-security: $(ENVIRONMENT) ## Run what attacks a coordinator and agents, whic
 SECONDS ?= 60
 SEED ?=
 fuzz: $(ENVIRONMENT) ## Attack with arbitrary messages and texts, as in: make fuzz SECONDS=600
-	-@$(IN_VENV) pip install --quiet --group fuzz
 	RUNYARD_FUZZ_SECONDS=$(SECONDS) RUNYARD_FUZZ_SEED=$(SEED) $(IN_VENV) pytest $(SIDE_BY_SIDE) \
 		--timeout=$$(($(SECONDS) * 3 + 300)) tests/security/test_any_*.py tests/security/test_raw_bytes.py
 	@cd tests && $(abspath $(VENV))/bin/python -m security.fuzzing --seconds $(SECONDS) $(SEED:%=--seed %)
@@ -66,19 +68,33 @@ check-protos: protos ## Fail if the committed stubs are not those of the protos,
 	@if command -v npx >/dev/null; then cd protos && npx --yes $(BUF) lint; \
 		else echo 'check-protos: no npx on this machine, so buf lint is left out'; fi
 
-LOCK := deploy/requirements.txt
 EXTRAS := coordinator agent docker dagster signing
-lock: $(ENVIRONMENT) ## Pin all that the services need, by version and hash, in deploy/requirements.txt
-	$(IN_VENV) uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
-		--no-annotate --no-emit-index-url $(EXTRAS:%=--extra %) --output-file $(LOCK) pyproject.toml
+SERVICES := pyproject.toml $(EXTRAS:%=--extra %)
+TOOLS := --group dev --group fuzz --group sbom
+ALL_LOCKED := .cache/lock/all.txt
+COMPILE := $(IN_VENV) uv pip compile --quiet --no-config --upgrade --universal --python-version 3.11 --no-header \
+	--no-annotate --no-emit-index-url --no-emit-find-links
+PIN := --constraint $(ALL_LOCKED) --generate-hashes --no-strip-extras  # pip wants a hash for `name[extra]` too
+# All is resolved together first, so that what both files name has one version in both.
+lock: $(LOCKED) ## Pin all that the services and the tools need, by version and hash; nothing else moves a version
+	@mkdir -p $(dir $(ALL_LOCKED))
+	$(COMPILE) $(SERVICES) $(TOOLS) --output-file $(ALL_LOCKED)
+	$(COMPILE) $(SERVICES) $(PIN) --output-file $(LOCK)
+	$(COMPILE) $(TOOLS) $(PIN) --output-file $(DEV_LOCK)
 
-check-lock: ## Install what is pinned, with its hashes checked
+INSTALL_LOCKED := install --quiet --require-hashes --only-binary :all:
+IN_CHECK := .cache/locked/bin
+check-lock: $(ENVIRONMENT) ## Install Runyard with what the services need alone, hashes checked, and see it start
+	rm -rf .cache/wheel
+	$(IN_VENV) pip wheel --quiet --no-deps --no-build-isolation --wheel-dir .cache/wheel .
 	$(PYTHON) -m venv --clear .cache/locked
-	.cache/locked/bin/pip install --quiet --require-hashes --requirement $(LOCK)
-	.cache/locked/bin/pip check
+	$(IN_CHECK)/pip $(INSTALL_LOCKED) --requirement $(LOCK)
+	$(IN_CHECK)/pip install --quiet --no-deps --no-index .cache/wheel/*.whl
+	$(IN_CHECK)/pip check
+	@for role in '' coordinator agent; do \
+		echo "$(IN_CHECK)/runyard $$role --help"; $(IN_CHECK)/runyard $$role --help >/dev/null || exit 1; done
 
 sbom: $(ENVIRONMENT) ## Write the bill of materials of what is pinned, for CycloneDX, to dist/sbom.cdx.json
-	@$(IN_VENV) pip install --quiet --group sbom
 	@mkdir -p dist
 	$(IN_VENV) cyclonedx_py requirements $(LOCK) --pyproject pyproject.toml --output-reproducible --output-file dist/sbom.cdx.json
 
@@ -98,10 +114,14 @@ clean: ## Remove the environment and everything that tools left behind
 	rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis dist node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(ENVIRONMENT): pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(IN_VENV) pip install --quiet --upgrade 'pip>=25.1'  # the first that knows --group
-	$(IN_VENV) pip install --quiet --editable . --group dev
+# Made anew when a lock changes, so that nothing stays that is not in one.
+$(LOCKED): $(LOCK) $(DEV_LOCK)
+	$(PYTHON) -m venv --clear $(VENV)
+	$(IN_VENV) pip $(INSTALL_LOCKED) --requirement $(LOCK) --requirement $(DEV_LOCK)
+	@touch $@
+
+$(ENVIRONMENT): $(LOCKED) pyproject.toml
+	$(IN_VENV) pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(PROTO_TOOLS): protos/requirements.txt
