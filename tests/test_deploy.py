@@ -9,7 +9,8 @@ import yaml
 
 from runyard.agent.__main__ import main as agent
 from runyard.agent.config.agent import AgentSettings
-from runyard.common.service.settings import Settings, load_settings
+from runyard.common.service.settings import Settings
+from runyard.common.service.settings_sources import load_settings
 from runyard.coordinator.__main__ import main as coordinator
 from runyard.coordinator.config import CoordinatorSettings
 

@@ -13,7 +13,8 @@ from runyard.agent.core.model import AttemptKey
 from runyard.agent.node.isolation_backends import JUST_WATCHED, Rung
 from runyard.agent.supervisor.limits.plan import CGROUP_2, WATCHDOG, LimitsPlan, plan_of
 from runyard.agent.supervisor.records import SpecRecord
-from runyard.common.service.settings import SettingsError, load_settings
+from runyard.common.service.settings import SettingsError
+from runyard.common.service.settings_sources import load_settings
 from runyard.v1 import placement_pb2, run_pb2
 
 KEY = AttemptKey("run-a", 2)

@@ -18,7 +18,8 @@ from runyard.agent.config.agent import AgentSettings
 from runyard.agent.config.docker import Allow
 from runyard.agent.config.policy import PolicySettings, Profile
 from runyard.common.security.signing import public_key_of
-from runyard.common.service.settings import SettingsError, load_settings
+from runyard.common.service.settings import SettingsError
+from runyard.common.service.settings_sources import load_settings
 from runyard.launcher.config import SCHEMA
 from runyard.v1 import placement_pb2, run_pb2
 
@@ -41,7 +42,7 @@ def block(name: str) -> Any:
     ("values", "problem"),
     [
         ({"policy": {"profils": []}}, "policy.profils: there is no such setting"),
-        ({"policy": {"profiles": [{}]}}, "policy.profiles.0.name: is required"),
+        ({"policy": {"profiles": [{}]}}, "policy.profiles[0].name: is required"),
         ({"policy": {"profiles": [{"name": "a b"}]}}, "'a b' must be letters"),
         ({"policy": {"profiles": [{"name": "a"}, {"name": "a"}]}}, "there are two profiles 'a'"),
         ({"policy": {"profiles": [{"name": "a", "interpreters": ["python3"]}]}}, "must be an absolute path"),

@@ -19,7 +19,8 @@ from runyard.agent.drivers.process.warm_plans import plan_of
 from runyard.agent.session.conversions import warm_server_of
 from runyard.agent.supervisor.records import SpecRecord
 from runyard.agent.supervisor.rundir import RunDirectories
-from runyard.common.service.settings import SettingsError, load_settings
+from runyard.common.service.settings import SettingsError
+from runyard.common.service.settings_sources import load_settings
 from runyard.v1 import fleet_pb2
 
 GOOD = CASES["good"]

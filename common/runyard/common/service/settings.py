@@ -1,148 +1,98 @@
-"""Settings of a service: one YAML file, overridden by the environment, overridden by the command line."""
+"""Base classes of a service's settings, and their keys."""
 
-import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, get_args
+from types import UnionType
+from typing import ClassVar, Final, Union, get_args, get_origin
 
-import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from runyard.common.service.yaml_errors import explained
+from runyard.common.service.yaml_document import KeyPath
 from runyard.common.transport.tls import TlsFiles
+
+_OPTIONAL: Final = (None, Union, UnionType)
+"""Origins of an annotation that is a section or an optional one, not a list or a mapping of sections."""
 
 
 class SettingsError(Exception):
-    """The settings cannot be used; the message names the file, the key and the remedy."""
+    """The settings cannot be used; the message names the file and line, the key and the remedy."""
 
 
 class Settings(BaseModel):
-    """Base of a service's settings: immutable, and a key that is not known is an error."""
+    """Base of a service's settings and of their sections: immutable, and an unknown key is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     renamed: ClassVar[Mapping[str, str]] = {}
     """Old names of settings of this section, each with its current name. `load_settings` still reads them."""
 
 
 class TlsSettings(Settings):
-    """Whom a service trusts, and what it shows: PEM files, which are read again when they change."""
+    """Certificates that a service trusts and presents: PEM files, which are read again when they change."""
 
     authority: Path
-    """Certificates of the authorities that are trusted."""
+    """Certificates of the trusted authorities."""
 
     certificate: Path
-    """This side's certificate, then those between it and the authority."""
+    """This service's certificate, followed by the intermediate ones."""
 
     key: Path
-    """Its private key, which nobody else may read."""
+    """Private key of that certificate. No other user may be able to read it."""
 
     def files(self) -> TlsFiles:
-        """The same, as the client library takes them."""
+        """Return the paths in the form that channels and servers take."""
         return TlsFiles(self.authority, self.certificate, self.key)
 
 
-S = TypeVar("S", bound=Settings)
+def section_kind(kind: type[Settings], key: str | int) -> type[Settings] | None:
+    """Return the settings in a section; None if the key is unknown or a single setting."""
+    field = kind.model_fields.get(str(key))
+    if field is None or get_origin(field.annotation) not in _OPTIONAL:
+        return None
+    return _settings_in(field.annotation)
 
 
-def load_settings(
-    kind: type[S],
-    *,
-    file: Path | None,
-    prefix: str,
-    flags: Mapping[str, Any],
-    environment: Mapping[str, str] = os.environ,
-    on_renamed: Callable[[str, str], None] = lambda old, new: None,
-) -> S:
-    """Read settings. The command line overrides the environment, and the environment overrides the file.
+def settings_at(kind: type[Settings], path: KeyPath) -> type[Settings] | None:
+    """Return the settings at a path, which may lead through mappings and lists of sections.
 
     Args:
-        kind: The settings to read.
-        file: A YAML file with a mapping, or None.
-        prefix: Environment variables are named `<prefix>_<KEY>`; their values are read as YAML.
-        flags: From the command line; None values mean "not given".
-        on_renamed: Called with the old and the current name of each setting that has an old name, such as
-            `isolation.rungs` and `isolation.backends`.
-
-    Raises:
-        SettingsError: A key is unknown, a value is wrong, or the file cannot be read.
+        kind: The settings at the top.
+        path: Such as `("policy", "profiles", 0, "containers")`.
     """
-    values = _with_current_names(kind, _from_file(file) if file is not None else {}, on_renamed)
-    from_environment: dict[str, Any] = {}
+    inner: type[Settings] | None = kind
+    rest = list(path)
+    while rest and inner is not None:
+        field = inner.model_fields.get(str(rest.pop(0)))
+        if field is None:
+            return None
+        if get_origin(field.annotation) not in _OPTIONAL and rest:
+            rest.pop(0)
+        inner = _settings_in(field.annotation)
+    return inner
+
+
+def _settings_in(annotation: object) -> type[Settings] | None:
+    for part in (annotation, *get_args(annotation)):
+        if isinstance(part, type) and issubclass(part, Settings):
+            return part
+    return None
+
+
+def current_path(kind: type[Settings], path: KeyPath) -> KeyPath:
+    """Return a path with every old name replaced by the current one."""
+    current: list[str | int] = []
+    inner: type[Settings] | None = kind
+    for part in path:
+        name = inner.renamed.get(str(part), part) if inner is not None else part
+        inner = section_kind(inner, name) if inner is not None else None
+        current.append(name)
+    return tuple(current)
+
+
+def written_keys(kind: type[Settings]) -> Iterator[KeyPath]:
+    """Yield the path of every setting and section, each section before what it holds, old names too."""
     for key in (*kind.model_fields, *kind.renamed):
-        name = f"{prefix}_{key.upper()}"
-        if name in environment:
-            from_environment[key] = _from_environment(name, environment[name])
-    values.update(_with_current_names(kind, from_environment, on_renamed))
-    values.update({key: value for key, value in flags.items() if value is not None})
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        raise SettingsError(_explain(error, kind, file)) from error
-
-
-def _with_current_names(
-    kind: type[Settings], values: Mapping[str, Any], on_renamed: Callable[[str, str], None], section: str = ""
-) -> dict[str, Any]:
-    """Return the values with every old name replaced by the current one, also in nested sections.
-
-    Raises:
-        SettingsError: A setting is given under both names.
-    """
-    current: dict[str, Any] = {}
-    for written, value in values.items():
-        key = kind.renamed.get(written, written)
-        if key != written:
-            if key in values:
-                raise SettingsError(f"{section}{written}: is the old name of {section}{key}; remove it")
-            on_renamed(f"{section}{written}", f"{section}{key}")
-        if isinstance(value, Mapping):
-            for inner in _sections_of(kind, key):
-                value = _with_current_names(inner, value, on_renamed, f"{section}{key}.")
-        current[key] = value
-    return current
-
-
-def _sections_of(kind: type[Settings], key: str) -> Iterator[type[Settings]]:
-    """Yield the kind of settings that a key holds, if it holds a section."""
-    field = kind.model_fields.get(key)
-    if field is not None:
-        for part in (field.annotation, *get_args(field.annotation)):
-            if isinstance(part, type) and issubclass(part, Settings):
-                yield part
-
-
-def _from_file(file: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(file.read_text())
-    except OSError as error:
-        raise SettingsError(f"{file}: cannot be read ({error.strerror}); check the path") from error
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{file}: is not valid YAML ({explained(error)})") from None
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise SettingsError(f"{file}: must hold a mapping of settings, such as 'node_id: a'")
-    return dict(content)
-
-
-def _from_environment(name: str, text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise SettingsError(f"environment variable {name}: is not valid YAML ({explained(error)})") from None
-
-
-def _explain(error: ValidationError, kind: type[Settings], file: Path | None) -> str:
-    lines = []
-    for problem in error.errors():
-        key = ".".join(str(part) for part in problem["loc"])
-        if problem["type"] == "extra_forbidden":
-            known = ", ".join(sorted(kind.model_fields))
-            lines.append(f"{key}: there is no such setting; known settings: {known}")
-        elif problem["type"] == "missing":
-            lines.append(f"{key}: is required")
-        else:
-            lines.append(f"{key}: {problem['msg'].removeprefix('Value error, ')}")
-    where = f"{file}: " if file else ""
-    return "; ".join(f"{where}{line}" for line in lines)
+        yield (key,)
+        inner = section_kind(kind, kind.renamed.get(key, key))
+        if inner is not None:
+            yield from ((key, *path) for path in written_keys(inner))
