@@ -95,7 +95,7 @@ def test_the_explanation_for_scripts_has_every_field_under_its_proto_name(runyar
     assert (explained["queue_position"], explained["nodes"]) == (2, [])
 
 
-def test_an_imagined_launch_shows_the_best_nodes_with_their_marks(
+def test_a_dry_run_shows_the_best_nodes_with_their_marks(
     coordinator: FakeCoordinator, runyard: Command
 ) -> None:
     coordinator.explanations["orders"] = PLACEABLE

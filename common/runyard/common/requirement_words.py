@@ -1,4 +1,4 @@
-"""Requirements in one line, as the command line and Dagster's event log show them."""
+"""Requirements in one line, for the command line and Dagster's event log."""
 
 from collections.abc import Iterator
 
@@ -7,27 +7,27 @@ from runyard.common.quantities import show_quantity
 from runyard.v1 import placement_pb2
 
 
-def in_one_line(wanted: placement_pb2.Requirements) -> str:
-    """What a run asks for: `cpu 2, memory 16Gi, zone=a, !spot, cluster main`; `1 slot` if nothing else."""
-    return ", ".join(_parts(wanted)) or "1 slot"
+def in_one_line(requirements: placement_pb2.Requirements) -> str:
+    """Return for example `cpu 2, memory 16Gi, zone=a, cluster main`; `1 slot` if nothing is required."""
+    return ", ".join(_parts(requirements)) or "1 slot"
 
 
-def _parts(wanted: placement_pb2.Requirements) -> Iterator[str]:
-    for name, amount in sorted(wanted.resources.items()):
+def _parts(requirements: placement_pb2.Requirements) -> Iterator[str]:
+    for name, amount in sorted(requirements.resources.items()):
         if (name, amount) != ("slots", 1):
             yield f"{name} {show_quantity(name, amount)}"
-    yield from wanted.labels
-    if wanted.cluster:
-        yield f"cluster {wanted.cluster}"
-    if wanted.node:
-        yield f"node {wanted.node}"
-    if wanted.driver not in ("", DRIVER):
-        yield f"driver {wanted.driver}"
-    if wanted.image:
-        yield f"image {wanted.image}"
-    if wanted.isolation:
-        yield f"isolation {wanted.isolation}"
-    if wanted.tolerations:
-        yield f"tolerates {' '.join(wanted.tolerations)}"
-    for wish in wanted.preferences:
-        yield f"prefers {wish.label}" + (f" (weight {wish.weight})" if wish.weight > 1 else "")
+    yield from requirements.labels
+    if requirements.cluster:
+        yield f"cluster {requirements.cluster}"
+    if requirements.node:
+        yield f"node {requirements.node}"
+    if requirements.driver not in ("", DRIVER):
+        yield f"driver {requirements.driver}"
+    if requirements.image:
+        yield f"image {requirements.image}"
+    if requirements.isolation:
+        yield f"isolation {requirements.isolation}"
+    if requirements.tolerations:
+        yield f"tolerates {' '.join(requirements.tolerations)}"
+    for each in requirements.preferences:
+        yield f"prefers {each.label}" + (f" (weight {each.weight})" if each.weight > 1 else "")

@@ -21,7 +21,7 @@ from runyard.coordinator.core.explain.explanation import explain_launch, explain
 from runyard.coordinator.routing_config.reading import read_routing
 from runyard.v1 import placement_pb2
 
-IMAGINED = "00000000-0000-0000-0000-000000000000"
+DRY_RUN = "00000000-0000-0000-0000-000000000000"
 SPILL = "rules: [{name: all, clusters: [main, annex], spill_after: 30s, set: {cpu: 1}}]"
 
 
@@ -35,11 +35,11 @@ def told(cluster: InMemoryCluster, run_id: str) -> placement_pb2.Explanation:
 
 
 def prospect(cluster: InMemoryCluster, run: Asked) -> placement_pb2.Explanation:
-    launch = run.launch(IMAGINED)
+    launch = run.launch(DRY_RUN)
     cluster.trial.asked.clear()
     explanation = cluster.trial.step(lambda fleet, at: explain_launch(fleet, at, launch))
     cluster.trial.asked.assert_nothing_else()
-    assert IMAGINED not in cluster.trial.fleet.runs
+    assert DRY_RUN not in cluster.trial.fleet.runs
     return explanation
 
 
@@ -182,7 +182,7 @@ def test_a_run_that_was_placed_under_other_rules_says_what_it_asked_for_then() -
 # A launch that is only thought of
 
 
-def test_an_imagined_launch_says_where_it_would_go_and_changes_nothing() -> None:
+def test_a_dry_run_says_where_it_would_go_and_changes_nothing() -> None:
     cluster = InMemoryCluster([labelled("a", zone="a"), labelled("b", zone="b"), labelled("c", zone="b")])
     explanation = prospect(cluster, asked(labels="zone=b", prefer="zone=a"))
     assert explanation.verdict == (
@@ -212,7 +212,7 @@ def test_nodes_that_are_warm_for_the_run_come_first_with_their_mark() -> None:
     assert told(cluster, run_id).verdict == f"run {run_id} was given to node b of cluster main: {because}"
 
 
-def test_an_imagined_launch_goes_where_a_real_one_then_goes() -> None:
+def test_a_dry_run_goes_where_a_real_one_then_goes() -> None:
     cluster = InMemoryCluster([node("a", cpu=4), node("b", cpu=8), node("c", "annex", cpu=2)], SPILL)
     for run in (asked(cpu="3"), asked(cpu="3"), asked(cpu="5"), asked(cluster="annex"), asked(cpu="1")):
         explanation = prospect(cluster, run)
@@ -222,7 +222,7 @@ def test_an_imagined_launch_goes_where_a_real_one_then_goes() -> None:
         assert waits == (not cluster.node_of(run_id)), explanation.verdict
 
 
-def test_an_imagined_launch_that_would_wait_says_for_what() -> None:
+def test_a_dry_run_that_would_wait_says_for_what() -> None:
     cluster = InMemoryCluster([node("a", slots=1)])
     cluster.launch(Asked())
     explanation = prospect(cluster, Asked())
@@ -230,7 +230,7 @@ def test_an_imagined_launch_that_would_wait_says_for_what() -> None:
     assert (explanation.queue_position, explanation.queue_length) == (0, 0)
 
 
-def test_an_imagined_launch_that_would_be_refused_is_an_answer() -> None:
+def test_a_dry_run_that_would_be_refused_is_an_answer() -> None:
     cluster = InMemoryCluster([node("a", cpu=4), node("b", cpu=8)])
     explanation = prospect(cluster, asked(cpu="9", prefer="zone=a"))
     assert explanation.verdict == (
@@ -241,7 +241,7 @@ def test_an_imagined_launch_that_would_be_refused_is_an_answer() -> None:
     assert not explanation.waits_for
 
 
-def test_an_imagined_launch_that_no_rule_takes_is_an_answer() -> None:
+def test_a_dry_run_that_no_rule_takes_is_an_answer() -> None:
     cluster = InMemoryCluster(
         [node("a")], "{on_no_matching_rule: fail, rules: [{name: pay, match: {job: pay}}]}"
     )
@@ -250,7 +250,7 @@ def test_an_imagined_launch_that_no_rule_takes_is_an_answer() -> None:
     assert fields(explanation) == {"resources.cpu": ("1", "run tags", [])}
 
 
-def test_an_imagined_launch_into_a_full_queue_is_an_answer() -> None:
+def test_a_dry_run_into_a_full_queue_is_an_answer() -> None:
     cluster = InMemoryCluster([node("a", slots=1)], "queue: {limit: 1}")
     cluster.launch(Asked())
     cluster.launch(Asked())

@@ -88,7 +88,7 @@ LAUNCHES: dict[str, tuple[run_pb2.LaunchSpec, str]] = {
     ),
     "a tag that is misspelt": (
         make_spec(tags={"runyard/memroy": "4Gi"}),
-        "tag runyard/memroy of the run: is none that Runyard knows; did you mean runyard/memory?",
+        "tag runyard/memroy of the run: is not a tag of Runyard; did you mean runyard/memory?",
     ),
     "a tag that contradicts itself": (
         make_spec(tags={"runyard/labels": "zone=a,zone=b"}),

@@ -147,21 +147,21 @@ SENSELESS: list[tuple[str, str, str]] = [
     ("labels", "zone=a,", "has the part ''"),
     ("labels", "zone=a b", "has the part 'zone=a b'"),
     ("labels", "zone=a,zone=b", "has both zone=a and zone=b; drop one"),
-    ("labels", '{"zone": 1}', "has under 'zone' no text but 1; write zone=a"),
-    ("labels", '{"zone": []}', "has under 'zone' no text but []"),
-    ("labels", '{"zone!": "a"}', "has the key 'zone!', which is no label"),
+    ("labels", '{"zone": 1}', "has 1 under 'zone', which is not text; write zone=a"),
+    ("labels", '{"zone": []}', "has [] under 'zone', which is not text"),
+    ("labels", '{"zone!": "a"}', "has the key 'zone!', which is not a label"),
     ("labels", '{"zone"', "is not JSON"),
-    ("labels", "[1]", "has the part 1, which is no text"),
+    ("labels", "[1]", "has the part 1, which is not text"),
     ("prefer", '{"zone=a": "much"}', "gives 'zone=a' the weight 'much'; write a whole number from 1 to 1000"),
     ("prefer", '{"zone=a": 0}', "gives 'zone=a' the weight 0"),
     ("tolerations", "a b", "has the part 'a b'; write taints as gpu or team=x"),
     ("resources", "license", "'license' names no resources; write for example"),
-    ("resources", '{"cpu": 1}', "names cpu, which is a field of its own; write it beside resources"),
+    ("resources", '{"cpu": 1}', "names cpu, which is a separate field; write it beside resources"),
     ("resources", '{"slots": 2}', "names slots; leave them out"),
-    ("resources", '{"license": "some"}', "has under license something wrong: 'some' is not a whole number"),
-    ("config", "memory=2Gi", "'memory=2Gi' is no JSON object"),
+    ("resources", '{"license": "some"}', "has an invalid amount of license: 'some' is not a whole number"),
+    ("config", "memory=2Gi", "'memory=2Gi' is not a JSON object"),
     ("config", '{"memory": ', "is not JSON"),
-    ("config", "[1]", "'[1]' is no JSON object"),
+    ("config", "[1]", "'[1]' is not a JSON object"),
 ]
 
 
@@ -179,15 +179,15 @@ def test_a_tag_that_makes_no_sense_is_named_with_its_owner_and_the_remedy(
 UNKNOWN = [
     (
         "runyard/memroy",
-        "tag runyard/memroy of the run: is none that Runyard knows; did you mean runyard/memory?",
+        "tag runyard/memroy of the run: is not a tag of Runyard; did you mean runyard/memory?",
     ),
-    ("runyard/gpus", "tag runyard/gpus of the run: is none that Runyard knows; did you mean runyard/gpu?"),
+    ("runyard/gpus", "tag runyard/gpus of the run: is not a tag of Runyard; did you mean runyard/gpu?"),
     (
         "runyard/label",
-        "tag runyard/label of the run: is none that Runyard knows; did you mean runyard/labels?",
+        "tag runyard/label of the run: is not a tag of Runyard; did you mean runyard/labels?",
     ),
-    ("runyard/", "tag runyard/ of the run: is none that Runyard knows; "),
-    ("runyard/zone", "tag runyard/zone of the run: is none that Runyard knows; known are runyard/config, "),
+    ("runyard/", "tag runyard/ of the run: is not a tag of Runyard; "),
+    ("runyard/zone", "tag runyard/zone of the run: is not a tag of Runyard; known are runyard/config, "),
 ]
 
 
@@ -205,7 +205,7 @@ IN_DICTIONARIES: list[tuple[dict[Any, Any], str]] = [
     ({"cluster": None}, "cluster of rule gpu: None is not a name; write it as text"),
     ({"node": 7}, "node of rule gpu: 7 is not a name; write it as text"),
     ({"cpu": True}, "cpu of rule gpu: True is not a number of cores"),
-    ({"labels": {"spot": True}}, "labels of rule gpu: has under 'spot' no text but True"),
+    ({"labels": {"spot": True}}, "labels of rule gpu: has True under 'spot', which is not text"),
     ({"labels": 5}, "labels of rule gpu: 5 is neither text nor a list"),
     ({"grace": -1}, "grace of rule gpu: -1 is not a span of time"),
     ({"grace": 10**400}, "grace of rule gpu: "),
@@ -273,5 +273,7 @@ def test_any_dictionary_is_understood_or_refused(config: dict[Any, Any]) -> None
 
 def test_isolation_is_one_of_three_words() -> None:
     assert layer_from_tags({"runyard/isolation": "require"}, "the run").isolation == "require"
-    with pytest.raises(InvalidField, match="'always' is none of them; write require or prefer or none"):
+    with pytest.raises(
+        InvalidField, match="'always' is not an isolation mode; write require or prefer or none"
+    ):
         layer_from_tags({"runyard/isolation": "always"}, "the run")

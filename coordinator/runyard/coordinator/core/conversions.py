@@ -99,7 +99,9 @@ def layer_from_message(asked: placement_pb2.Requirements, field: str) -> Require
             )
     if asked.isolation and asked.isolation not in ISOLATION_MODES:
         modes = " or ".join(ISOLATION_MODES)
-        raise InvalidField(f"{field}.isolation", f"{asked.isolation[:80]!r} is none of them; write {modes}")
+        raise InvalidField(
+            f"{field}.isolation", f"{asked.isolation[:80]!r} is not an isolation mode; write {modes}"
+        )
     return RequirementLayer(
         cluster=asked.cluster or None,
         node=asked.node or None,

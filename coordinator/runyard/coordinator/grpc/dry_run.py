@@ -1,4 +1,4 @@
-"""Launches that are only thought of: what nobody said is taken from the latest launch that is like them."""
+"""Dry runs of launches: missing fields are taken from the latest similar launch."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -10,55 +10,55 @@ from runyard.coordinator.grpc.requests import launch_of
 from runyard.coordinator.grpc.snapshots import Snapshots
 from runyard.v1 import launch_pb2, run_pb2
 
-IMAGINED_RUN: Final = "00000000-0000-0000-0000-000000000000"
-"""Its run ID."""
+DRY_RUN_ID: Final = "00000000-0000-0000-0000-000000000000"
+"""Run ID of every dry run."""
 
 AD_HOC: Final = "__ASSET_JOB"
-"""How the names of jobs begin whose snapshots differ from run to run, as they hold the chosen assets."""
+"""Prefix of jobs whose snapshots differ from run to run, since they hold the selected assets."""
 
 
-def imagined_spec(request: launch_pb2.ExplainLaunchRequest, known: Iterable[Run]) -> run_pb2.LaunchSpec:
-    """The spec of a launch that is only thought of.
+def dry_run_spec(request: launch_pb2.ExplainLaunchRequest, runs: Iterable[Run]) -> run_pb2.LaunchSpec:
+    """Return the spec of a dry run.
 
-    What its deployment and its code location ask for, and the snapshot of its job, are those of the latest
-    launches that are known.
+    The requirements of its deployment and its code location, and the snapshot of its job, are those of the
+    latest launches.
 
     Raises:
         InvalidField: The job is not named.
     """
     if not request.job:
         raise InvalidField("job", "is empty; name the job that would be launched")
-    alike = [run.launch for run in _newest_first(known) if run.launch.deployment == request.deployment]
-    neighbours = [launch for launch in alike if launch.location == request.location]
+    similar = [run.launch for run in _newest_first(runs) if run.launch.deployment == request.deployment]
+    same_location = [launch for launch in similar if launch.location == request.location]
     spec = run_pb2.LaunchSpec(
-        run_id=IMAGINED_RUN,
+        run_id=DRY_RUN_ID,
         kind=run_pb2.LAUNCH_KIND_EXECUTE,
         deployment=request.deployment,
         code_origin=run_pb2.CodeOrigin(
             location=request.location, repository=request.repository, job=request.job
         ),
         tags=request.tags,
-        job_snapshot_id=request.job_snapshot_id or _snapshot_of(request.job, neighbours),
+        job_snapshot_id=request.job_snapshot_id or _snapshot_of(request.job, same_location),
         step_keys=request.step_keys,
     )
-    if alike:
-        spec.requirements.CopyFrom(alike[0].spec.requirements)
-        spec.policies.CopyFrom(alike[0].spec.policies)
-    if neighbours:
-        spec.code_origin.container_context_json = neighbours[0].spec.code_origin.container_context_json
+    if similar:
+        spec.requirements.CopyFrom(similar[0].spec.requirements)
+        spec.policies.CopyFrom(similar[0].spec.policies)
+    if same_location:
+        spec.code_origin.container_context_json = same_location[0].spec.code_origin.container_context_json
     return spec
 
 
-async def imagined_launch(
-    request: launch_pb2.ExplainLaunchRequest, snapshots: Snapshots, known: Iterable[Run], launched_by: str
+async def dry_run_launch(
+    request: launch_pb2.ExplainLaunchRequest, snapshots: Snapshots, runs: Iterable[Run], launched_by: str
 ) -> Launch:
-    """The launch, as it would be read if it came.
+    """Return the launch that the request describes.
 
     Raises:
-        InvalidField: A field or a tag makes no sense.
-        NotFound: The snapshot that the request names is not held.
+        InvalidField: A field or a tag is invalid.
+        NotFound: The request names a snapshot that the coordinator does not have.
     """
-    spec = imagined_spec(request, known)
+    spec = dry_run_spec(request, runs)
     ops = None
     try:
         ops = await snapshots.ops_layer(spec.job_snapshot_id, spec.step_keys, spec.execution_config_json)

@@ -10,7 +10,7 @@ from runyard.coordinator.core.errors import InvalidField
 from runyard.coordinator.core.events.on_launch import on_launch, on_terminate
 from runyard.coordinator.core.explain.explanation import explain_launch, explain_run
 from runyard.coordinator.core.model import Run
-from runyard.coordinator.grpc.dry_run import imagined_launch
+from runyard.coordinator.grpc.dry_run import dry_run_launch
 from runyard.coordinator.grpc.errors import Context, NotFound, Unavailable
 from runyard.coordinator.grpc.log_relay import LogRelay
 from runyard.coordinator.grpc.reporter_queue import ReporterQueue
@@ -89,7 +89,7 @@ class LaunchService(launch_pb2_grpc.LaunchServiceServicer):
         self, request: launch_pb2.ExplainLaunchRequest, context: Context
     ) -> launch_pb2.ExplainLaunchResponse:
         sight = self._sight(context)
-        launch = await imagined_launch(request, self._snapshots, self._seen_by(sight), sight.who)
+        launch = await dry_run_launch(request, self._snapshots, self._seen_by(sight), sight.who)
         await self._runtime.until_durable()
         explanation = explain_launch(self._runtime.fleet, now(), launch)
         return launch_pb2.ExplainLaunchResponse(explanation=explanation)

@@ -1,6 +1,6 @@
-"""The values of single fields, as people write them in tags, in YAML and in JSON.
+"""Parsers of single fields, as people write them in tags, in YAML and in JSON.
 
-Every function takes whatever was written, and raises ValueError with what is wrong and what to write.
+Every function accepts any value, and raises ValueError with the problem and the remedy.
 """
 
 import json
@@ -26,15 +26,15 @@ LARGEST_WEIGHT: Final = 1000
 
 _IMAGE: Final = re.compile(r"\S{1,512}")
 
-_LABELS_REMEDY: Final = f'{FORMS}, divided by commas, or {{"zone": "a", "disk": ["ssd", "nvme"]}}'
-_PREFER_REMEDY: Final = f'{FORMS}, divided by commas, or with weights {{"zone=a": 5, "!spot": 1}}'
+_LABELS_REMEDY: Final = f'{FORMS}, separated by commas, or {{"zone": "a", "disk": ["ssd", "nvme"]}}'
+_PREFER_REMEDY: Final = f'{FORMS}, separated by commas, or with weights {{"zone=a": 5, "!spot": 1}}'
 _WEIGHT_REMEDY: Final = f'write a whole number from 1 to {LARGEST_WEIGHT}, as in {{"zone=a": 5}}'
-_TOLERATIONS_REMEDY: Final = "write taints as gpu or team=x, divided by commas, or * for all"
+_TOLERATIONS_REMEDY: Final = "write taints as gpu or team=x, separated by commas, or * for all"
 _ON_DISCONNECT_REMEDY: Final = "write keep, or a time as in stop_after=5m"
 
 
 def read_name(written: object) -> str:
-    """The name of a cluster, a node or a driver."""
+    """Parse the name of a cluster, a node or a driver."""
     name = _text(written, "a name").strip()
     if not NAME.fullmatch(name):
         raise ValueError(f"{quoted(written)} is not a name; write letters, digits, '.', '_' and '-'")
@@ -42,7 +42,7 @@ def read_name(written: object) -> str:
 
 
 def read_image(written: object) -> str:
-    """The name of a container image."""
+    """Parse the name of a container image."""
     image = _text(written, "an image").strip()
     if not _IMAGE.fullmatch(image):
         raise ValueError(f"{quoted(written)} is not an image; write for example registry.example/etl:1.2")
@@ -50,15 +50,15 @@ def read_image(written: object) -> str:
 
 
 def read_isolation(written: object) -> str:
-    """Whether CPU and memory are limits."""
+    """Parse the isolation mode."""
     mode = _text(written, "a word").strip()
     if mode not in ISOLATION_MODES:
-        raise ValueError(f"{quoted(written)} is none of them; write {' or '.join(ISOLATION_MODES)}")
+        raise ValueError(f"{quoted(written)} is not an isolation mode; write {' or '.join(ISOLATION_MODES)}")
     return mode
 
 
 def read_labels(written: object) -> tuple[LabelRule, ...]:
-    """Rules that must all hold: text, a list of rules, or values by key."""
+    """Parse rules that must all hold: text, a list of rules, or values by key."""
     given = structured(written)
     if isinstance(given, Mapping):
         rules = [_label_among(key, values) for key, values in given.items()]
@@ -71,25 +71,25 @@ def read_labels(written: object) -> tuple[LabelRule, ...]:
 
 
 def read_preferences(written: object) -> tuple[Preference, ...]:
-    """Wishes: text, a list of rules, or weights by rule."""
+    """Parse preferences: text, a list of rules, or weights by rule."""
     given = structured(written)
     parts = [given] if isinstance(given, Mapping) else list(_parts(given, _PREFER_REMEDY))
-    return tuple(wish for part in parts for wish in _wishes(part))
+    return tuple(each for part in parts for each in _preferences(part))
 
 
 def read_tolerations(written: object) -> tuple[str, ...]:
-    """Taints that do not matter."""
+    """Parse the taints that a run tolerates."""
     taints = [_toleration(part) for part in _parts(structured(written), _TOLERATIONS_REMEDY)]
     return tuple(dict.fromkeys(taints))
 
 
 def read_amount(name: str, written: object) -> Resources:
-    """So much of one resource; zero takes away what others ask for."""
+    """Parse the amount of one resource; zero cancels the amount of lower layers."""
     return Resources.stated({name: parse_quantity(name, written)})
 
 
 def read_countables(written: object) -> Resources:
-    """Whole numbers of resources that operators have named."""
+    """Parse whole numbers of resources that operators have named."""
     given = structured(written)
     if not isinstance(given, Mapping):
         raise ValueError(f'{quoted(written)} names no resources; write for example {{"license": 1}}')
@@ -98,18 +98,18 @@ def read_countables(written: object) -> Resources:
         if not isinstance(name, str) or not NAME.fullmatch(name):
             raise ValueError(f"has the resource {quoted(name)}; write letters, digits, '.', '_' and '-'")
         if name == SLOTS:
-            raise ValueError("names slots; leave them out, for every run takes exactly one")
+            raise ValueError("names slots; leave them out, since every run takes exactly one")
         if name in (CPU, MEMORY, GPU):
-            raise ValueError(f"names {name}, which is a field of its own; write it beside resources")
+            raise ValueError(f"names {name}, which is a separate field; write it beside resources")
         try:
             amounts[name] = parse_quantity(name, amount)
         except ValueError as error:
-            raise ValueError(f"has under {name} something wrong: {error}") from None
+            raise ValueError(f"has an invalid amount of {name}: {error}") from None
     return Resources.stated(amounts)
 
 
 def read_seconds(written: object) -> float:
-    """A span of time: a number of seconds, or text such as 5m."""
+    """Parse a duration: a number of seconds, or text such as 5m."""
     seconds: float = -1
     if isinstance(written, int | float) and not isinstance(written, bool):
         seconds = written
@@ -121,7 +121,7 @@ def read_seconds(written: object) -> float:
 
 
 def read_on_disconnect(written: object) -> OnDisconnect:
-    """What becomes of a worker whose node has lost the coordinator."""
+    """Parse the fate of a worker whose node has lost the coordinator."""
     if isinstance(written, Mapping) and list(written) == ["stop_after"]:
         word, time = "stop_after", written["stop_after"]
     else:
@@ -139,7 +139,7 @@ def read_on_disconnect(written: object) -> OnDisconnect:
 
 
 def structured(written: object) -> object:
-    """What a text that holds a JSON object or list says; anything else as it is."""
+    """Return the value of a text that holds a JSON object or list; anything else unchanged."""
     if not isinstance(written, str) or not written.lstrip().startswith(("{", "[")):
         return written
     try:
@@ -149,7 +149,7 @@ def structured(written: object) -> object:
 
 
 def quoted(written: object) -> str:
-    """What was written, short enough for a message."""
+    """Return the value, short enough for a message."""
     try:
         shown = repr(written[:80] if isinstance(written, str) else written)
     except RecursionError:
@@ -176,7 +176,7 @@ def _parts(given: object, remedy: str) -> Iterator[object]:
 
 def _rule(part: object, remedy: str) -> LabelRule:
     if not isinstance(part, str):
-        raise ValueError(f"has the part {quoted(part)}, which is no text; {remedy}")
+        raise ValueError(f"has the part {quoted(part)}, which is not text; {remedy}")
     try:
         return parse_label_rule(part)
     except ValueError as error:
@@ -186,11 +186,11 @@ def _rule(part: object, remedy: str) -> LabelRule:
 def _label_among(key: object, values: object) -> LabelRule:
     several = values.split("|") if isinstance(values, str) else values
     if not isinstance(several, list | tuple) or not _all_texts(several):
-        raise ValueError(f"has under {quoted(key)} no text but {quoted(values)}; {_LABELS_REMEDY}")
+        raise ValueError(f"has {quoted(values)} under {quoted(key)}, which is not text; {_LABELS_REMEDY}")
     rule = label_is(str(key), *dict.fromkeys(value.strip() for value in several))
-    # What reads back otherwise was no key, such as `zone!`.
+    # A key such as `zone!` is valid text but reads back as another rule.
     if _rule(str(rule), _LABELS_REMEDY) != rule:
-        raise ValueError(f"has the key {quoted(key)}, which is no label; {_LABELS_REMEDY}")
+        raise ValueError(f"has the key {quoted(key)}, which is not a label; {_LABELS_REMEDY}")
     return rule
 
 
@@ -198,7 +198,7 @@ def _all_texts(values: Sequence[object]) -> bool:
     return bool(values) and all(isinstance(value, str) for value in values)
 
 
-def _wishes(part: object) -> Iterator[Preference]:
+def _preferences(part: object) -> Iterator[Preference]:
     if not isinstance(part, Mapping):
         yield Preference(_rule(part, _PREFER_REMEDY))
         return

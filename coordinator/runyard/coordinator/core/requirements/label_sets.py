@@ -1,4 +1,4 @@
-"""Rules that must hold together: joined where they can, refused where no node could satisfy them all."""
+"""Conjunction of label rules: simplified, or refused if no node could satisfy all of them."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -16,7 +16,7 @@ class Contradiction(Exception):
 
 
 def joined(rules: Iterable[LabelRule]) -> tuple[LabelRule, ...]:
-    """The fewest rules that say the same as all of these.
+    """Return the smallest equivalent set of rules.
 
     Returns:
         Ordered by key: `zone=a|b` with `zone=b|c` is `zone=b`.
@@ -31,7 +31,7 @@ def joined(rules: Iterable[LabelRule]) -> tuple[LabelRule, ...]:
 
 
 def _with(held: tuple[LabelRule, ...], added: LabelRule) -> tuple[LabelRule, ...]:
-    """Rules of one key, and one more. Each of the held ones has another operator, and none contradicts."""
+    """Add a rule to those of its key, which all have different operators and do not contradict each other."""
     for rule in held:
         if (merged := _merged(rule, added)) is not None:
             others = tuple(each for each in held if each is not rule)
@@ -40,7 +40,7 @@ def _with(held: tuple[LabelRule, ...], added: LabelRule) -> tuple[LabelRule, ...
 
 
 def _merged(first: LabelRule, second: LabelRule) -> LabelRule | None:
-    """One rule that says the same as both; None if it takes both."""
+    """Return one rule equivalent to both; None if there is none."""
     strict, loose = sorted((first, second), key=lambda rule: _STRICTNESS.index(rule.operator))
     match strict.operator, loose.operator:
         case Operator.IS, _:

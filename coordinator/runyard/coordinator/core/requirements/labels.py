@@ -9,11 +9,11 @@ from typing import Final
 from runyard.common.names import LABEL_KEY, LABEL_VALUE
 
 FORMS: Final = "write zone=a, zone=a|b, zone!=a|b, gpu, !spot, cores>=16 or cores<=4"
-"""Remedy for a rule that cannot be understood."""
+"""Remedy for text that is not a rule."""
 
 
 class Operator(enum.StrEnum):
-    """How a rule compares."""
+    """Comparison of a rule."""
 
     IS = "="
     IS_NOT = "!="
@@ -24,7 +24,7 @@ class Operator(enum.StrEnum):
 
 
 _COMPARED: Final = re.compile(r"(?P<key>[^=!<>]+)(?P<operator>!=|>=|<=|=)(?P<values>.*)", re.DOTALL)
-"""No two neighbours both take spaces: else a text full of spaces takes the square of its length."""
+"""No two adjacent groups both match spaces: otherwise a text full of spaces takes quadratic time."""
 
 
 @dataclass(frozen=True, order=True)
@@ -63,10 +63,10 @@ class LabelRule:
 
 
 def parse_label_rule(text: str) -> LabelRule:
-    """Reads one rule.
+    """Parse one rule.
 
     Raises:
-        ValueError: It cannot be understood; the message says what is wrong with it.
+        ValueError: The text is not a rule; the message says why.
     """
     text = text.strip()
     if compared := _COMPARED.fullmatch(text):
@@ -93,12 +93,12 @@ def _check(rule: LabelRule, text: str) -> None:
 
 
 def label_is(key: str, *values: str) -> LabelRule:
-    """The rule that a label has one of these values."""
+    """Return the rule that a label has one of these values."""
     return LabelRule(key, Operator.IS, values)
 
 
 def first_broken(rules: Iterable[LabelRule], labels: Mapping[str, str]) -> LabelRule | None:
-    """The first rule that does not hold, or None if all do."""
+    """Return the first rule that does not hold, or None if all do."""
     return next((rule for rule in rules if not rule.holds(labels)), None)
 
 

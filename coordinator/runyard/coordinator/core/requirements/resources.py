@@ -1,11 +1,11 @@
-"""Countable things that nodes have and runs take, by name, in whole units."""
+"""Amounts of countable resources of nodes and runs, by name, in whole units."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Self
 
 SLOTS: Final = "slots"
-"""Runs at a time. Every run takes one."""
+"""Concurrent runs. Every run takes one."""
 
 CPU: Final = "cpu"
 """Thousandths of a core."""
@@ -21,19 +21,19 @@ GPU: Final = "gpu"
 class Resources:
     """Amounts by name, each above zero; ordered by name, so that equal amounts are equal.
 
-    Only in what a layer wants may an amount be zero: it takes away what the layers below ask for.
+    Only in a requirement layer may an amount be zero: it cancels the amount of the layers below.
     """
 
     amounts: tuple[tuple[str, int], ...] = ()
 
     @classmethod
     def of(cls, amounts: Mapping[str, int]) -> Self:
-        """From a mapping; what is zero is left out."""
+        """Build from a mapping, without amounts of zero."""
         return cls(tuple(sorted((name, amount) for name, amount in amounts.items() if amount)))
 
     @classmethod
     def stated(cls, amounts: Mapping[str, int]) -> Self:
-        """From a mapping, with what is zero."""
+        """Build from a mapping, with amounts of zero."""
         return cls(tuple(sorted(amounts.items())))
 
     def __getitem__(self, name: str) -> int:
@@ -46,23 +46,23 @@ class Resources:
         return bool(self.amounts)
 
     def plus(self, other: "Resources") -> "Resources":
-        """Both together."""
+        """Return the sums."""
         return Resources.of({name: self[name] + other[name] for name in self._names(other)})
 
     def minus(self, other: "Resources") -> "Resources":
-        """What is left; nothing falls below zero."""
+        """Return the differences; none falls below zero."""
         return Resources.of({name: max(0, self[name] - other[name]) for name in self._names(other)})
 
     def at_least(self, other: "Resources") -> "Resources":
-        """By name, the larger of both."""
+        """Return, by name, the larger amount."""
         return Resources.of({name: max(self[name], other[name]) for name in self._names(other)})
 
     def overlaid(self, other: "Resources") -> "Resources":
-        """These, replaced by what `other` names; a zero stays, so that it still counts for layers below."""
+        """Return these amounts, overridden by those of `other`; zeros stay, as they cancel lower layers."""
         return Resources.stated({**dict(self.amounts), **dict(other.amounts)})
 
     def lacking(self, offered: Mapping[str, int]) -> str | None:
-        """The first name of which `offered` has too little, or None if all of it fits."""
+        """Return the first name of which `offered` has too little, or None if everything fits."""
         for name, amount in self.amounts:
             if offered.get(name, 0) < amount:
                 return name

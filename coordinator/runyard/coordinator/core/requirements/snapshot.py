@@ -1,4 +1,4 @@
-"""What a job snapshot says about placement: its ops with their tags, how they depend, and how steps run.
+"""Parser of job snapshots: ops with their tags, their dependencies, and the concurrency of steps.
 
 The names are those under which Dagster 1.9 to 1.13 store a snapshot, `dagster/_core/snap`.
 """
@@ -18,7 +18,7 @@ _DEEPEST: Final = 64
 
 
 class Steps(enum.Enum):
-    """How the job's executor runs steps."""
+    """Concurrency of steps under the job's executor."""
 
     ONE_BY_ONE = "one by one"
     SIDE_BY_SIDE = "side by side"
@@ -28,7 +28,7 @@ class Steps(enum.Enum):
 
 @dataclass(frozen=True)
 class Tagged:
-    """Somebody who carries tags: `op outer.train`, `graph outer`."""
+    """Tags of an op or a graph, and its name: `op outer.train`, `graph outer`."""
 
     where: str
     tags: tuple[tuple[str, str], ...]
@@ -39,10 +39,10 @@ class Op:
     """One use of an op.
 
     Attributes:
-        handle: Its path: `outer.mid.inner.train`.
-        levels: Runyard's tags that hold for it, from the outermost graph to the use of the op.
+        handle: Path of the op: `outer.mid.inner.train`.
+        levels: Runyard's tags that apply to it, from the outermost graph to the use of the op.
         upstream: Handles of the ops that its inputs come from.
-        mapped: It runs once for every item of a dynamic output.
+        mapped: True if it runs once for every item of a dynamic output.
     """
 
     handle: str
@@ -53,10 +53,10 @@ class Op:
 
 @dataclass(frozen=True)
 class JobShape:
-    """A job.
+    """Outline of a job.
 
     Attributes:
-        execution_default: The `execution` part of the run config where a run says nothing, as JSON, or empty.
+        execution_default: Default of the `execution` part of the run config, as JSON, or empty.
     """
 
     ops: tuple[Op, ...] = ()
@@ -65,23 +65,23 @@ class JobShape:
 
 
 def job_shape(text: str) -> JobShape:
-    """Reads a job snapshot.
+    """Parse a job snapshot.
 
     Args:
         text: As Dagster serializes it.
 
     Raises:
-        ValueError: It is no job snapshot, or one of a Dagster that stores it otherwise.
+        ValueError: The text is not a job snapshot of a supported version of Dagster.
     """
     try:
         parts = _read(text)
         steps, execution_default = _executor(parts)
         return JobShape(tuple(_flattened(parts)), steps, execution_default)
     except (KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
-        raise ValueError(f"is no job snapshot of Dagster 1.9 to 1.13 ({error!r})") from error
+        raise ValueError(f"is not a job snapshot of Dagster 1.9 to 1.13 ({error!r})") from error
 
 
-# Reading
+# Parsing
 
 _OPS: Final = ("solid_definitions_snapshot", "solid_def_snaps", EACH)
 _GRAPHS: Final = ("solid_definitions_snapshot", "composite_solid_def_snaps", EACH)
@@ -95,7 +95,7 @@ _End = tuple[str, str]
 _OwnTags = tuple[tuple[str, str], ...]
 
 _ConfigType = tuple[str, Mapping[str, tuple[str, str]]]
-"""Its kind, and by field the key of the field's type and its default as JSON."""
+"""Kind of the type, and by field the key of the field's type and its default as JSON."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class _Graph:
 
 @dataclass
 class _Parts:
-    """What of a snapshot matters here; the rest may be a hundred times as much."""
+    """The relevant parts of a snapshot; the rest may be a hundred times as large."""
 
     op_tags: dict[str, _OwnTags] = field(default_factory=dict)
     graphs: dict[str, _Graph] = field(default_factory=dict)
@@ -181,12 +181,12 @@ def _graph(snap: Mapping[str, Any]) -> _Graph:
     )
 
 
-# From nested graphs to ops
+# Flattening of nested graphs
 
 
 @dataclass(frozen=True)
 class _Inside:
-    """The graph that is being flattened, and what comes into it.
+    """The graph that is being flattened, and its inputs.
 
     Attributes:
         path: Handle of the graph with a dot; empty for the job itself.
@@ -231,7 +231,7 @@ def _flatten(parts: _Parts, inside: _Inside, depth: int) -> Iterator[Op]:
 def _feeding(
     parts: _Parts, inside: _Inside, definitions: Mapping[str, str], node: _Node, name: str
 ) -> tuple[str, ...]:
-    """The ops whose results come in under that name."""
+    """Return the ops that feed the input of that name."""
     siblings = (
         _producer(parts, inside.path, definitions[source], source, output)
         for source, output in node.inputs[name]
@@ -240,7 +240,7 @@ def _feeding(
 
 
 def _producer(parts: _Parts, path: str, definition: str, node: str, output: str) -> str:
-    """The handle of the op that makes a node's output."""
+    """Return the handle of the op that produces a node's output."""
     handle = f"{path}{node}"
     while (graph := parts.graphs.get(definition)) is not None:
         node, output = graph.outputs[output]
@@ -253,14 +253,14 @@ def _levels(inside: _Inside, where: str, *tags: _OwnTags) -> tuple[Tagged, ...]:
     return (*inside.levels, *(Tagged(where, own) for own in dict.fromkeys(tags) if own))
 
 
-# The executor
+# Executor
 
 
 _NO_TYPE: Final[_ConfigType] = ("", {})
 
 
 def _executor(parts: _Parts) -> tuple[Steps, str]:
-    """How steps run, from what the run config may say on it; and its default."""
+    """Return the concurrency of steps, as far as the run config's schema shows it, and the default config."""
     _, root = parts.config_types.get(parts.root_config, _NO_TYPE)
     execution_key, execution_default = root.get("execution", ("", ""))
     _, execution = parts.config_types.get(execution_key, _NO_TYPE)

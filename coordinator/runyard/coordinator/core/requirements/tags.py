@@ -1,10 +1,9 @@
-"""The schema in which runs say what they need: one dictionary, and a tag for each of its keys.
+"""Schema of requirements: one dictionary, and a tag for each of its keys.
 
     runyard/config: {"cpu": 2, "memory": "16Gi", "labels": {"zone": ["a", "b"]}}
     runyard/memory: 32Gi
 
-The same dictionary stands in a code location's container_context and in routing files; see
-docs/requirements.md.
+A code location's container_context and routing files use the same dictionary; see docs/requirements.md.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -35,10 +34,10 @@ PREFIX: Final = "runyard/"
 CONFIG: Final = "config"
 
 LONGEST_TAG: Final = 8_192
-"""Characters of one tag; to compare long lists of labels takes the square of their length."""
+"""Characters of one tag; joining labels takes time quadratic in their number."""
 
 WRITTEN: Final = frozenset({"placed_cluster", "placed_node", "outcome", "exit_cause"})
-"""Tags that Runyard writes, for people; it never reads them, for Dagster copies tags onto retries."""
+"""Tags that Runyard writes, for people. It never reads them, since Dagster copies tags onto retries."""
 
 SCHEMA: Final[Mapping[str, Callable[[object], RequirementLayer]]] = {
     "cluster": lambda written: RequirementLayer(cluster=read_name(written)),
@@ -61,27 +60,27 @@ SCHEMA: Final[Mapping[str, Callable[[object], RequirementLayer]]] = {
 
 
 def layer_from_config(config: Mapping[str, Any], where: str) -> RequirementLayer:
-    """Reads the dictionary.
+    """Parse the dictionary.
 
     Args:
-        config: As it came from YAML or JSON.
-        where: Where it stands, for messages, such as `rule gpu`.
+        config: Values from YAML or JSON.
+        where: Its place, for messages, such as `rule gpu`.
 
     Raises:
-        InvalidField: A key is unknown or a value makes no sense; the message names the key and the place.
+        InvalidField: A key is unknown or a value is invalid; the message names the key and the place.
     """
     return _layer(config.items(), lambda key: f"{key} of {where}", partial(_unknown_key, where))
 
 
 def layer_from_tags(tags: Mapping[str, str], where: str) -> RequirementLayer:
-    """Reads the tags of a run, an op or a graph; those that do not begin with `runyard/` mean nothing.
+    """Parse the tags of a run, an op or a graph; those that do not begin with `runyard/` are ignored.
 
     Args:
-        tags: As Dagster has them.
-        where: Whose they are, for messages, such as `op train`.
+        tags: Dagster's tags.
+        where: Their owner, for messages, such as `op train`.
 
     Raises:
-        InvalidField: A tag is unknown or a value makes no sense; the message names the tag and the place.
+        InvalidField: A tag is unknown or a value is invalid; the message names the tag and the place.
     """
     ours = {name.removeprefix(PREFIX): text for name, text in tags.items() if name.startswith(PREFIX)}
     for key, text in ours.items():
@@ -103,7 +102,7 @@ def _layer_from_config_tag(text: str, where: str) -> RequirementLayer:
     if not isinstance(config, Mapping):
         raise InvalidField(
             f"tag {tag} of {where}",
-            f'{quoted(text)} is no JSON object; write for example {{"memory": "16Gi"}}',
+            f'{quoted(text)} is not a JSON object; write for example {{"memory": "16Gi"}}',
         )
     return layer_from_config(config, f"tag {tag} of {where}")
 
@@ -131,7 +130,7 @@ def _unknown_key(where: str, key: object) -> InvalidField:
 def _unknown_tag(where: str, key: object) -> InvalidField:
     written = str(key)[:80]
     meant = _meant(written, PREFIX, (CONFIG, *SCHEMA))
-    return InvalidField(f"tag {PREFIX}{written} of {where}", f"is none that Runyard knows; {meant}")
+    return InvalidField(f"tag {PREFIX}{written} of {where}", f"is not a tag of Runyard; {meant}")
 
 
 def _meant(written: str, prefix: str, known: Iterable[str]) -> str:

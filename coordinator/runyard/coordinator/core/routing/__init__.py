@@ -1,1 +1,1 @@
-"""Which clusters a run may go to, and in which order: the operator's rules."""
+"""Routing: the operator's rules, which clusters they allow for a run, and in which order."""

@@ -1,4 +1,4 @@
-"""Which rule a run falls under."""
+"""Matching of runs with routing rules."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,12 +13,12 @@ _SPECIAL: Final = re.compile(r"[*?[]")
 
 
 def first_match(rules: Iterable[Rule], launch: Launch) -> Rule | None:
-    """The first rule that is for this run, or None."""
+    """Return the first rule that matches the run, or None."""
     return next((rule for rule in rules if fits(rule.match, launch)), None)
 
 
 def fits(match: Match, launch: Launch) -> bool:
-    """True if the run is one of those that are meant. Upper and lower case differ."""
+    """True if the run matches. Upper and lower case differ."""
     return (
         _any_fits(match.job, launch.job)
         and _any_fits(match.code_location, launch.location)
@@ -29,9 +29,9 @@ def fits(match: Match, launch: Launch) -> bool:
 
 
 def overshadowing(rules: Sequence[Rule]) -> list[tuple[int, int]]:
-    """Pairs of places in the list: a rule that no run can reach, and the earlier one that takes them all.
+    """Return pairs of indexes: a rule that no run can reach, and the earlier one that matches all its runs.
 
-    Finds the plain cases: a catch-all, the same globs again, a name that an earlier glob matches.
+    Finds the simple cases: a catch-all, the same globs again, a name that an earlier glob matches.
     """
     found = []
     for place, rule in enumerate(rules):
@@ -52,7 +52,7 @@ def _any_fits(globs: Globs, text: str) -> bool:
 
 @lru_cache(maxsize=10_000)
 def _pattern(globs: Globs) -> re.Pattern[str]:
-    # Python's fnmatch remembers too few patterns for a long list of rules.
+    # Python's fnmatch caches too few patterns for a long list of rules.
     return re.compile("|".join(map(translate, globs)))
 
 
@@ -68,7 +68,7 @@ def _covers(wide: Match, narrow: Match) -> bool:
 
 
 def _all_within(narrow: Globs, wide: Globs) -> bool:
-    """True if whatever fits the one surely fits the other."""
+    """True if every text that matches `narrow` surely matches `wide`."""
     return not wide or _takes_all(wide) or all(_within(glob, wide) for glob in narrow or ("*",))
 
 

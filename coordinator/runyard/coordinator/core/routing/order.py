@@ -1,4 +1,4 @@
-"""In which order a run tries the clusters of its route, and when each of them opens to it."""
+"""Order in which a run tries the clusters of its route, and the time when each of them opens to it."""
 
 import math
 from collections.abc import Mapping
@@ -11,10 +11,10 @@ from runyard.coordinator.core.routing.rules import Order, Route, WeightedCluster
 
 @dataclass(frozen=True)
 class ClusterLoad:
-    """How busy a cluster is.
+    """Load of a cluster.
 
     Attributes:
-        utilization: How much of its scarcest resource is in use, from 0 to 1.
+        utilization: Part of its scarcest resource that is in use, from 0 to 1.
         live_runs: Runs that may have a worker there.
     """
 
@@ -23,23 +23,23 @@ class ClusterLoad:
 
 
 NO_NODES: Final = ClusterLoad(math.inf, 0)
-"""Of a cluster that no node is in: whatever the order, it comes after those that have nodes."""
+"""Load of a cluster without nodes: in any order, it comes after those that have nodes."""
 
 
 def cluster_order(route: Route, run_id: str, loads: Mapping[str, ClusterLoad]) -> tuple[str, ...]:
-    """The clusters of the route from the best to the worst for this run; none if any cluster will do.
+    """Return the clusters of the route, best first; none if any cluster will do.
 
     Args:
         route: The run's.
-        run_id: Draws the order by weight: the same run always draws the same.
-        loads: Of the clusters that have nodes. Only LEAST_LOADED and SPREAD look.
+        run_id: Seed of the order by weight: the same run always gets the same order.
+        loads: Of the clusters that have nodes. Only LEAST_LOADED and SPREAD use them.
     """
     clusters = route.clusters
     match route.order:
         case Order.FIRST_FIT:
             pass
         case Order.WEIGHTED:
-            clusters = tuple(sorted(clusters, key=lambda each: _lot(each, run_id), reverse=True))
+            clusters = tuple(sorted(clusters, key=lambda each: _draw(each, run_id), reverse=True))
         case Order.LEAST_LOADED:
             clusters = tuple(sorted(clusters, key=lambda each: loads.get(each.name, NO_NODES).utilization))
         case Order.SPREAD:
@@ -48,22 +48,22 @@ def cluster_order(route: Route, run_id: str, loads: Mapping[str, ClusterLoad]) -
 
 
 def open_count(route: Route, waited: float) -> int:
-    """How many clusters, from the front of the order, are open to a run that has waited so many seconds."""
-    if not _opens_by_and_by(route):
+    """Return how many clusters, from the front of the order, are open after so many seconds of waiting."""
+    if not _opens_one_by_one(route):
         return len(route.clusters)
     return sum(place * route.spill_after <= max(waited, 0.0) for place in range(len(route.clusters)))
 
 
 def next_opening(route: Route, waited: float) -> float | None:
-    """After how many seconds of waiting in all the next cluster opens; None: all are open.
+    """Return the total seconds of waiting after which the next cluster opens; None: all are open.
 
-    `open_count` of the answer is larger than that of `waited`.
+    `open_count` of the result is larger than that of `waited`.
     """
     already = open_count(route, waited)
     return None if already == len(route.clusters) else already * route.spill_after
 
 
-def _opens_by_and_by(route: Route) -> bool:
+def _opens_one_by_one(route: Route) -> bool:
     return route.spill_after > 0 and route.order in (Order.FIRST_FIT, Order.WEIGHTED)
 
 
@@ -71,10 +71,10 @@ def _runs(load: ClusterLoad) -> tuple[bool, int]:
     return load is NO_NODES, load.live_runs
 
 
-def _lot(cluster: WeightedCluster, run_id: str) -> tuple[float, str]:
-    """Weighted rendezvous hashing: the chance to come first is the cluster's part of all weights.
+def _draw(cluster: WeightedCluster, run_id: str) -> tuple[float, str]:
+    """Return a sort key of weighted rendezvous hashing: the chance to be first is the part of all weights.
 
-    Another cluster, or another weight, moves only the runs that it must. See Schindelhauer and Schomaker,
+    A new cluster or weight moves as few runs as possible. See Schindelhauer and Schomaker,
     "Weighted Distributed Hash Tables", SPAA 2005 (logarithmic method).
     """
     digest = blake2b(f"{cluster.name}\0{run_id}".encode(), digest_size=8).digest()

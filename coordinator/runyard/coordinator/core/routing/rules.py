@@ -1,4 +1,4 @@
-"""The operator's rules, and the route that a run gets from them."""
+"""Routing rules of the operator, and the route that a run gets from them."""
 
 import enum
 from dataclasses import dataclass
@@ -8,21 +8,21 @@ from runyard.coordinator.core.requirements.requirements import EMPTY_LAYER, Requ
 
 
 class Order(enum.Enum):
-    """How a route chooses among its clusters."""
+    """Order in which a run tries the clusters of its route."""
 
     FIRST_FIT = "first_fit"
-    """The first one in the list that has room."""
+    """As listed."""
     LEAST_LOADED = "least_loaded"
-    """The one whose scarcest resource is least in use."""
+    """The cluster whose scarcest resource is least in use first."""
     WEIGHTED = "weighted"
-    """By chance, in proportion to the weights; the same run always draws the same order."""
+    """Random, in proportion to the weights; the same run always gets the same order."""
     SPREAD = "spread"
-    """The one with the fewest live runs."""
+    """The cluster with the fewest live runs first."""
 
 
 @dataclass(frozen=True)
 class WeightedCluster:
-    """A cluster of a route. The weight counts for `Order.WEIGHTED` alone."""
+    """A cluster of a route. Only `Order.WEIGHTED` uses the weight."""
 
     name: str
     weight: int = 1
@@ -30,13 +30,13 @@ class WeightedCluster:
 
 @dataclass(frozen=True)
 class Route:
-    """Where a run may go.
+    """Clusters to which a run may go.
 
     Attributes:
-        rule: Name of the rule that gave it; empty: none did.
+        rule: Name of the matching rule; empty: none.
         clusters: The clusters in the rule's order; empty: any.
         spill_after: Seconds that a run waits for a cluster before the next one opens to it; 0: all are open.
-        closed: Why the run must not be placed at all for now; empty: it may.
+        closed: Reason why the run must not be placed for now; empty: it may be.
     """
 
     rule: str = ""
@@ -50,12 +50,12 @@ ANYWHERE: Final = Route()
 
 
 Globs = tuple[str, ...]
-"""Patterns with `*`, `?` and `[abc]`, of which any may match; none at all: whatever there is will do."""
+"""Patterns with `*`, `?` and `[abc]`, of which any may match; none at all matches everything."""
 
 
 @dataclass(frozen=True)
 class Match:
-    """Which runs a rule is for; every field must match.
+    """Condition of a rule; every field must match.
 
     Attributes:
         tags: By name of the tag, in the order of the names; the run must have the tag.
