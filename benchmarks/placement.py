@@ -25,7 +25,7 @@ from rich.table import Table
 from runyard.coordinator.core.events.on_launch import on_launch
 from runyard.coordinator.core.events.on_session import on_heartbeat, on_hello, on_status
 from runyard.coordinator.core.fleet import Fleet
-from runyard.coordinator.core.leases import LeasePolicy
+from runyard.coordinator.core.leases import LeaseSettings
 from runyard.coordinator.core.model import Instant, Launch, Run
 from runyard.coordinator.core.requirements.labels import LabelRule, label_is
 from runyard.coordinator.core.requirements.requirements import (
@@ -34,10 +34,10 @@ from runyard.coordinator.core.requirements.requirements import (
     TimeLimits,
 )
 from runyard.coordinator.core.requirements.resources import ONE_SLOT, Resources
-from runyard.coordinator.core.scheduling.filters import LASTING, MOMENTARY, Ask, Site, View
-from runyard.coordinator.core.scheduling.node_search import COMPARED
-from runyard.coordinator.core.scheduling.policy import Strategy
-from runyard.coordinator.core.scheduling.scores import Option, Seeker, needs_there, worth, worth_of_site
+from runyard.coordinator.core.scheduling.config import Strategy
+from runyard.coordinator.core.scheduling.filters import DYNAMIC_FILTERS, STATIC_FILTERS, Ask, NodeClass, View
+from runyard.coordinator.core.scheduling.node_search import MAX_COMPARED
+from runyard.coordinator.core.scheduling.scores import Candidate, ScoringContext, class_score, needs_on, score
 from runyard.v1 import agent_pb2, placement_pb2, run_pb2
 
 SIZES = (100, 1_000, 10_000)
@@ -93,8 +93,8 @@ class Costs:
 
 def main() -> None:
     """Measures, and prints a table and one line of JSON."""
-    options = _options()
-    measured = [measure(nodes, options.waiting) for nodes in options.nodes or SIZES]
+    candidates = _options()
+    measured = [measure(nodes, candidates.waiting) for nodes in candidates.nodes or SIZES]
     _print_table(measured)
     figures: dict[str, object] = {}
     for costs in measured:
@@ -135,35 +135,42 @@ def _placements(yard: Yard, names: Iterator[str]) -> tuple[list[float], list[flo
         place.append(_timed(partial(_launch, yard, run_id, wanted)))
         run = yard.fleet.runs[run_id]
         assert run.place is not None, "a run that fits was not placed"
-        assert len(views) > COMPARED or found == [run.place.node], "index and scan disagree"
+        assert len(views) > MAX_COMPARED or found == [run.place.node], "index and scan disagree"
         _end(yard, run)
     return place, scan
 
 
-def scan_all(views: Sequence[tuple[Site, View]], run_id: str, wanted: CompiledRequirements) -> str | None:
+def scan_all(
+    views: Sequence[tuple[NodeClass, View]], run_id: str, wanted: CompiledRequirements
+) -> str | None:
     """The plain way: every filter and every score, asked of every node."""
     ask = Ask(wanted)
-    seeker = Seeker(run_id, wanted, "shop.py")
-    rated = []
-    for site, view in views:
-        if any(refuse(ask, site) for refuse in LASTING):
+    context = ScoringContext(run_id, wanted, "shop.py")
+    scored = []
+    for node_class, view in views:
+        if any(static_filter(ask, node_class) for static_filter in STATIC_FILTERS):
             continue
-        if any(doubt(wanted, view) for doubt in MOMENTARY):
+        if any(dynamic_filter(wanted, view) for dynamic_filter in DYNAMIC_FILTERS):
             continue
-        resources = view.node.offer.resources
-        option = Option(
+        resources = view.node.capacity.resources
+        candidate = Candidate(
             node_id=view.node.node_id,
-            site=site,
+            node_class=node_class,
             total=tuple(amount for _, amount in resources),
             free=tuple(view.free[name] for name, _ in resources),
-            needs=needs_there(wanted, site),
+            needs=needs_on(wanted, node_class),
         )
-        rated.append((-worth(seeker, option, Strategy.BINPACK, worth_of_site(seeker, site)), option.node_id))
-    return min(rated)[1] if rated else None
+        scored.append(
+            (
+                -score(context, candidate, Strategy.BINPACK, class_score(context, node_class)),
+                candidate.node_id,
+            )
+        )
+    return min(scored)[1] if scored else None
 
 
 def _yard(nodes: int) -> Yard:
-    yard = Yard(Fleet(LeasePolicy(), Instant(START, START)))
+    yard = Yard(Fleet(LeaseSettings(), Instant(START, START)))
     for number in range(nodes):
         hello = _hello(number)
         on_hello(yard.fleet, yard.now(), number + 1, hello)
@@ -237,13 +244,13 @@ def _launch(yard: Yard, run_id: str, wanted: CompiledRequirements) -> None:
     yard.fleet.take_effects()
 
 
-def _views(fleet: Fleet) -> list[tuple[Site, View]]:
+def _views(fleet: Fleet) -> list[tuple[NodeClass, View]]:
     """All that a scan needs of each node, made beforehand: only the questions are to be measured."""
     views = []
     for node in fleet.nodes.values():
         taken = fleet.index.taken(node.node_id)
-        free = {name: amount - taken.get(name, 0) for name, amount in node.offer.resources}
-        views.append((Site.of(node), View(node, free)))
+        free = {name: amount - taken.get(name, 0) for name, amount in node.capacity.resources}
+        views.append((NodeClass.of(node), View(node, free)))
     return views
 
 

@@ -25,7 +25,7 @@ from runyard.coordinator.core.events.on_session import (
 )
 from runyard.coordinator.core.events.on_tick import Retention, forget_old, on_tick
 from runyard.coordinator.core.fleet import Fleet
-from runyard.coordinator.core.leases import LeasePolicy
+from runyard.coordinator.core.leases import LeaseSettings
 from runyard.coordinator.core.model import (
     Instant,
     Launch,
@@ -40,7 +40,7 @@ from runyard.coordinator.core.requirements.requirements import (
     StopAfter,
     TimeLimits,
 )
-from runyard.coordinator.core.scheduling.policy import WITHOUT_RULES, PlacementPolicy
+from runyard.coordinator.core.scheduling.config import DEFAULT_CONFIG, SchedulingConfig
 from runyard.v1 import agent_pb2, fleet_pb2, placement_pb2, run_pb2
 
 T = TypeVar("T")
@@ -308,13 +308,15 @@ def _name(effect: Effect) -> str:
 class FleetTrial:
     """A fleet with its clock. Every step checks the invariants, and puts on disk what is to be saved."""
 
-    def __init__(self, leases: LeasePolicy | None = None, policy: PlacementPolicy = WITHOUT_RULES) -> None:
+    def __init__(
+        self, leases: LeaseSettings | None = None, config: SchedulingConfig = DEFAULT_CONFIG
+    ) -> None:
         self.clock = START
         self.disk = Disk()
         self.asked = Recorder()
-        self._leases = leases or LeasePolicy()
+        self._leases = leases or LeaseSettings()
         self._sessions = 0
-        self.fleet = Fleet(self._leases, self.now, policy)
+        self.fleet = Fleet(self._leases, self.now, config)
 
     @property
     def now(self) -> Instant:
@@ -336,7 +338,7 @@ class FleetTrial:
 
     def restart(self) -> None:
         """Ends the coordinator and starts another with what is on disk."""
-        self.fleet = Fleet(self._leases, self.now, self.fleet.policy)
+        self.fleet = Fleet(self._leases, self.now, self.fleet.config)
         runs = [replace(run, queued_since=self.clock, since=self.clock) for run in self.disk.runs.values()]
         self.fleet.restore(runs, self.disk.nodes.values(), self.disk.tombstones)
         self.fleet.check_invariants()

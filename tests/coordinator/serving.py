@@ -18,7 +18,7 @@ from runyard.common.transport.channel import open_aio_channel, open_channel
 from runyard.coordinator.audit.audit import UNAUDITED, Audit
 from runyard.coordinator.config import CoordinatorSettings
 from runyard.coordinator.core.events.on_tick import Retention
-from runyard.coordinator.core.leases import LeasePolicy
+from runyard.coordinator.core.leases import LeaseSettings
 from runyard.coordinator.runtime.runtime import Runtime
 from runyard.coordinator.security import open_security
 from runyard.coordinator.services import make_server
@@ -38,7 +38,7 @@ SOON = 30.0
 
 RUN_ID = "00000000-0000-4000-8000-000000000001"
 
-NO_RECOVERY = LeasePolicy(recovery=0.0)
+NO_RECOVERY = LeaseSettings(recovery=0.0)
 """A coordinator that takes an unknown run for one that never was."""
 
 
@@ -148,7 +148,7 @@ class Serving:
 async def serving(
     state: Path,
     *,
-    leases: LeasePolicy = NO_RECOVERY,
+    leases: LeaseSettings = NO_RECOVERY,
     open_store: Callable[[Path], Store] = Store,
     audit: Audit = UNAUDITED,
 ) -> AsyncIterator[Serving]:

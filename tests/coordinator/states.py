@@ -9,7 +9,7 @@ from runyard.coordinator.core.model import (
     Assigned,
     Finished,
     Node,
-    Offer,
+    NodeResources,
     Place,
     Queued,
     Ready,
@@ -90,7 +90,7 @@ def make_node(node_id: str = "node-a", session: int = 1, heard: float = 0.0) -> 
         installation=f"installation of {node_id}",
         boot_id="boot-1",
         epoch=3,
-        offer=Offer(
+        capacity=NodeResources(
             labels=(("gpu", "a100"), ("zone", "1")),
             drivers=("process", "docker"),
             taints=("gpu=only",),

@@ -24,7 +24,7 @@ from runyard.coordinator.core.events.on_session import (
 )
 from runyard.coordinator.core.events.on_tick import on_tick
 from runyard.coordinator.core.fleet import Fleet
-from runyard.coordinator.core.leases import LeasePolicy
+from runyard.coordinator.core.leases import LeaseSettings
 from runyard.coordinator.core.model import Instant, Node, Run, Tombstone
 from runyard.v1 import agent_pb2
 
@@ -77,7 +77,7 @@ class SimulatedCoordinator:
         """Comes up with what the disk holds."""
         self.up, self._life, self._writing = True, self._life + 1, False
         self._batches.clear()
-        self.fleet = Fleet(LeasePolicy(), self._instant())
+        self.fleet = Fleet(LeaseSettings(), self._instant())
         self.fleet.restore(self.disk.runs.values(), self.disk.nodes.values(), self.disk.tombstones)
         self.kernel.note("coordinator", f"up with {len(self.disk.runs)} runs")
         self._tick(self._life)

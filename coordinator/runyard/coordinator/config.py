@@ -15,10 +15,10 @@ from runyard.common.transport.address import DEFAULT_ADDRESS, HostPort, parse_ad
 from runyard.coordinator.auth.rates import RateSettings
 from runyard.coordinator.ca.authority_directory import AuthorityDirectory, AuthorityError
 from runyard.coordinator.core.events.on_tick import Retention
-from runyard.coordinator.core.leases import LeasePolicy
+from runyard.coordinator.core.leases import LeaseSettings
 from runyard.coordinator.routing_config.reading import load_routing
 
-_LEASES = LeasePolicy()
+_LEASES = LeaseSettings()
 _RETENTION = Retention()
 
 
@@ -164,7 +164,7 @@ class CoordinatorSettings(ServiceSettings):
             except InvalidYamlFile as error:
                 raise SettingsError(str(error)) from error
 
-    def confinement(self) -> dict[str, frozenset[str]]:
+    def client_clusters(self) -> dict[str, frozenset[str]]:
         """Return the clusters of each bound client, by the client's identity."""
         return {
             Identity(Role.CLIENT, name, trust_domain=self.trust_domain).uri: frozenset(access.clusters)
@@ -172,9 +172,9 @@ class CoordinatorSettings(ServiceSettings):
             if access.clusters is not None
         }
 
-    def lease_policy(self) -> LeasePolicy:
+    def lease_settings(self) -> LeaseSettings:
         """Return the intervals of heartbeats and leases."""
-        return LeasePolicy(
+        return LeaseSettings(
             shortest_interval=self.heartbeat_interval,
             shortest_lease=self.lease,
             lost_after=self.lost_after,

@@ -15,7 +15,7 @@ from runyard.common.transport.address import parse_address
 from runyard.coordinator.audit.audit_file import AuditFile
 from runyard.coordinator.auth.server_credentials import ClientCertificates, server_credentials
 from runyard.coordinator.config import CoordinatorSettings
-from runyard.coordinator.core.events.on_policy import on_policy
+from runyard.coordinator.core.events.on_config_change import on_config_change
 from runyard.coordinator.grpc.join import join_server
 from runyard.coordinator.grpc.listening import (
     SERVER_OPTIONS,
@@ -58,7 +58,7 @@ async def serve(settings: CoordinatorSettings) -> int:
     store = Store(settings.state_directory)
     audit: AuditFile | None = None
     try:
-        runtime = Runtime(store, settings.lease_policy(), settings.retention(), settings.confinement())
+        runtime = Runtime(store, settings.lease_settings(), settings.retention(), settings.client_clusters())
         audit = _open_audit(settings.audit_path())
         security = open_security(settings, runtime, audit)
         options = SERVER_OPTIONS if settings.tls is None else (*SERVER_OPTIONS, *TLS_OPTIONS)
@@ -98,10 +98,10 @@ def _open_audit(path: Path) -> AuditFile:
 
 async def _apply_routing(version: Version, file: Path | None, runtime: Runtime) -> None:
     """Apply the routing rules, and apply them again whenever the file changes."""
-    policy = version.routing.policy
+    config = version.routing.config
     warn_of(version.routing)
     with contextlib.suppress(StoreFull):  # the runs keep waiting by their old rules
-        await runtime.decide(lambda fleet, at: on_policy(fleet, at, policy))
+        await runtime.decide(lambda fleet, at: on_config_change(fleet, at, config))
     if file is not None:
         reload = RoutingReload(file, runtime, version)
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload.request)

@@ -14,8 +14,8 @@ from coordinator.requirements.jobs import shape_of
 from dagster._core.definitions.node_definition import NodeDefinition
 
 from runyard.common.quantities import parse_quantity
+from runyard.coordinator.core.events.on_config_change import on_config_change
 from runyard.coordinator.core.events.on_operator import on_cordon, on_drain
-from runyard.coordinator.core.events.on_policy import on_policy
 from runyard.coordinator.core.model import Launch, Run
 from runyard.coordinator.core.requirements.ops import ops_layer
 from runyard.coordinator.grpc.requests import check_spec, launch_of
@@ -168,8 +168,8 @@ class InMemoryCluster:
     def __init__(self, fleet: Sequence[NodeOffer], routing: str = "") -> None:
         self.trial = FleetTrial()
         if routing:
-            policy = read_routing(routing.encode()).policy
-            self.trial.step(lambda fleet, at: on_policy(fleet, at, policy))
+            config = read_routing(routing.encode()).config
+            self.trial.step(lambda fleet, at: on_config_change(fleet, at, config))
         self._sessions = {each.name: each.join(self.trial) for each in fleet}
         self._silent = {each.name for each in fleet if each.state == "silent"}
         self._launched = 0

@@ -3,7 +3,7 @@
 import pytest
 from coordinator.fleet_building import RUN, FleetTrial, finished, make_hello, running
 
-from runyard.coordinator.core.leases import LeasePolicy
+from runyard.coordinator.core.leases import LeaseSettings
 
 OTHER = "node-b"
 RECOVERY = 60.0
@@ -12,7 +12,7 @@ RECOVERY = 60.0
 @pytest.fixture
 def trial() -> FleetTrial:
     """Two nodes in session, the first of which has the run; the coordinator was started just now."""
-    made = FleetTrial(LeasePolicy(recovery=RECOVERY))
+    made = FleetTrial(LeaseSettings(recovery=RECOVERY))
     made.join()
     made.launch()
     made.report(1, running())

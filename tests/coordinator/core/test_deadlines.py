@@ -13,7 +13,7 @@ from coordinator.fleet_building import (
 )
 
 from runyard.coordinator.core.events.on_tick import Retention, on_tick
-from runyard.coordinator.core.leases import LeasePolicy
+from runyard.coordinator.core.leases import LeaseSettings
 from runyard.coordinator.core.model import Instant, Ready, Suspect, Unreachable
 from runyard.v1 import run_pb2
 
@@ -132,7 +132,7 @@ def test_wall_clock_that_jumps_changes_no_deadline(trial: FleetTrial) -> None:
 @pytest.fixture
 def patient() -> FleetTrial:
     """A fleet with one node whose silence means nothing for an hour."""
-    made = FleetTrial(LeasePolicy(shortest_lease=3_600.0))
+    made = FleetTrial(LeaseSettings(shortest_lease=3_600.0))
     made.join(make_hello(slots=1))
     return made
 
@@ -312,18 +312,18 @@ def test_tombstone_is_forgotten_by_age(trial: FleetTrial) -> None:
     [(1, 5.0, 15.0), (500, 5.0, 15.0), (1_000, 10.0, 30.0), (2_000, 20.0, 60.0)],
 )
 def test_large_fleets_beat_slower(nodes: int, interval: float, lease: float) -> None:
-    policy = LeasePolicy()
-    assert (policy.interval(nodes), policy.lease(nodes)) == (interval, lease)
+    config = LeaseSettings()
+    assert (config.interval(nodes), config.lease(nodes)) == (interval, lease)
 
 
 @pytest.mark.parametrize("nodes", [0, 1, 100, 10_000])
 def test_lease_covers_three_heartbeats_whatever_is_configured(nodes: int) -> None:
-    policy = LeasePolicy(shortest_interval=10.0, shortest_lease=1.0)
-    assert policy.lease(nodes) >= 3 * policy.interval(nodes)
+    config = LeaseSettings(shortest_interval=10.0, shortest_lease=1.0)
+    assert config.lease(nodes) >= 3 * config.interval(nodes)
 
 
 def test_lease_is_never_shorter_than_the_recovery_while_the_coordinator_recovers() -> None:
-    trial = FleetTrial(LeasePolicy(shortest_lease=15.0, recovery=60.0))
+    trial = FleetTrial(LeaseSettings(shortest_lease=15.0, recovery=60.0))
     assert trial.fleet.lease(trial.now) == 60.0
     trial.tick(after=60.0)
     assert trial.fleet.lease(trial.now) == 15.0

@@ -16,7 +16,7 @@ from coordinator.cases.building import (
 from coordinator.fleet_building import make_hello, running, warm_server
 
 from runyard.coordinator.core.errors import InvalidField
-from runyard.coordinator.core.events.on_policy import on_policy
+from runyard.coordinator.core.events.on_config_change import on_config_change
 from runyard.coordinator.core.explain.explanation import explain_launch, explain_run
 from runyard.coordinator.routing_config.reading import read_routing
 from runyard.v1 import placement_pb2
@@ -52,8 +52,8 @@ def reasons(explanation: placement_pb2.Explanation) -> dict[str, int]:
 
 
 def rules(cluster: InMemoryCluster, text: str) -> None:
-    policy = read_routing(text.encode()).policy
-    cluster.trial.step(lambda fleet, at: on_policy(fleet, at, policy))
+    config = read_routing(text.encode()).config
+    cluster.trial.step(lambda fleet, at: on_config_change(fleet, at, config))
 
 
 # A run that waits

@@ -16,7 +16,7 @@ from coordinator.fleet_building import (
 
 from runyard.coordinator.core.errors import NodeIsSilent, NodeStillSpeaks, UnknownNode, UnknownWarmServer
 from runyard.coordinator.core.events.on_operator import on_cordon, on_drain, on_fence, on_uncordon
-from runyard.coordinator.core.events.on_warmth import on_refresh_warm_servers
+from runyard.coordinator.core.events.on_warm_servers import on_refresh_warm_servers
 from runyard.coordinator.core.model import Cordoned, Draining, Lost, Open
 from runyard.v1 import agent_pb2, fleet_pb2, run_pb2
 

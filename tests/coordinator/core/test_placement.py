@@ -6,7 +6,7 @@ from coordinator.fleet_building import FleetTrial, make_hello, make_launch
 from runyard.coordinator.core.errors import LaunchRefused
 from runyard.coordinator.core.requirements.labels import label_is
 from runyard.coordinator.core.requirements.requirements import CompiledRequirements
-from runyard.coordinator.core.scheduling.policy import PlacementPolicy, Strategy
+from runyard.coordinator.core.scheduling.config import SchedulingConfig, Strategy
 from runyard.v1 import agent_pb2
 
 GPU = (label_is("gpu", "a100"),)
@@ -27,7 +27,7 @@ def fleet_of(*hellos: agent_pb2.Hello) -> FleetTrial:
     ],
 )
 def test_nodes_fill_up_one_after_the_other_or_evenly(strategy: Strategy, order: list[str]) -> None:
-    trial = FleetTrial(policy=PlacementPolicy(strategy=strategy))
+    trial = FleetTrial(config=SchedulingConfig(strategy=strategy))
     trial.join(make_hello("big", slots=4))
     trial.join(make_hello("small", slots=2))
     placed = []

@@ -13,7 +13,7 @@ from coordinator.fleet_building import (
 
 from runyard.coordinator.core.effects import SaveRun
 from runyard.coordinator.core.explain.explanation import explain_run
-from runyard.coordinator.core.scheduling.policy import PlacementPolicy
+from runyard.coordinator.core.scheduling.config import SchedulingConfig
 from runyard.v1 import agent_pb2, run_pb2
 
 
@@ -202,7 +202,7 @@ def test_run_is_tried_on_three_nodes_and_no_more() -> None:
 
 
 def test_policy_may_leave_it_at_one_node() -> None:
-    trial = FleetTrial(policy=PlacementPolicy(most_places=1))
+    trial = FleetTrial(config=SchedulingConfig(max_placement_attempts=1))
     trial.join()
     trial.join(make_hello("node-b"))
     trial.launch()

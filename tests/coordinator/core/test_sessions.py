@@ -16,7 +16,7 @@ from coordinator.fleet_building import (
 
 from runyard.coordinator.core.errors import NodeIdInUse, NodeRefused
 from runyard.coordinator.core.events.on_session import on_heartbeat
-from runyard.coordinator.core.leases import LeasePolicy
+from runyard.coordinator.core.leases import LeaseSettings
 from runyard.coordinator.core.model import Ready, Suspect
 from runyard.v1 import agent_pb2, fleet_pb2, run_pb2
 
@@ -44,7 +44,7 @@ def test_agent_is_welcomed_once_its_epoch_is_to_be_saved(trial: FleetTrial) -> N
 
 
 def test_welcome_gives_the_rhythm_of_the_fleet() -> None:
-    trial = FleetTrial(LeasePolicy(shortest_interval=0.5, shortest_lease=2.5))
+    trial = FleetTrial(LeaseSettings(shortest_interval=0.5, shortest_lease=2.5))
     trial.join()
     ((_, message),) = trial.asked.messages()
     assert message.welcome.heartbeat_interval.ToMilliseconds() == 500
@@ -64,7 +64,7 @@ def test_what_the_agent_offers_now_counts_not_what_it_offered_before(trial: Flee
     trial.join(make_hello(slots=1, labels={"zone": "1"}))
     trial.join(make_hello(slots=4, labels={"zone": "2"}, cluster="east"))
     node = trial.fleet.nodes[NODE]
-    assert (node.offer.slots, node.offer.labels, node.cluster) == (4, (("zone", "2"),), "east")
+    assert (node.capacity.slots, node.capacity.labels, node.cluster) == (4, (("zone", "2"),), "east")
 
 
 @pytest.mark.parametrize("spoken", [(2, 3), (0, 0)], ids=["newer", "older"])

@@ -9,7 +9,7 @@ from coordinator.fleet_building import finished, make_hello, running, starting
 from coordinator.serving import RUN_ID, SOON, Serving, StubAgent, make_spec, refusal, run_id, serving
 from harness.waiting import await_until
 
-from runyard.coordinator.core.leases import LeasePolicy
+from runyard.coordinator.core.leases import LeaseSettings
 from runyard.coordinator.runtime import outbox
 from runyard.v1 import agent_pb2, fleet_pb2, run_pb2
 
@@ -80,7 +80,7 @@ async def test_end_of_a_session_however_it_comes_makes_the_node_suspect(
 
 
 async def test_silent_node_becomes_unreachable_and_is_ready_again_when_it_is_back(tmp_path: Path) -> None:
-    leases = LeasePolicy(shortest_interval=0.1, shortest_lease=0.3, recovery=0.0)
+    leases = LeaseSettings(shortest_interval=0.1, shortest_lease=0.3, recovery=0.0)
     async with serving(tmp_path / "state", leases=leases) as coordinator:
         agent = await coordinator.join()
         await coordinator.launched()

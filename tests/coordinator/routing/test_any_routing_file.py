@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from runyard.common.service.yaml_document import InvalidYamlFile
-from runyard.coordinator.core.scheduling.policy import PlacementPolicy
+from runyard.coordinator.core.scheduling.config import SchedulingConfig
 from runyard.coordinator.routing_config.reading import read_routing
 
 LONGEST_MESSAGE = 600
@@ -15,10 +15,10 @@ LONGEST_MESSAGE = 600
 patiently = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-def outcome_of(data: bytes) -> PlacementPolicy | list[str]:
+def outcome_of(data: bytes) -> SchedulingConfig | list[str]:
     """The policy, or what is wrong."""
     try:
-        return read_routing(data).policy
+        return read_routing(data).config
     except InvalidYamlFile as refused:
         return [str(each) for each in refused.problems]
 

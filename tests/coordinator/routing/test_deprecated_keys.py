@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from runyard.common.service.yaml_document import InvalidYamlFile
-from runyard.coordinator.core.scheduling.policy import PlacementPolicy
+from runyard.coordinator.core.scheduling.config import SchedulingConfig
 from runyard.coordinator.routing_config.deprecated_keys import DEPRECATED_KEYS
 from runyard.coordinator.routing_config.reading import read_routing
 
@@ -30,8 +30,8 @@ for key in DEPRECATED_KEYS:
     NEW = NEW.replace(f"{key.old}:", f"{key.new}:")
 
 
-def policy_of(text: str) -> PlacementPolicy:
-    return read_routing(text.encode()).policy
+def config_of(text: str) -> SchedulingConfig:
+    return read_routing(text.encode()).config
 
 
 def warnings_of(text: str) -> list[str]:
@@ -46,7 +46,7 @@ def problems_of(text: str) -> list[str]:
 
 def test_old_keys_mean_the_same_as_the_new_ones() -> None:
     assert NEW != OLD
-    assert policy_of(OLD) == policy_of(NEW)
+    assert config_of(OLD) == config_of(NEW)
 
 
 def test_each_old_key_gives_one_warning_with_its_line_and_the_new_key() -> None:

@@ -12,7 +12,12 @@ from runyard.coordinator.core.requirements.labels import label_is
 from runyard.coordinator.core.requirements.requirements import RequirementLayer, StopAfter
 from runyard.coordinator.core.requirements.resources import Resources
 from runyard.coordinator.core.routing.rules import ANYWHERE, Match, Order, Route, Rule, WeightedCluster
-from runyard.coordinator.core.scheduling.policy import WITHOUT_RULES, PlacementPolicy, QueuePolicy, Unmatched
+from runyard.coordinator.core.scheduling.config import (
+    DEFAULT_CONFIG,
+    NoRuleAction,
+    QueueConfig,
+    SchedulingConfig,
+)
 
 A100 = RequirementLayer(labels=(label_is("gpu", "a100"),), resources=Resources.of({"gpu": 1}))
 TWO = (WeightedCluster("gpu-a", 3), WeightedCluster("gpu-b"))
@@ -20,8 +25,8 @@ TRAINING = Rule("training", Match(job=("train_*",)), TWO, Order.WEIGHTED, 60.0, 
 ELSEWHERE = Rule("reports", Match(job=("report_*",)), (WeightedCluster("rack9"),))
 LABELS_ONLY = replace(TRAINING, clusters=(), order=Order.FIRST_FIT, spill_after=0.0)
 
-BY_RULES = PlacementPolicy(rules=(ELSEWHERE, TRAINING))
-BY_DEFAULT = PlacementPolicy(rules=(ELSEWHERE,), default_cluster="rack1")
+BY_RULES = SchedulingConfig(rules=(ELSEWHERE, TRAINING))
+BY_DEFAULT = SchedulingConfig(rules=(ELSEWHERE,), default_cluster="rack1")
 
 
 def only(cluster: str, rule: str = "") -> Route:
@@ -32,8 +37,8 @@ TO_C = {"deployment": RequirementLayer(), "tags": RequirementLayer(cluster="c")}
 TO_NODE = {"deployment": RequirementLayer(), "tags": RequirementLayer(node="node-7")}
 DEPLOYED_TO_D = {"deployment": RequirementLayer(cluster="d")}
 
-ROUTES: dict[str, tuple[PlacementPolicy, Launch, Route]] = {
-    "without rules a run may go anywhere": (WITHOUT_RULES, launch_of(), ANYWHERE),
+ROUTES: dict[str, tuple[SchedulingConfig, Launch, Route]] = {
+    "without rules a run may go anywhere": (DEFAULT_CONFIG, launch_of(), ANYWHERE),
     "the rule that matches says where": (BY_RULES, launch_of(), Route("training", TWO, Order.WEIGHTED, 60.0)),
     "no rule leaves the default cluster": (BY_DEFAULT, launch_of(), only("rack1")),
     "a rule overrides the default cluster": (
@@ -42,19 +47,19 @@ ROUTES: dict[str, tuple[PlacementPolicy, Launch, Route]] = {
         only("rack9", "reports"),
     ),
     "a rule without clusters leaves the default one": (
-        PlacementPolicy(rules=(LABELS_ONLY,), default_cluster="rack1"),
+        SchedulingConfig(rules=(LABELS_ONLY,), default_cluster="rack1"),
         launch_of(),
         only("rack1", "training"),
     ),
     "a rule without clusters lets the run go anywhere": (
-        PlacementPolicy(rules=(LABELS_ONLY,), unmatched=Unmatched.FAIL),
+        SchedulingConfig(rules=(LABELS_ONLY,), on_no_matching_rule=NoRuleAction.FAIL),
         launch_of(),
         Route("training"),
     ),
     "the run's own cluster overrides the rule": (BY_RULES, launch_of(layers=TO_C), only("c", "training")),
     "the run's own cluster overrides the default": (BY_DEFAULT, launch_of(layers=TO_C), only("c")),
     "the run's own cluster needs no rule": (
-        PlacementPolicy(unmatched=Unmatched.FAIL),
+        SchedulingConfig(on_no_matching_rule=NoRuleAction.FAIL),
         launch_of(layers=TO_C),
         only("c"),
     ),
@@ -70,12 +75,12 @@ ROUTES: dict[str, tuple[PlacementPolicy, Launch, Route]] = {
         Route("training", TWO, Order.WEIGHTED, 60.0),
     ),
     "a rule without clusters leaves the deployment's": (
-        PlacementPolicy(rules=(LABELS_ONLY,)),
+        SchedulingConfig(rules=(LABELS_ONLY,)),
         launch_of(layers=DEPLOYED_TO_D),
         only("d", "training"),
     ),
     "no rule and a queue for such runs: it waits": (
-        PlacementPolicy(rules=(ELSEWHERE,), unmatched=Unmatched.QUEUE),
+        SchedulingConfig(rules=(ELSEWHERE,), on_no_matching_rule=NoRuleAction.QUEUE),
         launch_of(),
         Route(closed="no routing rule matches job 'train_model' of code location 'ml'; it waits for one"),
     ),
@@ -84,14 +89,14 @@ ROUTES: dict[str, tuple[PlacementPolicy, Launch, Route]] = {
 
 @pytest.mark.parametrize("case", ROUTES)
 def test_route(case: str) -> None:
-    policy, launch, route = ROUTES[case]
-    assert resolved(launch, policy).route == route
+    config, launch, route = ROUTES[case]
+    assert resolved(launch, config).route == route
 
 
 def test_run_that_no_rule_matches_is_refused_by_name_where_every_run_needs_one() -> None:
-    policy = PlacementPolicy(rules=(ELSEWHERE,), unmatched=Unmatched.FAIL)
+    config = SchedulingConfig(rules=(ELSEWHERE,), on_no_matching_rule=NoRuleAction.FAIL)
     with pytest.raises(LaunchRefused, match=r"job 'train_model' of code location 'ml'.*add a rule"):
-        resolved(launch_of(), policy)
+        resolved(launch_of(), config)
 
 
 def test_deployment_is_overruled_on_the_cluster_in_its_requirements_too() -> None:
@@ -102,14 +107,14 @@ def test_deployment_is_overruled_on_the_cluster_in_its_requirements_too() -> Non
 
 
 def test_layers_go_from_the_defaults_over_deployment_and_rule_to_what_the_run_says() -> None:
-    policy = replace(BY_RULES, defaults=RequirementLayer(grace=5.0))
+    config = replace(BY_RULES, defaults=RequirementLayer(grace=5.0))
     said = {
         "deployment": RequirementLayer(grace=6.0),
         "code location ml": RequirementLayer(),
         "op train": RequirementLayer(),
         "tags": RequirementLayer(),
     }
-    sources = [layer.source for layer in all_layers(launch_of(layers=said), policy)]
+    sources = [layer.source for layer in all_layers(launch_of(layers=said), config)]
     assert sources == [
         "coordinator defaults",
         "deployment",
@@ -128,7 +133,7 @@ def test_run_that_no_rule_matches_has_no_layer_of_a_rule() -> None:
 
 
 def test_later_layers_override_earlier_ones() -> None:
-    policy = PlacementPolicy(
+    config = SchedulingConfig(
         defaults=RequirementLayer(
             grace=5.0, driver="exec", resources=Resources.of({"cpu": 1000, "memory": 1})
         ),
@@ -138,7 +143,7 @@ def test_later_layers_override_earlier_ones() -> None:
         "deployment": RequirementLayer(grace=6.0, resources=Resources.of({"memory": 2})),
         "tags": RequirementLayer(driver="vm"),
     }
-    launch = resolved(launch_of(layers=said), policy)
+    launch = resolved(launch_of(layers=said), config)
     assert launch.requirements.driver == "vm"
     assert launch.requirements.resources == Resources.of({"cpu": 1000, "memory": 2, "slots": 1})
     assert (launch.time_limits.grace, launch.time_limits.stop_after) == (7.0, 90.0)
@@ -150,23 +155,23 @@ def test_what_was_launched_is_left_as_it_was_said() -> None:
     )
     after = resolved(launch, BY_RULES)
     assert after.layers == launch.layers
-    assert resolved(after, WITHOUT_RULES) == resolved(launch, WITHOUT_RULES)
+    assert resolved(after, DEFAULT_CONFIG) == resolved(launch, DEFAULT_CONFIG)
 
 
 def test_launch_that_was_adopted_keeps_what_its_agent_said_of_it() -> None:
     adopted = replace(launch_of(), layers=())
-    assert resolved(adopted, replace(BY_RULES, unmatched=Unmatched.FAIL)) == adopted
+    assert resolved(adopted, replace(BY_RULES, on_no_matching_rule=NoRuleAction.FAIL)) == adopted
 
 
 # Shares
 
-BY_TEAM = PlacementPolicy(queue=QueuePolicy(share_by="team"))
+BY_TEAM = SchedulingConfig(queue=QueueConfig(share_by="team"))
 
 
 @pytest.mark.parametrize(
-    ("policy", "tags", "share"),
+    ("config", "tags", "share"),
     [
-        (WITHOUT_RULES, {"team": "vision"}, "ml"),
+        (DEFAULT_CONFIG, {"team": "vision"}, "ml"),
         (BY_TEAM, {"team": "vision"}, "vision"),
         (BY_TEAM, {"team": ""}, "ml"),
         (BY_TEAM, {}, "ml"),
@@ -174,6 +179,6 @@ BY_TEAM = PlacementPolicy(queue=QueuePolicy(share_by="team"))
     ids=["by code location", "by tag", "by an empty tag", "by a tag that the run lacks"],
 )
 def test_share_is_the_tags_value_or_the_code_location(
-    policy: PlacementPolicy, tags: dict[str, str], share: str
+    config: SchedulingConfig, tags: dict[str, str], share: str
 ) -> None:
-    assert resolved(launch_of(tags=tags), policy).share == share
+    assert resolved(launch_of(tags=tags), config).share == share

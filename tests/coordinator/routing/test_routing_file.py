@@ -10,14 +10,14 @@ from runyard.coordinator.core.requirements.labels import label_is
 from runyard.coordinator.core.requirements.requirements import RequirementLayer
 from runyard.coordinator.core.requirements.resources import Resources
 from runyard.coordinator.core.routing.rules import Match, Order, Rule, WeightedCluster
-from runyard.coordinator.core.scheduling.policy import (
-    WITHOUT_RULES,
-    Impossible,
-    PlacementPolicy,
-    QueuePolicy,
+from runyard.coordinator.core.scheduling.config import (
+    DEFAULT_CONFIG,
+    NoNodeAction,
+    NoRuleAction,
+    QueueConfig,
     Quota,
+    SchedulingConfig,
     Strategy,
-    Unmatched,
 )
 from runyard.coordinator.routing_config.reading import LIMITS, Routing, load_routing, read_routing
 
@@ -58,54 +58,54 @@ def test_every_key_arrives_in_the_policy() -> None:
         120.0,
         RequirementLayer(labels=(label_is("gpu", "a100"),)),
     )
-    assert read(EVERYTHING).policy == PlacementPolicy(
+    assert read(EVERYTHING).config == SchedulingConfig(
         defaults=RequirementLayer(resources=Resources.of({"cpu": 1000, "memory": GIB})),
         strategy=Strategy.SPREAD,
         rules=(gpu, Rule("rest", Match(), (WeightedCluster("rack1"), WeightedCluster("rack2")))),
         default_cluster="rack1",
-        unmatched=Unmatched.QUEUE,
-        impossible=Impossible.QUEUE,
-        queue=QueuePolicy("dagster/tenant", 300.0, 100, 50, 30.0, 3600.0),
+        on_no_matching_rule=NoRuleAction.QUEUE,
+        on_no_eligible_node=NoNodeAction.QUEUE,
+        queue=QueueConfig("dagster/tenant", 300.0, 100, 50, 30.0, 3600.0),
         quotas={
             "analytics": Quota(
-                least=Resources.of({"slots": 2}),
-                most=Resources.of({"slots": 10, "gpu": 2, "cpu": 1500, "memory": 64 * GIB}),
+                guaranteed=Resources.of({"slots": 2}),
+                limit=Resources.of({"slots": 10, "gpu": 2, "cpu": 1500, "memory": 64 * GIB}),
             )
         },
     )
 
 
 def test_file_without_rules_is_as_good_as_none() -> None:
-    assert read("rules: []").policy == WITHOUT_RULES
-    assert read("{}").policy == WITHOUT_RULES
+    assert read("rules: []").config == DEFAULT_CONFIG
+    assert read("{}").config == DEFAULT_CONFIG
 
 
 def test_shipped_example_has_no_warning() -> None:
     routing = load_routing(EXAMPLE)
     assert routing.warnings == ()
-    assert [rule.name for rule in routing.policy.rules] == ["gpu", "canary", "backfills"]
+    assert [rule.name for rule in routing.config.rules] == ["gpu", "canary", "backfills"]
 
 
 @pytest.mark.parametrize(
     ("queue", "expected"),
     [
-        ("share_by: code_location", QueuePolicy(share_by="")),
-        ("age_step: never", QueuePolicy(age_step=None)),
-        ("age_step: 90", QueuePolicy(age_step=90.0)),
-        ("reserve_after: 0", QueuePolicy(reserve_after=0.0)),
+        ("share_by: code_location", QueueConfig(share_by="")),
+        ("age_step: never", QueueConfig(age_step=None)),
+        ("age_step: 90", QueueConfig(age_step=90.0)),
+        ("reserve_after: 0", QueueConfig(reserve_after=0.0)),
     ],
 )
-def test_queue_may_be_ordered_otherwise(queue: str, expected: QueuePolicy) -> None:
-    assert read(f"queue: {{{queue}}}").policy.queue == expected
+def test_queue_may_be_ordered_otherwise(queue: str, expected: QueueConfig) -> None:
+    assert read(f"queue: {{{queue}}}").config.queue == expected
 
 
 def test_anchors_may_name_a_value_again() -> None:
-    policy = read("rules:\n- {name: a, clusters: &all [x, y]}\n- {name: b, clusters: *all}").policy
-    assert policy.rules[0].clusters == policy.rules[1].clusters
+    config = read("rules:\n- {name: a, clusters: &all [x, y]}\n- {name: b, clusters: *all}").config
+    assert config.rules[0].clusters == config.rules[1].clusters
 
 
 def test_byte_order_mark_is_passed_over() -> None:
-    assert read_routing(b"\xef\xbb\xbfdefault_cluster: a").policy.default_cluster == "a"
+    assert read_routing(b"\xef\xbb\xbfdefault_cluster: a").config.default_cluster == "a"
 
 
 def test_clusters_that_may_be_absent_are_named_with_their_first_place() -> None:

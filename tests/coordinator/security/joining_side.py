@@ -28,7 +28,7 @@ from runyard.coordinator.auth.throttle import Throttle
 from runyard.coordinator.ca.authority_directory import AuthorityDirectory
 from runyard.coordinator.ca.enrolment import Enrolment
 from runyard.coordinator.core.events.on_tick import Retention
-from runyard.coordinator.core.leases import LeasePolicy
+from runyard.coordinator.core.leases import LeaseSettings
 from runyard.coordinator.grpc.join import join_server
 from runyard.coordinator.runtime.runtime import Runtime
 from runyard.coordinator.store.ca_records import Token
@@ -158,7 +158,7 @@ async def joining(folder: Path, clock: Clock) -> AsyncIterator[JoinSide]:
     if not (folder / "ca").exists():
         directory = make_authority(folder / "ca")
     store = Store(folder / "state")
-    runtime = Runtime(store, LeasePolicy(recovery=0.0), Retention())
+    runtime = Runtime(store, LeaseSettings(recovery=0.0), Retention())
     side = JoinSide(runtime, directory, clock)
     runtime.start()
     await side.server.start()

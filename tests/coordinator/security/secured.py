@@ -82,7 +82,7 @@ async def secured(
         rates=RateSettings(failed_authentication=Rate(per_second=1_000.0, burst=1_000)),
     )
     store = Store(settings.state_directory)
-    runtime = Runtime(store, NO_RECOVERY, Retention(), settings.confinement())
+    runtime = Runtime(store, NO_RECOVERY, Retention(), settings.client_clusters())
     security = open_security(settings, runtime)
     server, _ = make_server(runtime, security, options=(*options, *SERVER_OPTIONS, *TLS_OPTIONS))
     add_reflection(server)

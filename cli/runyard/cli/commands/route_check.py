@@ -49,7 +49,7 @@ def check_file(
         remarks = _remarks(Level.WARNING, routing.warnings)
         if address is not None or settings.address != DEFAULT_ADDRESS:
             remarks += _absent_clusters(routing, settings)
-        remarks.append(Remark(Level.OK, 0, "", _summary(routing.policy)))
+        remarks.append(Remark(Level.OK, 0, "", _summary(routing.config)))
     _print(file, remarks, settings.output)
     refused = any(remark.level is Level.PROBLEM for remark in remarks)
     raise typer.Exit(ExitCode.FAILED if refused else ExitCode.OK)
@@ -78,8 +78,8 @@ def _absent_clusters(routing: Any, settings: Settings) -> list[Remark]:
     return _remarks(Level.WARNING, [each for name, each in routing.if_absent.items() if name not in known])
 
 
-def _summary(policy: Any) -> str:
-    counts = {"rule": len(policy.rules), "quota": len(policy.quotas)}
+def _summary(config: Any) -> str:
+    counts = {"rule": len(config.rules), "quota": len(config.quotas)}
     return ", ".join(f"{count} {name}{'' if count == 1 else 's'}" for name, count in counts.items())
 
 

@@ -8,7 +8,7 @@ from runyard.coordinator.core.model import Launch, Run
 from runyard.coordinator.core.routing.rules import Route, WeightedCluster
 
 
-def confined(route: Route, launched_by: str, allowed: Collection[str] | None) -> Route:
+def restrict_route(route: Route, launched_by: str, allowed: Collection[str] | None) -> Route:
     """What is left of a route for runs of a client.
 
     Args:
@@ -32,7 +32,7 @@ def confined(route: Route, launched_by: str, allowed: Collection[str] | None) ->
 
 
 @dataclass(frozen=True)
-class Sight:
+class ClientScope:
     """What of the fleet a caller sees.
 
     Attributes:
@@ -43,11 +43,11 @@ class Sight:
     who: str
     clusters: frozenset[str] | None = None
 
-    def sees(self, launch: Launch) -> bool:
+    def includes(self, launch: Launch) -> bool:
         """Whether a launch is among those that the caller sees and may end."""
         return self.clusters is None or launch.launched_by == self.who
 
-    def sees_cluster(self, name: str) -> bool:
+    def includes_cluster(self, name: str) -> bool:
         """Whether the caller sees a cluster and its nodes."""
         return self.clusters is None or name in self.clusters
 

@@ -8,7 +8,7 @@ from runyard.common.defaults import ISOLATION_MODES
 from runyard.common.names import LABEL_KEY, LABEL_VALUE, NAME
 from runyard.common.quantities import LARGEST
 from runyard.coordinator.core.errors import InvalidField
-from runyard.coordinator.core.model import Offer, Pressure
+from runyard.coordinator.core.model import NodeResources, Pressure
 from runyard.coordinator.core.requirements.labels import FORMS, LabelRule, parse_label_rule
 from runyard.coordinator.core.requirements.requirements import (
     CompiledRequirements,
@@ -22,7 +22,7 @@ LONGEST_MESSAGE: Final = 500
 """Characters of what a node says of itself."""
 
 
-def offer_of(told: placement_pb2.Offer) -> Offer:
+def offer_of(told: placement_pb2.Offer) -> NodeResources:
     """What a node says that it offers.
 
     Raises:
@@ -33,7 +33,7 @@ def offer_of(told: placement_pb2.Offer) -> Offer:
         key, _, value = taint.partition("=")
         if not NAME.fullmatch(key) or not LABEL_VALUE.fullmatch(value):
             raise InvalidField("offer.taints", f"{taint[:80]!r} must be `key` or `key=value`")
-    return Offer(
+    return NodeResources(
         labels=tuple(sorted(told.labels.items())),
         drivers=tuple(told.drivers),
         taints=tuple(sorted(told.taints)),
@@ -44,7 +44,7 @@ def offer_of(told: placement_pb2.Offer) -> Offer:
     )
 
 
-def offer_view(offer: Offer) -> placement_pb2.Offer:
+def offer_view(offer: NodeResources) -> placement_pb2.Offer:
     """An offer as the protocol shows it."""
     return placement_pb2.Offer(
         labels=dict(offer.labels),

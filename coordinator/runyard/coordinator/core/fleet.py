@@ -12,7 +12,7 @@ from runyard.coordinator.core.effects import (
     SaveTombstone,
     Send,
 )
-from runyard.coordinator.core.leases import LeasePolicy
+from runyard.coordinator.core.leases import LeaseSettings
 from runyard.coordinator.core.model import (
     Finished,
     Instant,
@@ -28,9 +28,9 @@ from runyard.coordinator.core.model import (
 from runyard.coordinator.core.phase_deadlines import deadline
 from runyard.coordinator.core.requirements.resources import NOTHING, Resources
 from runyard.coordinator.core.scheduling.backfill import recheck
-from runyard.coordinator.core.scheduling.equivalence_classes import Lane, State
+from runyard.coordinator.core.scheduling.config import DEFAULT_CONFIG, SchedulingConfig
+from runyard.coordinator.core.scheduling.equivalence_classes import ClassState, EquivalenceClass
 from runyard.coordinator.core.scheduling.node_index import NodeIndex
-from runyard.coordinator.core.scheduling.policy import WITHOUT_RULES, PlacementPolicy
 from runyard.coordinator.core.scheduling.reasons import count_reasons, in_words
 from runyard.coordinator.core.scheduling.run_queue import RunQueue
 from runyard.coordinator.core.timers import Timers
@@ -52,10 +52,10 @@ class Fleet:
     """
 
     def __init__(
-        self, leases: LeasePolicy, started: Instant, policy: PlacementPolicy = WITHOUT_RULES
+        self, leases: LeaseSettings, started: Instant, config: SchedulingConfig = DEFAULT_CONFIG
     ) -> None:
         self.leases = leases
-        self.policy = policy
+        self.config = config
         self.started = started
         self.runs: dict[str, Run] = {}
         self.nodes: dict[str, Node] = {}
@@ -65,10 +65,10 @@ class Fleet:
         self._verdicts_from = started.monotonic + leases.recovery
         self.last_tick = started.monotonic
         self.index = NodeIndex()
-        self.queue = RunQueue(self.index, policy)
+        self.queue = RunQueue(self.index, config)
         self.deadlines: Timers[str] = Timers()
         self._live_by_node: dict[str, set[str]] = {}
-        self._reasons: dict[Lane, tuple[object, str]] = {}
+        self._reasons: dict[EquivalenceClass, tuple[object, str]] = {}
         self._effects: list[Effect] = []
 
     def restore(
@@ -85,7 +85,7 @@ class Fleet:
         self.usage.clear()
         self.progress.clear()
         self.index.forget_runs()
-        self.queue = RunQueue(self.index, self.policy)
+        self.queue = RunQueue(self.index, self.config)
         self.deadlines.clear()
         self._live_by_node.clear()
         self._reasons.clear()
@@ -141,7 +141,7 @@ class Fleet:
         """The run's situation in one sentence."""
         match run.phase:
             case Queued() if run.run_id in self.queue:
-                return f"waiting: {self._why_waiting(self.queue.lane_of(run.run_id))}"
+                return f"waiting: {self._why_waiting(self.queue.class_of(run.run_id))}"
             case Queued():
                 return ""  # it is shown as it was, and has left the queue since
             case Finished(outcome=outcome):
@@ -155,26 +155,26 @@ class Fleet:
             case _:
                 return ""
 
-    def _why_waiting(self, lane: Lane) -> str:
-        if lane.state is State.CLOSED:
-            return lane.shape.route.closed
-        if lane.state is State.CAPPED:
-            share = self.queue.shares[lane.shape.share]
-            return share.over_quota(lane.demand.ask.requirements.resources) or "its share holds enough"
+    def _why_waiting(self, run_class: EquivalenceClass) -> str:
+        if run_class.state is ClassState.CLOSED:
+            return run_class.key.route.closed
+        if run_class.state is ClassState.OVER_QUOTA:
+            share = self.queue.shares[run_class.key.share]
+            return share.over_quota(run_class.matcher.ask.requirements.resources) or "its share holds enough"
         # Kept until something changes: else a page of a thousand runs counts the nodes a thousand times.
-        stand = (self.index.version, self.queue.reservations.version, lane.opened)
-        if (known := self._reasons.get(lane)) is None or known[0] != stand:
-            known = self._reasons[lane] = (stand, in_words(self.why_not_now(lane)))
+        stand = (self.index.version, self.queue.reservations.version, run_class.opened)
+        if (known := self._reasons.get(run_class)) is None or known[0] != stand:
+            known = self._reasons[run_class] = (stand, in_words(self.why_not_now(run_class)))
         return known[1]
 
-    def why_not_now(self, lane: Lane) -> Mapping[str, int]:
+    def why_not_now(self, run_class: EquivalenceClass) -> Mapping[str, int]:
         """How many nodes the first run of a lane cannot have at this moment, by the reason."""
         return count_reasons(
             self.index,
-            lane.demand,
-            clusters=lane.open_clusters(),
-            refused=lane.shape.refused,
-            held=self.queue.reservations.kept_from(lane),
+            run_class.matcher,
+            clusters=run_class.open_clusters(),
+            refused=run_class.key.refused,
+            held=self.queue.reservations.reserved_for_others(run_class),
         )
 
     def _is_ready(self, node_id: str) -> bool:
@@ -213,10 +213,10 @@ class Fleet:
         self.put_node(node)
         self._effects.append(SaveNode(node))
 
-    def take_policy(self, policy: PlacementPolicy) -> None:
+    def apply_config(self, config: SchedulingConfig) -> None:
         """Places by another policy from now on; nothing that was concluded by the old one holds any more."""
-        self.policy = policy
-        self.queue.take_policy(policy)
+        self.config = config
+        self.queue.apply_config(config)
 
     def bury(self, run_id: str, tombstone: Tombstone) -> None:
         """Leaves a tombstone: this run must never start."""
@@ -254,7 +254,7 @@ class Fleet:
 
     def _leave_queue(self, before: Run, run: Run) -> None:
         if (before.phase, before.launch) != (run.phase, run.launch):
-            self._reasons.pop(self.queue.lane_of(run.run_id), None)
+            self._reasons.pop(self.queue.class_of(run.run_id), None)
             self.queue.remove(run.run_id)
 
     def _hold(self, before: Run | None, run: Run) -> None:
@@ -262,11 +262,11 @@ class Fleet:
         if before is not None and before.is_live and before.place is not None:
             self._live_by_node[before.place.node].discard(before.run_id)
             self.index.release(before.place.node, before.launch.requirements.resources)
-            self.queue.give_back(before.launch.share, before.launch.requirements.resources)
+            self.queue.release(before.launch.share, before.launch.requirements.resources)
         if run.is_live and run.place is not None:
             self._live_by_node.setdefault(run.place.node, set()).add(run.run_id)
             self.index.allocate(run.place.node, run.launch.requirements.resources)
-            self.queue.hold(run.launch.share, run.launch.requirements.resources)
+            self.queue.allocate(run.launch.share, run.launch.requirements.resources)
 
     def check_invariants(self) -> None:
         """Raises AssertionError if the indices do not agree with the runs. For tests."""

@@ -15,7 +15,7 @@ BRAKE_FROM = 4
 
 
 @dataclass(frozen=True)
-class LeasePolicy:
+class LeaseSettings:
     """The rhythm of heartbeats, in seconds.
 
     Attributes:
@@ -43,7 +43,7 @@ class LeasePolicy:
         """Seconds of silence after which a node of this fleet is unreachable."""
         return max(self.shortest_lease, 3 * self.interval(nodes))
 
-    def offer(self, limits: TimeLimits) -> float:
+    def assignment_timeout(self, limits: TimeLimits) -> float:
         """Seconds for which an attempt with these limits may be started once it was offered."""
         return min(self.start_within, limits.stop_after or self.start_within)
 

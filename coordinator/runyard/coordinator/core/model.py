@@ -278,7 +278,7 @@ class Pressure:
 
 
 @dataclass(frozen=True)
-class Offer:
+class NodeResources:
     """What a node offers to runs.
 
     Attributes:
@@ -323,7 +323,7 @@ class Node:
     installation: str
     boot_id: str
     epoch: int
-    offer: Offer
+    capacity: NodeResources
     facts: fleet_pb2.NodeFacts
     liveness: Liveness
     last_heard_wall: float

@@ -10,10 +10,10 @@ from runyard.coordinator.audit.events import (
     WarmServersRefreshed,
 )
 from runyard.coordinator.auth.callers import caller_of
-from runyard.coordinator.core.client_scope import Sight
+from runyard.coordinator.core.client_scope import ClientScope
 from runyard.coordinator.core.errors import InvalidField
 from runyard.coordinator.core.events.on_operator import on_cordon, on_drain, on_fence, on_uncordon
-from runyard.coordinator.core.events.on_warmth import on_refresh_warm_servers
+from runyard.coordinator.core.events.on_warm_servers import on_refresh_warm_servers
 from runyard.coordinator.grpc.errors import Context, NotFound
 from runyard.coordinator.grpc.views import cluster_views, node_view
 from runyard.coordinator.runtime.runtime import Runtime
@@ -34,13 +34,13 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
         nodes = [
             node_view(fleet, node)
             for _, node in sorted(fleet.nodes.items())
-            if request.cluster in ("", node.cluster) and sight.sees_cluster(node.cluster)
+            if request.cluster in ("", node.cluster) and sight.includes_cluster(node.cluster)
         ]
         return fleet_pb2.ListNodesResponse(nodes=nodes)
 
     async def GetNode(self, request: fleet_pb2.GetNodeRequest, context: Context) -> fleet_pb2.GetNodeResponse:
         node = self._runtime.fleet.nodes.get(request.node_id)
-        if node is None or not self._sight(context).sees_cluster(node.cluster):
+        if node is None or not self._sight(context).includes_cluster(node.cluster):
             raise NotFound(f"no node {request.node_id!r} has ever joined this coordinator")
         return fleet_pb2.GetNodeResponse(node=node_view(self._runtime.fleet, node))
 
@@ -48,7 +48,7 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
         self, request: fleet_pb2.ListClustersRequest, context: Context
     ) -> fleet_pb2.ListClustersResponse:
         sight = self._sight(context)
-        clusters = [each for each in cluster_views(self._runtime.fleet) if sight.sees_cluster(each.name)]
+        clusters = [each for each in cluster_views(self._runtime.fleet) if sight.includes_cluster(each.name)]
         return fleet_pb2.ListClustersResponse(clusters=clusters)
 
     async def CordonNode(
@@ -96,9 +96,9 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
             )
         return fleet_pb2.RefreshWarmServersResponse(servers=asked)
 
-    def _sight(self, context: Context) -> Sight:
+    def _sight(self, context: Context) -> ClientScope:
         who = str(caller_of(context).identity)
-        return Sight(who, self._runtime.fleet.policy.confinement.get(who))
+        return ClientScope(who, self._runtime.fleet.config.client_clusters.get(who))
 
     def _view(self, node_id: str) -> fleet_pb2.Node:
         return node_view(self._runtime.fleet, self._runtime.fleet.nodes[node_id])

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from runyard.coordinator.audit.audit import Audit, actor_of, audited
 from runyard.coordinator.audit.events import TerminationRequested, launch_requested
 from runyard.coordinator.auth.callers import caller_of
-from runyard.coordinator.core.client_scope import Sight
+from runyard.coordinator.core.client_scope import ClientScope
 from runyard.coordinator.core.errors import InvalidField
 from runyard.coordinator.core.events.on_launch import on_launch, on_terminate
 from runyard.coordinator.core.explain.explanation import explain_launch, explain_run
@@ -121,7 +121,7 @@ class LaunchService(launch_pb2_grpc.LaunchServiceServicer):
                     yield launch_pb2.WatchRunsResponse(run=self._view(run))
             while True:
                 run = await watcher.next()
-                if sight.sees(run.launch) and matches(request.filter, run):
+                if sight.includes(run.launch) and matches(request.filter, run):
                     yield launch_pb2.WatchRunsResponse(run=self._view(run))
 
     async def ReadLogs(
@@ -138,20 +138,20 @@ class LaunchService(launch_pb2_grpc.LaunchServiceServicer):
         async for run in self._reports.follow(request_iterator, self._sight(context)):
             yield launch_pb2.FollowReportsResponse(run=self._view(run))
 
-    def _sight(self, context: Context) -> Sight:
+    def _sight(self, context: Context) -> ClientScope:
         who = str(caller_of(context).identity)
-        return Sight(who, self._runtime.fleet.policy.confinement.get(who))
+        return ClientScope(who, self._runtime.fleet.config.client_clusters.get(who))
 
-    def _seen_by(self, sight: Sight) -> list[Run]:
-        return [run for run in self._runtime.fleet.runs.values() if sight.sees(run.launch)]
+    def _seen_by(self, sight: ClientScope) -> list[Run]:
+        return [run for run in self._runtime.fleet.runs.values() if sight.includes(run.launch)]
 
-    def _require_seen(self, run_id: str, sight: Sight) -> None:
+    def _require_seen(self, run_id: str, sight: ClientScope) -> None:
         """Raise `NotFound` if the caller may not see the run."""
         run = self._runtime.fleet.runs.get(run_id)
-        if run is not None and not sight.sees(run.launch):
+        if run is not None and not sight.includes(run.launch):
             raise NotFound(f"run {run_id} was never launched by {sight.who}, or has expired")
 
-    def _find(self, run_id: str, sight: Sight) -> Run:
+    def _find(self, run_id: str, sight: ClientScope) -> Run:
         self._require_seen(run_id, sight)
         run = self._runtime.fleet.runs.get(run_id)
         if run is not None:

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import structlog
 
-from runyard.coordinator.core.client_scope import Sight
+from runyard.coordinator.core.client_scope import ClientScope
 from runyard.coordinator.core.errors import InvalidField
 from runyard.coordinator.core.events.on_launch import on_reports_settled, unsettled
 from runyard.coordinator.core.fleet import Fleet
@@ -42,7 +42,7 @@ class ReporterQueue:
         self._runtime = runtime
         self._queues: defaultdict[tuple[str, str], list[asyncio.Event]] = defaultdict(list)
 
-    async def follow(self, requests: Requests, sight: Sight) -> AsyncIterator[Run]:
+    async def follow(self, requests: Requests, sight: ClientScope) -> AsyncIterator[Run]:
         """Wait for the reporter's turn, then yield the runs that `FollowReportsResponse` names.
 
         Args:
@@ -86,15 +86,17 @@ class ReporterQueue:
             else:
                 del self._queues[name]
 
-    async def _outcomes(self, deployment: str, reporter: "_Reporter", sight: Sight) -> AsyncIterator[Run]:
+    async def _outcomes(
+        self, deployment: str, reporter: "_Reporter", sight: ClientScope
+    ) -> AsyncIterator[Run]:
         with self._runtime.watchers.watching() as watcher:
             await self._runtime.until_durable()
             for run in unsettled(self._runtime.fleet, deployment):
-                if sight.sees(run.launch):
+                if sight.includes(run.launch):
                     yield run
             while True:
                 run = await reporter.wait_for(watcher.next())
-                ours = run.launch.deployment == deployment and sight.sees(run.launch)
+                ours = run.launch.deployment == deployment and sight.includes(run.launch)
                 if ours and _is_reportable(self._runtime.fleet, run):
                     yield run
 
@@ -106,7 +108,7 @@ class _ReporterLeft(Exception):
 class _Reporter:
     """A connected reporter. A task reads its acknowledgements until it leaves or falls silent."""
 
-    def __init__(self, runtime: Runtime, requests: Requests, sight: Sight) -> None:
+    def __init__(self, runtime: Runtime, requests: Requests, sight: ClientScope) -> None:
         self._runtime = runtime
         self._sight = sight
         self._reading = asyncio.create_task(self._read(requests))
@@ -156,7 +158,7 @@ class _Reporter:
 
     def _sees(self, run_id: str) -> bool:
         run = self._runtime.fleet.runs.get(run_id)
-        return run is not None and self._sight.sees(run.launch)
+        return run is not None and self._sight.includes(run.launch)
 
 
 def _is_reportable(fleet: Fleet, run: Run) -> bool:

@@ -92,7 +92,7 @@ def node_view(fleet: Fleet, node: Node) -> fleet_pb2.Node:
         node_id=node.node_id,
         cluster=node.cluster,
         state=_state_view(node.liveness),
-        offer=offer_view(node.offer),
+        offer=offer_view(node.capacity),
         allocated=dict(fleet.allocated(node.node_id)),
         facts=node.facts,
         load=node.load,
@@ -114,7 +114,7 @@ def cluster_views(fleet: Fleet) -> list[fleet_pb2.Cluster]:
         cluster.nodes += 1
         cluster.nodes_ready += node.is_ready
         if node.is_ready:
-            _add(cluster.resources, node.offer.resources)
+            _add(cluster.resources, node.capacity.resources)
             _add(cluster.allocated, fleet.allocated(node.node_id))
     return [clusters[name] for name in sorted(clusters)]
 

@@ -6,7 +6,7 @@ from runyard.common.quantities import show_quantity
 from runyard.common.service.yaml_document import KeyPath, YamlDocument, YamlProblem
 from runyard.coordinator.core.routing.matching import overshadowing
 from runyard.coordinator.core.routing.rules import Order
-from runyard.coordinator.core.scheduling.policy import PlacementPolicy, Quota, Unmatched
+from runyard.coordinator.core.scheduling.config import NoRuleAction, Quota, SchedulingConfig
 from runyard.coordinator.routing_config.schema import RoutingPart, RulePart
 
 _AT_ONCE = (Order.LEAST_LOADED, Order.SPREAD)
@@ -52,10 +52,10 @@ def _errors_of(rule: RulePart) -> Iterator[tuple[str, str]]:
         )
 
 
-def warnings(document: YamlDocument, part: RoutingPart, policy: PlacementPolicy) -> Iterator[YamlProblem]:
+def warnings(document: YamlDocument, part: RoutingPart, config: SchedulingConfig) -> Iterator[YamlProblem]:
     """Yield the warnings: valid settings that are probably mistakes."""
-    for place, earlier in overshadowing(policy.rules):
-        name, other = policy.rules[place].name, policy.rules[earlier].name
+    for place, earlier in overshadowing(config.rules):
+        name, other = config.rules[place].name, config.rules[earlier].name
         text = (
             f"no run reaches rule {name}: the earlier rule {other} matches all of its runs; "
             f"put {name} before {other}"
@@ -65,12 +65,16 @@ def warnings(document: YamlDocument, part: RoutingPart, policy: PlacementPolicy)
         if rule.spill_after and len(rule.clusters) == 1:
             text = "has no effect, since there is no other cluster; add one, or leave this out"
             yield document.problem_at(("rules", place, "spill_after"), text)
-    if policy.default_cluster and policy.unmatched is not Unmatched.ANYWHERE:
+    if config.default_cluster and config.on_no_matching_rule is not NoRuleAction.ANYWHERE:
         text = "has no effect, since runs without a matching rule go to default_cluster"
         yield document.problem_at(("on_no_matching_rule",), text)
-    if policy.unmatched is not Unmatched.ANYWHERE and not policy.rules and not policy.default_cluster:
+    if (
+        config.on_no_matching_rule is not NoRuleAction.ANYWHERE
+        and not config.rules
+        and not config.default_cluster
+    ):
         yield document.problem_at(("on_no_matching_rule",), "without rules no run is placed; add rules")
-    for share, quota in policy.quotas.items():
+    for share, quota in config.quotas.items():
         if quota == Quota():
             yield document.problem_at(
                 ("quotas", share), "has no effect; give it guaranteed or limit, or leave it out"

@@ -17,7 +17,7 @@ from runyard.coordinator.core.errors import InvalidField
 from runyard.coordinator.core.requirements.requirements import EMPTY_LAYER, RequirementLayer
 from runyard.coordinator.core.requirements.tags import layer_from_config
 from runyard.coordinator.core.routing.rules import Match, Order, Rule
-from runyard.coordinator.core.scheduling.policy import PlacementPolicy, QueuePolicy, Quota
+from runyard.coordinator.core.scheduling.config import QueueConfig, Quota, SchedulingConfig
 from runyard.coordinator.routing_config import checks
 from runyard.coordinator.routing_config.deprecated_keys import rename_deprecated_keys
 from runyard.coordinator.routing_config.schema import RoutingPart, RulePart, parts_of
@@ -35,7 +35,7 @@ class Routing:
         if_absent: By name of each cluster in the file, a warning to be shown if no node is in it.
     """
 
-    policy: PlacementPolicy
+    config: SchedulingConfig
     warnings: tuple[YamlProblem, ...] = ()
     if_absent: dict[str, YamlProblem] = field(default_factory=dict)
 
@@ -69,23 +69,23 @@ def _routing(document: YamlDocument) -> Routing:
     deprecations = rename_deprecated_keys(document)
     document.require_no_problems()
     part = parts_of(document)
-    policy = _policy(document, part)
+    config = _config(document, part)
     document.problems.extend(checks.errors(document, part))
     document.require_no_problems()
-    warnings = (*deprecations, *checks.warnings(document, part, policy))
-    return Routing(policy, warnings, checks.if_absent(document, part))
+    warnings = (*deprecations, *checks.warnings(document, part, config))
+    return Routing(config, warnings, checks.if_absent(document, part))
 
 
-def _policy(document: YamlDocument, part: RoutingPart) -> PlacementPolicy:
-    return PlacementPolicy(
+def _config(document: YamlDocument, part: RoutingPart) -> SchedulingConfig:
+    return SchedulingConfig(
         defaults=_layer(document, part.defaults, ("defaults",)),
         strategy=part.placement,
         rules=tuple(_rule(document, rule, place) for place, rule in enumerate(part.rules)),
         default_cluster=part.default_cluster,
-        unmatched=part.on_no_matching_rule,
-        impossible=part.on_no_eligible_node,
-        most_places=part.max_placement_attempts,
-        queue=QueuePolicy(**dict(part.queue)),
+        on_no_matching_rule=part.on_no_matching_rule,
+        on_no_eligible_node=part.on_no_eligible_node,
+        max_placement_attempts=part.max_placement_attempts,
+        queue=QueueConfig(**dict(part.queue)),
         quotas={share: Quota(quota.guaranteed, quota.limit) for share, quota in part.quotas.items()},
     )
 

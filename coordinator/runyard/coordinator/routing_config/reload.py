@@ -9,8 +9,8 @@ from typing import Final, Self
 import structlog
 
 from runyard.common.service.yaml_document import InvalidYamlFile
-from runyard.coordinator.core.events.on_policy import changes, on_policy
-from runyard.coordinator.core.scheduling.policy import WITHOUT_RULES
+from runyard.coordinator.core.events.on_config_change import changes, on_config_change
+from runyard.coordinator.core.scheduling.config import DEFAULT_CONFIG
 from runyard.coordinator.routing_config.reading import Routing, load_routing
 from runyard.coordinator.runtime.runtime import Runtime
 from runyard.coordinator.store.store import StoreFull
@@ -47,7 +47,7 @@ class Version:
     routing: Routing
 
 
-WITHOUT_FILE: Final = Version(None, Routing(WITHOUT_RULES))
+WITHOUT_FILE: Final = Version(None, Routing(DEFAULT_CONFIG))
 
 
 def read_version(file: Path) -> Version:
@@ -72,7 +72,7 @@ class RoutingReload:
     def __init__(self, file: Path, runtime: Runtime, version: Version) -> None:
         self._file = file
         self._runtime = runtime
-        self._policy = version.routing.policy
+        self._config = version.routing.config
         self._known = version.stamp
         self._before = version.stamp
         self._requested = asyncio.Event()
@@ -105,16 +105,16 @@ class RoutingReload:
         except InvalidYamlFile as error:
             log.error("routing_file_refused", error=str(error), in_force="the previous rules")
             return
-        policy = version.routing.policy
+        config = version.routing.config
         self._known = version.stamp
         try:
-            moved = await self._runtime.decide(lambda fleet, at: on_policy(fleet, at, policy))
+            moved = await self._runtime.decide(lambda fleet, at: on_config_change(fleet, at, config))
         except StoreFull:
             self._known = None  # the decision was rolled back: repeat it at the next check
             return
         warn_of(version.routing)
-        log.info("routing_file_loaded", changed=changes(self._policy, policy), runs_changed=moved)
-        self._policy = policy
+        log.info("routing_file_loaded", changed=changes(self._config, config), runs_changed=moved)
+        self._config = config
 
 
 def warn_of(routing: Routing) -> None:

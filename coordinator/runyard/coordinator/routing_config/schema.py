@@ -14,12 +14,12 @@ from runyard.common.quantities import parse_quantity
 from runyard.common.service.yaml_document import YamlDocument, YamlProblem
 from runyard.coordinator.core.requirements.resources import NOTHING, Resources
 from runyard.coordinator.core.routing.rules import Globs, Order, WeightedCluster
-from runyard.coordinator.core.scheduling.policy import (
-    WITHOUT_RULES,
-    Impossible,
-    QueuePolicy,
+from runyard.coordinator.core.scheduling.config import (
+    DEFAULT_CONFIG,
+    NoNodeAction,
+    NoRuleAction,
+    QueueConfig,
     Strategy,
-    Unmatched,
 )
 
 MOST_RULES: Final = 1_000
@@ -32,7 +32,7 @@ LONGEST: Final = 10 * 365 * 86_400.0
 """The longest span of time, in seconds."""
 
 _LONGEST_TEXT: Final = 256
-_QUEUE: Final = QueuePolicy()
+_QUEUE: Final = QueueConfig()
 
 E = TypeVar("E", bound=enum.Enum)
 
@@ -226,9 +226,11 @@ class RoutingPart(_Part):
     defaults: Config = {}
     placement: Annotated[Strategy, BeforeValidator(_word_of(Strategy))] = Strategy.BINPACK
     default_cluster: Annotated[str, BeforeValidator(_name)] = ""
-    on_no_matching_rule: Annotated[Unmatched, BeforeValidator(_word_of(Unmatched))] = Unmatched.ANYWHERE
-    on_no_eligible_node: Annotated[Impossible, BeforeValidator(_word_of(Impossible))] = Impossible.FAIL
-    max_placement_attempts: int = Field(default=WITHOUT_RULES.most_places, ge=1)
+    on_no_matching_rule: Annotated[NoRuleAction, BeforeValidator(_word_of(NoRuleAction))] = (
+        NoRuleAction.ANYWHERE
+    )
+    on_no_eligible_node: Annotated[NoNodeAction, BeforeValidator(_word_of(NoNodeAction))] = NoNodeAction.FAIL
+    max_placement_attempts: int = Field(default=DEFAULT_CONFIG.max_placement_attempts, ge=1)
     rules: list[RulePart] = Field(default=[], max_length=MOST_RULES)
     queue: QueuePart = QueuePart()
     quotas: dict[str, QuotaPart] = {}

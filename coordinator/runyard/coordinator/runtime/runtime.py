@@ -24,9 +24,9 @@ from runyard.coordinator.core.effects import (
 )
 from runyard.coordinator.core.events.on_tick import Retention, forget_old, on_tick
 from runyard.coordinator.core.fleet import Fleet
-from runyard.coordinator.core.leases import LeasePolicy, suspect
+from runyard.coordinator.core.leases import LeaseSettings, suspect
 from runyard.coordinator.core.model import Instant
-from runyard.coordinator.core.scheduling.policy import WITHOUT_RULES
+from runyard.coordinator.core.scheduling.config import DEFAULT_CONFIG
 from runyard.coordinator.runtime.clock import now
 from runyard.coordinator.runtime.outbox import Outbox
 from runyard.coordinator.runtime.watchers import Watchers
@@ -71,9 +71,9 @@ class Runtime:
     def __init__(
         self,
         store: Store,
-        leases: LeasePolicy,
+        leases: LeaseSettings,
         retention: Retention,
-        confinement: Mapping[str, frozenset[str]] = MappingProxyType({}),
+        client_clusters: Mapping[str, frozenset[str]] = MappingProxyType({}),
     ) -> None:
         """Load the state from the store.
 
@@ -88,7 +88,7 @@ class Runtime:
         self.fatal: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
         self._retention = retention
         started = now()
-        self.fleet = Fleet(leases, started, replace(WITHOUT_RULES, confinement=confinement))
+        self.fleet = Fleet(leases, started, replace(DEFAULT_CONFIG, client_clusters=client_clusters))
         state = store.load(started.monotonic)
         self.fleet.restore(state.runs, state.nodes, state.tombstones)
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")

@@ -12,7 +12,7 @@ from runyard.coordinator.core.model import (
     Finished,
     Launch,
     Node,
-    Offer,
+    NodeResources,
     Open,
     Phase,
     Place,
@@ -39,7 +39,7 @@ Row = dict[str, Any]
 _REQUIREMENTS = TypeAdapter(CompiledRequirements)
 _LAYERS = TypeAdapter(tuple[RequirementLayer, ...])
 _ROUTE = TypeAdapter(Route)
-_OFFER = TypeAdapter(Offer)
+_OFFER = TypeAdapter(NodeResources)
 
 
 def phase_name(phase: Phase) -> str:
@@ -168,7 +168,7 @@ def node_row(node: Node) -> Row:
         "installation": node.installation,
         "boot_id": node.boot_id,
         "epoch": node.epoch,
-        "offer": _OFFER.dump_python(node.offer, mode="json"),
+        "offer": _OFFER.dump_python(node.capacity, mode="json"),
         "facts": node.facts.SerializeToString(),
         "last_heard": node.last_heard_wall,
         "confirmed_epoch": node.confirmed_epoch,
@@ -206,7 +206,7 @@ def node_of(row: Row, since: float) -> Node:
         installation=row["installation"],
         boot_id=row["boot_id"],
         epoch=row["epoch"],
-        offer=_OFFER.validate_python(row["offer"]),
+        capacity=_OFFER.validate_python(row["offer"]),
         facts=fleet_pb2.NodeFacts.FromString(row["facts"]),
         liveness=Suspect(since),
         last_heard_wall=row["last_heard"],

@@ -7,9 +7,9 @@ from runyard.coordinator.core.fleet import Fleet
 from runyard.coordinator.core.model import Node, Queued, Run
 from runyard.coordinator.core.requirements.resources import Resources
 from runyard.coordinator.core.routing.order import cluster_order, open_count
-from runyard.coordinator.core.scheduling.filters import FREE, Ask, Site, View, why_not_now
-from runyard.coordinator.core.scheduling.policy import Strategy
-from runyard.coordinator.core.scheduling.scores import Option, Seeker, needs_there, worth, worth_of_site
+from runyard.coordinator.core.scheduling.config import Strategy
+from runyard.coordinator.core.scheduling.filters import FREE, Ask, NodeClass, View, reason_against
+from runyard.coordinator.core.scheduling.scores import Candidate, ScoringContext, class_score, needs_on, score
 
 
 def live(fleet: Fleet) -> Iterator[Run]:
@@ -29,12 +29,12 @@ def taken(fleet: Fleet, node_id: str) -> Counter[str]:
 def free(fleet: Fleet, node: Node) -> dict[str, int]:
     """What is left of a node."""
     used = taken(fleet, node.node_id)
-    return {name: amount - used[name] for name, amount in node.offer.resources}
+    return {name: amount - used[name] for name, amount in node.capacity.resources}
 
 
 def over_quota(fleet: Fleet, run: Run) -> bool:
     """True if the run would lift its share above what it may have."""
-    quota = fleet.policy.quotas.get(run.launch.share)
+    quota = fleet.config.quotas.get(run.launch.share)
     if quota is None:
         return False
     held: Counter[str] = Counter()
@@ -42,7 +42,7 @@ def over_quota(fleet: Fleet, run: Run) -> bool:
         if other.launch.share == run.launch.share:
             held.update(dict(other.launch.requirements.resources))
     more = run.launch.requirements.resources
-    return any(more[name] and held[name] + more[name] > most for name, most in quota.most)
+    return any(more[name] and held[name] + more[name] > most for name, most in quota.limit)
 
 
 def open_clusters(run: Run, now: float) -> list[str] | None:
@@ -61,7 +61,7 @@ def is_held(fleet: Fleet, run: Run, node_id: str) -> bool:
     reservation = fleet.queue.reservations.on(node_id)
     if reservation is None or run.launch.priority > reservation.above:
         return False
-    return reservation.lane is not fleet.queue.lane_of(run.run_id)
+    return reservation.run_class is not fleet.queue.class_of(run.run_id)
 
 
 def view(fleet: Fleet, run: Run, node: Node, now: float) -> View:
@@ -80,7 +80,7 @@ def view(fleet: Fleet, run: Run, node: Node, now: float) -> View:
 def reasons(fleet: Fleet, run: Run, now: float) -> Counter[str]:
     """Why each node cannot take the run."""
     ask = Ask.of(run.launch)
-    return Counter(why_not_now(ask, view(fleet, run, node, now)) or FREE for node in fleet.nodes.values())
+    return Counter(reason_against(ask, view(fleet, run, node, now)) or FREE for node in fleet.nodes.values())
 
 
 def idle_for(fleet: Fleet, run: Run, now: float) -> list[str]:
@@ -89,28 +89,32 @@ def idle_for(fleet: Fleet, run: Run, now: float) -> list[str]:
         return []
     ask = Ask.of(run.launch)
     return [
-        node.node_id for node in fleet.nodes.values() if why_not_now(ask, view(fleet, run, node, now)) is None
+        node.node_id
+        for node in fleet.nodes.values()
+        if reason_against(ask, view(fleet, run, node, now)) is None
     ]
 
 
-def best_node(views: list[View], ask: Ask, seeker: Seeker, strategy: Strategy) -> str | None:
+def best_node(views: list[View], ask: Ask, context: ScoringContext, strategy: Strategy) -> str | None:
     """The node of the highest worth, by rating every one that can take the run."""
-    rated = []
+    scored = []
     for each in views:
-        if why_not_now(ask, each) is None:
-            node, site = each.node, Site.of(each.node)
-            option = Option(
+        if reason_against(ask, each) is None:
+            node, node_class = each.node, NodeClass.of(each.node)
+            candidate = Candidate(
                 node_id=node.node_id,
-                site=site,
-                total=tuple(amount for _, amount in node.offer.resources),
-                free=tuple(each.free[name] for name, _ in node.offer.resources),
-                needs=needs_there(ask.requirements, site),
-                warm=seeker.location in node.warm_for,
+                node_class=node_class,
+                total=tuple(amount for _, amount in node.capacity.resources),
+                free=tuple(each.free[name] for name, _ in node.capacity.resources),
+                needs=needs_on(ask.requirements, node_class),
+                warm=context.location in node.warm_for,
             )
-            rated.append((-worth(seeker, option, strategy, worth_of_site(seeker, site)), node.node_id))
-    return min(rated)[1] if rated else None
+            scored.append(
+                (-score(context, candidate, strategy, class_score(context, node_class)), node.node_id)
+            )
+    return min(scored)[1] if scored else None
 
 
 def exceeds(node: Node, used: Counter[str], run: Resources) -> list[str]:
     """What of the run's resources the node has given more of than it has."""
-    return [name for name, _ in run if used[name] > node.offer.resources[name]]
+    return [name for name, _ in run if used[name] > node.capacity.resources[name]]

@@ -9,10 +9,10 @@ from runyard.coordinator.core.events.on_operator import on_fence
 from runyard.coordinator.core.requirements.requirements import CompiledRequirements
 from runyard.coordinator.core.requirements.resources import Resources
 from runyard.coordinator.core.routing.rules import Match, Order, Rule, WeightedCluster
+from runyard.coordinator.core.scheduling.config import SchedulingConfig, Strategy
 from runyard.coordinator.core.scheduling.filters import Ask
-from runyard.coordinator.core.scheduling.node_search import COMPARED, Quest, search
-from runyard.coordinator.core.scheduling.policy import PlacementPolicy, Strategy
-from runyard.coordinator.core.scheduling.scores import Seeker
+from runyard.coordinator.core.scheduling.node_search import MAX_COMPARED, PlacementRequest, search
+from runyard.coordinator.core.scheduling.scores import ScoringContext
 from runyard.v1 import run_pb2
 
 
@@ -24,25 +24,29 @@ def of_memory(amount: int, node: str = "") -> CompiledRequirements:
 def large() -> FleetTrial:
     """A fleet whose nodes all differ in memory: more than are compared one by one."""
     trial = FleetTrial()
-    for number in range(COMPARED + 50):
+    for number in range(MAX_COMPARED + 50):
         trial.join(make_hello(f"node-{number:03}", slots=1, resources={"memory": 100 + number}))
     return trial
 
 
 @settings(max_examples=60, deadline=None)
-@given(memory=st.integers(1, 100 + COMPARED + 60), number=st.integers(0, 10_000))
+@given(memory=st.integers(1, 100 + MAX_COMPARED + 60), number=st.integers(0, 10_000))
 def test_a_sample_finds_a_node_if_any_will_do(large: FleetTrial, memory: int, number: int) -> None:
     wanted = of_memory(memory)
     index = large.fleet.index
-    quest = Quest(
-        Seeker(f"run-{number}", wanted), index.demand(Ask(wanted)), None, (), PlacementPolicy().strategy
+    request = PlacementRequest(
+        ScoringContext(f"run-{number}", wanted),
+        index.matcher(Ask(wanted)),
+        None,
+        (),
+        SchedulingConfig().strategy,
     )
-    found = search(index, quest)
-    assert (found is not None) == (memory < 100 + COMPARED + 50)
+    found = search(index, request)
+    assert (found is not None) == (memory < 100 + MAX_COMPARED + 50)
     if found is not None:
         known = index.node(found.node_id)
         assert known is not None
-        assert known.node.offer.resources["memory"] >= memory
+        assert known.node.capacity.resources["memory"] >= memory
 
 
 def test_different_runs_see_different_samples_and_the_same_run_the_same(large: FleetTrial) -> None:
@@ -50,8 +54,10 @@ def test_different_runs_see_different_samples_and_the_same_run_the_same(large: F
     index = large.fleet.index
 
     def find(run_id: str) -> str:
-        quest = Quest(Seeker(run_id, wanted), index.demand(Ask(wanted)), None, (), Strategy.BINPACK)
-        found = search(index, quest)
+        request = PlacementRequest(
+            ScoringContext(run_id, wanted), index.matcher(Ask(wanted)), None, (), Strategy.BINPACK
+        )
+        found = search(index, request)
         assert found is not None
         return found.node_id
 
@@ -158,7 +164,7 @@ def test_choice_says_how_long_the_run_waited() -> None:
 def test_choice_names_the_rule_and_where_the_run_spilled_from() -> None:
     clusters = (WeightedCluster("b"), WeightedCluster("a"))
     rule = Rule("gpu", Match(), clusters, Order.FIRST_FIT, spill_after=120.0)
-    trial = FleetTrial(policy=PlacementPolicy(rules=(rule,)))
+    trial = FleetTrial(config=SchedulingConfig(rules=(rule,)))
     sessions = {name: trial.join(make_hello(name, cluster=name, slots=1)) for name in ("a", "b")}
     trial.launch(make_launch("first"))
     trial.launch()

@@ -18,24 +18,24 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from runyard.coordinator.core.conversions import offer_view
 from runyard.coordinator.core.effects import SaveRun
 from runyard.coordinator.core.errors import FleetError
+from runyard.coordinator.core.events.on_config_change import on_config_change
 from runyard.coordinator.core.events.on_operator import on_cordon, on_drain, on_fence, on_uncordon
-from runyard.coordinator.core.events.on_policy import on_policy
 from runyard.coordinator.core.events.on_session import on_goodbye, on_heartbeat
 from runyard.coordinator.core.model import Assigned, Finished, Queued, Run
 from runyard.coordinator.core.requirements.labels import label_is, parse_label_rule
 from runyard.coordinator.core.requirements.requirements import CompiledRequirements, Preference
 from runyard.coordinator.core.requirements.resources import Resources
 from runyard.coordinator.core.routing.rules import Match, Order, Rule, WeightedCluster
-from runyard.coordinator.core.scheduling.filters import out_of_service, why_never
-from runyard.coordinator.core.scheduling.policy import (
-    Impossible,
-    PlacementPolicy,
-    QueuePolicy,
+from runyard.coordinator.core.scheduling.config import (
+    NoNodeAction,
+    NoRuleAction,
+    QueueConfig,
     Quota,
+    SchedulingConfig,
     Strategy,
-    Unmatched,
 )
-from runyard.coordinator.core.scheduling.reservations import AT_A_TIME
+from runyard.coordinator.core.scheduling.filters import out_of_service, static_node_reason
+from runyard.coordinator.core.scheduling.reservations import MAX_RESERVATIONS
 from runyard.v1 import agent_pb2, placement_pb2
 
 NODES = [f"node-{letter}" for letter in "abcde"]
@@ -91,35 +91,35 @@ quotas = st.dictionaries(
     st.sampled_from(SHARES),
     st.builds(
         Quota,
-        least=st.sampled_from([Resources(), Resources.of({"slots": 1}), Resources.of({"memory": 4})]),
-        most=st.sampled_from(
+        guaranteed=st.sampled_from([Resources(), Resources.of({"slots": 1}), Resources.of({"memory": 4})]),
+        limit=st.sampled_from(
             [Resources(), Resources.of({"slots": 2}), Resources.of({"memory": 5, "gpu": 1})]
         ),
     ),
     max_size=2,
 )
 queues = st.builds(
-    QueuePolicy,
+    QueueConfig,
     age_step=st.sampled_from([None, 16.0]),
     reserve_after=st.sampled_from([4.0, 60.0]),
     reservation=st.sampled_from([12.0, 100.0]),
     limit=st.sampled_from([5, 1000, 1000]),
 )
-plain_policies = st.builds(
-    PlacementPolicy,
+plain_configs = st.builds(
+    SchedulingConfig,
     strategy=st.sampled_from(Strategy),
-    unmatched=st.sampled_from([Unmatched.ANYWHERE, Unmatched.ANYWHERE, Unmatched.QUEUE]),
-    impossible=st.sampled_from(Impossible),
+    on_no_matching_rule=st.sampled_from([NoRuleAction.ANYWHERE, NoRuleAction.ANYWHERE, NoRuleAction.QUEUE]),
+    on_no_eligible_node=st.sampled_from(NoNodeAction),
     queue=queues,
 )
-routed_policies = st.builds(
-    PlacementPolicy,
+routed_configs = st.builds(
+    SchedulingConfig,
     rules=st.lists(rules, min_size=1, max_size=2).map(tuple),
-    impossible=st.just(Impossible.QUEUE),
+    on_no_eligible_node=st.just(NoNodeAction.QUEUE),
     queue=queues,
 )
-shared_policies = st.builds(
-    PlacementPolicy, impossible=st.just(Impossible.QUEUE), queue=queues, quotas=quotas
+shared_configs = st.builds(
+    SchedulingConfig, on_no_eligible_node=st.just(NoNodeAction.QUEUE), queue=queues, quotas=quotas
 )
 asked = st.tuples(requirements, st.sampled_from(SHARES), st.sampled_from([0, 0, 0, 1, 3]))
 
@@ -133,17 +133,17 @@ class PlacementMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.trial = FleetTrial(policy=PlacementPolicy(impossible=Impossible.QUEUE))
+        self.trial = FleetTrial(config=SchedulingConfig(on_no_eligible_node=NoNodeAction.QUEUE))
         self.sessions: dict[str, int] = {}
         self.launched = 0
 
     def begin(
         self,
-        policy: PlacementPolicy,
+        config: SchedulingConfig,
         nodes: Nodes,
         all_asked: list[Asked],
     ) -> None:
-        self.change_policy(policy)
+        self.change_config(config)
         for node_id, (cluster, offer) in zip(NODES, nodes, strict=False):
             self.join(node_id, cluster, offer, reboots=False)
 
@@ -181,8 +181,8 @@ class PlacementMachine(RuleBasedStateMachine):
         if runs:
             self.trial.terminate(runs[pick % len(runs)].run_id)
 
-    def change_policy(self, policy: PlacementPolicy) -> None:
-        self.trial.step(lambda fleet, at: on_policy(fleet, at, policy))
+    def change_config(self, config: SchedulingConfig) -> None:
+        self.trial.step(lambda fleet, at: on_config_change(fleet, at, config))
 
     # Agents
 
@@ -226,7 +226,7 @@ class PlacementMachine(RuleBasedStateMachine):
     def come_back(self, all_ids: list[str]) -> None:
         for node_id in all_ids:
             if (node := self.trial.fleet.nodes.get(node_id)) is not None:
-                self.join(node_id, node.cluster, offer_view(node.offer), reboots=False)
+                self.join(node_id, node.cluster, offer_view(node.capacity), reboots=False)
                 self.trial.step(lambda fleet, at: on_uncordon(fleet, at, node_id))  # noqa: B023
 
     @rule(all_picks=st.lists(picks, min_size=1, max_size=4), beats=st.sampled_from([0, 0, 1]))
@@ -238,7 +238,7 @@ class PlacementMachine(RuleBasedStateMachine):
         self.wait(beats)
 
     @rule(pick=picks)
-    def refuse(self, pick: int) -> None:
+    def static_filter(self, pick: int) -> None:
         if (run := self.live(pick)) and run.place is not None:
             session = self.sessions.get(run.place.node, 0)
             self.trial.reject(session, run.run_id, run.attempt, node_id=run.place.node)
@@ -299,21 +299,21 @@ class PlacementMachine(RuleBasedStateMachine):
     def reasons_agree_with_asking_every_node(self) -> None:
         fleet = self.trial.fleet
         for run in fleet.waiting():
-            lane = fleet.queue.lane_of(run.run_id)
-            if lane.head.run_id == run.run_id and not run.launch.route.closed:
-                lane.opened = lane.count_open(self.trial.clock)
-                counted = fleet.why_not_now(lane)
+            run_class = fleet.queue.class_of(run.run_id)
+            if run_class.head.run_id == run.run_id and not run.launch.route.closed:
+                run_class.opened = run_class.count_open(self.trial.clock)
+                counted = fleet.why_not_now(run_class)
                 assert dict(counted) == dict(oracle.reasons(fleet, run, self.trial.clock)), run.run_id
 
     @invariant()
     def reservations_are_of_use(self) -> None:
         fleet = self.trial.fleet
-        assert len(fleet.queue.reservations) <= AT_A_TIME
+        assert len(fleet.queue.reservations) <= MAX_RESERVATIONS
         for reservation in fleet.queue.reservations:
-            node, ask = fleet.nodes[reservation.node_id], reservation.lane.shape.ask
-            assert len(reservation.lane), "nobody waits for the reserved node"
+            node, ask = fleet.nodes[reservation.node_id], reservation.run_class.key.ask
+            assert len(reservation.run_class), "nobody waits for the reserved node"
             assert out_of_service(node) is None, "the reserved node takes nothing"
-            assert why_never(ask, node) is None, "the reserved node will never do"
+            assert static_node_reason(ask, node) is None, "the reserved node will never do"
 
     @invariant()
     def every_waiting_run_says_why(self) -> None:
@@ -326,37 +326,37 @@ class PlacementMachine(RuleBasedStateMachine):
 class PlainMachine(PlacementMachine):
     """Without rules and quotas."""
 
-    @initialize(policy=plain_policies, nodes=first_nodes, all_asked=first_runs)
-    def set_out(self, policy: PlacementPolicy, nodes: Nodes, all_asked: list[Asked]) -> None:
-        self.begin(policy, nodes, all_asked)
+    @initialize(config=plain_configs, nodes=first_nodes, all_asked=first_runs)
+    def set_out(self, config: SchedulingConfig, nodes: Nodes, all_asked: list[Asked]) -> None:
+        self.begin(config, nodes, all_asked)
 
-    @rule(policy=plain_policies)
-    def decide_anew(self, policy: PlacementPolicy) -> None:
-        self.change_policy(policy)
+    @rule(config=plain_configs)
+    def decide_anew(self, config: SchedulingConfig) -> None:
+        self.change_config(config)
 
 
 class RoutedMachine(PlacementMachine):
     """With rules, whose clusters open by and by."""
 
-    @initialize(policy=routed_policies, nodes=first_nodes, all_asked=first_runs)
-    def set_out(self, policy: PlacementPolicy, nodes: Nodes, all_asked: list[Asked]) -> None:
-        self.begin(policy, nodes, all_asked)
+    @initialize(config=routed_configs, nodes=first_nodes, all_asked=first_runs)
+    def set_out(self, config: SchedulingConfig, nodes: Nodes, all_asked: list[Asked]) -> None:
+        self.begin(config, nodes, all_asked)
 
-    @rule(policy=routed_policies)
-    def decide_anew(self, policy: PlacementPolicy) -> None:
-        self.change_policy(policy)
+    @rule(config=routed_configs)
+    def decide_anew(self, config: SchedulingConfig) -> None:
+        self.change_config(config)
 
 
 class SharedMachine(PlacementMachine):
     """With quotas."""
 
-    @initialize(policy=shared_policies, nodes=first_nodes, all_asked=first_runs)
-    def set_out(self, policy: PlacementPolicy, nodes: Nodes, all_asked: list[Asked]) -> None:
-        self.begin(policy, nodes, all_asked)
+    @initialize(config=shared_configs, nodes=first_nodes, all_asked=first_runs)
+    def set_out(self, config: SchedulingConfig, nodes: Nodes, all_asked: list[Asked]) -> None:
+        self.begin(config, nodes, all_asked)
 
-    @rule(policy=shared_policies)
-    def decide_anew(self, policy: PlacementPolicy) -> None:
-        self.change_policy(policy)
+    @rule(config=shared_configs)
+    def decide_anew(self, config: SchedulingConfig) -> None:
+        self.change_config(config)
 
 
 for machine in (PlainMachine, RoutedMachine, SharedMachine):

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from runyard.coordinator.core.requirements.requirements import CompiledRequirements
 from runyard.coordinator.core.requirements.resources import Resources
 from runyard.coordinator.core.scheduling import node_search as searching
+from runyard.coordinator.core.scheduling.config import Strategy
 from runyard.coordinator.core.scheduling.filters import Ask, View
-from runyard.coordinator.core.scheduling.node_search import Quest, search, search_among
-from runyard.coordinator.core.scheduling.policy import Strategy
-from runyard.coordinator.core.scheduling.scores import Seeker
+from runyard.coordinator.core.scheduling.node_search import PlacementRequest, search, search_among
+from runyard.coordinator.core.scheduling.scores import ScoringContext
 from runyard.v1 import fleet_pb2
 
 SHOP, BAKERY = "shop.py", "bakery.py"
@@ -39,11 +39,13 @@ def placed(trial: FleetTrial, run_id: str = "run-1", location: str = SHOP) -> tu
 
 def quest_for(
     trial: FleetTrial,
-    seeker: Seeker,
+    context: ScoringContext,
     excluded: Collection[str] = (),
     strategy: Strategy = Strategy.BINPACK,
-) -> Quest:
-    return Quest(seeker, trial.fleet.index.demand(Ask(seeker.requirements)), None, excluded, strategy)
+) -> PlacementRequest:
+    return PlacementRequest(
+        context, trial.fleet.index.matcher(Ask(context.requirements)), None, excluded, strategy
+    )
 
 
 def test_a_run_goes_to_the_warm_node_although_another_would_be_fuller() -> None:
@@ -94,20 +96,20 @@ def test_a_node_that_failed_the_run_is_avoided_even_if_it_is_warm() -> None:
     trial = fleet_of({"a": 1, "b": 1})
     trial.warm_up(1, warm_server(SHOP), node_id="a")
     for avoided, expected in ((), "a"), (("a",), "b"), (("a", "b"), "a"):
-        seeker = Seeker("run-1", CompiledRequirements(), SHOP, avoided)
-        found = search(trial.fleet.index, quest_for(trial, seeker))
+        context = ScoringContext("run-1", CompiledRequirements(), SHOP, avoided)
+        found = search(trial.fleet.index, quest_for(trial, context))
         assert found is not None
         assert found.node_id == expected
 
 
 def test_a_sample_of_many_groups_holds_the_warm_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(searching, "COMPARED", 4)
-    monkeypatch.setattr(searching, "SAMPLED", 4)
+    monkeypatch.setattr(searching, "MAX_COMPARED", 4)
+    monkeypatch.setattr(searching, "SAMPLE_SIZE", 4)
     trial = fleet_of({f"node-{slots}": slots for slots in range(2, 22)})
     trial.warm_up(13, warm_server(SHOP), node_id="node-14")
     for number in range(20):
         found = search(
-            trial.fleet.index, quest_for(trial, Seeker(f"run-{number}", CompiledRequirements(), SHOP))
+            trial.fleet.index, quest_for(trial, ScoringContext(f"run-{number}", CompiledRequirements(), SHOP))
         )
         assert found is not None
         assert found.node_id == "node-14"
@@ -117,7 +119,7 @@ names = st.sampled_from([f"node-{letter}" for letter in "abcdefgh"])
 some_names = st.sets(names, max_size=3)
 warmth = st.dictionaries(names, st.sets(st.sampled_from([SHOP, BAKERY])))
 seekers = st.builds(
-    Seeker,
+    ScoringContext,
     run_id=st.uuids().map(str),
     requirements=st.sampled_from([0, 2, 4]).map(
         lambda memory: CompiledRequirements(resources=Resources.of({"slots": 1, "memory": memory}))
@@ -140,7 +142,7 @@ def test_the_node_that_is_found_is_the_best_by_rating_every_one(
     sizes: dict[str, tuple[int, int]],
     warm: dict[str, set[str]],
     later: dict[str, set[str]],
-    seekers: list[Seeker],
+    seekers: list[ScoringContext],
     refused: set[str],
     strategy: Strategy,
 ) -> None:
@@ -155,18 +157,18 @@ def test_the_node_that_is_found_is_the_best_by_rating_every_one(
             trial.warm_up(sessions[node_id], warm_server(*told[node_id]), node_id=node_id)
 
     tell(warm)
-    for number, seeker in enumerate(seekers):
+    for number, context in enumerate(seekers):
         fleet = trial.fleet
         views = [
             View(node, oracle.free(fleet, node), refused=node.node_id in refused)
             for node in fleet.nodes.values()
         ]
-        expected = oracle.best_node(views, Ask(seeker.requirements), seeker, strategy)
-        quest = quest_for(trial, seeker, refused, strategy)
-        for found in (search(fleet.index, quest), search_among(fleet.index, quest, fleet.nodes)):
+        expected = oracle.best_node(views, Ask(context.requirements), context, strategy)
+        request = quest_for(trial, context, refused, strategy)
+        for found in (search(fleet.index, request), search_among(fleet.index, request, fleet.nodes)):
             assert (found.node_id if found else None) == expected
-        wanted = CompiledRequirements(resources=seeker.requirements.resources, node=expected or "")
+        wanted = CompiledRequirements(resources=context.requirements.resources, node=expected or "")
         if expected:
-            trial.launch(make_launch(f"run-{number}", requirements=wanted, location=seeker.location))
+            trial.launch(make_launch(f"run-{number}", requirements=wanted, location=context.location))
         if number == len(seekers) // 2:
             tell(later)

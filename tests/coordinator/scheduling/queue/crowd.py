@@ -2,11 +2,11 @@
 
 from coordinator.fleet_building import FleetTrial, finished, make_hello, make_launch, running
 
-from runyard.coordinator.core.events.on_policy import on_policy
+from runyard.coordinator.core.events.on_config_change import on_config_change
 from runyard.coordinator.core.model import Run
 from runyard.coordinator.core.requirements.requirements import CompiledRequirements
 from runyard.coordinator.core.requirements.resources import Resources
-from runyard.coordinator.core.scheduling.policy import PlacementPolicy
+from runyard.coordinator.core.scheduling.config import SchedulingConfig
 
 BEAT = 4.0
 """Seconds between two beats of a node, within every lease."""
@@ -15,8 +15,8 @@ BEAT = 4.0
 class Crowd:
     """A fleet whose nodes beat for as long as time passes."""
 
-    def __init__(self, policy: PlacementPolicy | None = None) -> None:
-        self.trial = FleetTrial(policy=policy or PlacementPolicy())
+    def __init__(self, config: SchedulingConfig | None = None) -> None:
+        self.trial = FleetTrial(config=config or SchedulingConfig())
         self._sessions: dict[str, int] = {}
         self._numbers = 0
 
@@ -61,9 +61,9 @@ class Crowd:
             self.trial.tick(min(BEAT, seconds))
             seconds -= BEAT
 
-    def decide(self, policy: PlacementPolicy) -> None:
+    def decide(self, config: SchedulingConfig) -> None:
         """The operator decides anew."""
-        self.trial.step(lambda fleet, at: on_policy(fleet, at, policy))
+        self.trial.step(lambda fleet, at: on_config_change(fleet, at, config))
 
     def live(self) -> list[Run]:
         """The runs that have a node, in the order in which they got it."""
@@ -85,4 +85,4 @@ class Crowd:
     def reserved(self) -> dict[str, str]:
         """The reserved nodes, with the runs that they are for."""
         reservations = self.trial.fleet.queue.reservations
-        return {each.node_id: each.lane.head.run_id for each in reservations}
+        return {each.node_id: each.run_class.head.run_id for each in reservations}

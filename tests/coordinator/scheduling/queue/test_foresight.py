@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 
 from runyard.coordinator.core.effects import SaveRun
 from runyard.coordinator.core.events.on_operator import on_cordon, on_uncordon
-from runyard.coordinator.core.explain.queue_forecast import in_order
+from runyard.coordinator.core.explain.queue_forecast import forecast_order
 from runyard.coordinator.core.requirements.resources import Resources
-from runyard.coordinator.core.scheduling.policy import PlacementPolicy, QueuePolicy, Quota
+from runyard.coordinator.core.scheduling.config import QueueConfig, Quota, SchedulingConfig
 
 SHARES = ("shop", "bakery", "market", "harbour")
 
@@ -27,7 +27,7 @@ def test_run_that_was_refused_keeps_its_place() -> None:
 
 asks = st.tuples(st.sampled_from(SHARES), st.integers(0, 2), st.sampled_from([1, 2, 3]), st.integers(0, 40))
 guarantees = st.dictionaries(
-    st.sampled_from(SHARES), st.just(Quota(least=Resources.of({"slots": 1}))), max_size=2
+    st.sampled_from(SHARES), st.just(Quota(guaranteed=Resources.of({"slots": 1}))), max_size=2
 )
 
 
@@ -36,13 +36,13 @@ guarantees = st.dictionaries(
 def test_foresight_agrees_with_what_comes(
     all_asks: list[tuple[str, int, int, int]], quotas: dict[str, Quota]
 ) -> None:
-    crowd = Crowd(PlacementPolicy(quotas=quotas, queue=QueuePolicy(age_step=16.0)))
+    crowd = Crowd(SchedulingConfig(quotas=quotas, queue=QueueConfig(age_step=16.0)))
     crowd.join("a", slots=20, memory=60)
     crowd.trial.step(lambda fleet, at: on_cordon(fleet, at, "a"))
     for share, priority, memory, pause in all_asks:
         crowd.launch(share, memory=memory, priority=priority)
         crowd.wait(float(pause))
-    foreseen = list(in_order(crowd.trial.fleet.queue, crowd.trial.clock))
+    foreseen = list(forecast_order(crowd.trial.fleet.queue, crowd.trial.clock))
     crowd.trial.asked.clear()
     crowd.trial.step(lambda fleet, at: on_uncordon(fleet, at, "a"))
     saved = [effect.run for effect in crowd.trial.asked.everything() if isinstance(effect, SaveRun)]

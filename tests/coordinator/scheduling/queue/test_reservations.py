@@ -5,15 +5,15 @@ from coordinator.scheduling.queue.crowd import Crowd
 
 from runyard.coordinator.core.events.on_operator import on_cordon
 from runyard.coordinator.core.requirements.resources import Resources
-from runyard.coordinator.core.scheduling.policy import PlacementPolicy, QueuePolicy, Quota
-from runyard.coordinator.core.scheduling.reservations import AT_A_TIME
+from runyard.coordinator.core.scheduling.config import QueueConfig, Quota, SchedulingConfig
+from runyard.coordinator.core.scheduling.reservations import MAX_RESERVATIONS
 
-QUEUE = QueuePolicy(age_step=None, reserve_after=60.0, reservation=300.0)
+QUEUE = QueueConfig(age_step=None, reserve_after=60.0, reservation=300.0)
 
 
-def busy(nodes: int = 2, policy: PlacementPolicy | None = None) -> Crowd:
+def busy(nodes: int = 2, config: SchedulingConfig | None = None) -> Crowd:
     """Nodes with four slots and four units of memory each, full of small runs, and more of these waiting."""
-    crowd = Crowd(policy or PlacementPolicy(queue=QUEUE))
+    crowd = Crowd(config or SchedulingConfig(queue=QUEUE))
     for number in range(nodes):
         crowd.join(f"node-{number}", slots=4, memory=4)
     crowd.launch_many(4 * nodes, "small", memory=1)
@@ -117,7 +117,7 @@ def test_reservation_ends_and_the_node_is_open_again_when(event: str) -> None:
         case "node cordoned":
             crowd.trial.step(lambda fleet, at: on_cordon(fleet, at, "node-0"))
         case _:
-            crowd.decide(PlacementPolicy())
+            crowd.decide(SchedulingConfig())
     assert crowd.reserved() == {}
     assert crowd.waits(small) is (event in ("node gone", "node cordoned"))
 
@@ -133,7 +133,7 @@ def test_reservation_in_vain_moves_to_another_node() -> None:
 
 
 def test_node_that_lacks_least_is_reserved() -> None:
-    crowd = Crowd(PlacementPolicy(queue=QUEUE))
+    crowd = Crowd(SchedulingConfig(queue=QUEUE))
     crowd.join("a", slots=4, memory=8)
     crowd.join("b", slots=4, memory=8)
     crowd.launch(memory=7, node="a")
@@ -146,19 +146,19 @@ def test_node_that_lacks_least_is_reserved() -> None:
 
 
 def test_few_nodes_are_reserved_at_a_time_for_those_who_come_first() -> None:
-    crowd = busy(nodes=AT_A_TIME + 3)
-    large = [crowd.launch(f"large{number}", memory=4) for number in range(AT_A_TIME + 2)]
+    crowd = busy(nodes=MAX_RESERVATIONS + 3)
+    large = [crowd.launch(f"large{number}", memory=4) for number in range(MAX_RESERVATIONS + 2)]
     overtake(crowd)
     crowd.wait(64.0)
-    assert sorted(crowd.reserved().values()) == large[:AT_A_TIME]
+    assert sorted(crowd.reserved().values()) == large[:MAX_RESERVATIONS]
     crowd.trial.terminate(large[0])
     crowd.wait(4.0)
-    assert sorted(crowd.reserved().values()) == large[1 : AT_A_TIME + 1]
+    assert sorted(crowd.reserved().values()) == large[1 : MAX_RESERVATIONS + 1]
 
 
 def test_nothing_is_reserved_for_what_waits_for_other_things_than_room() -> None:
-    most = Quota(most=Resources.of({"memory": 2}))
-    crowd = busy(policy=PlacementPolicy(queue=QUEUE, quotas={"capped": most}))
+    most = Quota(limit=Resources.of({"memory": 2}))
+    crowd = busy(config=SchedulingConfig(queue=QUEUE, quotas={"capped": most}))
     crowd.launch("capped", memory=4)
     crowd.launch("gone", node="node-1", memory=4)
     overtake(crowd)

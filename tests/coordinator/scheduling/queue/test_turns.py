@@ -9,22 +9,22 @@ from hypothesis import strategies as st
 
 from runyard.coordinator.core.errors import FleetError
 from runyard.coordinator.core.events import place_waiting
-from runyard.coordinator.core.events.on_policy import on_policy
+from runyard.coordinator.core.events.on_config_change import on_config_change
 from runyard.coordinator.core.model import Run
 from runyard.coordinator.core.requirements.requirements import CompiledRequirements
 from runyard.coordinator.core.requirements.resources import Resources
 from runyard.coordinator.core.routing.rules import Match, Rule, WeightedCluster
+from runyard.coordinator.core.scheduling.config import QueueConfig, Quota, SchedulingConfig
 from runyard.coordinator.core.scheduling.node_index import NodeIndex
-from runyard.coordinator.core.scheduling.node_search import Choice, Quest, search
-from runyard.coordinator.core.scheduling.policy import PlacementPolicy, QueuePolicy, Quota
-from runyard.coordinator.core.scheduling.scheduling_pass import Turns
+from runyard.coordinator.core.scheduling.node_search import Placement, PlacementRequest, search
+from runyard.coordinator.core.scheduling.scheduling_pass import SchedulingPass
 
 
 class Line(FleetTrial):
     """A fleet whose sessions are kept, for runs that come and go."""
 
-    def __init__(self, slots: int = 1, policy: PlacementPolicy | None = None, **resources: int) -> None:
-        super().__init__(policy=policy or PlacementPolicy())
+    def __init__(self, slots: int = 1, config: SchedulingConfig | None = None, **resources: int) -> None:
+        super().__init__(config=config or SchedulingConfig())
         self.sessions: dict[str, int] = {}
         self.node("node-a", slots, "default", **resources)
 
@@ -75,8 +75,8 @@ class Line(FleetTrial):
         return self.fleet.news(self.fleet.runs[run_id])
 
 
-def with_queue(**queue: float | str | None) -> PlacementPolicy:
-    return PlacementPolicy(queue=QueuePolicy(**queue))  # type: ignore[arg-type]
+def with_queue(**queue: float | str | None) -> SchedulingConfig:
+    return SchedulingConfig(queue=QueueConfig(**queue))  # type: ignore[arg-type]
 
 
 # Priority and age
@@ -103,7 +103,7 @@ def test_equals_go_in_the_order_of_their_coming() -> None:
 
 
 def test_what_waits_long_rises_above_higher_priorities_that_keep_coming() -> None:
-    line = Line(policy=with_queue(age_step=60.0))
+    line = Line(config=with_queue(age_step=60.0))
     line.wants("busy", priority=3)
     line.wants("patient", priority=0)
     for number in range(100):
@@ -116,7 +116,7 @@ def test_what_waits_long_rises_above_higher_priorities_that_keep_coming() -> Non
 
 
 def test_without_ageing_higher_priorities_always_go_first() -> None:
-    line = Line(policy=with_queue(age_step=None))
+    line = Line(config=with_queue(age_step=None))
     line.wants("busy", priority=1)
     line.wants("patient", priority=0)
     for number in range(50):
@@ -200,8 +200,8 @@ def test_a_share_that_was_away_has_neither_debt_nor_credit() -> None:
 
 
 def test_a_share_below_what_it_is_promised_goes_before_higher_priorities() -> None:
-    promised = {"shop": Quota(least=Resources.of({"slots": 1}))}
-    line = Line(slots=2, policy=PlacementPolicy(quotas=promised))
+    promised = {"shop": Quota(guaranteed=Resources.of({"slots": 1}))}
+    line = Line(slots=2, config=SchedulingConfig(quotas=promised))
     line.wants("busy-1", "other")
     line.wants("busy-2", "other")
     line.wants("urgent", "other", priority=9)
@@ -214,8 +214,8 @@ def test_a_share_below_what_it_is_promised_goes_before_higher_priorities() -> No
 
 
 def test_a_share_never_gets_more_than_its_quota_and_others_pass_it() -> None:
-    bounded = {"shop": Quota(most=Resources.of({"slots": 2}))}
-    line = Line(slots=4, policy=PlacementPolicy(quotas=bounded))
+    bounded = {"shop": Quota(limit=Resources.of({"slots": 2}))}
+    line = Line(slots=4, config=SchedulingConfig(quotas=bounded))
     for number in range(4):
         line.wants(f"shop-{number}", "shop")
     line.wants("other", "market")
@@ -226,11 +226,11 @@ def test_a_share_never_gets_more_than_its_quota_and_others_pass_it() -> None:
 
 
 def test_a_quota_that_is_lifted_lets_its_share_go_on() -> None:
-    bounded = {"shop": Quota(most=Resources.of({"slots": 1}))}
-    line = Line(slots=4, policy=PlacementPolicy(quotas=bounded))
+    bounded = {"shop": Quota(limit=Resources.of({"slots": 1}))}
+    line = Line(slots=4, config=SchedulingConfig(quotas=bounded))
     for number in range(3):
         line.wants(f"shop-{number}", "shop")
-    line.step(lambda fleet, at: on_policy(fleet, at, PlacementPolicy()))
+    line.step(lambda fleet, at: on_config_change(fleet, at, SchedulingConfig()))
     assert line.names() == ["shop-0", "shop-1", "shop-2"]
 
 
@@ -245,7 +245,7 @@ def test_a_quota_that_is_lifted_lets_its_share_go_on() -> None:
     ],
 )
 def test_a_full_queue_refuses_with_the_limit_and_forgets_nothing(queue: dict[str, int], says: str) -> None:
-    line = Line(policy=with_queue(**queue))
+    line = Line(config=with_queue(**queue))
     for number in range(3):
         line.wants(f"run-{number}")
     with pytest.raises(FleetError) as refusal:
@@ -264,9 +264,9 @@ def searches(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The runs for which all nodes were looked at."""
     seen: list[str] = []
 
-    def noted(index: NodeIndex, quest: Quest) -> Choice | None:
-        seen.append(quest.seeker.run_id)
-        return search(index, quest)
+    def noted(index: NodeIndex, request: PlacementRequest) -> Placement | None:
+        seen.append(request.context.run_id)
+        return search(index, request)
 
     monkeypatch.setattr(place_waiting, "search", noted)
     return seen
@@ -286,7 +286,7 @@ def test_heartbeats_and_time_that_change_nothing_cost_no_look_at_any_node(
     for number in range(5):
         line.wants(f"run-{number}")
     searches.clear()
-    monkeypatch.setattr(Turns, "_enter", _must_not_be_called)
+    monkeypatch.setattr(SchedulingPass, "_enter", _must_not_be_called)
     line.later(20.0)
     assert searches == []
 
@@ -313,7 +313,7 @@ def test_the_end_of_a_run_is_offered_only_to_those_that_could_use_it(searches: l
 def test_a_run_spills_into_the_next_cluster_when_its_time_has_come() -> None:
     clusters = (WeightedCluster("default"), WeightedCluster("annex"))
     rule = Rule("spill", Match(), clusters, spill_after=30.0)
-    line = Line(policy=PlacementPolicy(rules=(rule,)))
+    line = Line(config=SchedulingConfig(rules=(rule,)))
     line.node("node-b", cluster="annex")
     line.wants("first")
     line.wants("second")

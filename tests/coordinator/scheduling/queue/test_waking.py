@@ -13,10 +13,10 @@ from runyard.coordinator.core.fleet import Fleet
 from runyard.coordinator.core.model import Instant, Open
 from runyard.coordinator.core.requirements.resources import Resources
 from runyard.coordinator.core.routing.rules import Match, Rule, WeightedCluster
+from runyard.coordinator.core.scheduling.config import NoNodeAction, NoRuleAction, Quota, SchedulingConfig
 from runyard.coordinator.core.scheduling.node_index import NodeIndex
-from runyard.coordinator.core.scheduling.node_search import Choice, Quest, search, search_among
-from runyard.coordinator.core.scheduling.policy import Impossible, PlacementPolicy, Quota, Unmatched
-from runyard.coordinator.core.scheduling.scheduling_pass import FEW
+from runyard.coordinator.core.scheduling.node_search import Placement, PlacementRequest, search, search_among
+from runyard.coordinator.core.scheduling.scheduling_pass import MAX_FREED_TRIED
 
 SPILLS = Rule("spills", Match(), (WeightedCluster("west"), WeightedCluster("east")), spill_after=60.0)
 
@@ -40,13 +40,13 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> Looks:
     """Counts from now on."""
     counted = Looks()
 
-    def count_all(index: NodeIndex, quest: Quest) -> Choice | None:
+    def count_all(index: NodeIndex, request: PlacementRequest) -> Placement | None:
         counted.at_all += 1
-        return search(index, quest)
+        return search(index, request)
 
-    def count_few(index: NodeIndex, quest: Quest, node_ids: dict[str, None]) -> Choice | None:
+    def count_few(index: NodeIndex, request: PlacementRequest, node_ids: dict[str, None]) -> Placement | None:
         counted.at_few += 1
-        return search_among(index, quest, node_ids)
+        return search_among(index, request, node_ids)
 
     monkeypatch.setattr(placing, "search", count_all)
     monkeypatch.setattr(placing, "search_among", count_few)
@@ -74,7 +74,7 @@ def test_run_of_the_same_shape_and_another_share_looks_for_itself(looks: Looks) 
     assert looks.take() == (1, 0)
 
 
-@pytest.mark.parametrize("nodes", [1, FEW, FEW + 1, 3 * FEW])
+@pytest.mark.parametrize("nodes", [1, MAX_FREED_TRIED, MAX_FREED_TRIED + 1, 3 * MAX_FREED_TRIED])
 def test_however_many_nodes_open_at_once_nothing_is_overlooked(nodes: int) -> None:
     crowd = Crowd()
     names = [f"node-{number}" for number in range(nodes)]
@@ -93,7 +93,7 @@ def test_however_many_nodes_open_at_once_nothing_is_overlooked(nodes: int) -> No
 
 
 def test_run_behind_one_that_was_stopped_is_let_into_the_next_cluster_in_its_own_time() -> None:
-    crowd = Crowd(PlacementPolicy(rules=(SPILLS,)))
+    crowd = Crowd(SchedulingConfig(rules=(SPILLS,)))
     crowd.join("w", cluster="west")
     crowd.join("e", cluster="east")
     crowd.launch_many(2)
@@ -113,7 +113,7 @@ def test_run_behind_one_that_was_stopped_is_let_into_the_next_cluster_in_its_own
 
 
 def test_quota_is_of_each_resource_and_a_smaller_run_of_the_share_may_pass() -> None:
-    crowd = Crowd(PlacementPolicy(quotas={"shop": Quota(most=Resources.of({"memory": 4}))}))
+    crowd = Crowd(SchedulingConfig(quotas={"shop": Quota(limit=Resources.of({"memory": 4}))}))
     crowd.join("a", slots=5, memory=10)
     crowd.launch(memory=3)
     large, small = crowd.launch(memory=2), crowd.launch(memory=1)
@@ -122,19 +122,19 @@ def test_quota_is_of_each_resource_and_a_smaller_run_of_the_share_may_pass() -> 
 
 
 def test_run_behind_one_that_still_fits_nowhere_goes_when_the_rules_let_both() -> None:
-    crowd = Crowd(PlacementPolicy(unmatched=Unmatched.QUEUE))
+    crowd = Crowd(SchedulingConfig(on_no_matching_rule=NoRuleAction.QUEUE))
     crowd.join("a", slots=4, memory=4)
-    crowd.decide(PlacementPolicy())
+    crowd.decide(SchedulingConfig())
     crowd.launch(memory=2)
-    crowd.decide(PlacementPolicy(unmatched=Unmatched.QUEUE))
+    crowd.decide(SchedulingConfig(on_no_matching_rule=NoRuleAction.QUEUE))
     sizes = {memory: crowd.launch(memory=memory) for memory in (4, 2, 3, 1)}
     assert all(crowd.waits(run_id) for run_id in sizes.values())
-    crowd.decide(PlacementPolicy())
+    crowd.decide(SchedulingConfig())
     assert [memory for memory, run_id in sizes.items() if not crowd.waits(run_id)] == [2]
 
 
 def test_run_that_no_node_could_take_waits_where_the_operator_says_so() -> None:
-    crowd = Crowd(PlacementPolicy(impossible=Impossible.QUEUE))
+    crowd = Crowd(SchedulingConfig(on_no_eligible_node=NoNodeAction.QUEUE))
     crowd.join("a", memory=4)
     large = crowd.launch(memory=9)
     assert crowd.news(large) == "waiting: 1 node: 1 too small in memory"

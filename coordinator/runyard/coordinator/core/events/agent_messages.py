@@ -23,7 +23,7 @@ def assign(fleet: Fleet, run: Run) -> None:
         run_id=run.run_id,
         attempt=run.attempt,
         spec=_resolved_spec(run.launch),
-        start_within=duration(fleet.leases.offer(run.launch.time_limits)),
+        start_within=duration(fleet.leases.assignment_timeout(run.launch.time_limits)),
         after_heartbeat=node.heartbeat if node else 0,
     )
     fleet.send(run.place.node, agent_pb2.SessionResponse(assign=command))

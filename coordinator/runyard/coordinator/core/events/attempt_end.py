@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from runyard.coordinator.core.events.on_policy import launch_now
+from runyard.coordinator.core.events.on_config_change import launch_now
 from runyard.coordinator.core.fleet import Fleet
 from runyard.coordinator.core.model import Assigned, Finished, Instant, Queued, Run, Starting
 from runyard.coordinator.core.scheduling.filters import Ask
@@ -34,7 +34,7 @@ def never_began(run: Run, outcome: run_pb2.Outcome) -> bool:
     )
 
 
-def place_elsewhere(fleet: Fleet, now: Instant, run: Run, did: str, outcome: run_pb2.Outcome) -> None:
+def reschedule(fleet: Fleet, now: Instant, run: Run, did: str, outcome: run_pb2.Outcome) -> None:
     """Has a run that its node provably never began placed on another, as its next attempt.
 
     Where there is no other node, or as many were tried as the policy allows, the run is over.
@@ -48,10 +48,10 @@ def place_elsewhere(fleet: Fleet, now: Instant, run: Run, did: str, outcome: run
     refused_by = (*run.refused_by, (run.place.node, outcome.message))
     # The rules may have changed since it was assigned.
     run = replace(run, refused_by=refused_by, launch=launch_now(fleet, run))
-    demand = fleet.index.demand(Ask.of(run.launch))
-    if not fleet.index.could_ever(demand, without=dict(refused_by)):
+    matcher = fleet.index.matcher(Ask.of(run.launch))
+    if not fleet.index.could_ever(matcher, without=dict(refused_by)):
         finish(fleet, now, run, _of_all(run, outcome, "no other node could take the run"))
-    elif len(refused_by) >= fleet.policy.most_places:
+    elif len(refused_by) >= fleet.config.max_placement_attempts:
         finish(fleet, now, run, _of_all(run, outcome, "no more are tried (max_placement_attempts)"))
     else:
         # What it spent with the node does not count as waiting for one.

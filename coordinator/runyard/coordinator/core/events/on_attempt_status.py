@@ -5,7 +5,7 @@ from dataclasses import replace
 from runyard.common.defaults import GRACE_SECONDS
 from runyard.coordinator.core.conversions import requirements_of
 from runyard.coordinator.core.events.agent_messages import acknowledge, stop, stop_stale
-from runyard.coordinator.core.events.attempt_end import finish, never_began, place_elsewhere
+from runyard.coordinator.core.events.attempt_end import finish, never_began, reschedule
 from runyard.coordinator.core.events.on_launch import end
 from runyard.coordinator.core.fleet import Fleet
 from runyard.coordinator.core.model import (
@@ -31,7 +31,7 @@ from runyard.v1 import agent_pb2, run_pb2
 def apply_status(fleet: Fleet, now: Instant, node: Node, status: agent_pb2.AttemptStatus) -> None:
     """Takes the status of one attempt, whatever it is: news, old news, or an attempt that must not be."""
     run = fleet.runs.get(status.run_id)
-    if run is None or (status.attempt > run.attempt and not _lives_elsewhere(fleet, now, run, node)):
+    if run is None or (status.attempt > run.attempt and not _is_live_on_another_node(fleet, now, run, node)):
         # Only this coordinator numbers attempts, so its store is older than the agent's memory.
         _adopt(fleet, now, node, status)
     elif status.attempt == run.attempt and run.place is not None and run.place.node == node.node_id:
@@ -42,7 +42,7 @@ def apply_status(fleet: Fleet, now: Instant, node: Node, status: agent_pb2.Attem
         stop_stale(fleet, node.node_id, status.run_id, status.attempt)
 
 
-def _lives_elsewhere(fleet: Fleet, now: Instant, run: Run, node: Node) -> bool:
+def _is_live_on_another_node(fleet: Fleet, now: Instant, run: Run, node: Node) -> bool:
     """Whether another node has the run: then no agent may claim it by naming a higher attempt.
 
     After a restart the store may be an older one than the agents know, and that node may say otherwise.
@@ -104,7 +104,7 @@ def _end(fleet: Fleet, now: Instant, run: Run, status: agent_pb2.AttemptStatus) 
                 run, Running(run.phase.place, status.pid), now, f"worker ran with pid {status.pid}"
             )
         if never_began(run, status.outcome):
-            place_elsewhere(fleet, now, run, "could not start it", status.outcome)
+            reschedule(fleet, now, run, "could not start it", status.outcome)
         else:
             finish(fleet, now, run, status.outcome)
     elif corrected := correct(run, status.outcome):

@@ -20,12 +20,12 @@ from runyard.coordinator.core.model import (
     Times,
     Tombstone,
 )
+from runyard.coordinator.core.scheduling.config import NoNodeAction
 from runyard.coordinator.core.scheduling.filters import Ask
-from runyard.coordinator.core.scheduling.policy import Impossible
 from runyard.coordinator.core.scheduling.reasons import what_is_missing
 from runyard.v1 import run_pb2
 
-FAULTS_OF_NODES = frozenset(
+NODE_FAILURES = frozenset(
     {
         run_pb2.OUTCOME_KIND_NODE_LOST,
         run_pb2.OUTCOME_KIND_START_FAILED,
@@ -34,7 +34,7 @@ FAULTS_OF_NODES = frozenset(
 )
 """Outcomes after which another node is the better choice for the next attempt."""
 
-MOST_AVOIDED = 16
+MAX_AVOIDED = 16
 """Nodes that a run avoids at most."""
 
 
@@ -52,12 +52,12 @@ def on_launch(fleet: Fleet, now: Instant, launch: Launch) -> Run:
     """
     known = fleet.runs.get(launch.run_id)
     if known is not None:
-        require_own(known, launch, fleet.policy.confinement.get(launch.launched_by))
+        require_own(known, launch, fleet.config.client_clusters.get(launch.launched_by))
     if known is not None and known.launch.resume_number == launch.resume_number:
         return _repeated(known, launch)
     if known is not None:
         _require_superseding(known, launch)
-    launch = resolved(launch, fleet.policy)
+    launch = resolved(launch, fleet.config)
     require_bearable(fleet, launch)
     buried = fleet.tombstones.get(launch.run_id) if known is None else None
     if buried is None:
@@ -89,10 +89,10 @@ def _avoided(known: Run) -> tuple[str, ...]:
     """The nodes that failed earlier attempts, the latest last."""
     if not isinstance(known.phase, Finished) or known.place is None:
         return known.avoided
-    if known.phase.outcome.kind not in FAULTS_OF_NODES:
+    if known.phase.outcome.kind not in NODE_FAILURES:
         return known.avoided
     others = [node_id for node_id in known.avoided if node_id != known.place.node]
-    return (*others, known.place.node)[-MOST_AVOIDED:]
+    return (*others, known.place.node)[-MAX_AVOIDED:]
 
 
 def require_acceptable(fleet: Fleet, launch: Launch) -> None:
@@ -102,14 +102,14 @@ def require_acceptable(fleet: Fleet, launch: Launch) -> None:
 
 
 def _require_possible(fleet: Fleet, launch: Launch) -> None:
-    if fleet.policy.impossible is Impossible.QUEUE or launch.route.closed:
+    if fleet.config.on_no_eligible_node is NoNodeAction.QUEUE or launch.route.closed:
         return
     if missing := what_is_missing(fleet.index, Ask.of(launch)):
         raise LaunchRefused(missing)
 
 
 def _require_room(fleet: Fleet, share: str) -> None:
-    limits = fleet.policy.queue
+    limits = fleet.config.queue
     for whose, waiting, limit, name in (
         ("runs", len(fleet.queue), limits.limit, "limit"),
         (f"runs of {share}", fleet.queue.waiting_in(share), limits.limit_per_share, "limit_per_share"),

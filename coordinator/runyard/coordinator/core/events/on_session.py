@@ -7,9 +7,9 @@ from runyard.common.defaults import PROTOCOL_VERSION
 from runyard.coordinator.core.conversions import offer_of, pressures_of
 from runyard.coordinator.core.errors import NodeIdInUse, NodeRefused
 from runyard.coordinator.core.events.agent_messages import assign, duration, stop
-from runyard.coordinator.core.events.attempt_end import finish, place_elsewhere
+from runyard.coordinator.core.events.attempt_end import finish, reschedule
 from runyard.coordinator.core.events.on_attempt_status import apply_status
-from runyard.coordinator.core.events.on_warmth import with_warmth
+from runyard.coordinator.core.events.on_warm_servers import with_warmth
 from runyard.coordinator.core.events.place_waiting import place_waiting
 from runyard.coordinator.core.fleet import Fleet
 from runyard.coordinator.core.leases import hear, suspect
@@ -103,7 +103,7 @@ def _node(fleet: Fleet, before: Node | None, hello: agent_pb2.Hello, now: Instan
         installation=hello.installation_id,
         boot_id=hello.boot_id,
         epoch=before.epoch + 1 if before else 1,
-        offer=offer_of(hello.offer),
+        capacity=offer_of(hello.offer),
         facts=hello.facts,
         pressures=pressures_of(hello.pressures),
         liveness=Ready(session, now.monotonic),
@@ -138,7 +138,7 @@ def on_heartbeat(
     # The agent writes the epoch to its disk before its first heartbeat. The next Hello saves it here.
     node = replace(node, confirmed_epoch=node.epoch)
     if heartbeat.HasField("offer"):
-        node = replace(node, offer=offer_of(heartbeat.offer))
+        node = replace(node, capacity=offer_of(heartbeat.offer))
     fleet.put_node(node)
     ack = agent_pb2.HeartbeatAck(sequence=heartbeat.sequence)
     fleet.send(node_id, agent_pb2.SessionResponse(heartbeat_ack=ack))
@@ -193,7 +193,7 @@ def on_rejection(
     elif isinstance(run.phase, Assigned):
         kind = run_pb2.OUTCOME_KIND_START_FAILED
         outcome = run_pb2.Outcome(kind=kind, message=rejection.reason, cause=rejection.cause)
-        place_elsewhere(fleet, now, run, "refused", outcome)
+        reschedule(fleet, now, run, "refused", outcome)
     place_waiting(fleet, now)
 
 

@@ -6,10 +6,10 @@ from runyard.coordinator.core.fleet import Fleet
 from runyard.coordinator.core.model import Assigned, Instant, Place
 from runyard.coordinator.core.routing.order import cluster_order
 from runyard.coordinator.core.routing.rules import Order
-from runyard.coordinator.core.scheduling.equivalence_classes import Lane, State
-from runyard.coordinator.core.scheduling.node_search import Choice, Quest, search, search_among
-from runyard.coordinator.core.scheduling.scheduling_pass import Turns
-from runyard.coordinator.core.scheduling.scores import Seeker
+from runyard.coordinator.core.scheduling.equivalence_classes import ClassState, EquivalenceClass
+from runyard.coordinator.core.scheduling.node_search import Placement, PlacementRequest, search, search_among
+from runyard.coordinator.core.scheduling.scheduling_pass import SchedulingPass
+from runyard.coordinator.core.scheduling.scores import ScoringContext
 
 
 def place_waiting(fleet: Fleet, now: Instant) -> None:
@@ -17,51 +17,59 @@ def place_waiting(fleet: Fleet, now: Instant) -> None:
 
     A run that finds none lets others pass. Costs next to nothing where nothing has changed for any run.
     """
-    turns = Turns(fleet.queue, fleet.index, now.monotonic)
-    while (lane := turns.next()) is not None:
-        band = fleet.queue.band_of(lane)
-        choice = _find(fleet, now, lane, turns)
-        if choice is None:
-            turns.failed(band)
+    scheduling_pass = SchedulingPass(fleet.queue, fleet.index, now.monotonic)
+    while (run_class := scheduling_pass.next()) is not None:
+        level = fleet.queue.level_of(run_class)
+        placement = _find(fleet, now, run_class, scheduling_pass)
+        if placement is None:
+            scheduling_pass.failed(level)
         else:
-            _give(fleet, now, lane, choice)
-            turns.placed(band, choice.node_id)
+            _give(fleet, now, run_class, placement)
+            scheduling_pass.placed(level, placement.node_id)
 
 
-def _find(fleet: Fleet, now: Instant, lane: Lane, turns: Turns) -> Choice | None:
+def _find(
+    fleet: Fleet, now: Instant, run_class: EquivalenceClass, scheduling_pass: SchedulingPass
+) -> Placement | None:
     """A node for the first run of a lane; where there is none, the lane notes why it waits."""
     queue = fleet.queue
-    share = queue.shares[lane.shape.share]
-    if share.over_quota(lane.demand.ask.requirements.resources):
-        queue.set_state(lane, State.CAPPED)
+    share = queue.shares[run_class.key.share]
+    if share.over_quota(run_class.matcher.ask.requirements.resources):
+        queue.set_state(run_class, ClassState.OVER_QUOTA)
         return None
-    lane.opened = lane.count_open(now.monotonic)
-    run = fleet.runs[lane.head.run_id]
-    seeker = Seeker(run.run_id, run.launch.requirements, run.launch.location, run.avoided)
-    excluded = (*lane.shape.refused, *queue.reservations.kept_from(lane))
-    quest = Quest(seeker, lane.demand, _clusters(fleet, lane), excluded, fleet.policy.strategy)
-    if lane.state is State.UNTRIED:
-        choice = search(fleet.index, quest)
+    run_class.opened = run_class.count_open(now.monotonic)
+    run = fleet.runs[run_class.head.run_id]
+    context = ScoringContext(run.run_id, run.launch.requirements, run.launch.location, run.avoided)
+    excluded = (*run_class.key.refused, *queue.reservations.reserved_for_others(run_class))
+    request = PlacementRequest(
+        context, run_class.matcher, _clusters(fleet, run_class), excluded, fleet.config.strategy
+    )
+    if run_class.state is ClassState.UNTRIED:
+        placement = search(fleet.index, request)
     else:
-        choice = search_among(fleet.index, quest, turns.hot[lane.demand])
-    if choice is None:
-        queue.block(lane, now.monotonic)
-    return choice
+        placement = search_among(fleet.index, request, scheduling_pass.freed[run_class.matcher])
+    if placement is None:
+        queue.block(run_class, now.monotonic)
+    return placement
 
 
-def _clusters(fleet: Fleet, lane: Lane) -> tuple[str, ...] | None:
+def _clusters(fleet: Fleet, run_class: EquivalenceClass) -> tuple[str, ...] | None:
     """The clusters that are open to the first run of the lane, the best first; None: any."""
-    opened = lane.open_clusters()
-    route = lane.shape.route
+    opened = run_class.open_clusters()
+    route = run_class.key.route
     if opened is None or route.order is Order.FIRST_FIT:
         return opened
     loads = {name: tally.load for name, tally in fleet.index.tallies(opened)}
-    return tuple(name for name in cluster_order(route, lane.head.run_id, loads) if name in opened)
+    return tuple(name for name in cluster_order(route, run_class.head.run_id, loads) if name in opened)
 
 
-def _give(fleet: Fleet, now: Instant, lane: Lane, choice: Choice) -> None:
-    run = fleet.runs[lane.head.run_id]
-    place = Place(choice.node_id, choice.cluster, because(lane, choice, fleet.policy.strategy, now.monotonic))
-    fleet.queue.note_placed(lane, lane.demand.ask.requirements.resources, now.monotonic)
+def _give(fleet: Fleet, now: Instant, run_class: EquivalenceClass, placement: Placement) -> None:
+    run = fleet.runs[run_class.head.run_id]
+    place = Place(
+        placement.node_id,
+        placement.cluster,
+        because(run_class, placement, fleet.config.strategy, now.monotonic),
+    )
+    fleet.queue.record_placement(run_class, run_class.matcher.ask.requirements.resources, now.monotonic)
     run = fleet.move(run, Assigned(place), now, f"assigned to {place.node}")
     assign(fleet, run)

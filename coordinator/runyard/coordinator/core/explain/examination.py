@@ -6,24 +6,28 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from runyard.coordinator.core.explain.queue_forecast import in_order
+from runyard.coordinator.core.explain.queue_forecast import forecast_order
 from runyard.coordinator.core.explain.wording import show_seconds
 from runyard.coordinator.core.fleet import Fleet
 from runyard.coordinator.core.model import Instant, Run
 from runyard.coordinator.core.routing.order import cluster_order, next_opening, open_count
-from runyard.coordinator.core.scheduling.equivalence_classes import Lane, Shape, Ticket
-from runyard.coordinator.core.scheduling.fair_shares import UNBOUNDED, Share
+from runyard.coordinator.core.scheduling.equivalence_classes import (
+    EquivalenceClass,
+    EquivalenceKey,
+    QueueEntry,
+)
+from runyard.coordinator.core.scheduling.fair_shares import UNBOUNDED, FairShare
 from runyard.coordinator.core.scheduling.filters import FREE, FULL, HELD, NOT_OPEN_YET, PRESSURE
-from runyard.coordinator.core.scheduling.node_classes import Cell, Kind
-from runyard.coordinator.core.scheduling.reasons import count_reasons, lasting_reasons
+from runyard.coordinator.core.scheduling.node_classes import CapacityBucket, NodeClassIndex
+from runyard.coordinator.core.scheduling.reasons import count_reasons, static_reasons
 from runyard.coordinator.core.scheduling.scores import (
-    Option,
-    Seeker,
+    Candidate,
+    ScoringContext,
+    class_score,
     fits,
-    marks,
-    needs_there,
-    worth,
-    worth_of_site,
+    needs_on,
+    score,
+    scores,
 )
 
 BEST: Final = 10
@@ -31,7 +35,7 @@ BEST: Final = 10
 
 
 @dataclass(frozen=True)
-class ClusterStand:
+class ClusterState:
     """A cluster of the run's route.
 
     Attributes:
@@ -47,7 +51,7 @@ class ClusterStand:
 
 
 @dataclass(frozen=True)
-class RatedNode:
+class ScoredNode:
     """A node that can take the run.
 
     Attributes:
@@ -58,7 +62,7 @@ class RatedNode:
     node_id: str
     cluster: str
     total: float
-    marks: dict[str, float]
+    scores: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -75,10 +79,10 @@ class Examination:
         effective_priority: The priority, and what waiting has made of it.
     """
 
-    clusters: tuple[ClusterStand, ...]
+    clusters: tuple[ClusterState, ...]
     reasons: tuple[tuple[str, int], ...]
     free: int
-    nodes: tuple[RatedNode, ...]
+    nodes: tuple[ScoredNode, ...]
     position: int
     length: int
     waits_for: str
@@ -95,38 +99,42 @@ def examine(fleet: Fleet, run: Run, now: Instant) -> Examination:
         run: One in the queue, or one that is only thought of and in phase Queued.
         now: The moment.
     """
-    lane = _alone(fleet, run, now.monotonic)
-    seeker = Seeker(run.run_id, run.launch.requirements, run.launch.location, run.avoided)
-    held = fleet.queue.reservations.kept_from(_real(fleet, run) or lane)
+    run_class = _alone(fleet, run, now.monotonic)
+    context = ScoringContext(run.run_id, run.launch.requirements, run.launch.location, run.avoided)
+    held = fleet.queue.reservations.reserved_for_others(_real(fleet, run) or run_class)
     counts = count_reasons(
-        fleet.index, lane.demand, clusters=lane.open_clusters(), refused=lane.shape.refused, held=held
+        fleet.index,
+        run_class.matcher,
+        clusters=run_class.open_clusters(),
+        refused=run_class.key.refused,
+        held=held,
     )
     reasons = sorted(((why, count) for why, count in counts.items() if why != FREE), key=_most_frequent)
     return Examination(
-        clusters=tuple(_clusters(fleet, lane, now.monotonic)),
+        clusters=tuple(_clusters(fleet, run_class, now.monotonic)),
         reasons=tuple(reasons),
         free=counts[FREE],
-        nodes=tuple(_best_nodes(fleet, lane, seeker, {*held, *lane.shape.refused})),
+        nodes=tuple(_best_nodes(fleet, run_class, context, {*held, *run_class.key.refused})),
         position=_position(fleet, run, now.monotonic),
         length=len(fleet.queue),
-        waits_for=_waits_for(fleet, run, lane, counts, now.monotonic),
+        waits_for=_waits_for(fleet, run, run_class, counts, now.monotonic),
         priority=run.launch.priority,
         effective_priority=_priority_now(fleet, run, now.monotonic),
         share=run.launch.share,
     )
 
 
-def _alone(fleet: Fleet, run: Run, now: float) -> Lane:
+def _alone(fleet: Fleet, run: Run, now: float) -> EquivalenceClass:
     """A lane with this run and no other."""
-    shape = Shape.of(run)
-    lane = Lane(shape, fleet.index.demand(shape.ask))
-    lane.add(Ticket(run.queued_since, run.times.launched, 0, run.run_id))
-    lane.opened = lane.count_open(now)
-    return lane
+    key = EquivalenceKey.of(run)
+    run_class = EquivalenceClass(key, fleet.index.matcher(key.ask))
+    run_class.add(QueueEntry(run.queued_since, run.times.launched, 0, run.run_id))
+    run_class.opened = run_class.count_open(now)
+    return run_class
 
 
-def _real(fleet: Fleet, run: Run) -> Lane | None:
-    return fleet.queue.lane_of(run.run_id) if run.run_id in fleet.queue else None
+def _real(fleet: Fleet, run: Run) -> EquivalenceClass | None:
+    return fleet.queue.class_of(run.run_id) if run.run_id in fleet.queue else None
 
 
 def _most_frequent(counted: tuple[str, int]) -> tuple[int, str]:
@@ -135,47 +143,47 @@ def _most_frequent(counted: tuple[str, int]) -> tuple[int, str]:
 
 
 def _priority_now(fleet: Fleet, run: Run, now: float) -> int:
-    lane = _real(fleet, run)
-    if lane is None:
+    run_class = _real(fleet, run)
+    if run_class is None:
         return run.launch.priority
-    return fleet.queue.band_of(lane).priority_now(now, fleet.policy.queue.age_step)
+    return fleet.queue.level_of(run_class).priority_now(now, fleet.config.queue.age_step)
 
 
 def _position(fleet: Fleet, run: Run, now: float) -> int:
     if run.run_id not in fleet.queue:
         return 0
-    order = in_order(fleet.queue, now)
+    order = forecast_order(fleet.queue, now)
     return next(place for place, run_id in enumerate(order, start=1) if run_id == run.run_id)
 
 
 # Clusters
 
 
-def _in_trial_order(fleet: Fleet, lane: Lane) -> list[str]:
+def _in_trial_order(fleet: Fleet, run_class: EquivalenceClass) -> list[str]:
     """The clusters as the run tries them: those that are open, then the others as they will open."""
-    names = lane.shape.clusters
+    names = run_class.key.clusters
     loads = {name: tally.load for name, tally in fleet.index.tallies(names)}
-    tried = cluster_order(lane.shape.route, lane.head.run_id, loads)
-    opened = names[: lane.opened]
-    return [*(name for name in tried if name in opened), *names[lane.opened :]]
+    tried = cluster_order(run_class.key.route, run_class.head.run_id, loads)
+    opened = names[: run_class.opened]
+    return [*(name for name in tried if name in opened), *names[run_class.opened :]]
 
 
-def _clusters(fleet: Fleet, lane: Lane, now: float) -> Iterator[ClusterStand]:
-    tallies = dict(fleet.index.tallies(lane.shape.clusters))
-    opens = _openings(lane)
-    waited = now - lane.head.queued_since
-    for name in _in_trial_order(fleet, lane):
+def _clusters(fleet: Fleet, run_class: EquivalenceClass, now: float) -> Iterator[ClusterState]:
+    tallies = dict(fleet.index.tallies(run_class.key.clusters))
+    opens = _openings(run_class)
+    waited = now - run_class.head.queued_since
+    for name in _in_trial_order(fleet, run_class):
         tally = tallies.get(name)
         closed = f"opens in {show_seconds(opens[name] - waited)}" if opens[name] > waited else ""
         if tally is None:
-            yield ClusterStand(name, closed or "no node has joined it", 0.0, 0)
+            yield ClusterState(name, closed or "no node has joined it", 0.0, 0)
         else:
-            yield ClusterStand(name, closed, tally.load.utilization, tally.nodes)
+            yield ClusterState(name, closed, tally.load.utilization, tally.nodes)
 
 
-def _openings(lane: Lane) -> dict[str, float]:
+def _openings(run_class: EquivalenceClass) -> dict[str, float]:
     """After how many seconds of waiting each cluster opens."""
-    route, names = lane.shape.route, lane.shape.clusters
+    route, names = run_class.key.route, run_class.key.clusters
     opens = dict.fromkeys(names[: open_count(route, 0.0)], 0.0)
     waited = next_opening(route, 0.0)
     while waited is not None:
@@ -188,41 +196,62 @@ def _openings(lane: Lane) -> dict[str, float]:
 # Nodes
 
 
-def _best_nodes(fleet: Fleet, lane: Lane, seeker: Seeker, excluded: set[str]) -> list[RatedNode]:
-    strategy = fleet.policy.strategy
-    clusters = _in_trial_order(fleet, lane)[: lane.opened]
-    rated = []
-    for kind, cell in _best_cells(fleet, lane, seeker, clusters):
-        needs = needs_there(seeker.requirements, kind.site)
-        of_site = worth_of_site(seeker, kind.site)
-        warm = cell.warm[seeker.location].nodes if seeker.location in cell.warm else {}
-        suitable = [(each in seeker.avoided, each not in warm, each) for each in cell.nodes]
+def _best_nodes(
+    fleet: Fleet, run_class: EquivalenceClass, context: ScoringContext, excluded: set[str]
+) -> list[ScoredNode]:
+    strategy = fleet.config.strategy
+    clusters = _in_trial_order(fleet, run_class)[: run_class.opened]
+    scored = []
+    for class_index, bucket in _best_buckets(fleet, run_class, context, clusters):
+        needs = needs_on(context.requirements, class_index.node_class)
+        of_class = class_score(context, class_index.node_class)
+        warm = bucket.warm[context.location].nodes if context.location in bucket.warm else {}
+        suitable = [(each in context.avoided, each not in warm, each) for each in bucket.nodes]
         eligible = (each for each in suitable if each[2] not in excluded)
         for _, is_cold, node_id in heapq.nsmallest(BEST, eligible):
-            option = Option(node_id, kind.site, cell.total, cell.free, needs, not is_cold)
-            total = worth(seeker, option, strategy, of_site)
-            rated.append(RatedNode(node_id, kind.site.cluster, total, marks(seeker, option, strategy)))
+            candidate = Candidate(
+                node_id, class_index.node_class, bucket.total, bucket.free, needs, not is_cold
+            )
+            total = score(context, candidate, strategy, of_class)
+            scored.append(
+                ScoredNode(
+                    node_id, class_index.node_class.cluster, total, scores(context, candidate, strategy)
+                )
+            )
     return heapq.nsmallest(
-        BEST, rated, key=lambda each: (_place(each.cluster, clusters), -each.total, each.node_id)
+        BEST, scored, key=lambda each: (_place(each.cluster, clusters), -each.total, each.node_id)
     )
 
 
-def _best_cells(fleet: Fleet, lane: Lane, seeker: Seeker, clusters: list[str]) -> list[tuple[Kind, Cell]]:
+def _best_buckets(
+    fleet: Fleet, run_class: EquivalenceClass, context: ScoringContext, clusters: list[str]
+) -> list[tuple[NodeClassIndex, CapacityBucket]]:
     """Groups of equal nodes, enough of them to hold the best nodes."""
-    named = seeker.requirements.node
-    found: list[tuple[int, float, int, Kind, Cell]] = []
-    for kind in fleet.index.suitable(lane.demand):
-        if clusters and kind.site.cluster not in clusters:
+    named = context.requirements.node
+    found: list[tuple[int, float, int, NodeClassIndex, CapacityBucket]] = []
+    for class_index in fleet.index.suitable(run_class.matcher):
+        if clusters and class_index.node_class.cluster not in clusters:
             continue
-        needs, of_site = needs_there(seeker.requirements, kind.site), worth_of_site(seeker, kind.site)
-        for cell in kind.open:
-            if fits(needs, cell.free) and (not named or named in cell.nodes):
-                is_warm = seeker.location in cell.warm
-                option = Option("", kind.site, cell.total, cell.free, needs, is_warm)
-                total = worth(seeker, option, fleet.policy.strategy, of_site)
-                found.append((_place(kind.site.cluster, clusters), -total, len(found), kind, cell))
-    spoilt = len(seeker.avoided) + len(lane.shape.refused)
-    return [(kind, cell) for *_, kind, cell in heapq.nsmallest(BEST + spoilt, found)]
+        needs, of_class = (
+            needs_on(context.requirements, class_index.node_class),
+            class_score(context, class_index.node_class),
+        )
+        for bucket in class_index.open:
+            if fits(needs, bucket.free) and (not named or named in bucket.nodes):
+                is_warm = context.location in bucket.warm
+                candidate = Candidate("", class_index.node_class, bucket.total, bucket.free, needs, is_warm)
+                total = score(context, candidate, fleet.config.strategy, of_class)
+                found.append(
+                    (
+                        _place(class_index.node_class.cluster, clusters),
+                        -total,
+                        len(found),
+                        class_index,
+                        bucket,
+                    )
+                )
+    spoilt = len(context.avoided) + len(run_class.key.refused)
+    return [(class_index, bucket) for *_, class_index, bucket in heapq.nsmallest(BEST + spoilt, found)]
 
 
 def _place(cluster: str, clusters: list[str]) -> int:
@@ -232,12 +261,12 @@ def _place(cluster: str, clusters: list[str]) -> int:
 # What it waits for
 
 
-def _waits_for(fleet: Fleet, run: Run, lane: Lane, counts: Counter[str], now: float) -> str:
-    if closed := lane.shape.route.closed:
+def _waits_for(fleet: Fleet, run: Run, run_class: EquivalenceClass, counts: Counter[str], now: float) -> str:
+    if closed := run_class.key.route.closed:
         return closed
     queue = fleet.queue
-    share = queue.shares.get(run.launch.share) or Share(
-        run.launch.share, fleet.policy.quotas.get(run.launch.share, UNBOUNDED)
+    share = queue.shares.get(run.launch.share) or FairShare(
+        run.launch.share, fleet.config.quotas.get(run.launch.share, UNBOUNDED)
     )
     if quota := share.over_quota(run.launch.requirements.resources):
         return quota
@@ -247,12 +276,12 @@ def _waits_for(fleet: Fleet, run: Run, lane: Lane, counts: Counter[str], now: fl
     reservation = queue.reservations.of(real) if real else None
     if reservation is not None:
         return f"room on node {reservation.node_id}, which is reserved for it, or on another"
-    lasting = lasting_reasons(fleet.index, lane.demand)
+    lasting = static_reasons(fleet.index, run_class.matcher)
     passing = Counter({why: count for why, count in counts.items() if why not in lasting})
-    return " or ".join(_hopes(fleet, lane, passing, now)) or "a node that could take it"
+    return " or ".join(_hopes(fleet, run_class, passing, now)) or "a node that could take it"
 
 
-def _hopes(fleet: Fleet, lane: Lane, counts: Counter[str], now: float) -> Iterator[str]:
+def _hopes(fleet: Fleet, run_class: EquivalenceClass, counts: Counter[str], now: float) -> Iterator[str]:
     silent = sum(counts.pop(why, 0) for why in ("suspect", "unreachable", "lost"))
     closed = sum(counts.pop(why, 0) for why in ("draining", "cordoned"))
     pressed = {why: counts.pop(why) for why in list(counts) if why.endswith(PRESSURE)}
@@ -264,7 +293,7 @@ def _hopes(fleet: Fleet, lane: Lane, counts: Counter[str], now: float) -> Iterat
         elif why in fleet.index.total:
             yield f"{why} on {_of(count)}"
     if later:
-        stand = next(stand for stand in _clusters(fleet, lane, now) if stand.closed.startswith("opens"))
+        stand = next(stand for stand in _clusters(fleet, run_class, now) if stand.closed.startswith("opens"))
         yield f"cluster {stand.name}, which {stand.closed}"
     if silent:
         yield f"{_of(silent)} to come back"

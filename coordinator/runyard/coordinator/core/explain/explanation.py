@@ -24,7 +24,7 @@ from runyard.coordinator.core.model import (
 from runyard.coordinator.core.requirements.layers import origins
 from runyard.coordinator.core.requirements.requirements import CompiledRequirements, RequirementLayer
 from runyard.coordinator.core.requirements.resources import SLOTS, Resources
-from runyard.coordinator.core.scheduling.policy import PlacementPolicy, Strategy
+from runyard.coordinator.core.scheduling.config import SchedulingConfig, Strategy
 from runyard.coordinator.core.scheduling.reasons import in_words
 from runyard.v1 import placement_pb2
 
@@ -48,7 +48,7 @@ def explain_run(fleet: Fleet, now: Instant, run: Run) -> Explanation:
             explanation = Explanation(verdict=f"run {run.run_id} {_verb(placed)} {where}{silent}")
     explanation.verdict += _not_started(run, explanation.verdict)
     explanation.rule = run.launch.route.rule
-    explanation.fields.extend(_fields(run.launch, fleet.policy))
+    explanation.fields.extend(_fields(run.launch, fleet.config))
     explanation.priority = run.launch.priority
     explanation.effective_priority = explanation.effective_priority or run.launch.priority
     explanation.share = run.launch.share
@@ -61,16 +61,16 @@ def explain_launch(fleet: Fleet, now: Instant, launch: Launch) -> Explanation:
     Raises:
         FleetError: What it asks for makes no sense.
     """
-    fields = _origins(all_layers(launch, fleet.policy))
+    fields = _origins(all_layers(launch, fleet.config))
     try:
-        launch = resolved(launch, fleet.policy)
+        launch = resolved(launch, fleet.config)
     except LaunchRefused as refusal:
         return Explanation(verdict=_refused(refusal), fields=fields)
     examination = examine(fleet, queued_run(None, launch, now), now)
     try:
         require_bearable(fleet, launch)
         require_acceptable(fleet, launch)
-        explanation = _examined(_prospect(examination, fleet.policy.strategy), examination)
+        explanation = _examined(_prospect(examination, fleet.config.strategy), examination)
     except (LaunchRefused, QueueFull) as refusal:
         explanation = _examined(_refused(refusal), examination)
         explanation.ClearField("waits_for")
@@ -130,14 +130,14 @@ def _prospect(examination: Examination, strategy: Strategy) -> str:
 # What is asked for
 
 
-def _fields(launch: Launch, policy: PlacementPolicy) -> list[placement_pb2.ExplainedField]:
+def _fields(launch: Launch, config: SchedulingConfig) -> list[placement_pb2.ExplainedField]:
     """By layer if these are still the layers that the run was placed by; otherwise what they came to."""
     try:
-        is_current = bool(launch.layers) and resolved(launch, policy).requirements == launch.requirements
+        is_current = bool(launch.layers) and resolved(launch, config).requirements == launch.requirements
     except FleetError:
         is_current = False
     layers = (
-        all_layers(launch, policy) if is_current else [_as_layer(launch.requirements).from_source(FORMER)]
+        all_layers(launch, config) if is_current else [_as_layer(launch.requirements).from_source(FORMER)]
     )
     return _origins(layers)
 
@@ -189,7 +189,7 @@ def _examined(verdict: str, examination: Examination) -> Explanation:
         ],
         nodes=[
             placement_pb2.NodeScore(
-                node=node.node_id, cluster=node.cluster, total=node.total, marks=node.marks
+                node=node.node_id, cluster=node.cluster, total=node.total, marks=node.scores
             )
             for node in examination.nodes
         ],

@@ -4,69 +4,75 @@ import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from runyard.coordinator.core.scheduling.equivalence_classes import Lane, Ticket
-from runyard.coordinator.core.scheduling.fair_shares import Band, Share
+from runyard.coordinator.core.scheduling.equivalence_classes import EquivalenceClass, QueueEntry
+from runyard.coordinator.core.scheduling.fair_shares import FairShare, PriorityLevel
 from runyard.coordinator.core.scheduling.run_queue import RunQueue
 from runyard.coordinator.core.scheduling.scheduling_pass import Rank
 
 
 @dataclass
-class _Account:
+class _ForecastShare:
     """What a share will have been given."""
 
-    share: Share
-    passed: float
-    part_held: float
+    share: FairShare
+    usage: float
+    dominant_share: float
     held: dict[str, int] = field(default_factory=dict)
 
     @property
-    def is_content(self) -> bool:
-        return all(self.held.get(name, 0) >= least for name, least in self.share.quota.least)
+    def is_satisfied(self) -> bool:
+        return all(self.held.get(name, 0) >= least for name, least in self.share.quota.guaranteed)
 
 
 @dataclass
-class _Line:
+class _ForecastLevel:
     """What will be left of a band."""
 
-    account: _Account
+    share: _ForecastShare
     priority: int
     raised: int
-    tickets: list[tuple[Ticket, Lane]]
+    entries: list[tuple[QueueEntry, EquivalenceClass]]
 
     @property
     def rank(self) -> Rank:
-        ticket, _ = self.tickets[-1]
-        account = self.account
-        return Rank(account.is_content, -self.raised, account.passed, account.part_held, ticket)
+        entry, _ = self.entries[-1]
+        share = self.share
+        return Rank(share.is_satisfied, -self.raised, share.usage, share.dominant_share, entry)
 
 
-def in_order(queue: RunQueue, now: float) -> Iterator[str]:
+def forecast_order(queue: RunQueue, now: float) -> Iterator[str]:
     """The IDs of all waiting runs, the next one first."""
     accounts = {
-        share.name: _Account(share, share.passed, share.part_held, dict(share.held))
+        share.name: _ForecastShare(share, share.usage, share.dominant_share, dict(share.held))
         for share in queue.shares.values()
     }
-    lines = [_line(queue, band, accounts[band.share.name], now) for band in queue.bands()]
-    heap = [(line.rank, number, line) for number, line in enumerate(lines)]
+    levels = [_forecast_level(queue, level, accounts[level.share.name], now) for level in queue.levels()]
+    heap = [(level.rank, number, level) for number, level in enumerate(levels)]
     heapq.heapify(heap)
     while heap:
-        known, number, line = heapq.heappop(heap)
-        if (rank := line.rank) > known:
-            heapq.heappush(heap, (rank, number, line))
+        known, number, level = heapq.heappop(heap)
+        if (rank := level.rank) > known:
+            heapq.heappush(heap, (rank, number, level))
             continue
-        ticket, lane = line.tickets.pop()
-        yield ticket.run_id
-        taken = lane.shape.ask.requirements.resources
-        line.account.passed += queue.part_of_fleet(taken)
+        entry, run_class = level.entries.pop()
+        yield entry.run_id
+        taken = run_class.key.ask.requirements.resources
+        level.share.usage += queue.dominant_share(taken)
         for name, amount in taken:
-            line.account.held[name] = line.account.held.get(name, 0) + amount
-        line.account.part_held = queue.part_of_fleet(line.account.held.items())
-        line.raised = line.priority
-        if line.tickets:
-            heapq.heappush(heap, (line.rank, number, line))
+            level.share.held[name] = level.share.held.get(name, 0) + amount
+        level.share.dominant_share = queue.dominant_share(level.share.held.items())
+        level.raised = level.priority
+        if level.entries:
+            heapq.heappush(heap, (level.rank, number, level))
 
 
-def _line(queue: RunQueue, band: Band, account: _Account, now: float) -> _Line:
-    lanes = [band[position] for position in range(len(band))]
-    tickets = sorted(((ticket, lane) for lane in lanes for ticket in lane.tickets()), reverse=True)
-    return _Line(account, band.priority, band.priority_now(now, queue.policy.queue.age_step), tickets)
+def _forecast_level(
+    queue: RunQueue, level: PriorityLevel, share: _ForecastShare, now: float
+) -> _ForecastLevel:
+    classes = [level[position] for position in range(len(level))]
+    entries = sorted(
+        ((entry, run_class) for run_class in classes for entry in run_class.entries()), reverse=True
+    )
+    return _ForecastLevel(
+        share, level.priority, level.priority_now(now, queue.config.queue.age_step), entries
+    )

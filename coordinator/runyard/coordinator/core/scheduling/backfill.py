@@ -4,15 +4,15 @@ import itertools
 from collections.abc import Iterator
 from typing import Final
 
-from runyard.coordinator.core.scheduling.equivalence_classes import Lane
+from runyard.coordinator.core.scheduling.equivalence_classes import EquivalenceClass
 from runyard.coordinator.core.scheduling.filters import FREE, FULL
-from runyard.coordinator.core.scheduling.node_index import NodeIndex, Placeable
+from runyard.coordinator.core.scheduling.node_index import IndexedNode, NodeIndex
 from runyard.coordinator.core.scheduling.reservations import Reservation
 from runyard.coordinator.core.scheduling.run_queue import RunQueue
 from runyard.coordinator.core.scheduling.scheduling_pass import rank
 from runyard.coordinator.core.scheduling.scores import Needs, fits
 
-LOOKED_AT: Final = 256
+MAX_RESERVATION_CANDIDATES: Final = 256
 """Nodes among which the one to reserve is chosen, at most."""
 
 
@@ -25,66 +25,70 @@ def expire(queue: RunQueue, now: float) -> None:
 
 def reserve(queue: RunQueue, index: NodeIndex, now: float) -> None:
     """Reserves nodes for those lanes that come first in the queue and have waited for too long."""
-    queue.grow_hungry(now)
-    while queue.hungry and queue.reservations.has_room:
-        lane = min(queue.hungry, key=lambda each: rank(queue, queue.band_of(each), each, now))
-        node_id = _candidate(queue, index, lane)
+    queue.find_starving(now)
+    while queue.starving and queue.reservations.may_add:
+        run_class = min(queue.starving, key=lambda each: rank(queue, queue.level_of(each), each, now))
+        node_id = _candidate(queue, index, run_class)
         if node_id is None:
-            queue.be_patient(lane, now + queue.policy.queue.reserve_after)
+            queue.postpone_reservation(run_class, now + queue.config.queue.reserve_after)
             continue
-        above = queue.band_of(lane).priority_now(now, queue.policy.queue.age_step)
-        until = now + queue.policy.queue.reservation
-        queue.reserve(Reservation(node_id, lane, above, until))
+        above = queue.level_of(run_class).priority_now(now, queue.config.queue.age_step)
+        until = now + queue.config.queue.reservation
+        queue.reserve(Reservation(node_id, run_class, above, until))
 
 
 def recheck(queue: RunQueue, index: NodeIndex, node_id: str) -> None:
     """Ends the reservation of a node that is not what it was."""
     reservation = queue.reservations.on(node_id)
     known = index.node(node_id)
-    if reservation is not None and (known is None or _needs(reservation.lane, known) is None):
+    if reservation is not None and (known is None or _needs(reservation.run_class, known) is None):
         queue.end(reservation)
 
 
-def _candidate(queue: RunQueue, index: NodeIndex, lane: Lane) -> str | None:
+def _candidate(queue: RunQueue, index: NodeIndex, run_class: EquivalenceClass) -> str | None:
     """The node that lacks least of what the run needs."""
     chosen: tuple[bool, float, str] | None = None
-    for known in itertools.islice(_in_reach(queue, index, lane), LOOKED_AT):
-        needs = _needs(lane, known)
+    for known in itertools.islice(_in_reach(queue, index, run_class), MAX_RESERVATION_CANDIDATES):
+        needs = _needs(run_class, known)
         assert needs is not None
         node_id = known.node.node_id
         deficit = max((amount - known.free[at]) / known.total[at] for at, amount in needs)
-        chosen = min(chosen or (True, float("inf"), ""), (node_id == lane.passed_over, deficit, node_id))
+        chosen = min(chosen or (True, float("inf"), ""), (node_id == run_class.failed_node, deficit, node_id))
     return chosen[2] if chosen else None
 
 
-def _in_reach(queue: RunQueue, index: NodeIndex, lane: Lane) -> Iterator[Placeable]:
+def _in_reach(queue: RunQueue, index: NodeIndex, run_class: EquivalenceClass) -> Iterator[IndexedNode]:
     """The nodes that could take the run if only they were emptier; those that take anything come first."""
-    for node_id in _large_enough(index, lane):
+    for node_id in _large_enough(index, run_class):
         known = index.node(node_id)
-        if node_id not in lane.shape.refused and queue.reservations.on(node_id) is None and known is not None:
+        if (
+            node_id not in run_class.key.refused
+            and queue.reservations.on(node_id) is None
+            and known is not None
+        ):
             yield known
 
 
-def _large_enough(index: NodeIndex, lane: Lane) -> Iterator[str]:
-    named = lane.shape.ask.requirements.node
+def _large_enough(index: NodeIndex, run_class: EquivalenceClass) -> Iterator[str]:
+    named = run_class.key.ask.requirements.node
     if named:
         known = index.node(named)
-        yield from [named] if known is not None and _needs(lane, known) is not None else []
+        yield from [named] if known is not None and _needs(run_class, known) is not None else []
         return
-    clusters = lane.open_clusters()
-    for kind in index.suitable(lane.demand):
-        if clusters is not None and kind.site.cluster not in clusters:
+    clusters = run_class.open_clusters()
+    for class_index in index.suitable(run_class.matcher):
+        if clusters is not None and class_index.node_class.cluster not in clusters:
             continue
-        needs = lane.demand.needs(kind)
+        needs = run_class.matcher.needs(class_index)
         assert needs is not None
-        for cell in sorted(kind.cells.values(), key=lambda cell: cell.reason != FREE):
-            if cell.reason in (FREE, FULL) and fits(needs, cell.total):
-                yield from cell.nodes
+        for bucket in sorted(class_index.buckets.values(), key=lambda bucket: bucket.reason != FREE):
+            if bucket.reason in (FREE, FULL) and fits(needs, bucket.total):
+                yield from bucket.nodes
 
 
-def _needs(lane: Lane, known: Placeable) -> Needs | None:
+def _needs(run_class: EquivalenceClass, known: IndexedNode) -> Needs | None:
     """What the run takes of the node, if that is in service and large enough."""
-    if known.cell.reason not in (FREE, FULL):
+    if known.bucket.reason not in (FREE, FULL):
         return None
-    needs = lane.demand.needs(known.kind)
+    needs = run_class.matcher.needs(known.class_index)
     return needs if needs is not None and fits(needs, known.total) else None

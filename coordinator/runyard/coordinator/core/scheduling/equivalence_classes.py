@@ -9,10 +9,10 @@ from runyard.coordinator.core.model import Queued, Run
 from runyard.coordinator.core.routing.order import cluster_order, open_count
 from runyard.coordinator.core.routing.rules import Route
 from runyard.coordinator.core.scheduling.filters import Ask
-from runyard.coordinator.core.scheduling.node_classes import Demand
+from runyard.coordinator.core.scheduling.node_classes import NodeMatcher
 
 
-class Ticket(NamedTuple):
+class QueueEntry(NamedTuple):
     """A run's place in its lane; tickets sort by age.
 
     Attributes:
@@ -27,11 +27,11 @@ class Ticket(NamedTuple):
     run_id: str
 
 
-OLDER_THAN_ALL: Final = Ticket(float("-inf"), 0.0, 0, "")
+OLDER_THAN_ALL: Final = QueueEntry(float("-inf"), 0.0, 0, "")
 
 
 @dataclass(frozen=True)
-class Shape:
+class EquivalenceKey:
     """What runs of one lane have in common: if the first of them finds no node, no other does.
 
     Attributes:
@@ -62,20 +62,20 @@ class Shape:
         return cls(Ask.of(launch), route, clusters, refused, launch.priority, launch.share)
 
 
-class State(enum.Enum):
+class ClassState(enum.Enum):
     """What is known of the first run of a lane."""
 
     UNTRIED = "untried"
     """Nothing: it has to look at all nodes."""
     BLOCKED = "blocked"
     """No node can take it, but for those that became freer since."""
-    CAPPED = "capped"
+    OVER_QUOTA = "capped"
     """Its share has all that it may have."""
     CLOSED = "closed"
     """Its route leads nowhere for now."""
 
 
-class Lane:
+class EquivalenceClass:
     """Runs of one shape.
 
     Attributes:
@@ -85,44 +85,44 @@ class Lane:
         passed_over: The node that was reserved for it in vain.
     """
 
-    def __init__(self, shape: Shape, demand: Demand) -> None:
-        self.shape = shape
-        self.demand = demand
-        self.state = State.CLOSED if shape.route.closed else State.UNTRIED
+    def __init__(self, key: EquivalenceKey, matcher: NodeMatcher) -> None:
+        self.key = key
+        self.matcher = matcher
+        self.state = ClassState.CLOSED if key.route.closed else ClassState.UNTRIED
         self.opened = 0
         self.placed_at = float("-inf")
-        self.filed: Ticket | None = None
-        self.passed_over = ""
-        self._tickets: dict[str, Ticket] = {}
-        self._heap: list[Ticket] = []
+        self.sorted_by: QueueEntry | None = None
+        self.failed_node = ""
+        self._entries: dict[str, QueueEntry] = {}
+        self._heap: list[QueueEntry] = []
 
     def __len__(self) -> int:
-        return len(self._tickets)
+        return len(self._entries)
 
     @property
-    def head(self) -> Ticket:
+    def head(self) -> QueueEntry:
         """The run that is tried next: the oldest."""
-        while self._tickets.get(self._heap[0].run_id) != self._heap[0]:
+        while self._entries.get(self._heap[0].run_id) != self._heap[0]:
             heapq.heappop(self._heap)
         return self._heap[0]
 
-    def tickets(self) -> list[Ticket]:
+    def entries(self) -> list[QueueEntry]:
         """All its runs, the oldest first."""
-        return sorted(self._tickets.values())
+        return sorted(self._entries.values())
 
-    def add(self, ticket: Ticket) -> None:
+    def add(self, entry: QueueEntry) -> None:
         """Takes a run in."""
-        self._tickets[ticket.run_id] = ticket
-        heapq.heappush(self._heap, ticket)
+        self._entries[entry.run_id] = entry
+        heapq.heappush(self._heap, entry)
 
     def discard(self, run_id: str) -> None:
         """Lets a run go."""
-        del self._tickets[run_id]
+        del self._entries[run_id]
 
     def count_open(self, now: float) -> int:
         """How many clusters, of those in `shape.clusters`, are open to the first run."""
-        return open_count(self.shape.route, now - self.head.queued_since)
+        return open_count(self.key.route, now - self.head.queued_since)
 
     def open_clusters(self) -> tuple[str, ...] | None:
         """The clusters that were open when it was last tried; None: any."""
-        return self.shape.clusters[: self.opened] if self.shape.clusters else None
+        return self.key.clusters[: self.opened] if self.key.clusters else None

@@ -4,13 +4,13 @@ import bisect
 
 from runyard.common.quantities import show_quantity
 from runyard.coordinator.core.requirements.resources import Resources
-from runyard.coordinator.core.scheduling.equivalence_classes import Lane, State, Ticket
-from runyard.coordinator.core.scheduling.policy import Quota
+from runyard.coordinator.core.scheduling.config import Quota
+from runyard.coordinator.core.scheduling.equivalence_classes import ClassState, EquivalenceClass, QueueEntry
 
 UNBOUNDED = Quota()
 
 
-class Share:
+class FairShare:
     """Runs that share the fleet with those of other shares.
 
     Attributes:
@@ -25,24 +25,24 @@ class Share:
     def __init__(self, name: str, quota: Quota) -> None:
         self.name = name
         self.quota = quota
-        self.passed = 0.0
+        self.usage = 0.0
         self.last_cost = 0.0
         self.held: dict[str, int] = {}
-        self.part_held = 0.0
+        self.dominant_share = 0.0
         self.live = 0
         self.waiting = 0
-        self.bands: dict[int, Band] = {}
-        self.capped: dict[Lane, None] = {}
+        self.levels: dict[int, PriorityLevel] = {}
+        self.capped: dict[EquivalenceClass, None] = {}
 
     @property
-    def is_needy(self) -> bool:
+    def is_below_guarantee(self) -> bool:
         """True while it holds less than it is promised."""
-        promised = self.quota.least
+        promised = self.quota.guaranteed
         return bool(promised) and any(self.held.get(name, 0) < least for name, least in promised)
 
     def over_quota(self, more: Resources) -> str | None:
         """Why it may not have so much more, or None if it may."""
-        for name, most in self.quota.most:
+        for name, most in self.quota.limit:
             held, asked = self.held.get(name, 0), more[name]
             bound = f"{show_quantity(name, most)} {name}"
             if asked > most:
@@ -58,7 +58,7 @@ class Share:
             self.held[name] = self.held.get(name, 0) + sign * amount
 
 
-class Band:
+class PriorityLevel:
     """The lanes of a share that have the same priority, the one with the oldest run first.
 
     Attributes:
@@ -66,54 +66,54 @@ class Band:
         untried: Those of its lanes that have to look at all nodes.
     """
 
-    def __init__(self, share: Share, priority: int) -> None:
+    def __init__(self, share: FairShare, priority: int) -> None:
         self.share = share
         self.priority = priority
         self.served = float("-inf")
-        self.untried: dict[Lane, None] = {}
-        self._tickets: list[Ticket] = []
-        self._lanes: list[Lane] = []
+        self.untried: dict[EquivalenceClass, None] = {}
+        self._entries: list[QueueEntry] = []
+        self._classes: list[EquivalenceClass] = []
 
     def __len__(self) -> int:
-        return len(self._lanes)
+        return len(self._classes)
 
-    def __getitem__(self, position: int) -> Lane:
-        return self._lanes[position]
+    def __getitem__(self, position: int) -> EquivalenceClass:
+        return self._classes[position]
 
-    def file(self, lane: Lane) -> None:
+    def insert(self, run_class: EquivalenceClass) -> None:
         """Puts a lane where the age of its first run wants it."""
-        if lane.filed is not None:
-            self.unfile(lane)
-        lane.filed = lane.head
-        position = bisect.bisect_left(self._tickets, lane.head)
-        self._tickets.insert(position, lane.head)
-        self._lanes.insert(position, lane)
+        if run_class.sorted_by is not None:
+            self.remove_class(run_class)
+        run_class.sorted_by = run_class.head
+        position = bisect.bisect_left(self._entries, run_class.head)
+        self._entries.insert(position, run_class.head)
+        self._classes.insert(position, run_class)
 
-    def unfile(self, lane: Lane) -> None:
+    def remove_class(self, run_class: EquivalenceClass) -> None:
         """Takes a lane out."""
-        assert lane.filed is not None
-        position = bisect.bisect_left(self._tickets, lane.filed)
-        del self._tickets[position]
-        del self._lanes[position]
-        lane.filed = None
+        assert run_class.sorted_by is not None
+        position = bisect.bisect_left(self._entries, run_class.sorted_by)
+        del self._entries[position]
+        del self._classes[position]
+        run_class.sorted_by = None
 
     def first_untried(self) -> int:
         """Position of the first lane that has to look at all nodes; that of no lane if there is none."""
         if not self.untried:
-            return len(self._lanes)
-        return bisect.bisect_left(self._tickets, min(lane.head for lane in self.untried))
+            return len(self._classes)
+        return bisect.bisect_left(self._entries, min(run_class.head for run_class in self.untried))
 
-    def set_state(self, lane: Lane, state: State) -> None:
+    def set_state(self, run_class: EquivalenceClass, state: ClassState) -> None:
         """Notes what is known of a lane of the band."""
-        lane.state = state
-        if state is State.UNTRIED:
-            self.untried[lane] = None
+        run_class.state = state
+        if state is ClassState.UNTRIED:
+            self.untried[run_class] = None
         else:
-            self.untried.pop(lane, None)
-        if state is State.CAPPED:
-            self.share.capped[lane] = None
+            self.untried.pop(run_class, None)
+        if state is ClassState.OVER_QUOTA:
+            self.share.capped[run_class] = None
         else:
-            self.share.capped.pop(lane, None)
+            self.share.capped.pop(run_class, None)
 
     def priority_now(self, now: float, age_step: float | None) -> int:
         """The priority, raised by one for each `age_step` seconds without service.
@@ -121,7 +121,7 @@ class Band:
         Waiting counts from when a run of the band last got a node. So what nobody serves rises until it is
         served, and a long queue that is served does not rise above those who came later.
         """
-        if age_step is None or not self._lanes:
+        if age_step is None or not self._classes:
             return self.priority
-        waits_since = max(self._tickets[0].queued_since, self.served)
+        waits_since = max(self._entries[0].queued_since, self.served)
         return self.priority + max(0, int((now - waits_since) // age_step))

@@ -48,7 +48,7 @@ class Ask:
 
 
 @dataclass(frozen=True)
-class Site:
+class NodeClass:
     """What nodes of one kind have in common: all that they offer, except for the amounts.
 
     Attributes:
@@ -66,7 +66,7 @@ class Site:
     @classmethod
     def of(cls, node: Node) -> Self:
         """The site of a node."""
-        offer = node.offer
+        offer = node.capacity
         return cls(
             node.cluster,
             offer.labels,
@@ -83,55 +83,55 @@ class Site:
         return dict(self.labels)
 
 
-Filter = Callable[[Ask, Site], str | None]
+StaticFilter = Callable[[Ask, NodeClass], str | None]
 """Gives the reason why no node of the site could ever take the run, or None."""
 
 
-def wrong_cluster(ask: Ask, site: Site) -> str | None:
+def wrong_cluster(ask: Ask, node_class: NodeClass) -> str | None:
     """A run stays in the clusters of its route."""
-    return "in another cluster" if ask.clusters and site.cluster not in ask.clusters else None
+    return "in another cluster" if ask.clusters and node_class.cluster not in ask.clusters else None
 
 
-def lacks_label(ask: Ask, site: Site) -> str | None:
+def lacks_label(ask: Ask, node_class: NodeClass) -> str | None:
     """Every rule on labels must hold."""
-    broken = first_broken(ask.requirements.labels, site.label_values)
+    broken = first_broken(ask.requirements.labels, node_class.label_values)
     return f"label {broken}" if broken else None
 
 
-def lacks_driver(ask: Ask, site: Site) -> str | None:
+def lacks_driver(ask: Ask, node_class: NodeClass) -> str | None:
     """The node must be able to start workers in the way the run asks for."""
     driver = ask.requirements.driver
-    return None if driver in site.drivers else f"without driver {driver}"
+    return None if driver in node_class.drivers else f"without driver {driver}"
 
 
-def taint_not_tolerated(ask: Ask, site: Site) -> str | None:
+def taint_not_tolerated(ask: Ask, node_class: NodeClass) -> str | None:
     """Every taint must be tolerated: by name, by name and value, or all by `*`."""
     tolerated = ask.requirements.tolerations
     if "*" in tolerated:
         return None
-    for taint in site.taints:
+    for taint in node_class.taints:
         if taint not in tolerated and taint.partition("=")[0] not in tolerated:
             return f"taint {taint}"
     return None
 
 
-def offers_none(ask: Ask, site: Site) -> str | None:
+def offers_none(ask: Ask, node_class: NodeClass) -> str | None:
     """Whatever the run takes must be on offer at all."""
     for name, amount in ask.requirements.resources:
-        if amount and name not in site.offered:
+        if amount and name not in node_class.offered:
             return f"offers no {name}"
     return None
 
 
-def larger_than_one_run_may_be(ask: Ask, site: Site) -> str | None:
+def larger_than_one_run_may_be(ask: Ask, node_class: NodeClass) -> str | None:
     """A gateway may have much in sum, and little for each run."""
-    for name, most in site.largest_run:
+    for name, most in node_class.largest_run:
         if ask.requirements.resources[name] > most:
             return f"takes no run of so much {name}"
     return None
 
 
-LASTING: Final[tuple[Filter, ...]] = (
+STATIC_FILTERS: Final[tuple[StaticFilter, ...]] = (
     wrong_cluster,
     lacks_label,
     lacks_driver,
@@ -142,18 +142,18 @@ LASTING: Final[tuple[Filter, ...]] = (
 """Reasons that waiting does not cure, and that all nodes of a site share."""
 
 
-def why_never_there(ask: Ask, site: Site) -> str | None:
+def static_reason(ask: Ask, node_class: NodeClass) -> str | None:
     """The first lasting reason against all nodes of a site, or None."""
-    for refuse in LASTING:
-        if reason := refuse(ask, site):
+    for static_filter in STATIC_FILTERS:
+        if reason := static_filter(ask, node_class):
             return reason
     return None
 
 
-def may_grow_for(ask: Ask, site: Site) -> bool:
+def may_scale_up_for(ask: Ask, node_class: NodeClass) -> bool:
     """True for a gateway that only lacks resources now: its cluster may grow, even from nothing."""
-    others = (refuse for refuse in LASTING if refuse is not offers_none)
-    return site.gateway and not any(refuse(ask, site) for refuse in others)
+    others = (static_filter for static_filter in STATIC_FILTERS if static_filter is not offers_none)
+    return node_class.gateway and not any(static_filter(ask, node_class) for static_filter in others)
 
 
 def too_small(wanted: CompiledRequirements, total: Mapping[str, int]) -> str | None:
@@ -162,11 +162,13 @@ def too_small(wanted: CompiledRequirements, total: Mapping[str, int]) -> str | N
     return f"too small in {name}" if name else None
 
 
-def why_never(ask: Ask, node: Node) -> str | None:
+def static_node_reason(ask: Ask, node: Node) -> str | None:
     """The first lasting reason against the node, or None if it could take the run some day."""
     if ask.requirements.node not in ("", node.node_id):
         return ANOTHER_NODE
-    return why_never_there(ask, Site.of(node)) or too_small(ask.requirements, dict(node.offer.resources))
+    return static_reason(ask, NodeClass.of(node)) or too_small(
+        ask.requirements, dict(node.capacity.resources)
+    )
 
 
 @dataclass(frozen=True)
@@ -187,7 +189,7 @@ class View:
     held: bool = False
 
 
-Doubt = Callable[[CompiledRequirements, View], str | None]
+DynamicFilter = Callable[[CompiledRequirements, View], str | None]
 """Gives the reason why the node cannot take the run at this moment, or None."""
 
 
@@ -219,16 +221,22 @@ def full(wanted: CompiledRequirements, view: View) -> str | None:
     return FULL if lacking == SLOTS else lacking
 
 
-MOMENTARY: Final[tuple[Doubt, ...]] = (not_open_yet, refused_it, not_in_service, held_for_another, full)
+DYNAMIC_FILTERS: Final[tuple[DynamicFilter, ...]] = (
+    not_open_yet,
+    refused_it,
+    not_in_service,
+    held_for_another,
+    full,
+)
 """Reasons that pass."""
 
 
-def why_not_now(ask: Ask, view: View) -> str | None:
+def reason_against(ask: Ask, view: View) -> str | None:
     """The first reason against the node at this moment, or None if it can take the run."""
-    if reason := why_never(ask, view.node):
+    if reason := static_node_reason(ask, view.node):
         return reason
-    for doubt in MOMENTARY:
-        if reason := doubt(ask.requirements, view):
+    for dynamic_filter in DYNAMIC_FILTERS:
+        if reason := dynamic_filter(ask.requirements, view):
             return reason
     return None
 

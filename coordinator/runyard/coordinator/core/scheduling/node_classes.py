@@ -4,13 +4,13 @@ import heapq
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
-from runyard.coordinator.core.scheduling.filters import FREE, Ask, Site, why_never_there
-from runyard.coordinator.core.scheduling.scores import Amounts, Needs, fits, needs_there
+from runyard.coordinator.core.scheduling.filters import FREE, Ask, NodeClass, static_reason
+from runyard.coordinator.core.scheduling.scores import Amounts, Needs, fits, needs_on
 
-CellKey = tuple[str, Amounts, Amounts]
+BucketKey = tuple[str, Amounts, Amounts]
 
 
-class Lot:
+class NodeSet:
     """Node IDs, of which the smallest is found at once.
 
     Attributes:
@@ -50,7 +50,7 @@ class Lot:
         return found
 
 
-class Cell(Lot):
+class CapacityBucket(NodeSet):
     """Nodes of one kind that nothing but their names and what they are warm for tells apart.
 
     Attributes:
@@ -65,43 +65,43 @@ class Cell(Lot):
         self.reason = reason
         self.total = total
         self.free = free
-        self.warm: dict[str, Lot] = {}
+        self.warm: dict[str, NodeSet] = {}
 
 
-class Shelf:
+class BucketSet:
     """Cells in a row, so that a sample can be taken from any place of it."""
 
     def __init__(self) -> None:
-        self._cells: list[Cell] = []
-        self._places: dict[Cell, int] = {}
+        self._buckets: list[CapacityBucket] = []
+        self._places: dict[CapacityBucket, int] = {}
 
     def __len__(self) -> int:
-        return len(self._cells)
+        return len(self._buckets)
 
-    def __iter__(self) -> Iterator[Cell]:
-        return iter(self._cells)
+    def __iter__(self) -> Iterator[CapacityBucket]:
+        return iter(self._buckets)
 
-    def __getitem__(self, place: int) -> Cell:
-        return self._cells[place]
+    def __getitem__(self, place: int) -> CapacityBucket:
+        return self._buckets[place]
 
-    def add(self, cell: Cell) -> None:
+    def add(self, bucket: CapacityBucket) -> None:
         """Puts a cell at the end, if it is not there yet."""
-        if cell not in self._places:
-            self._places[cell] = len(self._cells)
-            self._cells.append(cell)
+        if bucket not in self._places:
+            self._places[bucket] = len(self._buckets)
+            self._buckets.append(bucket)
 
-    def discard(self, cell: Cell) -> None:
+    def discard(self, bucket: CapacityBucket) -> None:
         """Takes a cell away, if it is there; the last one gets its place."""
-        place = self._places.pop(cell, None)
+        place = self._places.pop(bucket, None)
         if place is None:
             return
-        last = self._cells.pop()
-        if last is not cell:
-            self._cells[place] = last
+        last = self._buckets.pop()
+        if last is not bucket:
+            self._buckets[place] = last
             self._places[last] = place
 
 
-class Kind:
+class NodeClassIndex:
     """All nodes of one site.
 
     Attributes:
@@ -111,53 +111,53 @@ class Kind:
         totals: How many nodes have how much of each resource.
     """
 
-    def __init__(self, site: Site) -> None:
-        self.site = site
-        self.cells: dict[CellKey, Cell] = {}
-        self.open = Shelf()
-        self.warm: dict[str, Shelf] = {}
+    def __init__(self, node_class: NodeClass) -> None:
+        self.node_class = node_class
+        self.buckets: dict[BucketKey, CapacityBucket] = {}
+        self.open = BucketSet()
+        self.warm: dict[str, BucketSet] = {}
         self.totals: dict[Amounts, int] = {}
 
     def enter(
         self, node_id: str, reason: str, total: Amounts, free: Amounts, warm_for: Iterable[str]
-    ) -> Cell:
+    ) -> CapacityBucket:
         """Puts a node where it belongs."""
         key = (reason, total, free if reason == FREE else ())
-        cell = self.cells.get(key)
-        if cell is None:
-            cell = self.cells[key] = Cell(*key)
+        bucket = self.buckets.get(key)
+        if bucket is None:
+            bucket = self.buckets[key] = CapacityBucket(*key)
             if reason == FREE:
-                self.open.add(cell)
-        cell.add(node_id)
-        self.warm_up(node_id, cell, warm_for)
-        return cell
+                self.open.add(bucket)
+        bucket.add(node_id)
+        self.warm_up(node_id, bucket, warm_for)
+        return bucket
 
-    def leave(self, node_id: str, cell: Cell, warm_for: Iterable[str]) -> None:
+    def leave(self, node_id: str, bucket: CapacityBucket, warm_for: Iterable[str]) -> None:
         """Takes a node from where it is."""
-        self.cool_down(node_id, cell, warm_for)
-        cell.discard(node_id)
-        if not cell.nodes:
-            del self.cells[cell.reason, cell.total, cell.free]
-            self.open.discard(cell)
+        self.cool_down(node_id, bucket, warm_for)
+        bucket.discard(node_id)
+        if not bucket.nodes:
+            del self.buckets[bucket.reason, bucket.total, bucket.free]
+            self.open.discard(bucket)
 
-    def warm_up(self, node_id: str, cell: Cell, locations: Iterable[str]) -> None:
+    def warm_up(self, node_id: str, bucket: CapacityBucket, locations: Iterable[str]) -> None:
         """Takes a node of a cell as warm for these."""
         for location in locations:
-            cell.warm.setdefault(location, Lot()).add(node_id)
-            if cell.reason == FREE:
-                self.warm.setdefault(location, Shelf()).add(cell)
+            bucket.warm.setdefault(location, NodeSet()).add(node_id)
+            if bucket.reason == FREE:
+                self.warm.setdefault(location, BucketSet()).add(bucket)
 
-    def cool_down(self, node_id: str, cell: Cell, locations: Iterable[str]) -> None:
+    def cool_down(self, node_id: str, bucket: CapacityBucket, locations: Iterable[str]) -> None:
         """Takes a node of a cell as no longer warm for these."""
         for location in locations:
-            lot = cell.warm[location]
-            lot.discard(node_id)
-            if lot.nodes:
+            nodes = bucket.warm[location]
+            nodes.discard(node_id)
+            if nodes.nodes:
                 continue
-            del cell.warm[location]
-            if (shelf := self.warm.get(location)) is not None:
-                shelf.discard(cell)
-                if not len(shelf):
+            del bucket.warm[location]
+            if (bucket_set := self.warm.get(location)) is not None:
+                bucket_set.discard(bucket)
+                if not len(bucket_set):
                     del self.warm[location]
 
     def count(self, total: Amounts, change: int) -> None:
@@ -170,32 +170,34 @@ class Kind:
 NEVER_LOOKED_AT: Final = -1
 
 
-class Demand:
+class NodeMatcher:
     """What an ask comes to on each kind of node; found out once, and kept."""
 
     def __init__(self, ask: Ask) -> None:
         self.ask = ask
-        self._views: dict[Kind, Needs | str] = {}
-        self._suitable: dict[str, list[Kind]] = {}
-        self._all_suitable: list[Kind] = []
+        self._views: dict[NodeClassIndex, Needs | str] = {}
+        self._suitable: dict[str, list[NodeClassIndex]] = {}
+        self._all_suitable: list[NodeClassIndex] = []
         self._seen = NEVER_LOOKED_AT
         self._generation = NEVER_LOOKED_AT
 
-    def view(self, kind: Kind) -> Needs | str:
+    def view(self, class_index: NodeClassIndex) -> Needs | str:
         """What the run takes of such a node; a text says why it could never have it."""
-        view = self._views.get(kind)
+        view = self._views.get(class_index)
         if view is None:
-            site = kind.site
-            view = why_never_there(self.ask, site) or needs_there(self.ask.requirements, site)
-            self._views[kind] = view
+            node_class = class_index.node_class
+            view = static_reason(self.ask, node_class) or needs_on(self.ask.requirements, node_class)
+            self._views[class_index] = view
         return view
 
-    def needs(self, kind: Kind) -> Needs | None:
+    def needs(self, class_index: NodeClassIndex) -> Needs | None:
         """What the run takes of such a node, or None if it could never have it."""
-        view = self.view(kind)
+        view = self.view(class_index)
         return None if isinstance(view, str) else view
 
-    def suitable(self, kinds: list[Kind], generation: int, cluster: str | None) -> list[Kind]:
+    def suitable(
+        self, class_indexes: list[NodeClassIndex], generation: int, cluster: str | None
+    ) -> list[NodeClassIndex]:
         """The kinds that could take the run some day, in one cluster or in all.
 
         Args:
@@ -207,17 +209,19 @@ class Demand:
             self._suitable.clear()
             self._all_suitable = []
             self._seen, self._generation = 0, generation
-        while self._seen < len(kinds):
-            kind = kinds[self._seen]
+        while self._seen < len(class_indexes):
+            class_index = class_indexes[self._seen]
             self._seen += 1
-            if self.needs(kind) is not None:
-                self._all_suitable.append(kind)
-                self._suitable.setdefault(kind.site.cluster, []).append(kind)
+            if self.needs(class_index) is not None:
+                self._all_suitable.append(class_index)
+                self._suitable.setdefault(class_index.node_class.cluster, []).append(class_index)
         return self._all_suitable if cluster is None else self._suitable.get(cluster, [])
 
 
-def lacks(kind: Kind, needs: Needs, amounts: Amounts) -> str | None:
+def lacks(class_index: NodeClassIndex, needs: Needs, amounts: Amounts) -> str | None:
     """The first resource of which the amounts hold too little, or None."""
     if fits(needs, amounts):
         return None
-    return next(kind.site.offered[position] for position, amount in needs if amounts[position] < amount)
+    return next(
+        class_index.node_class.offered[position] for position, amount in needs if amounts[position] < amount
+    )

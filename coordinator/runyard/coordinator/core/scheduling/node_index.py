@@ -7,26 +7,33 @@ from typing import Final
 from runyard.coordinator.core.model import Node
 from runyard.coordinator.core.requirements.resources import SLOTS, Resources
 from runyard.coordinator.core.routing.order import ClusterLoad
-from runyard.coordinator.core.scheduling.filters import FREE, FULL, Ask, Site, may_grow_for, out_of_service
-from runyard.coordinator.core.scheduling.node_classes import Cell, Demand, Kind
+from runyard.coordinator.core.scheduling.filters import (
+    FREE,
+    FULL,
+    Ask,
+    NodeClass,
+    may_scale_up_for,
+    out_of_service,
+)
+from runyard.coordinator.core.scheduling.node_classes import CapacityBucket, NodeClassIndex, NodeMatcher
 from runyard.coordinator.core.scheduling.scores import Amounts, Needs, fits
 
-REMEMBERED: Final = 2_000_000
+MAX_CACHED_RESULTS: Final = 2_000_000
 """How many verdicts of demands on kinds are kept at most, as a product of both numbers."""
 
-EMPTY_KINDS: Final = 64
+MAX_EMPTY_CLASSES: Final = 64
 """Kinds without nodes that are kept in any case; a node that comes and goes finds its own again."""
 
 
 @dataclass
-class Placeable:
+class IndexedNode:
     """What the index knows of one node."""
 
     node: Node
-    kind: Kind
+    class_index: NodeClassIndex
     total: Amounts
     free: Amounts
-    cell: Cell
+    bucket: CapacityBucket
 
 
 @dataclass
@@ -56,14 +63,14 @@ class NodeIndex:
     def __init__(self) -> None:
         self.version = 0
         self.total: dict[str, int] = {}
-        self._nodes: dict[str, Placeable] = {}
+        self._nodes: dict[str, IndexedNode] = {}
         self._taken: dict[str, dict[str, int]] = {}
         self._live_runs: dict[str, int] = {}
-        self._kinds: dict[Site, Kind] = {}
-        self._in_order: list[Kind] = []
+        self._class_indexes: dict[NodeClass, NodeClassIndex] = {}
+        self._in_order: list[NodeClassIndex] = []
         self._generation = 0
         self._clusters: dict[str, ClusterTally] = {}
-        self._demands: dict[Ask, Demand] = {}
+        self._matchers: dict[Ask, NodeMatcher] = {}
         self._freed: dict[str, None] = {}
 
     # How it changes
@@ -80,19 +87,19 @@ class NodeIndex:
             return False
         if known is not None:
             self._take_out(known)
-        site = Site.of(node)
-        kind = self._kinds.get(site) or self._new_kind(site)
-        total = tuple(amount for _, amount in node.offer.resources)
-        self._put_in(node, kind, total)
+        node_class = NodeClass.of(node)
+        class_index = self._class_indexes.get(node_class) or self._new_class_index(node_class)
+        total = tuple(amount for _, amount in node.capacity.resources)
+        self._put_in(node, class_index, total)
         self._freed[node.node_id] = None
         return True
 
-    def _take_warmth(self, known: Placeable, node: Node) -> None:
+    def _take_warmth(self, known: IndexedNode, node: Node) -> None:
         """Takes what the node is warm for now. It was as free for every run before, so nobody is woken."""
         before, now = known.node.warm_for, node.warm_for
         if before != now:
-            known.kind.cool_down(node.node_id, known.cell, before - now)
-            known.kind.warm_up(node.node_id, known.cell, now - before)
+            known.class_index.cool_down(node.node_id, known.bucket, before - now)
+            known.class_index.warm_up(node.node_id, known.bucket, now - before)
         known.node = node
 
     def allocate(self, node_id: str, taken: Resources) -> None:
@@ -111,7 +118,7 @@ class NodeIndex:
             self._live_runs[node_id] = 0
             if (known := self._nodes.get(node_id)) is not None:
                 self._take_out(known)
-                self._put_in(known.node, known.kind, known.total)
+                self._put_in(known.node, known.class_index, known.total)
             self._freed[node_id] = None
         for tally in self._clusters.values():
             tally.live_runs = 0
@@ -138,19 +145,19 @@ class NodeIndex:
     def __len__(self) -> int:
         return len(self._nodes)
 
-    def demand(self, ask: Ask) -> Demand:
+    def matcher(self, ask: Ask) -> NodeMatcher:
         """What the ask comes to, remembered if it was asked lately."""
-        demand = self._demands.pop(ask, None) or Demand(ask)
-        self._demands[ask] = demand
-        if len(self._demands) * (len(self._in_order) + 1) > REMEMBERED:
-            del self._demands[next(iter(self._demands))]
-        return demand
+        matcher = self._matchers.pop(ask, None) or NodeMatcher(ask)
+        self._matchers[ask] = matcher
+        if len(self._matchers) * (len(self._in_order) + 1) > MAX_CACHED_RESULTS:
+            del self._matchers[next(iter(self._matchers))]
+        return matcher
 
-    def node(self, node_id: str) -> Placeable | None:
+    def node(self, node_id: str) -> IndexedNode | None:
         """A node, if it ever joined."""
         return self._nodes.get(node_id)
 
-    def nodes(self) -> Iterator[Placeable]:
+    def nodes(self) -> Iterator[IndexedNode]:
         """All nodes."""
         return iter(self._nodes.values())
 
@@ -166,89 +173,98 @@ class NodeIndex:
         """Those of the clusters in which there are nodes."""
         return ((name, self._clusters[name]) for name in names if name in self._clusters)
 
-    def kinds(self) -> Iterator[Kind]:
+    def class_indexes(self) -> Iterator[NodeClassIndex]:
         """All kinds of which there are nodes."""
-        return (kind for kind in self._in_order if kind.cells)
+        return (class_index for class_index in self._in_order if class_index.buckets)
 
-    def suitable(self, demand: Demand, cluster: str | None = None) -> list[Kind]:
+    def suitable(self, matcher: NodeMatcher, cluster: str | None = None) -> list[NodeClassIndex]:
         """The kinds of nodes that could take the run some day, if they are large enough."""
-        return demand.suitable(self._in_order, self._generation, cluster)
+        return matcher.suitable(self._in_order, self._generation, cluster)
 
-    def fits(self, demand: Demand, node_id: str) -> Needs | None:
+    def fits(self, matcher: NodeMatcher, node_id: str) -> Needs | None:
         """What the run takes of the node if it can take it now, but for refusals and reservations."""
         known = self._nodes.get(node_id)
-        if known is None or known.cell.reason != FREE or demand.ask.requirements.node not in ("", node_id):
+        if known is None or known.bucket.reason != FREE or matcher.ask.requirements.node not in ("", node_id):
             return None
-        needs = demand.needs(known.kind)
+        needs = matcher.needs(known.class_index)
         return needs if needs is not None and fits(needs, known.free) else None
 
-    def takers(self, demands: Iterable[Demand], node_id: str) -> list[Demand]:
+    def takers(self, matchers: Iterable[NodeMatcher], node_id: str) -> list[NodeMatcher]:
         """Those demands that the node can meet now, but for refusals and reservations."""
         known = self._nodes.get(node_id)
-        if known is None or known.cell.reason != FREE:
+        if known is None or known.bucket.reason != FREE:
             return []
-        kind, free = known.kind, known.free
+        class_index, free = known.class_index, known.free
         return [
-            demand
-            for demand in demands
-            if (needs := demand.needs(kind)) is not None
+            matcher
+            for matcher in matchers
+            if (needs := matcher.needs(class_index)) is not None
             and fits(needs, free)
-            and demand.ask.requirements.node in ("", node_id)
+            and matcher.ask.requirements.node in ("", node_id)
         ]
 
-    def could_ever(self, demand: Demand, without: Collection[str] = ()) -> bool:
+    def could_ever(self, matcher: NodeMatcher, without: Collection[str] = ()) -> bool:
         """True if some node, other than those, could take the run when it is empty."""
-        if named := demand.ask.requirements.node:
+        if named := matcher.ask.requirements.node:
             known = self._nodes.get(named)
-            return known is not None and named not in without and _could_ever(demand, known)
-        for kind in self.suitable(demand):
-            needs = demand.needs(kind)
+            return known is not None and named not in without and _could_ever(matcher, known)
+        for class_index in self.suitable(matcher):
+            needs = matcher.needs(class_index)
             assert needs is not None
-            for total, count in kind.totals.items():
-                if fits(needs, total) and count > self._count(kind, total, without):
+            for total, count in class_index.totals.items():
+                if fits(needs, total) and count > self._count(class_index, total, without):
                     return True
-        growing = (kind for kind in self.kinds() if may_grow_for(demand.ask, kind.site))
-        return any(not cell.nodes.keys() <= set(without) for kind in growing for cell in kind.cells.values())
+        growing = (
+            class_index
+            for class_index in self.class_indexes()
+            if may_scale_up_for(matcher.ask, class_index.node_class)
+        )
+        return any(
+            not bucket.nodes.keys() <= set(without)
+            for class_index in growing
+            for bucket in class_index.buckets.values()
+        )
 
-    def _count(self, kind: Kind, total: Amounts, node_ids: Collection[str]) -> int:
+    def _count(self, class_index: NodeClassIndex, total: Amounts, node_ids: Collection[str]) -> int:
         known = [self._nodes[node_id] for node_id in node_ids if node_id in self._nodes]
-        return sum(each.kind is kind and each.total == total for each in known)
+        return sum(each.class_index is class_index and each.total == total for each in known)
 
     def _is_open(self, node_id: str) -> bool:
         known = self._nodes.get(node_id)
-        return known is not None and known.cell.reason == FREE
+        return known is not None and known.bucket.reason == FREE
 
     # How it is kept
 
-    def _put_in(self, node: Node, kind: Kind, total: Amounts) -> None:
+    def _put_in(self, node: Node, class_index: NodeClassIndex, total: Amounts) -> None:
         node_id = node.node_id
         taken = self._taken.get(node_id, {})
         free = tuple(
-            amount - taken.get(name, 0) for name, amount in zip(kind.site.offered, total, strict=True)
+            amount - taken.get(name, 0)
+            for name, amount in zip(class_index.node_class.offered, total, strict=True)
         )
-        cell = kind.enter(node_id, _reason(node, kind, free), total, free, node.warm_for)
-        kind.count(total, 1)
-        known = self._nodes[node_id] = Placeable(node, kind, total, free, cell)
+        bucket = class_index.enter(node_id, _reason(node, class_index, free), total, free, node.warm_for)
+        class_index.count(total, 1)
+        known = self._nodes[node_id] = IndexedNode(node, class_index, total, free, bucket)
         tally = self._clusters.setdefault(node.cluster, ClusterTally())
         tally.live_runs += self._live_runs.get(node_id, 0)
-        _add(self.total, kind.site.offered, total, 1)
+        _add(self.total, class_index.node_class.offered, total, 1)
         self._sum_up(tally, known, 1)
         self.version += 1
 
-    def _take_out(self, known: Placeable) -> None:
+    def _take_out(self, known: IndexedNode) -> None:
         node_id = known.node.node_id
-        known.kind.leave(node_id, known.cell, known.node.warm_for)
-        known.kind.count(known.total, -1)
+        known.class_index.leave(node_id, known.bucket, known.node.warm_for)
+        known.class_index.count(known.total, -1)
         tally = self._clusters[known.node.cluster]
         tally.live_runs -= self._live_runs.get(node_id, 0)
-        _add(self.total, known.kind.site.offered, known.total, -1)
+        _add(self.total, known.class_index.node_class.offered, known.total, -1)
         self._sum_up(tally, known, -1)
 
-    def _sum_up(self, tally: ClusterTally, known: Placeable, sign: int) -> None:
-        if known.cell.reason in (FREE, FULL):
+    def _sum_up(self, tally: ClusterTally, known: IndexedNode, sign: int) -> None:
+        if known.bucket.reason in (FREE, FULL):
             tally.nodes += sign
-            _add(tally.total, known.kind.site.offered, known.total, sign)
-            _add(tally.free, known.kind.site.offered, known.free, sign)
+            _add(tally.total, known.class_index.node_class.offered, known.total, sign)
+            _add(tally.free, known.class_index.node_class.offered, known.free, sign)
 
     def _change(self, node_id: str, taken: Resources, sign: int) -> None:
         self.version += 1
@@ -261,29 +277,29 @@ class NodeIndex:
             return
         tally = self._clusters[known.node.cluster]
         tally.live_runs += sign
-        offered = known.kind.site.offered
+        offered = known.class_index.node_class.offered
         change = tuple(-sign * taken[name] for name in offered)
-        if known.cell.reason in (FREE, FULL):
+        if known.bucket.reason in (FREE, FULL):
             _add(tally.free, offered, change, 1)
         known.free = tuple(free + more for free, more in zip(known.free, change, strict=True))
         warm_for = known.node.warm_for
-        known.kind.leave(node_id, known.cell, warm_for)
-        reason = _reason(known.node, known.kind, known.free)
-        known.cell = known.kind.enter(node_id, reason, known.total, known.free, warm_for)
+        known.class_index.leave(node_id, known.bucket, warm_for)
+        reason = _reason(known.node, known.class_index, known.free)
+        known.bucket = known.class_index.enter(node_id, reason, known.total, known.free, warm_for)
 
-    def _new_kind(self, site: Site) -> Kind:
-        empty = sum(not kind.cells for kind in self._in_order) if self._may_tidy() else 0
-        if empty > EMPTY_KINDS and 2 * empty > len(self._in_order):
-            self._in_order = [kind for kind in self._in_order if kind.cells]
-            self._kinds = {kind.site: kind for kind in self._in_order}
+    def _new_class_index(self, node_class: NodeClass) -> NodeClassIndex:
+        empty = sum(not class_index.buckets for class_index in self._in_order) if self._may_tidy() else 0
+        if empty > MAX_EMPTY_CLASSES and 2 * empty > len(self._in_order):
+            self._in_order = [class_index for class_index in self._in_order if class_index.buckets]
+            self._class_indexes = {class_index.node_class: class_index for class_index in self._in_order}
             self._generation += 1
-        kind = self._kinds[site] = Kind(site)
-        self._in_order.append(kind)
-        return kind
+        class_index = self._class_indexes[node_class] = NodeClassIndex(node_class)
+        self._in_order.append(class_index)
+        return class_index
 
     def _may_tidy(self) -> bool:
         # Counting is as long as the list is, so it is done each time that the list has grown by a part.
-        return len(self._in_order) % EMPTY_KINDS == 0
+        return len(self._in_order) % MAX_EMPTY_CLASSES == 0
 
     def check(self) -> None:
         """Raises AssertionError if the sums do not agree with the nodes. For tests."""
@@ -294,14 +310,16 @@ class NodeIndex:
             afresh.put(known.node)
         for node_id, known in self._nodes.items():
             again = afresh._nodes[node_id]
-            assert (known.total, known.free, known.cell.reason) == (
+            assert (known.total, known.free, known.bucket.reason) == (
                 again.total,
                 again.free,
-                again.cell.reason,
+                again.bucket.reason,
             ), node_id
-            assert node_id in known.cell.nodes, f"{node_id} is not in its cell"
-        filled = {kind.site: _contents(kind) for kind in self.kinds()}
-        assert filled == {kind.site: _contents(kind) for kind in afresh.kinds()}
+            assert node_id in known.bucket.nodes, f"{node_id} is not in its cell"
+        filled = {class_index.node_class: _contents(class_index) for class_index in self.class_indexes()}
+        assert filled == {
+            class_index.node_class: _contents(class_index) for class_index in afresh.class_indexes()
+        }
         assert _without_zeros(self.total) == _without_zeros(afresh.total)
         for name, tally in self._clusters.items():
             again_tally = afresh._clusters.get(name, ClusterTally())
@@ -310,25 +328,25 @@ class NodeIndex:
             assert _without_zeros(tally.free) == _without_zeros(again_tally.free), name
 
 
-def _could_ever(demand: Demand, known: Placeable) -> bool:
-    needs = demand.needs(known.kind)
+def _could_ever(matcher: NodeMatcher, known: IndexedNode) -> bool:
+    needs = matcher.needs(known.class_index)
     enough = needs is not None and fits(needs, known.total)
-    return enough or may_grow_for(demand.ask, known.kind.site)
+    return enough or may_scale_up_for(matcher.ask, known.class_index.node_class)
 
 
-def _is_same(known: Placeable, node: Node) -> bool:
+def _is_same(known: IndexedNode, node: Node) -> bool:
     before = known.node
     return (
-        before.offer == node.offer
+        before.capacity == node.capacity
         and before.cluster == node.cluster
         and out_of_service(before) == out_of_service(node)
     )
 
 
-def _reason(node: Node, kind: Kind, free: Amounts) -> str:
+def _reason(node: Node, class_index: NodeClassIndex, free: Amounts) -> str:
     if reason := out_of_service(node):
         return reason
-    offered = kind.site.offered
+    offered = class_index.node_class.offered
     slots = free[offered.index(SLOTS)] if SLOTS in offered else 0
     return FREE if slots > 0 else FULL
 
@@ -338,15 +356,18 @@ def _add(sums: dict[str, int], names: tuple[str, ...], amounts: Amounts, sign: i
         sums[name] = sums.get(name, 0) + sign * amount
 
 
-def _contents(kind: Kind) -> object:
-    cells = {key: (set(cell.nodes), _warm_nodes(cell)) for key, cell in kind.cells.items()}
-    open_cells = {(cell.total, cell.free) for cell in kind.open}
-    warm = {location: {(cell.total, cell.free) for cell in shelf} for location, shelf in kind.warm.items()}
-    return cells, open_cells, warm, dict(kind.totals)
+def _contents(class_index: NodeClassIndex) -> object:
+    buckets = {key: (set(bucket.nodes), _warm_nodes(bucket)) for key, bucket in class_index.buckets.items()}
+    open_buckets = {(bucket.total, bucket.free) for bucket in class_index.open}
+    warm = {
+        location: {(bucket.total, bucket.free) for bucket in bucket_set}
+        for location, bucket_set in class_index.warm.items()
+    }
+    return buckets, open_buckets, warm, dict(class_index.totals)
 
 
-def _warm_nodes(cell: Cell) -> dict[str, set[str]]:
-    return {location: set(lot.nodes) for location, lot in cell.warm.items()}
+def _warm_nodes(bucket: CapacityBucket) -> dict[str, set[str]]:
+    return {location: set(nodes.nodes) for location, nodes in bucket.warm.items()}
 
 
 def _without_zeros(sums: Mapping[str, int]) -> dict[str, int]:

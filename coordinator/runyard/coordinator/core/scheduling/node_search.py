@@ -6,29 +6,35 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from runyard.coordinator.core.scheduling.node_classes import Cell, Demand, Kind, Lot, Shelf
+from runyard.coordinator.core.scheduling.config import Strategy
+from runyard.coordinator.core.scheduling.node_classes import (
+    BucketSet,
+    CapacityBucket,
+    NodeClassIndex,
+    NodeMatcher,
+    NodeSet,
+)
 from runyard.coordinator.core.scheduling.node_index import NodeIndex
-from runyard.coordinator.core.scheduling.policy import Strategy
 from runyard.coordinator.core.scheduling.scores import (
     WARM,
+    Candidate,
     Needs,
-    Option,
-    Rated,
-    Seeker,
+    ScoredCandidate,
+    ScoringContext,
+    class_score,
     fits,
-    rated,
-    worth_of_site,
+    scored,
 )
 
-COMPARED: Final = 256
+MAX_COMPARED: Final = 256
 """Up to so many groups of equal nodes, all that can take the run are compared; of more, a sample."""
 
-SAMPLED: Final = 64
+SAMPLE_SIZE: Final = 64
 """So many groups that can take the run are a sample."""
 
 
 @dataclass(frozen=True)
-class Quest:
+class PlacementRequest:
     """One look for a node.
 
     Attributes:
@@ -36,15 +42,15 @@ class Quest:
         excluded: Nodes that this run must not have now: they refused it, or are reserved for another.
     """
 
-    seeker: Seeker
-    demand: Demand
+    context: ScoringContext
+    matcher: NodeMatcher
     clusters: tuple[str, ...] | None
     excluded: Collection[str]
     strategy: Strategy
 
 
 @dataclass(frozen=True)
-class Choice:
+class Placement:
     """The node that was found.
 
     Attributes:
@@ -58,132 +64,151 @@ class Choice:
     warm_for: str = ""
 
 
-def search(index: NodeIndex, quest: Quest) -> Choice | None:
+def search(index: NodeIndex, request: PlacementRequest) -> Placement | None:
     """The best node of all that can take the run now, or None if there is none."""
-    if named := quest.demand.ask.requirements.node:
-        return search_among(index, quest, [named])
-    if quest.clusters is None:
-        return _best_of_kinds(quest, index.suitable(quest.demand))
-    for cluster in quest.clusters:
-        if choice := _best_of_kinds(quest, index.suitable(quest.demand, cluster)):
-            return choice
+    if named := request.matcher.ask.requirements.node:
+        return search_among(index, request, [named])
+    if request.clusters is None:
+        return _best_of_classes(request, index.suitable(request.matcher))
+    for cluster in request.clusters:
+        if placement := _best_of_classes(request, index.suitable(request.matcher, cluster)):
+            return placement
     return None
 
 
-def search_among(index: NodeIndex, quest: Quest, node_ids: Iterable[str]) -> Choice | None:
+def search_among(index: NodeIndex, request: PlacementRequest, node_ids: Iterable[str]) -> Placement | None:
     """The best of these nodes, or None if none of them can take the run now."""
-    options: dict[str, list[Rated]] = {}
+    candidates: dict[str, list[ScoredCandidate]] = {}
     for node_id in node_ids:
-        needs = index.fits(quest.demand, node_id)
-        if needs is None or node_id in quest.excluded:
+        needs = index.fits(request.matcher, node_id)
+        if needs is None or node_id in request.excluded:
             continue
         known = index.node(node_id)
         assert known is not None
-        is_warm = quest.seeker.location in known.node.warm_for
-        option = Option(node_id, known.kind.site, known.total, known.free, needs, is_warm)
-        of_site = worth_of_site(quest.seeker, option.site)
-        found = rated(quest.seeker, option, quest.strategy, of_site)
-        options.setdefault(known.node.cluster, []).append(found)
-    if quest.clusters is None:
-        of_all = [each for of_cluster in options.values() for each in of_cluster]
-        return _choice(quest, of_all, len(of_all))
-    for cluster in quest.clusters:
-        if cluster in options:
-            return _choice(quest, options[cluster], len(options[cluster]))
+        is_warm = request.context.location in known.node.warm_for
+        candidate = Candidate(node_id, known.class_index.node_class, known.total, known.free, needs, is_warm)
+        of_class = class_score(request.context, candidate.node_class)
+        found = scored(request.context, candidate, request.strategy, of_class)
+        candidates.setdefault(known.node.cluster, []).append(found)
+    if request.clusters is None:
+        of_all = [each for of_cluster in candidates.values() for each in of_cluster]
+        return _choice(request, of_all, len(of_all))
+    for cluster in request.clusters:
+        if cluster in candidates:
+            return _choice(request, candidates[cluster], len(candidates[cluster]))
     return None
 
 
-def _choice(quest: Quest, options: list[Rated], among: int) -> Choice | None:
-    if not options:
+def _choice(request: PlacementRequest, candidates: list[ScoredCandidate], among: int) -> Placement | None:
+    if not candidates:
         return None
-    _, node_id, chosen = min(options)
-    decided = chosen.warm and min(map(_apart_from_warmth, options))[1] != node_id
-    return Choice(node_id, chosen.site.cluster, among, quest.seeker.location if decided else "")
+    _, node_id, chosen = min(candidates)
+    decided = chosen.warm and min(map(_apart_from_warmth, candidates))[1] != node_id
+    return Placement(node_id, chosen.node_class.cluster, among, request.context.location if decided else "")
 
 
-def _apart_from_warmth(option: Rated) -> Rated:
-    negated, node_id, each = option
+def _apart_from_warmth(candidate: ScoredCandidate) -> ScoredCandidate:
+    negated, node_id, each = candidate
     return negated + WARM.weight * each.warm, node_id, each
 
 
-def _best_of_kinds(quest: Quest, kinds: Sequence[Kind]) -> Choice | None:
-    known: dict[Kind, tuple[Needs, float]] = {}
-    options: list[Rated] = []
+def _best_of_classes(request: PlacementRequest, class_indexes: Sequence[NodeClassIndex]) -> Placement | None:
+    known: dict[NodeClassIndex, tuple[Needs, float]] = {}
+    candidates: list[ScoredCandidate] = []
     compared = among = 0
-    groups = sum(len(kind.open) for kind in kinds)
-    cells, enough = (_all(kinds), groups) if groups <= COMPARED else (_shuffled(quest, kinds), SAMPLED)
-    for kind, cell in cells:
-        needs, of_site = known.get(kind) or _get_to_know(quest, kind, known)
-        if not fits(needs, cell.free) or not (firsts := _firsts(quest, cell)):
+    groups = sum(len(class_index.open) for class_index in class_indexes)
+    buckets, enough = (
+        (_all(class_indexes), groups)
+        if groups <= MAX_COMPARED
+        else (_shuffled(request, class_indexes), SAMPLE_SIZE)
+    )
+    for class_index, bucket in buckets:
+        needs, of_class = known.get(class_index) or _get_to_know(request, class_index, known)
+        if not fits(needs, bucket.free) or not (firsts := _firsts(request, bucket)):
             continue
         for node_id, is_warm in firsts:
-            option = Option(node_id, kind.site, cell.total, cell.free, needs, is_warm)
-            options.append(rated(quest.seeker, option, quest.strategy, of_site))
-        among += len(cell.nodes)
-        if quest.excluded:
-            among -= sum(each in cell.nodes for each in quest.excluded)
+            candidate = Candidate(node_id, class_index.node_class, bucket.total, bucket.free, needs, is_warm)
+            candidates.append(scored(request.context, candidate, request.strategy, of_class))
+        among += len(bucket.nodes)
+        if request.excluded:
+            among -= sum(each in bucket.nodes for each in request.excluded)
         compared += 1
         if compared == enough:
             break
-    return _choice(quest, options, among)
+    return _choice(request, candidates, among)
 
 
-def _get_to_know(quest: Quest, kind: Kind, known: dict[Kind, tuple[Needs, float]]) -> tuple[Needs, float]:
+def _get_to_know(
+    request: PlacementRequest, class_index: NodeClassIndex, known: dict[NodeClassIndex, tuple[Needs, float]]
+) -> tuple[Needs, float]:
     """What the run takes of nodes of the kind, and what they are worth to it; kept for this look."""
-    needs = quest.demand.needs(kind)
+    needs = request.matcher.needs(class_index)
     assert needs is not None, "only suitable kinds are looked at"
-    known[kind] = needs, worth_of_site(quest.seeker, kind.site)
-    return known[kind]
+    known[class_index] = needs, class_score(request.context, class_index.node_class)
+    return known[class_index]
 
 
-def _all(kinds: Sequence[Kind]) -> Iterator[tuple[Kind, Cell]]:
-    return ((kind, cell) for kind in kinds for cell in kind.open)
+def _all(class_indexes: Sequence[NodeClassIndex]) -> Iterator[tuple[NodeClassIndex, CapacityBucket]]:
+    return ((class_index, bucket) for class_index in class_indexes for bucket in class_index.open)
 
 
-def _shuffled(quest: Quest, kinds: Sequence[Kind]) -> Iterator[tuple[Kind, Cell]]:
+def _shuffled(
+    request: PlacementRequest, class_indexes: Sequence[NodeClassIndex]
+) -> Iterator[tuple[NodeClassIndex, CapacityBucket]]:
     """All cells, in another order for each run, of every kind in turn.
 
     What is warm comes first, but takes no more than half of the sample.
     """
-    start = zlib.crc32(quest.seeker.run_id.encode())
-    kinds = [*kinds[start % len(kinds) :], *kinds[: start % len(kinds)]]
-    shelves = [(kind, shelf) for kind in kinds if (shelf := kind.warm.get(quest.seeker.location))]
-    warm = dict.fromkeys(itertools.islice(_in_turn(shelves, start), SAMPLED // 2))
+    start = zlib.crc32(request.context.run_id.encode())
+    class_indexes = [
+        *class_indexes[start % len(class_indexes) :],
+        *class_indexes[: start % len(class_indexes)],
+    ]
+    bucket_sets = [
+        (class_index, bucket_set)
+        for class_index in class_indexes
+        if (bucket_set := class_index.warm.get(request.context.location))
+    ]
+    warm = dict.fromkeys(itertools.islice(_in_turn(bucket_sets, start), SAMPLE_SIZE // 2))
     yield from warm
-    for kind_and_cell in _in_turn([(kind, kind.open) for kind in kinds], start):
-        if kind_and_cell not in warm:
-            yield kind_and_cell
+    for index_and_bucket in _in_turn(
+        [(class_index, class_index.open) for class_index in class_indexes], start
+    ):
+        if index_and_bucket not in warm:
+            yield index_and_bucket
 
 
-def _in_turn(shelves: Sequence[tuple[Kind, Shelf]], start: int) -> Iterator[tuple[Kind, Cell]]:
+def _in_turn(
+    bucket_sets: Sequence[tuple[NodeClassIndex, BucketSet]], start: int
+) -> Iterator[tuple[NodeClassIndex, CapacityBucket]]:
     """A cell of each shelf, then the next of each, until all have come."""
-    for step in range(max((len(shelf) for _, shelf in shelves), default=0)):
-        for kind, shelf in shelves:
-            if step < len(shelf):
-                yield kind, shelf[(start + step) % len(shelf)]
+    for step in range(max((len(bucket_set) for _, bucket_set in bucket_sets), default=0)):
+        for class_index, bucket_set in bucket_sets:
+            if step < len(bucket_set):
+                yield class_index, bucket_set[(start + step) % len(bucket_set)]
 
 
-def _firsts(quest: Quest, cell: Cell) -> list[tuple[str, bool]]:
+def _firsts(request: PlacementRequest, bucket: CapacityBucket) -> list[tuple[str, bool]]:
     """Of equal nodes the first, and the first that is warm; each with whether it is."""
-    first = _first(quest, cell)
+    first = _first(request, bucket)
     if first is None:
         return []
-    warm = cell.warm.get(quest.seeker.location)
+    warm = bucket.warm.get(request.context.location)
     if warm is None:
         return [(first, False)]
     if first in warm.nodes:
         return [(first, True)]
-    first_warm = _first(quest, warm)
+    first_warm = _first(request, warm)
     return [(first, False)] if first_warm is None else [(first, False), (first_warm, True)]
 
 
-def _first(quest: Quest, lot: Lot) -> str | None:
+def _first(request: PlacementRequest, nodes: NodeSet) -> str | None:
     """Of nodes that are equal otherwise, one that has not failed the run before, if there is one."""
-    excluded, avoided = quest.excluded, quest.seeker.avoided
+    excluded, avoided = request.excluded, request.context.avoided
     if not excluded and not avoided:
-        return lot.first(_any)
-    clean = lot.first(lambda node_id: node_id not in excluded and node_id not in avoided)
-    return clean or lot.first(lambda node_id: node_id not in excluded)
+        return nodes.first(_any)
+    clean = nodes.first(lambda node_id: node_id not in excluded and node_id not in avoided)
+    return clean or nodes.first(lambda node_id: node_id not in excluded)
 
 
 def _any(_: str) -> bool:

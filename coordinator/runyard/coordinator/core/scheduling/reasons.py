@@ -13,8 +13,13 @@ from runyard.coordinator.core.scheduling.filters import (
     REFUSED_IT,
     Ask,
 )
-from runyard.coordinator.core.scheduling.node_classes import Cell, Demand, Kind, lacks
-from runyard.coordinator.core.scheduling.node_index import NodeIndex, Placeable
+from runyard.coordinator.core.scheduling.node_classes import (
+    CapacityBucket,
+    NodeClassIndex,
+    NodeMatcher,
+    lacks,
+)
+from runyard.coordinator.core.scheduling.node_index import IndexedNode, NodeIndex
 from runyard.coordinator.core.scheduling.scores import Amounts
 
 NAMED = 10
@@ -23,7 +28,7 @@ NAMED = 10
 
 def count_reasons(
     index: NodeIndex,
-    demand: Demand,
+    matcher: NodeMatcher,
     *,
     clusters: Collection[str] | None = None,
     refused: Collection[str] = (),
@@ -37,50 +42,55 @@ def count_reasons(
         held: Nodes that are reserved for other runs.
     """
     special = {node_id: known for node_id in (*refused, *held) if (known := index.node(node_id))}
-    if named := demand.ask.requirements.node:
+    if named := matcher.ask.requirements.node:
         counts = Counter({ANOTHER_NODE: len(index)})
         if known := index.node(named):
             counts[ANOTHER_NODE] -= 1
-            counts[_reason(demand, known, clusters, refused, held)] += 1
+            counts[_reason(matcher, known, clusters, refused, held)] += 1
         return +counts
     counts = Counter()
-    for kind in index.kinds():
-        for cell in kind.cells.values():
-            counts[reason_in(demand, kind, cell, clusters)] += len(cell.nodes)
+    for class_index in index.class_indexes():
+        for bucket in class_index.buckets.values():
+            counts[reason_in(matcher, class_index, bucket, clusters)] += len(bucket.nodes)
     for known in special.values():
-        counts[reason_in(demand, known.kind, known.cell, clusters)] -= 1
-        counts[_reason(demand, known, clusters, refused, held)] += 1
+        counts[reason_in(matcher, known.class_index, known.bucket, clusters)] -= 1
+        counts[_reason(matcher, known, clusters, refused, held)] += 1
     return +counts
 
 
-def reason_in(demand: Demand, kind: Kind, cell: Cell, clusters: Collection[str] | None) -> str:
+def reason_in(
+    matcher: NodeMatcher,
+    class_index: NodeClassIndex,
+    bucket: CapacityBucket,
+    clusters: Collection[str] | None,
+) -> str:
     """The first reason against the nodes of a cell, or `free`."""
-    if never := _why_never(demand, kind, cell.total):
+    if never := _static_reason(matcher, class_index, bucket.total):
         return never
-    if clusters is not None and kind.site.cluster not in clusters:
+    if clusters is not None and class_index.node_class.cluster not in clusters:
         return NOT_OPEN_YET
-    if cell.reason != FREE:
-        return cell.reason
-    needs = demand.needs(kind)
+    if bucket.reason != FREE:
+        return bucket.reason
+    needs = matcher.needs(class_index)
     assert needs is not None
-    lacking = lacks(kind, needs, cell.free)
+    lacking = lacks(class_index, needs, bucket.free)
     return FULL if lacking == SLOTS else lacking or FREE
 
 
 def _reason(
-    demand: Demand,
-    known: Placeable,
+    matcher: NodeMatcher,
+    known: IndexedNode,
     clusters: Collection[str] | None,
     refused: Collection[str],
     held: Collection[str],
 ) -> str:
     node_id = known.node.node_id
-    reason = reason_in(demand, known.kind, known.cell, clusters)
-    if reason == NOT_OPEN_YET or _why_never(demand, known.kind, known.total):
+    reason = reason_in(matcher, known.class_index, known.bucket, clusters)
+    if reason == NOT_OPEN_YET or _static_reason(matcher, known.class_index, known.total):
         return reason
     if node_id in refused:
         return REFUSED_IT
-    in_service = known.cell.reason in (FREE, FULL)
+    in_service = known.bucket.reason in (FREE, FULL)
     return HELD if in_service and node_id in held else reason
 
 
@@ -106,34 +116,34 @@ def what_is_missing(index: NodeIndex, ask: Ask) -> str | None:
     if node and index.node(node) is None:
         names = [each.node.node_id for each in index.nodes()]
         return f"no node is named {node!r}; known nodes: {_a_few(names)}"
-    demand = index.demand(ask)
-    if index.could_ever(demand):
+    matcher = index.matcher(ask)
+    if index.could_ever(matcher):
         return None
-    return f"no node matches ({in_words(lasting_reasons(index, demand))})"
+    return f"no node matches ({in_words(static_reasons(index, matcher))})"
 
 
-def lasting_reasons(index: NodeIndex, demand: Demand) -> Counter[str]:
+def static_reasons(index: NodeIndex, matcher: NodeMatcher) -> Counter[str]:
     """Counts the nodes that could never take the run by the first reason against each."""
     counts: Counter[str] = Counter()
-    if named := demand.ask.requirements.node:
+    if named := matcher.ask.requirements.node:
         counts[ANOTHER_NODE] = len(index)
         if known := index.node(named):
             counts[ANOTHER_NODE] -= 1
-            counts[_why_never(demand, known.kind, known.total)] += 1
+            counts[_static_reason(matcher, known.class_index, known.total)] += 1
     else:
-        for kind in index.kinds():
-            for total, count in kind.totals.items():
-                counts[_why_never(demand, kind, total)] += count
+        for class_index in index.class_indexes():
+            for total, count in class_index.totals.items():
+                counts[_static_reason(matcher, class_index, total)] += count
     del counts[""]
     return +counts
 
 
-def _why_never(demand: Demand, kind: Kind, total: Amounts) -> str:
+def _static_reason(matcher: NodeMatcher, class_index: NodeClassIndex, total: Amounts) -> str:
     """The first lasting reason against nodes that have so much, or nothing."""
-    view = demand.view(kind)
+    view = matcher.view(class_index)
     if isinstance(view, str):
         return view
-    lacking = lacks(kind, view, total)
+    lacking = lacks(class_index, view, total)
     return f"too small in {lacking}" if lacking else ""
 
 

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from runyard.coordinator.core.scheduling.equivalence_classes import Lane
+from runyard.coordinator.core.scheduling.equivalence_classes import EquivalenceClass
 
-AT_A_TIME: Final = 4
+MAX_RESERVATIONS: Final = 4
 """How many nodes are reserved at most. Each stands partly idle until its run fits."""
 
 
@@ -20,7 +20,7 @@ class Reservation:
     """
 
     node_id: str
-    lane: Lane
+    run_class: EquivalenceClass
     above: int
     until: float
 
@@ -35,7 +35,7 @@ class Reservations:
     def __init__(self) -> None:
         self.version = 0
         self._by_node: dict[str, Reservation] = {}
-        self._by_lane: dict[Lane, Reservation] = {}
+        self._by_class: dict[EquivalenceClass, Reservation] = {}
 
     def __len__(self) -> int:
         return len(self._by_node)
@@ -44,34 +44,34 @@ class Reservations:
         return iter(list(self._by_node.values()))
 
     @property
-    def has_room(self) -> bool:
+    def may_add(self) -> bool:
         """True if one more node may be reserved."""
-        return len(self._by_node) < AT_A_TIME
+        return len(self._by_node) < MAX_RESERVATIONS
 
     def on(self, node_id: str) -> Reservation | None:
         """Who has the node reserved."""
         return self._by_node.get(node_id)
 
-    def of(self, lane: Lane) -> Reservation | None:
+    def of(self, run_class: EquivalenceClass) -> Reservation | None:
         """What the lane has reserved."""
-        return self._by_lane.get(lane)
+        return self._by_class.get(run_class)
 
-    def kept_from(self, lane: Lane) -> list[str]:
+    def reserved_for_others(self, run_class: EquivalenceClass) -> list[str]:
         """The nodes that the lane's runs may not have."""
         return [
             each.node_id
             for each in self._by_node.values()
-            if each.lane is not lane and lane.shape.priority <= each.above
+            if each.run_class is not run_class and run_class.key.priority <= each.above
         ]
 
     def make(self, reservation: Reservation) -> None:
         """Reserves a node."""
         self.version += 1
         self._by_node[reservation.node_id] = reservation
-        self._by_lane[reservation.lane] = reservation
+        self._by_class[reservation.run_class] = reservation
 
     def end(self, reservation: Reservation) -> None:
         """Opens a node to all again."""
         self.version += 1
         del self._by_node[reservation.node_id]
-        del self._by_lane[reservation.lane]
+        del self._by_class[reservation.run_class]

@@ -6,11 +6,17 @@ from collections.abc import Iterable, Iterator
 from runyard.coordinator.core.model import Run
 from runyard.coordinator.core.requirements.resources import Resources
 from runyard.coordinator.core.routing.order import next_opening
-from runyard.coordinator.core.scheduling.equivalence_classes import OLDER_THAN_ALL, Lane, Shape, State, Ticket
-from runyard.coordinator.core.scheduling.fair_shares import UNBOUNDED, Band, Share
-from runyard.coordinator.core.scheduling.node_classes import Demand
+from runyard.coordinator.core.scheduling.config import SchedulingConfig
+from runyard.coordinator.core.scheduling.equivalence_classes import (
+    OLDER_THAN_ALL,
+    ClassState,
+    EquivalenceClass,
+    EquivalenceKey,
+    QueueEntry,
+)
+from runyard.coordinator.core.scheduling.fair_shares import UNBOUNDED, FairShare, PriorityLevel
+from runyard.coordinator.core.scheduling.node_classes import NodeMatcher
 from runyard.coordinator.core.scheduling.node_index import NodeIndex
-from runyard.coordinator.core.scheduling.policy import PlacementPolicy
 from runyard.coordinator.core.scheduling.reservations import Reservation, Reservations
 from runyard.coordinator.core.timers import Timers
 
@@ -27,58 +33,58 @@ class RunQueue:
         hungry: Blocked lanes that have been without a node for so long that one should be reserved.
     """
 
-    def __init__(self, index: NodeIndex, policy: PlacementPolicy) -> None:
-        self.policy = policy
-        self.shares: dict[str, Share] = {}
-        self.restless: dict[Band, None] = {}
-        self.demands: dict[Demand, dict[Band, int]] = {}
+    def __init__(self, index: NodeIndex, config: SchedulingConfig) -> None:
+        self.config = config
+        self.shares: dict[str, FairShare] = {}
+        self.dirty: dict[PriorityLevel, None] = {}
+        self.matchers: dict[NodeMatcher, dict[PriorityLevel, int]] = {}
         self.reservations = Reservations()
-        self.hungry: dict[Lane, None] = {}
+        self.starving: dict[EquivalenceClass, None] = {}
         self._index = index
-        self._lanes: dict[Shape, Lane] = {}
-        self._lane_of: dict[str, Lane] = {}
-        self._eased: dict[Share, None] = {}
+        self._classes: dict[EquivalenceKey, EquivalenceClass] = {}
+        self._class_of: dict[str, EquivalenceClass] = {}
+        self._quota_freed: dict[FairShare, None] = {}
         self._youngest_placed = OLDER_THAN_ALL  # the youngest of the runs that got a node
-        self._passed = 0.0  # how much the share that was served last had been given before
-        self._openings: Timers[Lane] = Timers()
-        self._patience: Timers[Lane] = Timers()
+        self._usage_last_served = 0.0  # how much the share that was served last had been given before
+        self._openings: Timers[EquivalenceClass] = Timers()
+        self._starvation_timers: Timers[EquivalenceClass] = Timers()
         self._numbers = itertools.count()
 
     def __len__(self) -> int:
-        return len(self._lane_of)
+        return len(self._class_of)
 
     def __contains__(self, run_id: object) -> bool:
-        return run_id in self._lane_of
+        return run_id in self._class_of
 
-    def lane_of(self, run_id: str) -> Lane:
+    def class_of(self, run_id: str) -> EquivalenceClass:
         """The lane of a waiting run."""
-        return self._lane_of[run_id]
+        return self._class_of[run_id]
 
     def run_ids(self) -> list[str]:
         """All waiting runs, the oldest first."""
-        return [ticket.run_id for ticket in sorted(self._tickets())]
+        return [entry.run_id for entry in sorted(self._entries())]
 
-    def lanes(self) -> Iterator[Lane]:
+    def classes(self) -> Iterator[EquivalenceClass]:
         """All lanes; none of them is empty."""
-        return iter(self._lanes.values())
+        return iter(self._classes.values())
 
-    def band_of(self, lane: Lane) -> Band:
+    def level_of(self, run_class: EquivalenceClass) -> PriorityLevel:
         """The band that the lane is in."""
-        return self.shares[lane.shape.share].bands[lane.shape.priority]
+        return self.shares[run_class.key.share].levels[run_class.key.priority]
 
-    def bands(self) -> Iterator[Band]:
+    def levels(self) -> Iterator[PriorityLevel]:
         """All bands with lanes."""
-        return (band for share in self.shares.values() for band in share.bands.values() if len(band))
+        return (level for share in self.shares.values() for level in share.levels.values() if len(level))
 
-    def bands_of(self, demands: Iterable[Demand]) -> dict[Band, None]:
+    def levels_with(self, matchers: Iterable[NodeMatcher]) -> dict[PriorityLevel, None]:
         """The bands in which some lane asks for one of these."""
-        return {band: None for demand in demands for band in self.demands.get(demand, ())}
+        return {level: None for matcher in matchers for level in self.matchers.get(matcher, ())}
 
     def waiting_in(self, share: str) -> int:
         """How many runs of the share wait."""
         return self.shares[share].waiting if share in self.shares else 0
 
-    def part_of_fleet(self, amounts: Iterable[tuple[str, int]]) -> float:
+    def dominant_share(self, amounts: Iterable[tuple[str, int]]) -> float:
         """How much of the fleet that is, in the resource of which it is most."""
         total = self._index.total
         return max((amount / total[name] for name, amount in amounts if total.get(name)), default=0.0)
@@ -87,201 +93,201 @@ class RunQueue:
 
     def add(self, run: Run) -> None:
         """Takes a run that waits from now on."""
-        shape = Shape.of(run)
-        lane = self._lanes.get(shape) or self._new_lane(shape)
-        share = self.shares[shape.share]
+        key = EquivalenceKey.of(run)
+        run_class = self._classes.get(key) or self._new_class(key)
+        share = self.shares[key.share]
         if not share.waiting:
             self._rejoin(share)
         share.waiting += 1
-        ticket = Ticket(run.queued_since, run.times.launched, next(self._numbers), run.run_id)
-        self._lane_of[run.run_id] = lane
-        lane.add(ticket)
-        if lane.head == ticket:
-            self.band_of(lane).file(lane)
-            if lane.state is not State.CLOSED:
-                self.set_state(lane, State.UNTRIED)
+        entry = QueueEntry(run.queued_since, run.times.launched, next(self._numbers), run.run_id)
+        self._class_of[run.run_id] = run_class
+        run_class.add(entry)
+        if run_class.head == entry:
+            self.level_of(run_class).insert(run_class)
+            if run_class.state is not ClassState.CLOSED:
+                self.set_state(run_class, ClassState.UNTRIED)
 
     def remove(self, run_id: str) -> None:
         """Lets a run go: it has a node, or is over."""
-        lane = self._lane_of.pop(run_id)
-        share = self.shares[lane.shape.share]
+        run_class = self._class_of.pop(run_id)
+        share = self.shares[run_class.key.share]
         share.waiting -= 1
-        was_first = lane.head.run_id == run_id
-        lane.discard(run_id)
-        if not len(lane):
-            self._drop_lane(lane)
+        was_first = run_class.head.run_id == run_id
+        run_class.discard(run_id)
+        if not len(run_class):
+            self._drop_class(run_class)
             self._drop_share_if_idle(share)
         elif was_first:
-            self.band_of(lane).file(lane)
-            if lane.state is State.BLOCKED and lane.shape.route.spill_after > 0:
+            self.level_of(run_class).insert(run_class)
+            if run_class.state is ClassState.BLOCKED and run_class.key.route.spill_after > 0:
                 # Fewer clusters are open to the next one, at other times.
-                self.set_state(lane, State.UNTRIED)
+                self.set_state(run_class, ClassState.UNTRIED)
 
-    def hold(self, share: str, taken: Resources) -> None:
+    def allocate(self, share: str, taken: Resources) -> None:
         """Counts what a live run has."""
         holder = self._share(share)
         holder.change(taken, 1)
-        holder.part_held = self.part_of_fleet(holder.held.items())
+        holder.dominant_share = self.dominant_share(holder.held.items())
 
-    def give_back(self, share: str, taken: Resources) -> None:
+    def release(self, share: str, taken: Resources) -> None:
         """Counts what a run had."""
         holder = self._share(share)
         holder.change(taken, -1)
-        holder.part_held = self.part_of_fleet(holder.held.items())
+        holder.dominant_share = self.dominant_share(holder.held.items())
         if holder.capped:
-            self._eased[holder] = None
+            self._quota_freed[holder] = None
         self._drop_share_if_idle(holder)
 
     # What is known of lanes
 
-    def set_state(self, lane: Lane, state: State) -> None:
+    def set_state(self, run_class: EquivalenceClass, state: ClassState) -> None:
         """Notes what is known of a lane."""
-        band = self.band_of(lane)
-        band.set_state(lane, state)
-        if band.untried:
-            self.restless[band] = None
+        level = self.level_of(run_class)
+        level.set_state(run_class, state)
+        if level.untried:
+            self.dirty[level] = None
         else:
-            self.restless.pop(band, None)
-        if state is not State.BLOCKED:
-            self.hungry.pop(lane, None)
-        if state is State.CAPPED and (reservation := self.reservations.of(lane)):
+            self.dirty.pop(level, None)
+        if state is not ClassState.BLOCKED:
+            self.starving.pop(run_class, None)
+        if state is ClassState.OVER_QUOTA and (reservation := self.reservations.of(run_class)):
             self.end(reservation)
 
-    def block(self, lane: Lane, now: float) -> None:
+    def block(self, run_class: EquivalenceClass, now: float) -> None:
         """Notes that no node can take the first run of the lane."""
-        self.set_state(lane, State.BLOCKED)
-        since = lane.head.queued_since
-        opening = next_opening(lane.shape.route, now - since)
+        self.set_state(run_class, ClassState.BLOCKED)
+        since = run_class.head.queued_since
+        opening = next_opening(run_class.key.route, now - since)
         if opening is not None:
-            self._openings.set(lane, since + opening)
-        if lane not in self.hungry and self.reservations.of(lane) is None:
-            self._patience.set(lane, self._patient_until(lane))
+            self._openings.set(run_class, since + opening)
+        if run_class not in self.starving and self.reservations.of(run_class) is None:
+            self._starvation_timers.set(run_class, self._starves_at(run_class))
 
     def wake(self, now: float) -> None:
         """Has those lanes look at all nodes to which more of the fleet has opened."""
-        for lane in self._openings.take_due(now):
-            if lane.state is State.BLOCKED:
-                self.set_state(lane, State.UNTRIED)
-        while self._eased:
-            share, _ = self._eased.popitem()
-            for lane in list(share.capped):
-                if share.over_quota(lane.shape.ask.requirements.resources) is None:
-                    self.set_state(lane, State.UNTRIED)
+        for run_class in self._openings.take_due(now):
+            if run_class.state is ClassState.BLOCKED:
+                self.set_state(run_class, ClassState.UNTRIED)
+        while self._quota_freed:
+            share, _ = self._quota_freed.popitem()
+            for run_class in list(share.capped):
+                if share.over_quota(run_class.key.ask.requirements.resources) is None:
+                    self.set_state(run_class, ClassState.UNTRIED)
 
     def wake_all(self) -> None:
         """Has every lane look at all nodes, whatever was concluded before."""
-        for lane in self._lanes.values():
-            if lane.state is not State.CLOSED:
-                self.set_state(lane, State.UNTRIED)
+        for run_class in self._classes.values():
+            if run_class.state is not ClassState.CLOSED:
+                self.set_state(run_class, ClassState.UNTRIED)
 
-    def take_policy(self, policy: PlacementPolicy) -> None:
+    def apply_config(self, config: SchedulingConfig) -> None:
         """Orders by another policy from now on; nothing that was concluded holds any more."""
-        self.policy = policy
+        self.config = config
         for share in self.shares.values():
-            share.quota = policy.quotas.get(share.name, UNBOUNDED)
+            share.quota = config.quotas.get(share.name, UNBOUNDED)
         for reservation in self.reservations:
             self.end(reservation)
-        self.hungry.clear()
+        self.starving.clear()
         self.wake_all()
 
-    def note_placed(self, lane: Lane, taken: Resources, now: float) -> None:
+    def record_placement(self, run_class: EquivalenceClass, taken: Resources, now: float) -> None:
         """Counts a placement against the lane's share."""
-        share = self.shares[lane.shape.share]
-        self._youngest_placed = max(self._youngest_placed, lane.head)
-        self._passed = share.passed
-        share.last_cost = self.part_of_fleet(taken)
-        share.passed += share.last_cost
-        share.bands[lane.shape.priority].served = now
-        lane.placed_at = now
-        lane.passed_over = ""
-        self.hungry.pop(lane, None)
-        if reservation := self.reservations.of(lane):
+        share = self.shares[run_class.key.share]
+        self._youngest_placed = max(self._youngest_placed, run_class.head)
+        self._usage_last_served = share.usage
+        share.last_cost = self.dominant_share(taken)
+        share.usage += share.last_cost
+        share.levels[run_class.key.priority].served = now
+        run_class.placed_at = now
+        run_class.failed_node = ""
+        self.starving.pop(run_class, None)
+        if reservation := self.reservations.of(run_class):
             self.end(reservation)
 
     # Reservations
 
-    def grow_hungry(self, now: float) -> None:
+    def find_starving(self, now: float) -> None:
         """Notes which lanes have been without a node for too long, while younger runs got theirs."""
-        patience = self.policy.queue.reserve_after
-        for lane in self._patience.take_due(now):
-            if lane.state is not State.BLOCKED or self.reservations.of(lane):
+        patience = self.config.queue.reserve_after
+        for run_class in self._starvation_timers.take_due(now):
+            if run_class.state is not ClassState.BLOCKED or self.reservations.of(run_class):
                 continue
-            if (until := self._patient_until(lane)) > now:
-                self._patience.set(lane, until)
-            elif self._youngest_placed < lane.head:
-                self._patience.set(lane, now + patience / 4)
+            if (until := self._starves_at(run_class)) > now:
+                self._starvation_timers.set(run_class, until)
+            elif self._youngest_placed < run_class.head:
+                self._starvation_timers.set(run_class, now + patience / 4)
             else:
-                self.hungry[lane] = None
+                self.starving[run_class] = None
 
     def reserve(self, reservation: Reservation) -> None:
         """Keeps a node for a lane."""
         self.reservations.make(reservation)
-        self.hungry.pop(reservation.lane, None)
+        self.starving.pop(reservation.run_class, None)
 
-    def be_patient(self, lane: Lane, until: float) -> None:
+    def postpone_reservation(self, run_class: EquivalenceClass, until: float) -> None:
         """Leaves a lane alone for a while."""
-        self.hungry.pop(lane, None)
-        self._patience.set(lane, until)
+        self.starving.pop(run_class, None)
+        self._starvation_timers.set(run_class, until)
 
     def end(self, reservation: Reservation) -> None:
         """Opens a reserved node to all again; the lane may get another."""
         self.reservations.end(reservation)
-        lane = reservation.lane
-        lane.passed_over = reservation.node_id
-        if len(lane) and lane.state is State.BLOCKED:
-            self.hungry[lane] = None
+        run_class = reservation.run_class
+        run_class.failed_node = reservation.node_id
+        if len(run_class) and run_class.state is ClassState.BLOCKED:
+            self.starving[run_class] = None
         self._index.mark_freed(reservation.node_id)
 
     # How it is kept
 
-    def _patient_until(self, lane: Lane) -> float:
-        return max(lane.head.queued_since, lane.placed_at) + self.policy.queue.reserve_after
+    def _starves_at(self, run_class: EquivalenceClass) -> float:
+        return max(run_class.head.queued_since, run_class.placed_at) + self.config.queue.reserve_after
 
-    def _rejoin(self, share: Share) -> None:
+    def _rejoin(self, share: FairShare) -> None:
         """Has a share that comes back start beside the others.
 
         What it did not use meanwhile is no credit; of what it was given, only its last run counts against it.
         """
-        others = (each.passed for each in self.shares.values() if each.waiting)
-        start = min(others, default=self._passed)
-        start = min(start, self._passed)
-        share.passed = start + min(max(share.passed - start, 0.0), share.last_cost)
+        others = (each.usage for each in self.shares.values() if each.waiting)
+        start = min(others, default=self._usage_last_served)
+        start = min(start, self._usage_last_served)
+        share.usage = start + min(max(share.usage - start, 0.0), share.last_cost)
 
-    def _share(self, name: str) -> Share:
+    def _share(self, name: str) -> FairShare:
         share = self.shares.get(name)
         if share is None:
-            share = self.shares[name] = Share(name, self.policy.quotas.get(name, UNBOUNDED))
+            share = self.shares[name] = FairShare(name, self.config.quotas.get(name, UNBOUNDED))
         return share
 
-    def _drop_share_if_idle(self, share: Share) -> None:
+    def _drop_share_if_idle(self, share: FairShare) -> None:
         if not share.waiting and not share.live:
             self.shares.pop(share.name, None)
-            self._eased.pop(share, None)
+            self._quota_freed.pop(share, None)
 
-    def _new_lane(self, shape: Shape) -> Lane:
-        lane = self._lanes[shape] = Lane(shape, self._index.demand(shape.ask))
-        share = self._share(shape.share)
-        band = share.bands.get(shape.priority)
-        if band is None:
-            band = share.bands[shape.priority] = Band(share, shape.priority)
-        in_bands = self.demands.setdefault(lane.demand, {})
-        in_bands[band] = in_bands.get(band, 0) + 1
-        return lane
+    def _new_class(self, key: EquivalenceKey) -> EquivalenceClass:
+        run_class = self._classes[key] = EquivalenceClass(key, self._index.matcher(key.ask))
+        share = self._share(key.share)
+        level = share.levels.get(key.priority)
+        if level is None:
+            level = share.levels[key.priority] = PriorityLevel(share, key.priority)
+        in_levels = self.matchers.setdefault(run_class.matcher, {})
+        in_levels[level] = in_levels.get(level, 0) + 1
+        return run_class
 
-    def _drop_lane(self, lane: Lane) -> None:
-        self.set_state(lane, State.CLOSED)
-        self.band_of(lane).unfile(lane)
-        del self._lanes[lane.shape]
-        self._openings.cancel(lane)
-        self._patience.cancel(lane)
-        if reservation := self.reservations.of(lane):
+    def _drop_class(self, run_class: EquivalenceClass) -> None:
+        self.set_state(run_class, ClassState.CLOSED)
+        self.level_of(run_class).remove_class(run_class)
+        del self._classes[run_class.key]
+        self._openings.cancel(run_class)
+        self._starvation_timers.cancel(run_class)
+        if reservation := self.reservations.of(run_class):
             self.end(reservation)
-        band, in_bands = self.band_of(lane), self.demands[lane.demand]
-        in_bands[band] -= 1
-        if not in_bands[band]:
-            del in_bands[band]
-        if not in_bands:
-            del self.demands[lane.demand]
+        level, in_levels = self.level_of(run_class), self.matchers[run_class.matcher]
+        in_levels[level] -= 1
+        if not in_levels[level]:
+            del in_levels[level]
+        if not in_levels:
+            del self.matchers[run_class.matcher]
 
-    def _tickets(self) -> Iterator[Ticket]:
-        return (ticket for lane in self._lanes.values() for ticket in lane.tickets())
+    def _entries(self) -> Iterator[QueueEntry]:
+        return (entry for run_class in self._classes.values() for entry in run_class.entries())

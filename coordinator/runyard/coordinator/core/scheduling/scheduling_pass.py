@@ -4,13 +4,13 @@ import heapq
 import itertools
 from typing import Final, NamedTuple
 
-from runyard.coordinator.core.scheduling.equivalence_classes import Lane, State, Ticket
-from runyard.coordinator.core.scheduling.fair_shares import Band
-from runyard.coordinator.core.scheduling.node_classes import Demand
+from runyard.coordinator.core.scheduling.equivalence_classes import ClassState, EquivalenceClass, QueueEntry
+from runyard.coordinator.core.scheduling.fair_shares import PriorityLevel
+from runyard.coordinator.core.scheduling.node_classes import NodeMatcher
 from runyard.coordinator.core.scheduling.node_index import NodeIndex
 from runyard.coordinator.core.scheduling.run_queue import RunQueue
 
-FEW: Final = 32
+MAX_FREED_TRIED: Final = 32
 """Freed nodes up to which each is held against what waits; after more at once, everything is tried anew."""
 
 
@@ -23,21 +23,21 @@ class Rank(NamedTuple):
         passed: How much the share was given, and `held`, how much it has now, in parts of the fleet.
     """
 
-    content: bool
+    satisfied: bool
     priority: int
-    passed: float
+    usage: float
     held: float
-    ticket: Ticket
+    entry: QueueEntry
 
 
-def rank(queue: RunQueue, band: Band, lane: Lane, now: float) -> Rank:
+def rank(queue: RunQueue, level: PriorityLevel, run_class: EquivalenceClass, now: float) -> Rank:
     """The rank of the first run of a lane."""
-    priority = band.priority_now(now, queue.policy.queue.age_step)
-    share = band.share
-    return Rank(not share.is_needy, -priority, share.passed, share.part_held, lane.head)
+    priority = level.priority_now(now, queue.config.queue.age_step)
+    share = level.share
+    return Rank(not share.is_below_guarantee, -priority, share.usage, share.dominant_share, run_class.head)
 
 
-class Turns:
+class SchedulingPass:
     """One pass over the queue.
 
     Every band has an entry in a heap; ranks only fall during a pass, so an entry that is out of date is found
@@ -48,81 +48,83 @@ class Turns:
     """
 
     def __init__(self, queue: RunQueue, index: NodeIndex, now: float) -> None:
-        self.hot: dict[Demand, dict[str, None]] = {}
+        self.freed: dict[NodeMatcher, dict[str, None]] = {}
         self._queue = queue
         self._index = index
         self._now = now
         self._numbers = itertools.count()
-        self._heap: list[tuple[Rank, int, Band]] = []
-        self._positions: dict[Band, int] = {}
+        self._heap: list[tuple[Rank, int, PriorityLevel]] = []
+        self._positions: dict[PriorityLevel, int] = {}
         queue.wake(now)
         self._begin()
 
-    def next(self) -> Lane | None:
+    def next(self) -> EquivalenceClass | None:
         """The lane whose first run comes next, or None if no run can find a node any more."""
         if self._index.has_freed:
             self._begin()
-        while self._heap and (self.hot or self._queue.restless):
-            known, _, band = heapq.heappop(self._heap)
-            lane = self._first_open(band)
-            if lane is None:
+        while self._heap and (self.freed or self._queue.dirty):
+            known, _, level = heapq.heappop(self._heap)
+            run_class = self._first_open(level)
+            if run_class is None:
                 continue
-            now = rank(self._queue, band, lane, self._now)
+            now = rank(self._queue, level, run_class, self._now)
             if now > known:
-                self._enter(band, now)
+                self._enter(level, now)
             else:
-                return lane
+                return run_class
         return None
 
-    def placed(self, band: Band, node_id: str) -> None:
+    def placed(self, level: PriorityLevel, node_id: str) -> None:
         """Goes on after a run of the band got a node."""
-        for demand in [each for each, nodes in self.hot.items() if node_id in nodes]:
-            if demand not in self._queue.demands or self._index.fits(demand, node_id) is None:
-                self._cool(demand, node_id)
-        self._enter_again(band)
+        for matcher in [each for each, nodes in self.freed.items() if node_id in nodes]:
+            if matcher not in self._queue.matchers or self._index.fits(matcher, node_id) is None:
+                self._drop_freed(matcher, node_id)
+        self._enter_again(level)
 
-    def failed(self, band: Band) -> None:
+    def failed(self, level: PriorityLevel) -> None:
         """Goes on after the lane that was handed out found no node."""
-        self._positions[band] += 1
-        self._enter_again(band)
+        self._positions[level] += 1
+        self._enter_again(level)
 
     def _begin(self) -> None:
         freed = self._index.take_freed()
-        if len(freed) > FEW:
+        if len(freed) > MAX_FREED_TRIED:
             self._queue.wake_all()
             freed = []
         for node_id in freed:
-            for demand in self._index.takers(self._queue.demands, node_id):
-                self.hot.setdefault(demand, {})[node_id] = None
+            for matcher in self._index.takers(self._queue.matchers, node_id):
+                self.freed.setdefault(matcher, {})[node_id] = None
         self._heap.clear()
         self._positions.clear()
-        bands = self._queue.bands_of(self.hot) if self.hot else {}
-        for band in bands | self._queue.restless:
-            self._positions[band] = 0 if band in bands else band.first_untried()
-            self._enter_again(band)
+        levels = self._queue.levels_with(self.freed) if self.freed else {}
+        for level in levels | self._queue.dirty:
+            self._positions[level] = 0 if level in levels else level.first_untried()
+            self._enter_again(level)
 
-    def _first_open(self, band: Band) -> Lane | None:
-        position = self._positions[band]
+    def _first_open(self, level: PriorityLevel) -> EquivalenceClass | None:
+        position = self._positions[level]
         found = None
-        while position < len(band) and found is None and (self.hot or band.untried):
-            lane = band[position]
-            if lane.state is State.UNTRIED or (lane.state is State.BLOCKED and lane.demand in self.hot):
-                found = lane
+        while position < len(level) and found is None and (self.freed or level.untried):
+            run_class = level[position]
+            if run_class.state is ClassState.UNTRIED or (
+                run_class.state is ClassState.BLOCKED and run_class.matcher in self.freed
+            ):
+                found = run_class
             else:
                 position += 1
-        self._positions[band] = position
+        self._positions[level] = position
         return found
 
-    def _enter_again(self, band: Band) -> None:
-        position = self._positions[band]
-        if position < len(band):
-            self._enter(band, rank(self._queue, band, band[position], self._now))
+    def _enter_again(self, level: PriorityLevel) -> None:
+        position = self._positions[level]
+        if position < len(level):
+            self._enter(level, rank(self._queue, level, level[position], self._now))
 
-    def _enter(self, band: Band, at: Rank) -> None:
-        heapq.heappush(self._heap, (at, next(self._numbers), band))
+    def _enter(self, level: PriorityLevel, at: Rank) -> None:
+        heapq.heappush(self._heap, (at, next(self._numbers), level))
 
-    def _cool(self, demand: Demand, node_id: str) -> None:
-        nodes = self.hot[demand]
+    def _drop_freed(self, matcher: NodeMatcher, node_id: str) -> None:
+        nodes = self.freed[matcher]
         del nodes[node_id]
         if not nodes:
-            del self.hot[demand]
+            del self.freed[matcher]

@@ -6,8 +6,8 @@ from typing import Final, NamedTuple
 
 from runyard.coordinator.core.requirements.requirements import CompiledRequirements
 from runyard.coordinator.core.requirements.resources import CPU, MEMORY, SLOTS
-from runyard.coordinator.core.scheduling.filters import Site
-from runyard.coordinator.core.scheduling.policy import Strategy
+from runyard.coordinator.core.scheduling.config import Strategy
+from runyard.coordinator.core.scheduling.filters import NodeClass
 
 ORDINARY: Final = frozenset({SLOTS, CPU, MEMORY})
 """What every node has. Everything else is scarce, and kept for runs that ask for it."""
@@ -20,7 +20,7 @@ Needs = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
-class Seeker:
+class ScoringContext:
     """A run that looks for a node.
 
     Attributes:
@@ -33,7 +33,7 @@ class Seeker:
     avoided: tuple[str, ...] = ()
 
 
-class Option(NamedTuple):
+class Candidate(NamedTuple):
     """A node that can take the run. A plain tuple, since hundreds are made for one choice.
 
     Attributes:
@@ -41,16 +41,16 @@ class Option(NamedTuple):
     """
 
     node_id: str
-    site: Site
+    node_class: NodeClass
     total: Amounts
     free: Amounts
     needs: Needs
     warm: bool = False
 
 
-def needs_there(wanted: CompiledRequirements, site: Site) -> Needs:
+def needs_on(wanted: CompiledRequirements, node_class: NodeClass) -> Needs:
     """What the run takes there; the site must offer all of it."""
-    return tuple((site.offered.index(name), amount) for name, amount in wanted.resources if amount)
+    return tuple((node_class.offered.index(name), amount) for name, amount in wanted.resources if amount)
 
 
 def fits(needs: Needs, amounts: Amounts) -> bool:
@@ -64,42 +64,42 @@ def fits(needs: Needs, amounts: Amounts) -> bool:
 # What all nodes of a site share
 
 
-def preferences(seeker: Seeker, site: Site) -> float:
+def preferences(context: ScoringContext, node_class: NodeClass) -> float:
     """How much, by weight, of what the run would like is there."""
-    wishes = seeker.requirements.preferences
+    wishes = context.requirements.preferences
     total = sum(wish.weight for wish in wishes)
     if not total:
         return 1.0
-    return sum(wish.weight for wish in wishes if wish.label.holds(site.label_values)) / total
+    return sum(wish.weight for wish in wishes if wish.label.holds(node_class.label_values)) / total
 
 
-def spares(seeker: Seeker, site: Site) -> float:
+def spares(context: ScoringContext, node_class: NodeClass) -> float:
     """Nothing scarce is there that the run has no use for."""
-    asked = seeker.requirements.resources
-    return float(all(name in ORDINARY or asked[name] for name in site.offered))
+    asked = context.requirements.resources
+    return float(all(name in ORDINARY or asked[name] for name in node_class.offered))
 
 
 # What differs from node to node
 
 
-def packed(_: Seeker, option: Option) -> float:
+def packed(_: ScoringContext, candidate: Candidate) -> float:
     """How full the node will be, in what becomes scarcest of what the run takes."""
-    return use_after(option.total, option.free, option.needs)
+    return use_after(candidate.total, candidate.free, candidate.needs)
 
 
-def spread(_: Seeker, option: Option) -> float:
+def spread(_: ScoringContext, candidate: Candidate) -> float:
     """How empty the node will be."""
-    return 1.0 - use_after(option.total, option.free, option.needs)
+    return 1.0 - use_after(candidate.total, candidate.free, candidate.needs)
 
 
-def clean(seeker: Seeker, option: Option) -> float:
+def clean(context: ScoringContext, candidate: Candidate) -> float:
     """The node has not failed an earlier attempt of the run."""
-    return 0.0 if option.node_id in seeker.avoided else 1.0
+    return 0.0 if candidate.node_id in context.avoided else 1.0
 
 
-def warm(_: Seeker, option: Option) -> float:
+def warm(_: ScoringContext, candidate: Candidate) -> float:
     """The run need not import what others have imported before it."""
-    return 1.0 if option.warm else 0.0
+    return 1.0 if candidate.warm else 0.0
 
 
 def use_after(total: Amounts, free: Amounts, needs: Needs) -> float:
@@ -113,60 +113,62 @@ def use_after(total: Amounts, free: Amounts, needs: Needs) -> float:
 
 
 @dataclass(frozen=True)
-class SiteScore:
+class ClassScorer:
     """A mark for all nodes of a site."""
 
     name: str
     weight: float
-    mark: Callable[[Seeker, Site], float]
+    score: Callable[[ScoringContext, NodeClass], float]
 
 
 @dataclass(frozen=True)
-class NodeScore:
+class NodeScorer:
     """A mark for one node."""
 
     name: str
     weight: float
-    mark: Callable[[Seeker, Option], float]
+    score: Callable[[ScoringContext, Candidate], float]
 
 
-SITE_SCORES: Final = (
-    SiteScore("preferences", 4.0, preferences),
-    SiteScore("spares", 2.0, spares),
+CLASS_SCORERS: Final = (
+    ClassScorer("preferences", 4.0, preferences),
+    ClassScorer("spares", 2.0, spares),
 )
 
-CLEAN: Final = NodeScore("clean", 16.0, clean)
-WARM: Final = NodeScore("warm", 3.0, warm)
+CLEAN: Final = NodeScorer("clean", 16.0, clean)
+WARM: Final = NodeScorer("warm", 3.0, warm)
 
-NODE_SCORES: Final = {
-    Strategy.BINPACK: (CLEAN, WARM, NodeScore("binpack", 1.0, packed)),
-    Strategy.SPREAD: (CLEAN, WARM, NodeScore("spread", 1.0, spread)),
+NODE_SCORERS: Final = {
+    Strategy.BINPACK: (CLEAN, WARM, NodeScorer("binpack", 1.0, packed)),
+    Strategy.SPREAD: (CLEAN, WARM, NodeScorer("spread", 1.0, spread)),
 }
 """The weights are such that a mark says nothing where a heavier one has spoken clearly."""
 
 
-def worth_of_site(seeker: Seeker, site: Site) -> float:
+def class_score(context: ScoringContext, node_class: NodeClass) -> float:
     """Weighted sum of what all nodes of the site share."""
-    return sum(score.weight * score.mark(seeker, site) for score in SITE_SCORES)
+    return sum(score.weight * score.score(context, node_class) for score in CLASS_SCORERS)
 
 
-def worth(seeker: Seeker, option: Option, strategy: Strategy, of_site: float) -> float:
+def score(context: ScoringContext, candidate: Candidate, strategy: Strategy, of_class: float) -> float:
     """Weighted sum of all marks; `of_site` is what the node's site is worth."""
-    for score in NODE_SCORES[strategy]:
-        of_site += score.weight * score.mark(seeker, option)
-    return of_site
+    for score in NODE_SCORERS[strategy]:
+        of_class += score.weight * score.score(context, candidate)
+    return of_class
 
 
-def marks(seeker: Seeker, option: Option, strategy: Strategy) -> dict[str, float]:
+def scores(context: ScoringContext, candidate: Candidate, strategy: Strategy) -> dict[str, float]:
     """Every mark by its name."""
-    of_site = {score.name: score.mark(seeker, option.site) for score in SITE_SCORES}
-    return of_site | {score.name: score.mark(seeker, option) for score in NODE_SCORES[strategy]}
+    of_class = {score.name: score.score(context, candidate.node_class) for score in CLASS_SCORERS}
+    return of_class | {score.name: score.score(context, candidate) for score in NODE_SCORERS[strategy]}
 
 
-Rated = tuple[float, str, Option]
+ScoredCandidate = tuple[float, str, Candidate]
 """An option behind its worth, negated, and its node ID: the smallest is the best."""
 
 
-def rated(seeker: Seeker, option: Option, strategy: Strategy, of_site: float) -> Rated:
+def scored(
+    context: ScoringContext, candidate: Candidate, strategy: Strategy, of_class: float
+) -> ScoredCandidate:
     """The option with what it is worth; ties go to the smaller node ID."""
-    return -worth(seeker, option, strategy, of_site), option.node_id, option
+    return -score(context, candidate, strategy, of_class), candidate.node_id, candidate

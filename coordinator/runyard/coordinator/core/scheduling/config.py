@@ -19,7 +19,7 @@ class Strategy(enum.Enum):
     """Evenly, so that a lost node takes few runs with it."""
 
 
-class Unmatched(enum.Enum):
+class NoRuleAction(enum.Enum):
     """What becomes of a run that no rule matches, where there is no default cluster."""
 
     ANYWHERE = "anywhere"
@@ -27,7 +27,7 @@ class Unmatched(enum.Enum):
     FAIL = "fail"
 
 
-class Impossible(enum.Enum):
+class NoNodeAction(enum.Enum):
     """What becomes of a run that no node of the fleet could ever take."""
 
     FAIL = "fail"
@@ -35,7 +35,7 @@ class Impossible(enum.Enum):
 
 
 @dataclass(frozen=True)
-class QueuePolicy:
+class QueueConfig:
     """How waiting runs are ordered.
 
     Attributes:
@@ -65,12 +65,12 @@ class Quota:
         most: More than this it never holds; only what is named here is bounded.
     """
 
-    least: Resources = NOTHING
-    most: Resources = NOTHING
+    guaranteed: Resources = NOTHING
+    limit: Resources = NOTHING
 
 
 @dataclass(frozen=True)
-class PlacementPolicy:
+class SchedulingConfig:
     """All of it.
 
     Attributes:
@@ -82,13 +82,13 @@ class PlacementPolicy:
     strategy: Strategy = Strategy.BINPACK
     rules: tuple[Rule, ...] = ()
     default_cluster: str = ""
-    unmatched: Unmatched = Unmatched.ANYWHERE
-    impossible: Impossible = Impossible.FAIL
-    queue: QueuePolicy = QueuePolicy()
+    on_no_matching_rule: NoRuleAction = NoRuleAction.ANYWHERE
+    on_no_eligible_node: NoNodeAction = NoNodeAction.FAIL
+    queue: QueueConfig = QueueConfig()
     quotas: dict[str, Quota] = field(default_factory=dict)
-    most_places: int = 3
-    confinement: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    max_placement_attempts: int = 3
+    client_clusters: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
-WITHOUT_RULES: Final = PlacementPolicy()
+DEFAULT_CONFIG: Final = SchedulingConfig()
 """That of a coordinator without a routing file."""

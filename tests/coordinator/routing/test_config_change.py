@@ -6,27 +6,27 @@ import pytest
 from coordinator.fleet_building import RUN, FleetTrial, make_hello, running
 from coordinator.routing.launches import launch_of
 
-from runyard.coordinator.core.events.on_policy import changes, on_policy
+from runyard.coordinator.core.events.on_config_change import changes, on_config_change
 from runyard.coordinator.core.requirements.requirements import RequirementLayer, StopAfter
 from runyard.coordinator.core.requirements.resources import Resources
 from runyard.coordinator.core.routing.rules import Match, Order, Rule, WeightedCluster
-from runyard.coordinator.core.scheduling.policy import (
-    WITHOUT_RULES,
-    Impossible,
-    PlacementPolicy,
-    QueuePolicy,
+from runyard.coordinator.core.scheduling.config import (
+    DEFAULT_CONFIG,
+    NoNodeAction,
+    NoRuleAction,
+    QueueConfig,
     Quota,
+    SchedulingConfig,
     Strategy,
-    Unmatched,
 )
 
 TO_WEST = Rule("west", Match(), (WeightedCluster("west"),))
-VM_IN_WEST = PlacementPolicy(rules=(replace(TO_WEST, requirements=RequirementLayer(driver="vm")),))
-NEEDS_A_RULE = PlacementPolicy(unmatched=Unmatched.QUEUE)
+VM_IN_WEST = SchedulingConfig(rules=(replace(TO_WEST, requirements=RequirementLayer(driver="vm")),))
+NEEDS_A_RULE = SchedulingConfig(on_no_matching_rule=NoRuleAction.QUEUE)
 
 
-def decide(trial: FleetTrial, policy: PlacementPolicy) -> int:
-    return trial.step(lambda fleet, at: on_policy(fleet, at, policy))
+def decide(trial: FleetTrial, config: SchedulingConfig) -> int:
+    return trial.step(lambda fleet, at: on_config_change(fleet, at, config))
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def trial() -> FleetTrial:
 
 
 def test_rule_that_comes_places_what_waited_for_it(trial: FleetTrial) -> None:
-    assert decide(trial, PlacementPolicy(rules=(TO_WEST,))) == 1
+    assert decide(trial, SchedulingConfig(rules=(TO_WEST,))) == 1
     assert trial.node_of() == "w"
     assert trial.run().launch.route.rule == "west"
 
@@ -51,22 +51,22 @@ def test_requirements_of_a_new_rule_count_for_what_waits(trial: FleetTrial) -> N
     decide(trial, VM_IN_WEST)
     assert trial.phase() == "queued"
     assert trial.run().launch.requirements.driver == "vm"
-    decide(trial, PlacementPolicy(rules=(TO_WEST,)))
+    decide(trial, SchedulingConfig(rules=(TO_WEST,)))
     assert trial.node_of() == "w"
 
 
 def test_run_with_a_node_keeps_what_it_was_placed_by(trial: FleetTrial) -> None:
-    decide(trial, PlacementPolicy(rules=(TO_WEST,)))
+    decide(trial, SchedulingConfig(rules=(TO_WEST,)))
     before = trial.run()
     assert decide(trial, VM_IN_WEST) == 0
     assert trial.run() == before
 
 
 def test_run_that_could_not_be_launched_any_more_waits_with_the_reason(trial: FleetTrial) -> None:
-    decide(trial, PlacementPolicy(unmatched=Unmatched.FAIL))
+    decide(trial, SchedulingConfig(on_no_matching_rule=NoRuleAction.FAIL))
     assert trial.phase() == "queued"
     assert "no routing rule matches job 'train_model'" in trial.run().launch.route.closed
-    decide(trial, WITHOUT_RULES)
+    decide(trial, DEFAULT_CONFIG)
     assert trial.node_of() == "w"
 
 
@@ -75,7 +75,7 @@ def test_rule_that_would_have_nodes_stop_runs_between_two_heartbeats_holds_them_
 ) -> None:
     decide(
         trial,
-        PlacementPolicy(
+        SchedulingConfig(
             rules=(replace(TO_WEST, requirements=RequirementLayer(on_disconnect=StopAfter(0.5))),)
         ),
     )
@@ -94,9 +94,9 @@ def test_run_that_a_rule_closes_is_not_placed() -> None:
 
 def test_run_that_its_node_refuses_waits_by_the_rules_of_the_moment(trial: FleetTrial) -> None:
     session = trial.join(make_hello("w", cluster="west"))
-    decide(trial, PlacementPolicy(rules=(TO_WEST,)))
+    decide(trial, SchedulingConfig(rules=(TO_WEST,)))
     trial.join(make_hello("e", cluster="east"))
-    decide(trial, PlacementPolicy(rules=(Rule("east", Match(), (WeightedCluster("east"),)),)))
+    decide(trial, SchedulingConfig(rules=(Rule("east", Match(), (WeightedCluster("east"),)),)))
     trial.reject(session, node_id="w")
     assert trial.node_of() == "e"
     assert trial.run().launch.route.rule == "east"
@@ -112,48 +112,48 @@ def test_only_runs_that_are_affected_are_written(trial: FleetTrial) -> None:
 
 
 def test_running_run_is_left_in_peace(trial: FleetTrial) -> None:
-    decide(trial, WITHOUT_RULES)
+    decide(trial, DEFAULT_CONFIG)
     session = trial.join(make_hello("w", cluster="west", attempts=[running()]))
     assert trial.phase() == "running"
-    decide(trial, PlacementPolicy(unmatched=Unmatched.FAIL))
+    decide(trial, SchedulingConfig(on_no_matching_rule=NoRuleAction.FAIL))
     assert trial.phase() == "running"
     trial.leave(session, "w")
 
 
 # In words
 
-GPU = Quota(most=Resources.of({"gpu": 2}))
+GPU = Quota(limit=Resources.of({"gpu": 2}))
 EAST = replace(TO_WEST, name="east")
 
 CHANGES = {
-    "nothing": (WITHOUT_RULES, PlacementPolicy(), []),
-    "a rule more": (WITHOUT_RULES, PlacementPolicy(rules=(EAST,)), ["rule east added"]),
-    "a rule less": (PlacementPolicy(rules=(EAST,)), WITHOUT_RULES, ["rule east removed"]),
+    "nothing": (DEFAULT_CONFIG, SchedulingConfig(), []),
+    "a rule more": (DEFAULT_CONFIG, SchedulingConfig(rules=(EAST,)), ["rule east added"]),
+    "a rule less": (SchedulingConfig(rules=(EAST,)), DEFAULT_CONFIG, ["rule east removed"]),
     "a rule otherwise": (
-        PlacementPolicy(rules=(EAST,)),
-        PlacementPolicy(rules=(replace(EAST, order=Order.SPREAD),)),
+        SchedulingConfig(rules=(EAST,)),
+        SchedulingConfig(rules=(replace(EAST, order=Order.SPREAD),)),
         ["rule east changed"],
     ),
     "rules the other way round": (
-        PlacementPolicy(rules=(EAST, TO_WEST)),
-        PlacementPolicy(rules=(TO_WEST, EAST)),
+        SchedulingConfig(rules=(EAST, TO_WEST)),
+        SchedulingConfig(rules=(TO_WEST, EAST)),
         ["rules in another order"],
     ),
     "a rule in front": (
-        PlacementPolicy(rules=(EAST,)),
-        PlacementPolicy(rules=(TO_WEST, EAST)),
+        SchedulingConfig(rules=(EAST,)),
+        SchedulingConfig(rules=(TO_WEST, EAST)),
         ["rule west added"],
     ),
     "everything else": (
-        WITHOUT_RULES,
-        PlacementPolicy(
+        DEFAULT_CONFIG,
+        SchedulingConfig(
             RequirementLayer(grace=1.0),
             Strategy.SPREAD,
             (),
             "west",
-            Unmatched.FAIL,
-            Impossible.QUEUE,
-            QueuePolicy(limit=1),
+            NoRuleAction.FAIL,
+            NoNodeAction.QUEUE,
+            QueueConfig(limit=1),
             {"ml": GPU},
         ),
         [
@@ -167,8 +167,8 @@ CHANGES = {
         ],
     ),
     "quotas": (
-        PlacementPolicy(quotas={"a": GPU, "b": GPU, "c": GPU}),
-        PlacementPolicy(quotas={"b": Quota(least=GPU.most), "c": GPU}),
+        SchedulingConfig(quotas={"a": GPU, "b": GPU, "c": GPU}),
+        SchedulingConfig(quotas={"b": Quota(guaranteed=GPU.limit), "c": GPU}),
         ["quota a removed", "quota b changed"],
     ),
 }

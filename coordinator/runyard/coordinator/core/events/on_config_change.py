@@ -10,10 +10,10 @@ from runyard.coordinator.core.events.resolve_launch import resolved
 from runyard.coordinator.core.fleet import Fleet
 from runyard.coordinator.core.model import Instant, Launch, Run
 from runyard.coordinator.core.routing.rules import Route
-from runyard.coordinator.core.scheduling.policy import PlacementPolicy
+from runyard.coordinator.core.scheduling.config import SchedulingConfig
 
 
-def on_policy(fleet: Fleet, now: Instant, policy: PlacementPolicy) -> int:
+def on_config_change(fleet: Fleet, now: Instant, config: SchedulingConfig) -> int:
     """Takes a new policy for the runs that wait; those with a node keep what they were placed by.
 
     A waiting run that could not be launched any more is kept, with the reason, until things change again.
@@ -22,7 +22,7 @@ def on_policy(fleet: Fleet, now: Instant, policy: PlacementPolicy) -> int:
         How many waiting runs ask for something else, or may go elsewhere, than before.
     """
     # Who is bound to which clusters, no routing file says.
-    fleet.take_policy(replace(policy, confinement=fleet.policy.confinement))
+    fleet.apply_config(replace(config, client_clusters=fleet.config.client_clusters))
     changed = 0
     for run in fleet.waiting():
         launch = launch_now(fleet, run)
@@ -36,7 +36,7 @@ def on_policy(fleet: Fleet, now: Instant, policy: PlacementPolicy) -> int:
 def launch_now(fleet: Fleet, run: Run) -> Launch:
     """The run's launch by the policy of the moment; where that allows none, with a route that is closed."""
     try:
-        launch = resolved(run.launch, fleet.policy)
+        launch = resolved(run.launch, fleet.config)
         require_bearable(fleet, launch)
     except FleetError as error:
         return replace(run.launch, route=Route(closed=str(error)))
@@ -47,7 +47,7 @@ def _decided(launch: Launch) -> tuple[object, ...]:
     return launch.requirements, launch.time_limits, launch.route, launch.share
 
 
-def changes(before: PlacementPolicy, after: PlacementPolicy) -> list[str]:
+def changes(before: SchedulingConfig, after: SchedulingConfig) -> list[str]:
     """What differs, in a few words each; empty: nothing."""
     return [
         *_changed_rules(before, after),
@@ -56,7 +56,7 @@ def changes(before: PlacementPolicy, after: PlacementPolicy) -> list[str]:
     ]
 
 
-def _changed_rules(before: PlacementPolicy, after: PlacementPolicy) -> Iterator[str]:
+def _changed_rules(before: SchedulingConfig, after: SchedulingConfig) -> Iterator[str]:
     old = {rule.name: rule for rule in before.rules}
     new = {rule.name: rule for rule in after.rules}
     yield from (f"rule {name} removed" for name in old if name not in new)
@@ -66,21 +66,21 @@ def _changed_rules(before: PlacementPolicy, after: PlacementPolicy) -> Iterator[
         yield "rules in another order"
 
 
-def _changed_settings(before: PlacementPolicy, after: PlacementPolicy) -> Iterator[str]:
+def _changed_settings(before: SchedulingConfig, after: SchedulingConfig) -> Iterator[str]:
     for name, was, now in (
         ("defaults", before.defaults, after.defaults),
         ("placement", before.strategy, after.strategy),
         ("default_cluster", before.default_cluster, after.default_cluster),
-        ("on_no_matching_rule", before.unmatched, after.unmatched),
-        ("on_no_eligible_node", before.impossible, after.impossible),
-        ("max_placement_attempts", before.most_places, after.most_places),
+        ("on_no_matching_rule", before.on_no_matching_rule, after.on_no_matching_rule),
+        ("on_no_eligible_node", before.on_no_eligible_node, after.on_no_eligible_node),
+        ("max_placement_attempts", before.max_placement_attempts, after.max_placement_attempts),
         ("queue", before.queue, after.queue),
     ):
         if was != now:
             yield f"{name} changed"
 
 
-def _changed_quotas(before: PlacementPolicy, after: PlacementPolicy) -> Iterator[str]:
+def _changed_quotas(before: SchedulingConfig, after: SchedulingConfig) -> Iterator[str]:
     for name in sorted(before.quotas.keys() | after.quotas.keys()):
         match before.quotas.get(name), after.quotas.get(name):
             case None, _:
