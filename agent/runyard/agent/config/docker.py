@@ -43,7 +43,11 @@ class Registry(Settings):
     """The credentials for one registry."""
 
     username: str
+    """User name at the registry."""
+
     password: SecretStr | None = None
+    """Password in the settings. `password_file` keeps it out of them."""
+
     password_file: Path | None = None
     """Read before every pull, so that it may be changed at any time."""
 
@@ -77,6 +81,7 @@ class DockerSettings(Settings):
     """Of runs that name none, and whose code location names none."""
 
     pull: PullPolicy = "if-not-present"
+    """When an image is pulled: before every start, if this engine does not have it, or never."""
 
     pull_timeout: float = Field(default=1800.0, gt=0)
     """Seconds that one pull may take."""
@@ -103,6 +108,7 @@ class DockerSettings(Settings):
     """By host name, as it begins an image's name; `docker.io` for images that begin with none."""
 
     allow: Allow = Allow()
+    """Limits on what a launch or a code location may request beyond the rest of this section."""
 
     keep_containers: int = Field(default=100, ge=0)
     """How many containers stay after the coordinator has their outcome."""

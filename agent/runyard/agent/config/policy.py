@@ -26,6 +26,7 @@ class Profile(Settings):
     """
 
     name: str
+    """Name of the profile, for messages."""
 
     code_locations: tuple[str, ...] = (ANY,)
     """Code locations whose runs it is for."""
