@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from client.fake_coordinator import FakeCoordinator
 from client.tls_coordinator import tls_coordinator
-from coordinator.security.secured import Secured
+from coordinator.auth.secured import Secured
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from harness.certificates import CLIENT, COORDINATOR, HOSTS, HOUR, OPERATOR, Authority, replace, tls_settings
 from harness.waiting import wait_until
@@ -96,7 +96,7 @@ OURS: dict[str, tuple[Callable[[Authority, Path], TlsFiles], str, str]] = {
     ),
     "wrong authority": (
         lambda _, folder: Authority("rogue").holder(folder, CLIENT),
-        "the coordinator's certificate is of an authority not trusted here",
+        "the coordinator's certificate is of an authority that is not trusted here",
         "Name by --tls-authority what the coordinator's own `tls.authority` holds",
     ),
 }
@@ -137,10 +137,13 @@ THEIRS: dict[str, tuple[dict[str, object], str]] = {
         {"begins": HOUR, "lifetime": timedelta(hours=3)},
         "is not valid yet: its clock is ahead",
     ),
-    "wrong name": ({"hosts": ("elsewhere.example",)}, "the coordinator's certificate is not for 127.0.0.1:"),
+    "wrong name": (
+        {"hosts": ("elsewhere.example",)},
+        "the coordinator's certificate is not for this name or address",
+    ),
     "of a client": (
         {"uses": (ExtendedKeyUsageOID.CLIENT_AUTH,)},
-        "is not for servers: that is somebody else's",
+        "is not for servers: it belongs to another role",
     ),
 }
 
@@ -173,8 +176,8 @@ def test_tls_where_plain_text_is_spoken_is_told(doctor: Doctor, tmp_path: Path) 
     try:
         code, out = doctor(fake.address, Authority().holder(tmp_path, CLIENT))
         assert code == 1
-        assert f"{fake.address} speaks plain text, and certificates were given for it" in out
-        told = pytest.raises(CoordinatorUnreachable, match="it speaks plain text")
+        assert f"{fake.address}: the coordinator speaks plain text, and certificates were given for it" in out
+        told = pytest.raises(CoordinatorUnreachable, match="the coordinator speaks plain text")
         with Client(fake.address, tls=Authority().holder(tmp_path, CLIENT)) as client, told:
             client.list_nodes()
     finally:

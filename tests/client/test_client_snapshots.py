@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from client.tls_coordinator import tls_coordinator
-from coordinator.security.secured import Secured
+from coordinator.auth.secured import Secured
 from coordinator.serving import make_spec, run_id
 from harness.certificates import CLIENT
 

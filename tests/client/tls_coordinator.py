@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from coordinator.auth.secured import Secured, secured
 from coordinator.fleet_building import make_hello
-from coordinator.security.secured import Secured, secured
 from harness.certificates import agent
 
 from runyard.coordinator.grpc.listening import Options

@@ -25,7 +25,7 @@
 import grpc
 
 from runyard.common.errors import InsecureAddress, InvalidAddress, InvalidTlsFiles, RunyardError
-from runyard.common.transport.handshake_errors import DOCTOR, why_no_handshake
+from runyard.common.transport.handshake_errors import DOCTOR, handshake_error
 
 __all__ = [
     "AccessDenied",
@@ -197,8 +197,8 @@ _TRANSPORT_FAILURES = (
 def _unreachable_message(address: str, details: str) -> str:
     if not details.lower().startswith(_TRANSPORT_FAILURES):
         return f"the coordinator at {address} cannot answer now: {details or 'unavailable'}"
-    if reason := why_no_handshake(details):
-        return f"the coordinator at {address} cannot be trusted or does not trust us: {reason}. {DOCTOR}"
+    if error := handshake_error(details):
+        return f"no secure connection to the coordinator at {address}: {error.message}. {DOCTOR}"
     cause = details.rsplit(": ", 1)[-1].rstrip("]").lower()
     return (
         f"the coordinator at {address} cannot be reached: {cause}. Check that it runs there, and the address"

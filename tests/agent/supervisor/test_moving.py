@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from agent.security.secured import free_port
 from agent.small_workers import Plant
-from coordinator.security.secured import secured
+from coordinator.auth.secured import secured
 from harness.certificates import CLIENT, COORDINATOR, HOSTS, Authority, agent, files_in, replace, tls_settings
 from harness.services import ProcessCluster, Service, open_cluster
 
@@ -119,7 +119,7 @@ def test_fleet_changes_to_another_authority_step_by_step(plant: TlsPlant) -> Non
     plant.until_node(READY)
     plant.end_well()
     assert node.events("session_ended") == []
-    told = pytest.raises(CoordinatorUnreachable, match="cannot be trusted or does not trust us")
+    told = pytest.raises(CoordinatorUnreachable, match="no secure connection to the coordinator")
     with Client(plant.cluster.address, tls=old.holder(plant.tls("late"), CLIENT)) as late, told:
         late.list_nodes()
     assert coordinator.events("call_refused") == []

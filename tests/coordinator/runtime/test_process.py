@@ -1,23 +1,27 @@
 """The coordinator as a process: killed, told to stop, refused a place, and cut off from its disk."""
 
 import asyncio
+import json
 import signal
 import socket
 import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
 import pytest
+from coordinator.ca.joining_side import coordinator_files, make_authority
 from coordinator.fleet_building import make_hello, running
 from coordinator.serving import RUN_ID, StubAgent, make_spec, run_id
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from harness.services import ProcessCluster, Service, open_cluster
+from harness.waiting import wait_until
 
 from runyard.client import Client, CoordinatorUnreachable
 from runyard.common.transport.channel import open_aio_channel, open_channel
@@ -275,3 +279,23 @@ def test_coordinator_that_can_write_no_more_ends_rather_than_pretends(cluster: P
         client.launch_run(make_spec(), timeout=3.0)
     assert coordinator.exit_code() == 1
     assert coordinator.events("failed")
+
+
+# Its own certificate
+
+
+def test_coordinator_renews_its_own_certificate_in_time(cluster: ProcessCluster) -> None:
+    authority = make_authority(cluster.folder / "ca")
+    files = coordinator_files(authority)
+    assert files.certificate is not None
+    first = files.certificate.read_bytes()
+    issued = authority.path / "issued.jsonl"
+    record = json.loads(issued.read_text())
+    issued.write_text(json.dumps({**record, "not_after": time.time() + 1.0}) + "\n")
+    tls = {
+        "authority": str(files.authority),
+        "certificate": str(files.certificate),
+        "key": str(files.key),
+    }
+    serve(cluster, tls=tls, ca_directory=str(authority.path))
+    wait_until(lambda: files.certificate and files.certificate.read_bytes() != first, "it is renewed")

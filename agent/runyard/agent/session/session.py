@@ -26,6 +26,7 @@ from runyard.agent.session.task_group import until_first_ends
 from runyard.agent.supervisor.contact import ContactFile
 from runyard.common.defaults import PROTOCOL_VERSION
 from runyard.common.service.failpoints import failpoint
+from runyard.common.transport.handshake_errors import explained
 from runyard.v1 import agent_pb2, agent_pb2_grpc
 
 WELCOME_WITHIN = 10.0
@@ -146,7 +147,7 @@ class Session:
         except grpc.aio.AioRpcError as error:
             if error.code() in REFUSED and not self.welcomed:
                 raise Refused(error.details() or error.code().name) from error
-            raise _SessionOver(f"{error.code().name}: {error.details()}") from error
+            raise _SessionOver(f"{error.code().name}: {explained(error.details() or '')}") from error
         finally:
             replaced.close()
             call.cancel()

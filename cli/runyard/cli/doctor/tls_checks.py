@@ -12,6 +12,7 @@ from runyard.cli.doctor.certificate_checks import examine_certificate
 from runyard.cli.doctor.findings import Finding, Level, ok, problem
 from runyard.client.errors import InvalidTlsFiles
 from runyard.common.transport.address import Address, HostPort, UnixSocket
+from runyard.common.transport.handshake_errors import handshake_error
 from runyard.common.transport.tls import TlsFiles
 
 SUBJECT: Final = "certificates"
@@ -23,37 +24,6 @@ _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0,
 
 # RFC 8446, section 5.1: the first byte of an alert.
 _TLS_ALERT: Final = 0x15
-
-_CLOCKS: Final = "Compare `date -u` on both machines; then have the certificate renewed"
-
-_OF_SERVER: Final = {
-    # X509_V_ERR_... of OpenSSL's x509_vfy.h.
-    9: (
-        "the coordinator's certificate is not valid yet: its clock is ahead, or this machine's is behind",
-        _CLOCKS,
-    ),
-    10: ("the coordinator's certificate has expired, or this machine's clock is ahead", _CLOCKS),
-    26: (
-        "the coordinator's certificate is not for servers: that is somebody else's",
-        "Look at the address, and at what the coordinator's `tls.certificate` names",
-    ),
-}
-
-_WRONG_AUTHORITY: Final = (
-    "Name by --tls-authority what the coordinator's own `tls.authority` holds; while authorities change, both"
-)
-
-_OF_CLIENT: Final = (
-    ("CERTIFICATE_REQUIRED", "the coordinator wants a certificate", "Give --tls-certificate and --tls-key"),
-    (
-        "UNKNOWN_CA",
-        "the coordinator does not trust the authority of our certificate",
-        "Have it issued by its own",
-    ),
-    ("CERTIFICATE_EXPIRED", "the coordinator takes our certificate for expired", _CLOCKS),
-    ("UNSUPPORTED_CERTIFICATE", "our certificate is not for clients", "Use a client's or an operator's"),
-)
-"""By the alert that came back, in RFC 8446's words."""
 
 _REFUSED: Final = "the coordinator refuses our certificate"
 _ITS_LOG: Final = "The coordinator's standard error has the reason: `Handshake failed with error ...`"
@@ -94,10 +64,8 @@ def _examine_connection(address: Address, files: TlsFiles) -> Iterator[Finding]:
     try:
         with _connect(address) as connection, _shake_hands(connection, address, files) as secured:
             yield _accepted(secured)
-    except ssl.SSLCertVerificationError as error:
-        yield _server_refused(error, address)
     except ssl.SSLError as error:
-        yield _handshake_failed(error, address)
+        yield _failed(error, address)
     except OSError:
         return  # nobody is there; the check of the coordinator says so
 
@@ -128,41 +96,19 @@ def _accepted(secured: ssl.SSLSocket) -> Finding:
         if secured.recv(1):
             return ok(SUBJECT, "each side takes the other's")
     except ssl.SSLError as error:
-        for alert, text, remedy in _OF_CLIENT:
-            if alert in str(error).upper().replace(" ", "_"):
-                return problem(SUBJECT, text, remedy)
+        if known := handshake_error(str(error)):
+            return problem(SUBJECT, known.message, known.remedy)
         return problem(SUBJECT, f"{_REFUSED} ({error.reason or error})", _ITS_LOG)
     except OSError:
         pass
     return problem(SUBJECT, f"{_REFUSED}: it hung up", _ITS_LOG)
 
 
-def _server_refused(error: ssl.SSLCertVerificationError, address: Address) -> Finding:
-    if error.verify_code in _OF_SERVER:
-        text, remedy = _OF_SERVER[error.verify_code]
-        return problem(SUBJECT, text, remedy)
-    # X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH.
-    if error.verify_code in (62, 64):
-        return problem(
-            SUBJECT,
-            f"the coordinator's certificate is not for {address}",
-            "Dial a name that stands in it, or have it issued with this one (`runyard ca issue`)",
-        )
-    return problem(
-        SUBJECT,
-        f"the coordinator's certificate is of an authority not trusted here ({error.verify_message})",
-        _WRONG_AUTHORITY,
-    )
-
-
-def _handshake_failed(error: ssl.SSLError, address: Address) -> Finding:
+def _failed(error: ssl.SSLError, address: Address) -> Finding:
+    if known := handshake_error(str(error)):
+        return problem(SUBJECT, f"{address}: {known.message}", known.remedy)
+    if isinstance(error, ssl.SSLCertVerificationError):
+        text = f"the coordinator's certificate was refused ({error.verify_message})"
+        return problem(SUBJECT, text, "Have it issued again (`runyard ca issue`)")
     reason = error.reason or str(error)
-    if "WRONG_VERSION_NUMBER" in reason or "RECORD_LAYER_FAILURE" in reason:
-        return problem(
-            SUBJECT,
-            f"{address} speaks plain text, and certificates were given for it",
-            "Give the coordinator its `tls`, or leave the --tls-... options and variables out",
-        )
-    return problem(
-        SUBJECT, f"no encrypted connection to {address}: {reason}", "Look at the coordinator's log"
-    )
+    return problem(SUBJECT, f"no encrypted connection to {address}: {reason}", _ITS_LOG)

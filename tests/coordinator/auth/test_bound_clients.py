@@ -6,8 +6,8 @@ from pathlib import Path
 
 import grpc
 import pytest
+from coordinator.auth.secured import Secured, secured
 from coordinator.fleet_building import finished, make_hello
-from coordinator.security.secured import Secured, secured
 from coordinator.serving import RUN_ID, SOON, Serving, make_spec, refusal, run_id
 from harness.certificates import CLIENT, OPERATOR, agent
 

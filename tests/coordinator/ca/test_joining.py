@@ -8,7 +8,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from coordinator.security.joining_side import (
+from coordinator.ca.joining_side import (
     Clock,
     JoinSide,
     PrivateKey,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from coordinator.security.secured import ENDLESS, code_of, secured
+from coordinator.auth.secured import ENDLESS, code_of, secured
 from coordinator.serving import SOON
 from google.protobuf.descriptor import FileDescriptor
 from grpc_health.v1 import health_pb2
