@@ -124,7 +124,7 @@ class _JoinServer:
             return
         status = health.aio.HealthServicer()
         self._server = join_server(security.enrolment, status, security.throttle, security.audit)
-        credentials = server_credentials(files, ClientCertificates.NOT_ASKED_FOR)
+        credentials = server_credentials(files, ClientCertificates.NOT_REQUESTED)
         address = listen(self._server, parse_address(settings.join_listen, "join_listen"), credentials)
         log.info("nodes_may_join", address=address)
 

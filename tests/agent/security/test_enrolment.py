@@ -261,7 +261,7 @@ def test_nodes_are_refused_with_a_calm_answer_while_the_authority_cannot_sign(pl
     (plant.authority.path / "authority.pem").touch()
     agent = plant.agent("node-a", token)
     reason = agent.wait_for_event("cannot_join_yet")["reason"]
-    assert "the coordinator cannot sign now; its log says why" in reason
+    assert "the coordinator cannot sign now; its log has the reason" in reason
     assert str(plant.cluster.folder) not in reason
     assert "cannot be read" in coordinator.wait_for_event("authority_unusable")["error"]
     (plant.cluster.folder / "away").rename(keys)

@@ -94,7 +94,7 @@ class JoinSide:
             runtime, directory, lambda: files.read().certificate or b"", self.revocations, WEEK, wall=clock
         )
         self.server = join_server(self.enrolment, health.aio.HealthServicer(), UNTHROTTLED, UNAUDITED)
-        credentials = server_credentials(files, ClientCertificates.NOT_ASKED_FOR)
+        credentials = server_credentials(files, ClientCertificates.NOT_REQUESTED)
         port = self.server.add_secure_port("127.0.0.1:0", credentials)
         self.address = f"127.0.0.1:{port}"
 

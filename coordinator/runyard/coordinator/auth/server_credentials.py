@@ -16,7 +16,7 @@ class ClientCertificates(enum.Enum):
     """Client certificates that a port requires."""
 
     REQUIRED = "required"
-    NOT_ASKED_FOR = "not asked for"
+    NOT_REQUESTED = "not requested"
 
 
 def server_credentials(files: TlsFiles, from_clients: ClientCertificates) -> grpc.ServerCredentials:

@@ -91,10 +91,10 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
         self, request: fleet_pb2.RefreshWarmServersRequest, context: Context
     ) -> fleet_pb2.RefreshWarmServersResponse:
         with audited(self._audit, WarmServersRefreshed(by=actor_of(context), node=request.node_id)):
-            asked = await self._runtime.decide(
+            count = await self._runtime.decide(
                 lambda fleet, _: on_refresh_warm_servers(fleet, request.node_id, request.name)
             )
-        return fleet_pb2.RefreshWarmServersResponse(servers=asked)
+        return fleet_pb2.RefreshWarmServersResponse(servers=count)
 
     def _sight(self, context: Context) -> ClientScope:
         who = str(caller_of(context).identity)

@@ -54,18 +54,18 @@ class JoinService(security_pb2_grpc.JoinServiceServicer):
                 peer=context.peer(),
             )
             self._throttle.require(Limit.JOIN, network_of(context.peer()))
-            asked = NodeJoined(
+            event = NodeJoined(
                 by=Actor("unknown", context.peer()), node=applicant.node_id, cluster=applicant.cluster
             )
-            with audited(self._audit, asked) as entry:
+            with audited(self._audit, event) as entry:
                 try:
-                    credentials = await self._enrolment.join(applicant)
+                    granted = await self._enrolment.join(applicant)
                 except AuthorityError as error:
                     log.error("authority_unusable", error=str(error))
-                    raise Unavailable("the coordinator cannot sign now; its log says why") from error
-                entry.amend(replace(asked, token=credentials.token_id, serial=credentials.serial))
+                    raise Unavailable("the coordinator cannot sign now; its log has the reason") from error
+                entry.amend(replace(event, token=granted.token_id, serial=granted.serial))
             return security_pb2.JoinResponse(
-                certificate_pem=credentials.certificate, authority_pem=credentials.authority
+                certificate_pem=granted.certificate, authority_pem=granted.authority
             )
 
 

@@ -44,16 +44,16 @@ class SecurityService(security_pb2_grpc.SecurityServiceServicer):
         self, request: security_pb2.RenewCertificateRequest, context: Context
     ) -> security_pb2.RenewCertificateResponse:
         caller = caller_of(context)
-        asked = CertificateRenewed(by=actor_of(context), node=caller.identity.name)
-        with audited(self._audit, asked) as entry:
+        event = CertificateRenewed(by=actor_of(context), node=caller.identity.name)
+        with audited(self._audit, event) as entry:
             try:
-                credentials = await self._enrolment.renew(caller, request.csr_pem)
+                granted = await self._enrolment.renew(caller, request.csr_pem)
             except AuthorityError as error:
                 log.error("authority_unusable", error=str(error))
-                raise Unavailable("the coordinator cannot sign now; its log says why") from error
-            entry.amend(replace(asked, serial=credentials.serial))
+                raise Unavailable("the coordinator cannot sign now; its log has the reason") from error
+            entry.amend(replace(event, serial=granted.serial))
         return security_pb2.RenewCertificateResponse(
-            certificate_pem=credentials.certificate, authority_pem=credentials.authority
+            certificate_pem=granted.certificate, authority_pem=granted.authority
         )
 
     async def CreateToken(
@@ -61,13 +61,13 @@ class SecurityService(security_pb2_grpc.SecurityServiceServicer):
     ) -> security_pb2.CreateTokenResponse:
         ttl = to_seconds(request.ttl) if request.HasField("ttl") else DEFAULT_TTL
         maker = str(caller_of(context).identity)
-        asked = TokenCreated(by=actor_of(context), cluster=request.cluster, node=request.node_id)
-        with audited(self._audit, asked) as entry:
-            token, told = await self._enrolment.create_token(
+        event = TokenCreated(by=actor_of(context), cluster=request.cluster, node=request.node_id)
+        with audited(self._audit, event) as entry:
+            token, join_token = await self._enrolment.create_token(
                 request.cluster, request.node_id, ttl, request.uses or 1, maker
             )
-            entry.amend(replace(asked, token=token.token_id))
-        return security_pb2.CreateTokenResponse(token=_token_view(token), text=told.text)
+            entry.amend(replace(event, token=token.token_id))
+        return security_pb2.CreateTokenResponse(token=_token_view(token), text=join_token.text)
 
     async def ListTokens(
         self, request: security_pb2.ListTokensRequest, context: Context
@@ -85,16 +85,16 @@ class SecurityService(security_pb2_grpc.SecurityServiceServicer):
     async def RevokeNode(
         self, request: security_pb2.RevokeNodeRequest, context: Context
     ) -> security_pb2.RevokeNodeResponse:
-        asked = NodeRevoked(by=actor_of(context), node=request.node_id, message=request.reason)
-        with audited(self._audit, asked):
+        event = NodeRevoked(by=actor_of(context), node=request.node_id, message=request.reason)
+        with audited(self._audit, event):
             refused = await self._expulsion.revoke_node(request.node_id, request.reason)
         return security_pb2.RevokeNodeResponse(certificates=refused)
 
     async def RevokeCertificate(
         self, request: security_pb2.RevokeCertificateRequest, context: Context
     ) -> security_pb2.RevokeCertificateResponse:
-        asked = CertificateRevoked(by=actor_of(context), serial=request.serial, message=request.reason)
-        with audited(self._audit, asked):
+        event = CertificateRevoked(by=actor_of(context), serial=request.serial, message=request.reason)
+        with audited(self._audit, event):
             await self._expulsion.revoke_certificate(request.serial, request.reason)
         return security_pb2.RevokeCertificateResponse()
 
