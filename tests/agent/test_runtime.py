@@ -1,4 +1,4 @@
-"""The agent's shell: events one after the other, everything on disk first, and no report lost."""
+"""The agent's runtime: events one after the other, everything on disk first, and no report lost."""
 
 import asyncio
 import contextlib
@@ -9,17 +9,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from agent.runtime_side import wired
 from harness.waiting import await_until
 
-from runyard.agent import runtime as shell_module
 from runyard.agent.config.agent import AgentSettings
-from runyard.agent.core.model import AttemptKey
-from runyard.agent.drivers.base import Lack
+from runyard.agent.core.effects import Reject, Report
+from runyard.agent.core.model import Assignment, AttemptKey
+from runyard.agent.drivers.base import Driver, Lack, OnChange
 from runyard.agent.drivers.fake import FakeDriver, FakeRun
-from runyard.agent.runtime import Runtime
+from runyard.agent.runtime import agent as runtime_agent
+from runyard.agent.runtime import events as events_module
+from runyard.agent.runtime import housekeeping
+from runyard.agent.runtime import runtime as runtime_module
+from runyard.agent.runtime.events import Acknowledged, Assigned, StopRequested
+from runyard.agent.session.conversions import status_of
+from runyard.agent.session.messages import report
+from runyard.agent.spec_record.identities import identity_of
 from runyard.agent.supervisor import procfs
 from runyard.agent.supervisor.records import ExitRecord, SpecRecord
 from runyard.agent.supervisor.rundir import NoRoom, RunDirectories, RunDirectory
+from runyard.common.backoff import Backoff
 from runyard.v1 import agent_pb2, placement_pb2, run_pb2
 
 RUN_ID = "00000000-0000-4000-8000-000000000001"
@@ -49,19 +58,31 @@ class Tracked(FakeDriver):
 
 
 class Agent:
-    """A shell with a fake driver, and all that it told the coordinator."""
+    """An agent with a fake driver, and its reports to the coordinator."""
 
-    def __init__(self, state: Path, script: Script, **settings: Any) -> None:
-        self.directories = RunDirectories(state)
-        drivers: dict[str, Any] = {}
-        self.shell = Runtime(AgentSettings(state_directory=state, **settings), self.directories, drivers)
-        self.driver = Tracked(self.directories, self.shell.on_change, script)
-        drivers["fake"] = self.driver
+    def __init__(self, parts: runtime_agent.Agent) -> None:
+        self.parts = parts
+        self.runtime = parts.runtime
+        self.directories = parts.directories
+        driver = parts.drivers.by_name["fake"]
+        assert isinstance(driver, Tracked)
+        self.driver = driver
         self.told: list[agent_pb2.AttemptReport] = []
 
-    def put(self, message: agent_pb2.SessionRequest) -> None:
-        """Where the shell's reports go."""
-        self.told.append(message.report)
+    @classmethod
+    async def made(cls, state: Path, script: Script, **settings: Any) -> "Agent":
+        def make_drivers(directories: RunDirectories, on_change: OnChange) -> dict[str, Driver]:
+            return {"fake": Tracked(directories, on_change, script)}
+
+        return cls(await wired(AgentSettings(state_directory=state, **settings), make_drivers))
+
+    def take(self, about: Report | Reject) -> None:
+        """Keep a report of the runtime."""
+        self.told.append(report(about).report)
+
+    def statuses(self) -> list[agent_pb2.AttemptStatus]:
+        """Return all held attempts as Hello lists them."""
+        return [status_of(held) for held in self.runtime.attempts()]
 
     async def assign(
         self, key: AttemptKey = KEY, driver: str = "fake", within: float = FOR_EVER, **fields: Any
@@ -75,15 +96,16 @@ class Agent:
             requirements=placement_pb2.Requirements(driver=driver),
             **fields,
         )
-        await self.shell.offer(key, spec, start_by=procfs.boottime() + within)
+        assignment = Assignment(key, identity_of(spec), spec, start_by=procfs.boottime() + within)
+        await self.parts.events.put(Assigned(assignment))
 
     async def stop(self, key: AttemptKey = KEY, grace: float = 5.0) -> None:
         """The coordinator stops an attempt."""
-        await self.shell.command(lambda: self.shell.holdings.on_stop(key, grace, "a user stopped it"))
+        await self.parts.events.put(StopRequested(key, grace, "a user stopped it"))
 
     async def acknowledge(self, key: AttemptKey = KEY) -> None:
         """The coordinator has the end of an attempt."""
-        await self.shell.command(lambda: self.shell.holdings.on_acknowledged(key))
+        await self.parts.events.put(Acknowledged(key))
 
     def phases(self, key: AttemptKey = KEY) -> list[str]:
         """The phases of an attempt as they were told."""
@@ -110,16 +132,16 @@ async def working(
     state: Path, script: Script = lambda key: FakeRun(run_for=FOR_EVER), **settings: Any
 ) -> AsyncIterator[Agent]:
     """An agent that is in session for the length of the block."""
-    agent = Agent(state, script, **settings)
-    with agent.shell.reporting_to(agent):
-        await agent.shell.open()
-        taking = asyncio.create_task(agent.shell.run())
+    agent = await Agent.made(state, script, **settings)
+    with agent.runtime.reporting_to(lambda about: agent.take(about)):
+        await agent.parts.open()
+        taking = asyncio.create_task(agent.runtime.run())
         try:
             yield agent
         finally:
             taking.cancel()
             await asyncio.gather(taking, return_exceptions=True)
-            await agent.shell.close()
+            await agent.parts.close()
 
 
 @pytest.fixture
@@ -166,7 +188,7 @@ async def test_attempt_is_told_phase_by_phase(tmp_path: Path) -> None:
 
 async def test_attempt_is_on_disk_before_it_is_told(agent: Agent) -> None:
     on_disk: list[bool] = []
-    agent.put = lambda message: on_disk.append(agent.directories.open(KEY) is not None)  # type: ignore[method-assign]
+    agent.take = lambda about: on_disk.append(agent.directories.open(KEY) is not None)  # type: ignore[method-assign]
     await agent.assign()
     await await_until(lambda: on_disk, "nothing was told", SOON)
     assert on_disk[0]
@@ -231,7 +253,7 @@ async def test_assignment_that_comes_again_after_its_acknowledged_end_is_not_sta
         await agent.assign()
         await agent.until_told("starting", "running", "finished")
         await agent.acknowledge()
-        await await_until(lambda: not agent.shell.holdings.all(), "still held", SOON)
+        await await_until(lambda: not agent.runtime.attempts(), "still held", SOON)
         await agent.assign()
         await agent.until_told("starting", "running", "finished", "finished")
         assert agent.driver.started == [KEY]
@@ -258,7 +280,7 @@ async def test_attempt_that_has_run_here_is_never_refused_whatever_is_missing_by
         await agent.assign()
         await agent.until_told("starting", "running", "finished")
         await agent.acknowledge()
-        await await_until(lambda: not agent.shell.holdings.all(), "still held", SOON)
+        await await_until(lambda: not agent.runtime.attempts(), "still held", SOON)
         agent.driver.misses = "everything"
         await agent.assign()
         await agent.until_told("starting", "running", "finished", "finished")
@@ -329,7 +351,7 @@ async def test_stop_that_came_first_is_remembered_over_a_restart_and_after_its_a
         await agent.stop()
         await agent.until_told("finished")
         await agent.acknowledge()
-        await await_until(lambda: not agent.shell.holdings.all(), "still held", SOON)
+        await await_until(lambda: not agent.runtime.attempts(), "still held", SOON)
     async with working(tmp_path) as agent:
         await agent.assign()
         await agent.until_told("finished")
@@ -351,7 +373,7 @@ async def test_stop_that_came_first_but_does_not_fit_on_the_disk_is_not_promised
 async def test_stop_that_does_not_fit_on_the_disk_is_tried_again_until_it_does(
     small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shell_module, "RETRY_STOP", 0.05)
+    monkeypatch.setattr(runtime_module, "RETRY_STOP", Backoff(0.05, 0.05))
     async with working(small_disk / "state") as agent:
         await agent.assign()
         await agent.until_told("starting", "running")
@@ -371,9 +393,9 @@ async def test_acknowledged_attempt_is_marked_on_disk_and_listed_no_more(tmp_pat
     async with working(tmp_path, lambda key: FakeRun()) as agent:
         await agent.assign()
         await agent.until_told("starting", "running", "finished")
-        assert len(agent.shell.statuses({})) == 1
+        assert len(agent.statuses()) == 1
         await agent.acknowledge()
-        await await_until(lambda: not agent.shell.statuses({}), "still listed", SOON)
+        await await_until(lambda: not agent.statuses(), "still listed", SOON)
         directory = agent.directories.open(KEY)
         assert directory is not None
         assert directory.acknowledged_at is not None
@@ -381,34 +403,34 @@ async def test_acknowledged_attempt_is_marked_on_disk_and_listed_no_more(tmp_pat
 
 async def test_end_that_nobody_heard_of_is_listed_until_it_is_acknowledged(tmp_path: Path) -> None:
     async with working(tmp_path, lambda key: FakeRun()) as agent:
-        with agent.shell.reporting_to(Agent(tmp_path / "nobody", lambda key: FakeRun())):
+        with agent.runtime.reporting_to(lambda about: None):
             await agent.assign()
             await await_until(
-                lambda: [each.phase for each in agent.shell.statuses({})] == [run_pb2.PHASE_FINISHED],
-                lambda: agent.shell.statuses({}),
+                lambda: [each.phase for each in agent.statuses()] == [run_pb2.PHASE_FINISHED],
+                agent.statuses,
                 SOON,
             )
         assert agent.told == []
     async with working(tmp_path) as agent:
-        (status,) = agent.shell.statuses({})
+        (status,) = agent.statuses()
         assert (status.run_id, status.phase) == (RUN_ID, run_pb2.PHASE_FINISHED)
         assert (status.deployment, status.job, status.location) == ("shop", "orders", "shop.py")
 
 
 async def test_worker_without_a_session_is_followed_all_the_same(tmp_path: Path) -> None:
-    agent = Agent(tmp_path, lambda key: FakeRun())
-    await agent.shell.open()
-    taking = asyncio.create_task(agent.shell.run())
+    agent = await Agent.made(tmp_path, lambda key: FakeRun())
+    await agent.parts.open()
+    taking = asyncio.create_task(agent.runtime.run())
     await agent.assign()
     await await_until(
-        lambda: [each.phase for each in agent.shell.statuses({})] == [run_pb2.PHASE_FINISHED],
-        lambda: agent.shell.statuses({}),
+        lambda: [each.phase for each in agent.statuses()] == [run_pb2.PHASE_FINISHED],
+        agent.statuses,
         SOON,
     )
     assert agent.told == []
     taking.cancel()
     await asyncio.gather(taking, return_exceptions=True)
-    await agent.shell.close()
+    await agent.parts.close()
 
 
 # Restarts
@@ -422,7 +444,7 @@ async def test_attempt_that_was_written_but_never_started_waits_for_the_next_off
         await agent.assign()
         await agent.until_told("starting")
     async with working(tmp_path) as agent:
-        assert [each.phase for each in agent.shell.statuses({})] == [run_pb2.PHASE_ASSIGNED]
+        assert [each.phase for each in agent.statuses()] == [run_pb2.PHASE_ASSIGNED]
         assert agent.driver.started == []
         await agent.assign()
         await agent.until_told("starting", "running")
@@ -434,9 +456,9 @@ async def test_acknowledged_attempt_is_not_listed_after_a_restart(tmp_path: Path
         await agent.assign()
         await agent.until_told("starting", "running", "finished")
         await agent.acknowledge()
-        await await_until(lambda: not agent.shell.statuses({}), "still listed", SOON)
+        await await_until(lambda: not agent.statuses(), "still listed", SOON)
     async with working(tmp_path) as agent:
-        assert agent.shell.statuses({}) == []
+        assert agent.statuses() == []
 
 
 async def test_end_whose_acknowledgement_does_not_fit_on_the_disk_is_told_once_more_after_a_restart(
@@ -451,11 +473,11 @@ async def test_end_whose_acknowledgement_does_not_fit_on_the_disk_is_told_once_m
         with monkeypatch.context() as patched:
             patched.setattr(RunDirectory, "acknowledge", no_room)
             await agent.acknowledge()
-            await await_until(lambda: not agent.shell.statuses({}), "still listed", SOON)
+            await await_until(lambda: not agent.statuses(), "still listed", SOON)
             await agent.stop(NEXT)
             await agent.until_told("finished", key=NEXT)
     async with working(tmp_path) as agent:
-        assert [each.attempt for each in agent.shell.statuses({})] == [0, 1]
+        assert [each.attempt for each in agent.statuses()] == [0, 1]
 
 
 # Bounds
@@ -464,32 +486,32 @@ async def test_end_whose_acknowledgement_does_not_fit_on_the_disk_is_told_once_m
 async def test_session_is_held_back_while_too_many_commands_wait(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shell_module, "COMMANDS_WAITING", 2)
-    agent = Agent(tmp_path, lambda key: FakeRun(run_for=FOR_EVER))
-    await agent.shell.open()
+    monkeypatch.setattr(events_module, "COMMANDS_WAITING", 2)
+    agent = await Agent.made(tmp_path, lambda key: FakeRun(run_for=FOR_EVER))
+    await agent.parts.open()
     for attempt in range(2):
         await agent.stop(AttemptKey(RUN_ID, attempt))
     third = asyncio.create_task(agent.stop(AttemptKey(RUN_ID, 2)))
     _, waiting = await asyncio.wait({third}, timeout=0.05)
     assert waiting
-    taking = asyncio.create_task(agent.shell.run())
+    taking = asyncio.create_task(agent.runtime.run())
     await asyncio.wait_for(third, SOON)
     taking.cancel()
     await asyncio.gather(taking, return_exceptions=True)
-    await agent.shell.close()
+    await agent.parts.close()
 
 
 async def test_acknowledged_directories_are_tidied_away_and_others_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shell_module, "TIDY", 0.1)
+    monkeypatch.setattr(housekeeping, "PRUNE_EVERY", 0.1)
     async with working(tmp_path, lambda key: FakeRun(), keep_runs=0, keep_logs=0) as agent:
         other = AttemptKey("00000000-0000-4000-8000-000000000002", 0)
         for key in (KEY, other):
             await agent.assign(key)
             await agent.until_told("starting", "running", "finished", key=key)
         await agent.acknowledge()
-        tidying = asyncio.create_task(agent.shell.tidy())
+        tidying = asyncio.create_task(housekeeping.prune_forever(agent.directories, agent.parts.settings))
         await await_until(lambda: agent.directories.open(KEY) is None, "still there", SOON)
         assert agent.directories.open(other) is not None
         tidying.cancel()

@@ -124,7 +124,7 @@ def test_a_node_that_never_joined_is_not_found(runyard: Command, verb: str) -> N
 
 
 def test_a_node_shows_what_it_is_short_of(runyard: Command, node: fleet_pb2.Node) -> None:
-    message = "12Mi of 8Gi of memory left; new runs are taken with 256Mi"
+    message = "12Mi of 8Gi of memory left; new runs are accepted with 256Mi"
     node.cordoned = True
     node.pressures.add(kind=fleet_pb2.PRESSURE_KIND_MEMORY, message=message)
     assert "ready (cordoned, memory pressure)" in runyard("node", "list").out

@@ -108,7 +108,7 @@ def test_bytes_that_are_no_message_end_the_session_and_not_the_contact(captive: 
     before = captive.coordinator.sessions
     captive.coordinator.say(b"\x17~@e\xc6")
     wait_until(lambda: captive.coordinator.sessions > before, captive.agent.log)
-    assert "sent what is no message" in captive.agent.log()
+    assert "sent bytes that are not a message" in captive.agent.log()
 
 
 def test_a_goodbye_for_ever_is_not_obeyed(captive: Captive) -> None:

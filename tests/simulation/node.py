@@ -12,6 +12,7 @@ from runyard.agent.core.effects import Accept, Bury, Effect, Forget, Reject, Rep
 from runyard.agent.core.model import (
     UNKNOWN_LAUNCH,
     Accepted,
+    Assignment,
     AttemptKey,
     AttemptPhase,
     Finished,
@@ -22,8 +23,9 @@ from runyard.agent.core.model import (
     Running,
     Starting,
 )
-from runyard.agent.core.reconcile import Holdings
-from runyard.agent.session.conversions import identity_of, rejection_of, status_of
+from runyard.agent.core.reconcile import AttemptTable
+from runyard.agent.session.conversions import rejection_of, status_of
+from runyard.agent.spec_record.identities import identity_of
 from runyard.v1 import agent_pb2, placement_pb2
 
 
@@ -189,14 +191,14 @@ class SimulatedAgent:
         """Comes up with what the disk holds."""
         self._life += 1
         life = self._life
-        self.holdings = Holdings()
+        self.attempts = AttemptTable()
         self.machine.tell = lambda key, phase: self._on_change(life, key, phase)
         found = [
             self.machine.held(key)
             for key, directory in self.machine.directories.items()
             if not directory.acknowledged
         ]
-        self._carry_out(self.holdings.on_recovered(found))
+        self._carry_out(self.attempts.on_recovered(found))
         self._dial(life)
 
     def crash(self, away: float) -> None:
@@ -233,7 +235,7 @@ class SimulatedAgent:
             protocol_max=1,
             offer=placement_pb2.Offer(drivers=["process"], resources={"slots": 2}),
             last_epoch=self._epoch,
-            attempts=[status_of(held) for held in self.holdings.all()],
+            attempts=[status_of(held) for held in self.attempts.all()],
         )
         session = coordinator.connect(hello, to_agent.send, lambda: self._broken(connection))
         if session is None:
@@ -263,7 +265,7 @@ class SimulatedAgent:
             self._broken(connection)
             return
         beat = agent_pb2.Heartbeat(
-            sequence=sequence, attempts=[status_of(held) for held in self.holdings.all()]
+            sequence=sequence, attempts=[status_of(held) for held in self.attempts.all()]
         )
         self._sent[sequence] = self.kernel.now
         self._link.send(agent_pb2.SessionRequest(heartbeat=beat))
@@ -296,14 +298,16 @@ class SimulatedAgent:
                 assign = message.assign
                 key = AttemptKey(assign.run_id, assign.attempt)
                 within = assign.start_within.ToNanoseconds() / 1e9
-                if self.kernel.now <= self._sent[assign.after_heartbeat] + within:
-                    self._carry_out(self.holdings.on_assign(key, identity_of(assign.spec), assign.spec))
+                start_by = self._sent[assign.after_heartbeat] + within
+                if self.kernel.now <= start_by:
+                    assignment = Assignment(key, identity_of(assign.spec), assign.spec, start_by)
+                    self._carry_out(self.attempts.on_assign(assignment))
             case "stop":
                 key = AttemptKey(message.stop.run_id, message.stop.attempt)
-                self._carry_out(self.holdings.on_stop(key, 30.0, message.stop.reason))
+                self._carry_out(self.attempts.on_stop(key, 30.0, message.stop.reason))
             case "report_ack":
                 key = AttemptKey(message.report_ack.run_id, message.report_ack.attempt)
-                self._carry_out(self.holdings.on_acknowledged(key))
+                self._carry_out(self.attempts.on_acknowledged(key))
             case _:
                 pass
 
@@ -314,7 +318,7 @@ class SimulatedAgent:
 
     def _on_change(self, life: int, key: AttemptKey, phase: AttemptPhase) -> None:
         if life == self._life:
-            self._carry_out(self.holdings.on_change(key, phase))
+            self._carry_out(self.attempts.on_change(key, phase))
 
     # Effects
 
@@ -331,18 +335,18 @@ class SimulatedAgent:
     def _do(self, effect: Effect) -> list[Effect]:
         disk = self.machine.directories
         match effect:
-            case Accept(key=key) | Bury(key=key) if key in disk:
-                return self.holdings.on_found(self.machine.held(key))
-            case Accept(key=key, identity=identity, spec=spec):
+            case Accept(Assignment(key=key)) | Bury(key=key) if key in disk:
+                return self.attempts.on_found(self.machine.held(key))
+            case Accept(Assignment(key=key, identity=identity, spec=spec)):
                 if self.kernel.chance(self.refusal_rate):
-                    return self.holdings.on_not_accepted(key, "no space left on device")
+                    return self.attempts.on_not_accepted(key, "no space left on device")
                 has_policy = spec.policies.HasField("stop_after")
                 stop_after = spec.policies.stop_after.ToNanoseconds() / 1e9 if has_policy else None
                 disk[key] = Directory(identity, stop_after)
-                return self.holdings.on_accepted(key, identity)
+                return self.attempts.on_accepted(key, identity)
             case Bury(key=key, reason=reason):
                 disk[key] = Directory(UNKNOWN_LAUNCH, exit=Outcome(OutcomeKind.STOPPED, reason))
-                return self.holdings.on_found(self.machine.held(key))
+                return self.attempts.on_found(self.machine.held(key))
             case Start(key=key):
                 self.machine.start(key)
             case StopWorker(key=key):

@@ -54,15 +54,15 @@ def drop_the_attempt_check(patch: Patch) -> None:
 
 def drop_the_tombstone(patch: Patch) -> None:
     """A stop for an attempt that never came is confirmed, and leaves nothing behind."""
-    stop = reconcile.Holdings.on_stop
+    stop = reconcile.AttemptTable.on_stop
 
-    def on_stop(holdings: reconcile.Holdings, key: AttemptKey, grace: float, reason: str) -> list[Effect]:
+    def on_stop(holdings: reconcile.AttemptTable, key: AttemptKey, grace: float, reason: str) -> list[Effect]:
         if holdings.get(key) is not None:
             return stop(holdings, key, grace, reason)
         over = Finished(Outcome(OutcomeKind.STOPPED, reason))
         return [Report(HeldAttempt(key, UNKNOWN_LAUNCH, over))]
 
-    patch.setattr(reconcile.Holdings, "on_stop", on_stop)
+    patch.setattr(reconcile.AttemptTable, "on_stop", on_stop)
 
 
 def forget_stops_before_the_launch(patch: Patch) -> None:
@@ -114,10 +114,12 @@ def conclude_before_the_node_has_stopped(patch: Patch) -> None:
 def forget_rejections(patch: Patch) -> None:
     """A repeated assignment is taken although it was refused, and given to another node meanwhile."""
 
-    def reject(holdings: reconcile.Holdings, key: AttemptKey, reason: str, why: str = "") -> list[Effect]:
-        return [Reject(key, reason, why)]
+    def reject(
+        table: reconcile.AttemptTable, key: AttemptKey, message: str, reason_code: str = ""
+    ) -> list[Effect]:
+        return [Reject(key, message, reason_code)]
 
-    patch.setattr(reconcile.Holdings, "_reject", reject)
+    patch.setattr(reconcile.AttemptTable, "_reject", reject)
 
 
 def accept_what_the_disk_has(patch: Patch) -> None:
@@ -126,7 +128,7 @@ def accept_what_the_disk_has(patch: Patch) -> None:
 
     def careless(agent: simulated_node.SimulatedAgent, effect: Effect) -> list[Effect]:
         if isinstance(effect, Accept):
-            agent.machine.directories.pop(effect.key, None)
+            agent.machine.directories.pop(effect.assignment.key, None)
         return do(agent, effect)
 
     patch.setattr(simulated_node.SimulatedAgent, "_do", careless)

@@ -75,7 +75,7 @@ class World:
         return all(
             isinstance(run.phase, Finished) for run in self.coordinator.disk.runs.values()
         ) and not any(
-            machine.live or agent.holdings.all()
+            machine.live or agent.attempts.all()
             for machine, agent in zip(self.machines, self.agents, strict=True)
         )
 
@@ -139,7 +139,7 @@ class World:
                 began = [key for key in starts if (key.run_id, key.attempt) == (run_id, run.attempt)]
                 assert began, f"{run_id} succeeded without a worker"
         for agent in self.agents:
-            assert not agent.holdings.all(), "an end was never acknowledged"
+            assert not agent.attempts.all(), "an end was never acknowledged"
 
     # What happens
 

@@ -10,14 +10,21 @@ from typing import Any
 
 import pytest
 from agent.launches import KEY, SIGNER, launch, sign, statement
+from agent.runtime_side import wired
 from agent.stub_coordinator import Agent, StubCoordinator
 from harness.waiting import await_until
 
-from runyard.agent.admission.trust.authorizer import Gatekeeper, NotTrusted
+from runyard.agent.admission.errors import NotAuthorized
+from runyard.agent.admission.trust.authorizer import LaunchAuthorizer
 from runyard.agent.config.agent import AgentSettings
-from runyard.agent.core.model import AttemptKey
+from runyard.agent.core.effects import Reject, Report
+from runyard.agent.core.model import Assignment, AttemptKey
+from runyard.agent.drivers.base import Driver, OnChange
 from runyard.agent.drivers.fake import FakeDriver
-from runyard.agent.runtime import Runtime
+from runyard.agent.runtime import agent as runtime_agent
+from runyard.agent.runtime.events import Assigned
+from runyard.agent.session.messages import report
+from runyard.agent.spec_record.identities import identity_of
 from runyard.agent.supervisor.procfs import boottime
 from runyard.agent.supervisor.rundir import RunDirectories
 from runyard.v1 import agent_pb2, placement_pb2, run_pb2
@@ -34,45 +41,48 @@ class Idle(FakeDriver):
 
 
 class Node:
-    """A shell with a driver that starts nothing, and what it told the coordinator."""
+    """An agent with drivers that start nothing, and its reports to the coordinator."""
 
-    def __init__(self, state: Path, **settings: Any) -> None:
-        self.directories = RunDirectories(state)
-        drivers: dict[str, Any] = {}
-        self.shell = Runtime(AgentSettings(state_directory=state, **settings), self.directories, drivers)
-        for name in ("fake", "process"):
-            drivers[name] = Idle(self.directories, self.shell.on_change)
+    def __init__(self, agent: runtime_agent.Agent) -> None:
+        self.agent = agent
+        self.directories = agent.directories
         self.reports: list[agent_pb2.AttemptReport] = []
 
-    def put(self, message: agent_pb2.SessionRequest) -> None:
-        """Where the shell's reports go."""
-        self.reports.append(message.report)
+    def take(self, about: Report | Reject) -> None:
+        """Keep a report of the runtime."""
+        self.reports.append(report(about).report)
 
-    async def offer(self, spec: run_pb2.LaunchSpec, key: AttemptKey = KEY) -> agent_pb2.AttemptReport:
-        """Offers a launch, and returns the first that is told of it."""
+    async def assign(self, spec: run_pb2.LaunchSpec, key: AttemptKey = KEY) -> agent_pb2.AttemptReport:
+        """Assign a launch, and return the first report of it."""
         told = len(self.reports)
-        await self.shell.offer(key, spec, boottime() + 60)
+        assignment = Assignment(key, identity_of(spec), spec, boottime() + 60)
+        await self.agent.events.put(Assigned(assignment))
         await await_until(lambda: len(self.reports) > told, "nothing is told of the launch")
         return self.reports[told]
 
     async def refusal(self, spec: run_pb2.LaunchSpec, key: AttemptKey = KEY) -> str:
         """Why a launch is refused; it leaves nothing on disk."""
-        report = await self.offer(spec, key)
-        assert report.HasField("rejection"), report
+        answer = await self.assign(spec, key)
+        assert answer.HasField("rejection"), answer
         assert self.directories.open(key) is None
-        return report.rejection.reason
+        return answer.rejection.reason
 
 
 @contextlib.asynccontextmanager
 async def working(state: Path, **settings: Any) -> AsyncIterator[Node]:
     """A node in session."""
-    node = Node(state, **settings)
-    await node.shell.open()
-    task = asyncio.create_task(node.shell.run())
-    with node.shell.reporting_to(node):
+    agent = await wired(AgentSettings(state_directory=state, **settings), idle_drivers)
+    node = Node(agent)
+    await agent.open()
+    task = asyncio.create_task(agent.runtime.run())
+    with agent.runtime.reporting_to(node.take):
         yield node
     task.cancel()
-    await node.shell.close()
+    await agent.close()
+
+
+def idle_drivers(directories: RunDirectories, on_change: OnChange) -> dict[str, Driver]:
+    return {name: Idle(directories, on_change) for name in ("fake", "process")}
 
 
 def fresh(driver: str = "fake", **fields: Any) -> run_pb2.LaunchSpec:
@@ -81,16 +91,16 @@ def fresh(driver: str = "fake", **fields: Any) -> run_pb2.LaunchSpec:
     return sign(spec, statement(spec, int(time.time())).SerializeToString())
 
 
-def gatekeeper_of(**settings: Any) -> Gatekeeper:
-    """Who stands before the launches of an agent with these settings."""
-    return Gatekeeper(AgentSettings(**settings))
+def authorizer_of(**settings: Any) -> LaunchAuthorizer:
+    """Return the authorizer of an agent with these settings."""
+    return LaunchAuthorizer(AgentSettings(**settings))
 
 
 async def test_what_was_signed_is_what_the_run_directory_holds(tmp_path: Path) -> None:
     async with working(tmp_path, **REQUIRED) as node:
-        report = await node.offer(fresh())
-        assert report.status.phase == run_pb2.PHASE_STARTING
-        assert (report.status.job, report.status.deployment) == ("orders", "prod")
+        answer = await node.assign(fresh())
+        assert answer.status.phase == run_pb2.PHASE_STARTING
+        assert (answer.status.job, answer.status.deployment) == ("orders", "prod")
         directory = node.directories.open(KEY)
         assert directory is not None
         spec = directory.read_spec()
@@ -115,19 +125,20 @@ async def test_a_launch_is_not_taken_under_the_name_of_another_run(tmp_path: Pat
 async def test_a_launch_that_ran_is_started_again_only_as_another_attempt(tmp_path: Path) -> None:
     async with working(tmp_path, **REQUIRED) as node:
         sent = fresh()
-        await node.offer(sent)
-        again = await node.offer(sent)
+        await node.assign(sent)
+        again = await node.assign(sent)
         assert again.HasField("status")
         assert len(node.directories.scan()) == 1
 
 
 async def test_a_doubtful_launch_is_run_and_marked_where_signatures_only_warn(tmp_path: Path) -> None:
     async with working(tmp_path, **WARNED) as node:
-        report = await node.offer(launch(requirements=placement_pb2.Requirements(driver="fake")))
-        assert report.status.phase == run_pb2.PHASE_STARTING
+        answer = await node.assign(launch(requirements=placement_pb2.Requirements(driver="fake")))
+        assert answer.status.phase == run_pb2.PHASE_STARTING
         directory = node.directories.open(KEY)
         assert directory is not None
-        said = "runyard: nobody vouches for this launch: it is not signed; give its launcher a signing_key\n"
+        reason = "it is not signed; give its launcher a signing_key"
+        said = f"runyard: the signature of this launch is not trusted: {reason}\n"
         assert directory.stderr.read_text() == said
         assert directory.stderr.stat().st_mode & 0o777 == 0o600
 
@@ -140,20 +151,20 @@ async def test_a_driver_that_the_coordinator_chose_is_refused_or_marked(tmp_path
         reason = await node.refusal(sent)
         assert "rule drivers) refuses it: driver 'fake' is the coordinator's choice" in reason
     async with working(tmp_path / "warned", **WARNED) as node:
-        assert (await node.offer(sent)).HasField("status")
+        assert (await node.assign(sent)).HasField("status")
         directory = node.directories.open(KEY)
         assert directory is not None
         assert "driver 'fake' is the coordinator's choice" in directory.stderr.read_text()
     named = {"policy": {"profiles": [{"name": "here", "drivers": ["fake"]}]}}
     async with working(tmp_path / "named", **REQUIRED, **named) as node:
-        assert (await node.offer(sent)).HasField("status")
+        assert (await node.assign(sent)).HasField("status")
 
 
 async def test_signatures_mean_nothing_where_they_are_off(tmp_path: Path) -> None:
     async with working(tmp_path) as node:
         sent = fresh()
         sent.environment["SHOP_MODE"] = "day"
-        assert (await node.offer(sent)).HasField("status")
+        assert (await node.assign(sent)).HasField("status")
 
 
 async def test_a_launch_that_the_policy_forbids_is_refused_with_the_rule(tmp_path: Path) -> None:
@@ -179,32 +190,32 @@ async def test_a_process_is_never_root_by_default(tmp_path: Path) -> None:
     if os.geteuid() == 0:
         async with working(tmp_path) as node:
             assert "rule allow_root) refuses it: its process would run as root" in await node.refusal(asked)
-    gatekeeper = gatekeeper_of(isolation={"run_as": {"*": "root"}, "users": ["root"]})
-    with pytest.raises(NotTrusted, match="rule allow_root"):
-        gatekeeper.require_allowed(gatekeeper.admit(KEY, asked))
+    authorizer = authorizer_of(isolation={"run_as": {"*": "root"}, "users": ["root"]})
+    with pytest.raises(NotAuthorized, match="rule allow_root"):
+        authorizer.check_policy(authorizer.check_signature(KEY, asked))
 
 
 def test_a_process_of_another_user_is_fine() -> None:
-    gatekeeper = gatekeeper_of(isolation={"run_as": {"*": "nobody"}, "users": ["nobody"]})
-    admission = gatekeeper.admit(KEY, launch())
-    assert gatekeeper.require_allowed(admission) == admission
+    authorizer = authorizer_of(isolation={"run_as": {"*": "nobody"}, "users": ["nobody"]})
+    admission = authorizer.check_signature(KEY, launch())
+    assert authorizer.check_policy(admission) == admission
 
 
 def test_a_container_that_mounts_the_engines_socket_is_refused() -> None:
-    gatekeeper = gatekeeper_of(docker={"allow": {"mounts": ["*"]}})
+    authorizer = authorizer_of(docker={"allow": {"mounts": ["*"]}})
     context = '{"docker": {"container_kwargs": {"volumes": ["/var/run/docker.sock:/s"]}}}'
     sent = launch(code_origin=run_pb2.CodeOrigin(container_context_json=context))
     sent.requirements.driver = "docker"
-    with pytest.raises(NotTrusted, match=r"rule allow_engine_socket.*a mount of '/var/run/docker.sock'"):
-        gatekeeper.require_allowed(gatekeeper.admit(KEY, sent))
+    with pytest.raises(NotAuthorized, match=r"rule allow_engine_socket.*a mount of '/var/run/docker.sock'"):
+        authorizer.check_policy(authorizer.check_signature(KEY, sent))
 
 
 def test_variables_of_the_container_context_are_variables_of_the_launch() -> None:
-    gatekeeper = gatekeeper_of(docker={})
+    authorizer = authorizer_of(docker={})
     sent = launch(code_origin=run_pb2.CodeOrigin(container_context_json='{"env_vars": ["PYTHONPATH=/x"]}'))
     sent.requirements.driver = "docker"
-    with pytest.raises(NotTrusted, match=r"rule environment.*PYTHONPATH"):
-        gatekeeper.require_allowed(gatekeeper.admit(KEY, sent))
+    with pytest.raises(NotAuthorized, match=r"rule environment.*PYTHONPATH"):
+        authorizer.check_policy(authorizer.check_signature(KEY, sent))
 
 
 @pytest.mark.parametrize("by", ["the launch", "the code location"])
@@ -215,9 +226,9 @@ def test_variables_whose_values_the_node_looks_up_are_variables_of_the_launch_to
     else:
         context = '{"runyard": {"env_vars": ["LD_PRELOAD@env:HARMLESS"]}}'
         sent.code_origin.container_context_json = context
-    gatekeeper = gatekeeper_of(policy={"allow_root": True})
-    with pytest.raises(NotTrusted, match=r"rule environment.*LD_PRELOAD"):
-        gatekeeper.require_allowed(gatekeeper.admit(KEY, sent))
+    authorizer = authorizer_of(policy={"allow_root": True})
+    with pytest.raises(NotAuthorized, match=r"rule environment.*LD_PRELOAD"):
+        authorizer.check_policy(authorizer.check_signature(KEY, sent))
 
 
 async def test_who_looks_at_a_doubtful_run_sees_that_nobody_vouches_for_it(
@@ -233,7 +244,7 @@ async def test_who_looks_at_a_doubtful_run_sees_that_nobody_vouches_for_it(
     session.assign(worker, after=1)
     outcome = (await session.status(run_pb2.PHASE_FINISHED)).outcome
     mark, *rest = outcome.stderr_tail.splitlines()
-    assert mark.startswith("runyard: nobody vouches for this launch: it is not signed")
+    assert mark.startswith("runyard: the signature of this launch is not trusted: it is not signed")
     assert rest == ["broken"]
     assert "launch_doubtful" in agent.log()
 

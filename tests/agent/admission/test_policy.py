@@ -11,11 +11,11 @@ from runyard.agent.admission.trust.environment import is_dangerous
 from runyard.agent.admission.trust.policy import (
     Allowed,
     AsContainer,
-    Asked,
     AsOther,
     AsProcess,
     Policy,
     Refused,
+    RequestedAccess,
     decide,
     policy_of,
 )
@@ -26,30 +26,30 @@ from runyard.agent.drivers.docker.plan.context import DockerContext
 
 PROCESS = AsProcess("/opt/shop/bin/python", "/srv/shop", user="etl", is_root=False, is_limited=True)
 CONTAINER = AsContainer("etl:1", DockerContext(), "unix:///var/run/docker.sock")
-ASKED = Asked(
+ASKED = RequestedAccess(
     "shop", "process", ("SHOP_MODE", "DAGSTER_RUN_JOB_NAME"), memory=1 << 30, cpu=1000, worker=PROCESS
 )
 IN_CONTAINER = replace(ASKED, driver="docker", worker=CONTAINER)
 
 
-def refusal(asked: Asked, allow_root: bool = False, **profile: Any) -> Refused:
+def refusal(asked: RequestedAccess, allow_root: bool = False, **profile: Any) -> Refused:
     """Why one profile refuses."""
     decision = decide(Policy((Profile(name="only", **profile),), allow_root), asked)
     assert isinstance(decision, Refused)
     return decision
 
 
-def is_allowed(asked: Asked, allow_root: bool = False, **profile: Any) -> bool:
+def is_allowed(asked: RequestedAccess, allow_root: bool = False, **profile: Any) -> bool:
     """Whether one profile allows it."""
     return decide(Policy((Profile(name="only", **profile),), allow_root), asked) == Allowed("only")
 
 
-def process(**facts: Any) -> Asked:
+def process(**facts: Any) -> RequestedAccess:
     """A launch as a process."""
     return replace(ASKED, worker=replace(PROCESS, **facts))
 
 
-def container(**kwargs: Any) -> Asked:
+def container(**kwargs: Any) -> RequestedAccess:
     """A launch in a container with these arguments."""
     return replace(IN_CONTAINER, worker=replace(CONTAINER, context=DockerContext(container_kwargs=kwargs)))
 
@@ -73,7 +73,9 @@ def container(**kwargs: Any) -> Asked:
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_a_refusal_names_profile_rule_and_reason(profile: dict[str, Any], asked: Asked, reason: str) -> None:
+def test_a_refusal_names_profile_rule_and_reason(
+    profile: dict[str, Any], asked: RequestedAccess, reason: str
+) -> None:
     decision = refusal(asked, **profile)
     assert (decision.profile, decision.rule) == ("only", next(iter(profile)))
     assert reason in decision.reason
@@ -343,7 +345,7 @@ CONTAINERS = st.builds(
     st.sampled_from(["unix:///run/docker.sock", "tcp://h:1", "unix://"]),
 )
 LAUNCHES = st.builds(
-    Asked,
+    RequestedAccess,
     TEXTS,
     TEXTS,
     st.lists(TEXTS, max_size=3).map(tuple),
@@ -386,7 +388,7 @@ def narrowed_profile(draw: st.DrawFn, profile: Profile) -> Profile:
 
 @given(st.data(), POLICIES, LAUNCHES)
 def test_a_launch_that_is_refused_stays_refused_when_the_policy_is_narrowed(
-    data: st.DataObject, policy: Policy, asked: Asked
+    data: st.DataObject, policy: Policy, asked: RequestedAccess
 ) -> None:
     before = decide(policy, asked)
     after = decide(data.draw(narrowed(policy)), asked)
@@ -395,7 +397,7 @@ def test_a_launch_that_is_refused_stays_refused_when_the_policy_is_narrowed(
 
 
 @given(POLICIES, LAUNCHES)
-def test_a_refusal_always_says_why(policy: Policy, asked: Asked) -> None:
+def test_a_refusal_always_says_why(policy: Policy, asked: RequestedAccess) -> None:
     decision = decide(policy, asked)
     if isinstance(decision, Refused):
         assert decision.profile
@@ -404,11 +406,13 @@ def test_a_refusal_always_says_why(policy: Policy, asked: Asked) -> None:
 
 
 @given(POLICIES, LAUNCHES)
-def test_no_policy_without_the_owners_word_lets_a_process_be_root(policy: Policy, asked: Asked) -> None:
+def test_no_policy_without_the_owners_word_lets_a_process_be_root(
+    policy: Policy, asked: RequestedAccess
+) -> None:
     root = replace(asked, driver="process", worker=replace(PROCESS, user="root", is_root=True))
     assert isinstance(decide(replace(policy, allow_root=False), root), Refused)
 
 
 @given(LAUNCHES)
-def test_a_policy_without_profiles_refuses_everything(asked: Asked) -> None:
+def test_a_policy_without_profiles_refuses_everything(asked: RequestedAccess) -> None:
     assert isinstance(decide(Policy(()), asked), Refused)

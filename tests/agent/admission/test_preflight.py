@@ -13,18 +13,19 @@ import pytest
 from agent.node_side import KEY, Node, shell
 
 from runyard.agent.admission import preflight
-from runyard.agent.admission.preflight import Preflight, Unfit
+from runyard.agent.admission.errors import Unfit
+from runyard.agent.admission.preflight import Preflight
 from runyard.agent.config.pressure import PressureSettings
 from runyard.agent.core.pressure import Room, Scarce
 from runyard.agent.drivers.fake import FakeDriver
 from runyard.agent.drivers.process.driver import worker_command
-from runyard.agent.node.pressure import PressureWatch
+from runyard.agent.node.pressure import PressureMonitor
 from runyard.agent.supervisor.records import SpecRecord
 from runyard.agent.supervisor.rundir import RunDirectories
 
 
 def at_ease(directories: RunDirectories) -> Preflight:
-    return Preflight(PressureWatch(PressureSettings(), directories.state))
+    return Preflight(PressureMonitor(PressureSettings(), directories.state))
 
 
 class Hanging(FakeDriver):
@@ -63,28 +64,28 @@ async def test_worker_that_misses_something_is_unfit_and_told_what(
 
 
 async def test_nothing_is_taken_when_the_disk_is_nearly_full(node: Node, tmp_path: Path) -> None:
-    watch = PressureWatch(PressureSettings(), tmp_path, lambda state: {Scarce.DISK: Room(1, 1 << 40)})
-    await watch.look()
+    watch = PressureMonitor(PressureSettings(), tmp_path, lambda state: {Scarce.DISK: Room(1, 1 << 40)})
+    await watch.check()
     with pytest.raises(Unfit, match="disk pressure: 1 of 1Ti of the state directory's disk left"):
         await Preflight(watch).check(node.driver, shell("exit 0"))
 
 
 async def test_pressure_on_memory_alone_refuses_nothing_that_was_assigned(node: Node, tmp_path: Path) -> None:
-    watch = PressureWatch(PressureSettings(), tmp_path, lambda state: {Scarce.MEMORY: Room(1, 1 << 40)})
-    await watch.look()
+    watch = PressureMonitor(PressureSettings(), tmp_path, lambda state: {Scarce.MEMORY: Room(1, 1 << 40)})
+    await watch.check()
     await Preflight(watch).check(node.driver, shell("exit 0"))
 
 
-async def test_looks_that_hang_are_given_up_and_not_repeated_until_one_comes_back(
+async def test_checks_that_hang_are_abandoned_and_not_repeated_until_one_returns(
     directories: RunDirectories, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(preflight, "LOOK_WITHIN", 0.05)
+    monkeypatch.setattr(preflight, "CHECK_WITHIN", 0.05)
     driver, checks, spec = Hanging(directories), at_ease(directories), shell("exit 0", cwd="/net/gone")
     try:
         for _ in range(preflight.MOST_HANGING):
             with pytest.raises(Unfit, match="/net/gone took over"):
                 await checks.check(driver, spec)
-        with pytest.raises(Unfit, match="is a network disk gone"):
+        with pytest.raises(Unfit, match="is a network disk unreachable"):
             await checks.check(driver, spec)
         assert driver.looks == preflight.MOST_HANGING
     finally:

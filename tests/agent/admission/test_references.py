@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from runyard.agent.admission.errors import UnusableLaunch
 from runyard.agent.admission.references import LARGEST_FILE
-from runyard.agent.admission.specs import UnusableLaunch, spec_record
+from runyard.agent.admission.specs import build_spec_record
 from runyard.agent.config.agent import AgentSettings
 from runyard.agent.config.references import ReferenceRules
 from runyard.agent.core.model import UNKNOWN_LAUNCH
@@ -34,7 +35,7 @@ def launch(
 
 def record(spec: run_pb2.LaunchSpec, **settings: Any) -> SpecRecord:
     settings = {"node_id": "rack-1", "inherit_environment": (), **settings}
-    return spec_record(AgentSettings(**settings), UNKNOWN_LAUNCH, spec, OWN)
+    return build_spec_record(AgentSettings(**settings), UNKNOWN_LAUNCH, spec, OWN)
 
 
 def refusal(spec: run_pb2.LaunchSpec, **settings: Any) -> str:

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from runyard.agent.admission.specs import UnusableLaunch, spec_record
+from runyard.agent.admission.errors import UnusableLaunch
+from runyard.agent.admission.specs import build_spec_record
 from runyard.agent.config.agent import AgentSettings
 from runyard.agent.core.model import LaunchIdentity
 from runyard.agent.spec_record.identities import recorded_identity
@@ -32,7 +33,7 @@ def launch(**fields: Any) -> run_pb2.LaunchSpec:
 def record(
     spec: run_pb2.LaunchSpec, own_environment: dict[str, str] | None = None, **settings: Any
 ) -> SpecRecord:
-    return spec_record(AgentSettings(**settings), IDENTITY, spec, own_environment or {})
+    return build_spec_record(AgentSettings(**settings), IDENTITY, spec, own_environment or {})
 
 
 @pytest.mark.parametrize(
@@ -124,7 +125,7 @@ def test_launch_can_be_told_again_from_the_record() -> None:
         preferences=[placement_pb2.Preference(label="spot", weight=2)],
     )
     identity = LaunchIdentity(2, "shop", "orders", "shop.py", requirements)
-    made = spec_record(AgentSettings(), identity, launch())
+    made = build_spec_record(AgentSettings(), identity, launch())
     assert recorded_identity(SpecRecord.decode(made.encode()).identity) == identity
 
 

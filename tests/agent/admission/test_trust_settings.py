@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 
 from runyard.agent.__main__ import main
 from runyard.agent.admission.trust import environment
-from runyard.agent.admission.trust.policy import Allowed, Asked, AsProcess, Refused, decide, policy_of
+from runyard.agent.admission.trust.policy import (
+    Allowed,
+    AsProcess,
+    Refused,
+    RequestedAccess,
+    decide,
+    policy_of,
+)
 from runyard.agent.admission.trust.signatures import COORDINATORS
 from runyard.agent.config.agent import AgentSettings
 from runyard.agent.config.docker import Allow
@@ -119,7 +126,7 @@ def test_no_policy_text_crashes(policy: Any) -> None:
     except SettingsError:
         return
     worker = AsProcess("/usr/bin/python3", "/", "etl", is_root=False, is_limited=True)
-    decide(policy_of(loaded.policy, loaded.docker), Asked("shop", "process", ("A",), 0, 0, worker))
+    decide(policy_of(loaded.policy, loaded.docker), RequestedAccess("shop", "process", ("A",), 0, 0, worker))
 
 
 # What the page shows is true
@@ -134,12 +141,14 @@ def test_the_policy_on_the_page_has_every_key_and_refuses_as_shown() -> None:
     shop, reports = block("agent.yaml")["policy"]["profiles"]
     assert shop.keys() | reports.keys() == Profile.model_fields.keys()
     worker = AsProcess("/usr/bin/python3", "/srv/shop", "etl", is_root=False, is_limited=True)
-    asked = Asked("shop", "process", ("DAGSTER_RUN_JOB_NAME", "PYTHONPATH"), 1 << 30, 1000, worker)
+    asked = RequestedAccess("shop", "process", ("DAGSTER_RUN_JOB_NAME", "PYTHONPATH"), 1 << 30, 1000, worker)
     decision = decide(shown_policy(), asked)
     assert isinstance(decision, Refused)
     assert f"    {decision}\n" in PAGE
     fits = AsProcess("/opt/shop/venv/bin/python", "/srv/shop", "etl", is_root=False, is_limited=True)
-    allowed = decide(shown_policy(), Asked("shop-eu", "process", asked.environment, 1 << 30, 1000, fits))
+    allowed = decide(
+        shown_policy(), RequestedAccess("shop-eu", "process", asked.environment, 1 << 30, 1000, fits)
+    )
     assert allowed == Allowed("shop")
 
 

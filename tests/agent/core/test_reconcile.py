@@ -9,6 +9,7 @@ from runyard.agent.core.effects import Accept, Bury, Effect, Forget, Reject, Rep
 from runyard.agent.core.model import (
     UNKNOWN_LAUNCH,
     Accepted,
+    Assignment,
     AttemptKey,
     AttemptPhase,
     Finished,
@@ -20,7 +21,7 @@ from runyard.agent.core.model import (
     Starting,
     Stopping,
 )
-from runyard.agent.core.reconcile import Holdings
+from runyard.agent.core.reconcile import AttemptTable
 from runyard.v1 import run_pb2
 
 KEY = AttemptKey("run-1", 1)
@@ -44,77 +45,81 @@ def held(phase: AttemptPhase, key: AttemptKey = KEY) -> HeldAttempt:
     return HeldAttempt(key, IDENTITY, phase)
 
 
-def holding(phase: AttemptPhase, key: AttemptKey = KEY) -> Holdings:
-    """Holdings with one attempt in that phase."""
-    holdings = Holdings()
-    holdings.on_found(held(phase, key))
-    return holdings
+def holding(phase: AttemptPhase, key: AttemptKey = KEY) -> AttemptTable:
+    """Return a table with one attempt in that phase."""
+    table = AttemptTable()
+    table.on_found(held(phase, key))
+    return table
 
 
-def assign(holdings: Holdings, key: AttemptKey = KEY) -> list[Effect]:
-    return holdings.on_assign(key, IDENTITY, SPEC)
+def assignment(key: AttemptKey = KEY) -> Assignment:
+    return Assignment(key, IDENTITY, SPEC, start_by=10.0)
+
+
+def assign(table: AttemptTable, key: AttemptKey = KEY) -> list[Effect]:
+    return table.on_assign(assignment(key))
 
 
 # Assignments
 
 
 def test_new_assignment_is_written_to_disk_before_it_counts_as_held() -> None:
-    holdings = Holdings()
-    assert assign(holdings) == [Accept(KEY, IDENTITY, SPEC)]
-    assert holdings.all() == []
+    table = AttemptTable()
+    assert assign(table) == [Accept(assignment(KEY))]
+    assert table.all() == []
 
 
 def test_attempt_that_is_on_disk_is_reported_before_its_worker_starts() -> None:
-    holdings = Holdings()
+    table = AttemptTable()
     started = held(Starting())
-    assert holdings.on_accepted(KEY, IDENTITY) == [Report(started), Start(KEY)]
-    assert holdings.all() == [started]
+    assert table.on_accepted(KEY, IDENTITY) == [Report(started), Start(KEY)]
+    assert table.all() == [started]
 
 
 @pytest.mark.parametrize("phase", HELD.values(), ids=HELD)
 def test_assignment_of_an_attempt_that_is_held_only_says_how_far_it_is(phase: AttemptPhase) -> None:
-    holdings = holding(phase)
-    assert assign(holdings) == [Report(held(phase))]
-    assert holdings.all() == [held(phase)]
+    table = holding(phase)
+    assert assign(table) == [Report(held(phase))]
+    assert table.all() == [held(phase)]
 
 
 def test_attempt_that_could_not_be_written_is_refused_now_and_ever_after() -> None:
-    holdings = Holdings()
+    table = AttemptTable()
     refusal = [Reject(KEY, "no space left on device")]
-    assert holdings.on_not_accepted(KEY, "no space left on device") == refusal
-    assert assign(holdings) == refusal
-    assert holdings.all() == []
+    assert table.on_not_accepted(KEY, "no space left on device") == refusal
+    assert assign(table) == refusal
+    assert table.all() == []
 
 
 @pytest.mark.parametrize("phase", HELD.values(), ids=HELD)
 def test_assignment_below_an_attempt_that_is_held_is_refused(phase: AttemptPhase) -> None:
-    holdings = holding(phase, LATER)
-    assert assign(holdings) == [Reject(KEY, "superseded by attempt 2 here")]
-    assert holdings.get(LATER) == held(phase, LATER)
+    table = holding(phase, LATER)
+    assert assign(table) == [Reject(KEY, "superseded by attempt 2 here")]
+    assert table.get(LATER) == held(phase, LATER)
 
 
 @pytest.mark.parametrize("phase", LIVE.values(), ids=LIVE)
 def test_assignment_above_an_attempt_that_is_live_is_refused(phase: AttemptPhase) -> None:
-    holdings = holding(phase, EARLIER)
-    assert assign(holdings) == [Reject(KEY, "attempt 0 of the run is still live here")]
+    table = holding(phase, EARLIER)
+    assert assign(table) == [Reject(KEY, "attempt 0 of the run is still live here")]
 
 
 def test_assignment_above_an_attempt_that_is_over_is_taken() -> None:
-    assert assign(holding(Finished(SUCCESS), EARLIER)) == [Accept(KEY, IDENTITY, SPEC)]
+    assert assign(holding(Finished(SUCCESS), EARLIER)) == [Accept(assignment(KEY))]
 
 
 @pytest.mark.parametrize("phase", HELD.values(), ids=HELD)
 def test_other_runs_do_not_matter(phase: AttemptPhase) -> None:
-    assert assign(holding(phase, OTHER_RUN)) == [Accept(KEY, IDENTITY, SPEC)]
+    assert assign(holding(phase, OTHER_RUN)) == [Accept(assignment(KEY))]
 
 
 def test_only_so_many_refusals_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reconcile, "REJECTIONS_KEPT", 2)
-    holdings = Holdings()
+    table = AttemptTable()
     keys = [AttemptKey(f"run-{number}", 0) for number in range(3)]
     for key in keys:
-        holdings.on_not_accepted(key, "no room")
-    answers = [type(assign(holdings, key)[0]) for key in keys]
+        table.on_not_accepted(key, "no room")
+    answers = [type(assign(table, key)[0]) for key in keys]
     assert answers == [Accept, Reject, Reject]
 
 
@@ -123,48 +128,48 @@ def test_only_so_many_refusals_are_remembered(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("phase", HELD.values(), ids=HELD)
 def test_attempt_that_the_disk_had_already_is_held_and_reported(phase: AttemptPhase) -> None:
-    holdings = Holdings()
-    assert holdings.on_found(held(phase)) == [Report(held(phase))]
-    assert holdings.get(KEY) == held(phase)
+    table = AttemptTable()
+    assert table.on_found(held(phase)) == [Report(held(phase))]
+    assert table.get(KEY) == held(phase)
 
 
 def test_look_at_the_disk_does_not_overrule_what_is_known_since() -> None:
-    holdings = holding(Running(41))
-    assert holdings.on_found(held(Starting())) == [Report(held(Running(41)))]
+    table = holding(Running(41))
+    assert table.on_found(held(Starting())) == [Report(held(Running(41)))]
 
 
 @pytest.mark.parametrize("phase", HELD.values(), ids=HELD)
 def test_recovered_attempt_is_held_as_it_was_found(phase: AttemptPhase) -> None:
-    holdings = Holdings()
-    assert holdings.on_recovered([held(phase)]) == []
-    assert holdings.all() == [held(phase)]
+    table = AttemptTable()
+    assert table.on_recovered([held(phase)]) == []
+    assert table.all() == [held(phase)]
 
 
 def test_recovered_attempt_that_provably_never_started_waits_until_it_is_assigned_again() -> None:
-    holdings = Holdings()
-    assert holdings.on_recovered([held(Accepted()), held(Running(41), OTHER_RUN)]) == []
-    assert holdings.all() == [held(Accepted()), held(Running(41), OTHER_RUN)]
-    assert assign(holdings) == [Report(held(Starting())), Start(KEY)]
+    table = AttemptTable()
+    assert table.on_recovered([held(Accepted()), held(Running(41), OTHER_RUN)]) == []
+    assert table.all() == [held(Accepted()), held(Running(41), OTHER_RUN)]
+    assert assign(table) == [Report(held(Starting())), Start(KEY)]
 
 
 def test_attempt_whose_offer_ran_out_while_it_was_written_waits_until_it_is_assigned_again() -> None:
-    holdings = Holdings()
-    assert holdings.on_postponed(KEY, IDENTITY) == [Report(held(Accepted()))]
-    assert assign(holdings) == [Report(held(Starting())), Start(KEY)]
+    table = AttemptTable()
+    assert table.on_postponed(KEY, IDENTITY) == [Report(held(Accepted()))]
+    assert assign(table) == [Report(held(Starting())), Start(KEY)]
 
 
 # Stops
 
 
 def test_stop_of_an_attempt_that_never_came_is_buried_so_that_it_never_will() -> None:
-    assert Holdings().on_stop(KEY, 5.0, "a user stopped it") == [Bury(KEY, "a user stopped it")]
+    assert AttemptTable().on_stop(KEY, 5.0, "a user stopped it") == [Bury(KEY, "a user stopped it")]
 
 
 def test_buried_attempt_is_reported_as_over_and_never_assigned_again() -> None:
-    holdings = Holdings()
+    table = AttemptTable()
     tombstone = HeldAttempt(KEY, UNKNOWN_LAUNCH, Finished(Outcome(OutcomeKind.STOPPED, "stopped")))
-    assert holdings.on_found(tombstone) == [Report(tombstone)]
-    assert assign(holdings) == [Report(tombstone)]
+    assert table.on_found(tombstone) == [Report(tombstone)]
+    assert assign(table) == [Report(tombstone)]
 
 
 @pytest.mark.parametrize(
@@ -173,12 +178,12 @@ def test_buried_attempt_is_reported_as_over_and_never_assigned_again() -> None:
 def test_stop_of_a_live_attempt_is_given_to_its_driver_and_reported(
     phase: AttemptPhase, pid: int | None
 ) -> None:
-    holdings = holding(phase)
-    assert holdings.on_stop(KEY, 5.0, "a user stopped it") == [
+    table = holding(phase)
+    assert table.on_stop(KEY, 5.0, "a user stopped it") == [
         StopWorker(KEY, 5.0, "a user stopped it"),
         Report(held(Stopping(pid))),
     ]
-    assert holdings.get(KEY) == held(Stopping(pid))
+    assert table.get(KEY) == held(Stopping(pid))
 
 
 @pytest.mark.parametrize(
@@ -187,29 +192,29 @@ def test_stop_of_a_live_attempt_is_given_to_its_driver_and_reported(
     ids=["stopping", "stopping a worker", "finished"],
 )
 def test_repeated_or_late_stop_only_says_how_far_the_attempt_is(phase: AttemptPhase) -> None:
-    holdings = holding(phase)
-    assert holdings.on_stop(KEY, 5.0, "again") == [Report(held(phase))]
-    assert holdings.get(KEY) == held(phase)
+    table = holding(phase)
+    assert table.on_stop(KEY, 5.0, "again") == [Report(held(phase))]
+    assert table.get(KEY) == held(phase)
 
 
 # Acknowledgements
 
 
 def test_acknowledged_end_is_forgotten() -> None:
-    holdings = holding(Finished(SUCCESS))
-    assert holdings.on_acknowledged(KEY) == [Forget(KEY)]
-    assert holdings.all() == []
+    table = holding(Finished(SUCCESS))
+    assert table.on_acknowledged(KEY) == [Forget(KEY)]
+    assert table.all() == []
 
 
 @pytest.mark.parametrize("phase", LIVE.values(), ids=LIVE)
 def test_acknowledgement_of_a_live_attempt_is_ignored(phase: AttemptPhase) -> None:
-    holdings = holding(phase)
-    assert holdings.on_acknowledged(KEY) == []
-    assert holdings.all() == [held(phase)]
+    table = holding(phase)
+    assert table.on_acknowledged(KEY) == []
+    assert table.all() == [held(phase)]
 
 
 def test_repeated_acknowledgement_is_ignored() -> None:
-    assert Holdings().on_acknowledged(KEY) == []
+    assert AttemptTable().on_acknowledged(KEY) == []
 
 
 # News of workers
@@ -231,9 +236,9 @@ def test_repeated_acknowledgement_is_ignored() -> None:
     ids=lambda phase: type(phase).__name__.lower(),
 )
 def test_news_that_go_forward_are_taken_and_reported(before: AttemptPhase, news: AttemptPhase) -> None:
-    holdings = holding(before)
-    assert holdings.on_change(KEY, news) == [Report(held(news))]
-    assert holdings.get(KEY) == held(news)
+    table = holding(before)
+    assert table.on_change(KEY, news) == [Report(held(news))]
+    assert table.get(KEY) == held(news)
 
 
 @pytest.mark.parametrize(
@@ -255,32 +260,32 @@ def test_news_that_go_forward_are_taken_and_reported(before: AttemptPhase, news:
     ids=lambda phase: type(phase).__name__.lower(),
 )
 def test_old_news_change_nothing(before: AttemptPhase, news: AttemptPhase) -> None:
-    holdings = holding(before)
-    assert holdings.on_change(KEY, news) == []
-    assert holdings.get(KEY) == held(before)
+    table = holding(before)
+    assert table.on_change(KEY, news) == []
+    assert table.get(KEY) == held(before)
 
 
 def test_worker_that_came_up_during_its_stop_is_reported_as_being_stopped() -> None:
-    holdings = holding(Stopping(None))
-    assert holdings.on_change(KEY, Running(41)) == [Report(held(Stopping(41)))]
+    table = holding(Stopping(None))
+    assert table.on_change(KEY, Running(41)) == [Report(held(Stopping(41)))]
 
 
 @pytest.mark.parametrize("phase", HELD.values(), ids=HELD)
 def test_news_of_an_attempt_that_is_not_held_are_ignored(phase: AttemptPhase) -> None:
-    holdings = Holdings()
-    assert holdings.on_change(KEY, phase) == []
-    assert holdings.all() == []
+    table = AttemptTable()
+    assert table.on_change(KEY, phase) == []
+    assert table.all() == []
 
 
 # All together
 
 
-Event = Callable[[Holdings], list[Effect]]
+Event = Callable[[AttemptTable], list[Effect]]
 
 EVENTS: dict[str, Event] = {
     "assign": assign,
-    "stop": lambda holdings: holdings.on_stop(KEY, 5.0, "stop"),
-    "acknowledge": lambda holdings: holdings.on_acknowledged(KEY),
+    "stop": lambda table: table.on_stop(KEY, 5.0, "stop"),
+    "acknowledge": lambda table: table.on_acknowledged(KEY),
 }
 
 
@@ -294,7 +299,7 @@ def test_no_command_starts_an_attempt_that_is_held(phase: AttemptPhase, event: E
 @pytest.mark.parametrize("phase", LIVE.values(), ids=LIVE)
 @pytest.mark.parametrize("event", EVENTS.values(), ids=EVENTS)
 def test_no_command_makes_the_agent_forget_a_live_attempt(phase: AttemptPhase, event: Event) -> None:
-    holdings = holding(phase)
-    event(holdings)
-    event(holdings)
-    assert holdings.get(KEY) is not None
+    table = holding(phase)
+    event(table)
+    event(table)
+    assert table.get(KEY) is not None

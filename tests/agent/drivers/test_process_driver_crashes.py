@@ -309,7 +309,7 @@ async def test_a_reboot_under_the_worker_is_a_lost_node(successor: Node, directo
     directory.write_worker(_record(os.getpid(), boot_id="another"))
     await successor.driver.recover()
     outcome = await successor.outcome()
-    assert (outcome.kind, outcome.cause) == (OutcomeKind.NODE_LOST, "node_rebooted")
+    assert (outcome.kind, outcome.reason_code) == (OutcomeKind.NODE_LOST, "node_rebooted")
     assert "rebooted" in outcome.message
 
 

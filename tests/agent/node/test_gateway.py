@@ -11,13 +11,15 @@ from harness.services import ProcessCluster, open_cluster
 from harness.waiting import await_until
 
 from runyard.agent.config.agent import AgentSettings
-from runyard.agent.drivers.base import Capacity, Driver
+from runyard.agent.drivers.base import Driver, OnChange
 from runyard.agent.drivers.fake import FakeClusterDriver, FakeRun
-from runyard.agent.node import capacity as offer_module
-from runyard.agent.node.capacity import Offering
+from runyard.agent.node.capacity import Capacity
 from runyard.agent.node.installation import Installation
-from runyard.agent.runtime import Runtime
-from runyard.agent.session.session import Identity, stay_in_session
+from runyard.agent.node.isolation_backends import WATCHDOG_ONLY
+from runyard.agent.runtime import resource_monitor as monitor_module
+from runyard.agent.runtime.build import wire_agent
+from runyard.agent.session.identity import SessionIdentity
+from runyard.agent.session.session import stay_in_session
 from runyard.agent.session.task_group import until_first_ends
 from runyard.agent.supervisor.procfs import boot_id
 from runyard.agent.supervisor.rundir import RunDirectories
@@ -113,25 +115,26 @@ def services() -> Iterator[ProcessCluster]:
 @pytest.fixture
 async def gateway(services: ProcessCluster, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Gateway]:
     """An agent with a cluster of 100 slots and 400 cores, on this event loop."""
-    monkeypatch.setattr(offer_module, "LOOK_EVERY", 0.1)
+    monkeypatch.setattr(monitor_module, "CHECK_EVERY", 0.1)
     settings = AgentSettings(
         coordinator=services.address, node_id="gate", cluster="farm", state_directory=services.folder / "gate"
     )
     installation = Installation(settings.state_directory)
-    drivers: dict[str, Driver] = {}
-    shell = Runtime(settings, RunDirectories(settings.state_directory), drivers)
-    cluster = FakeClusterDriver(
-        shell.directories, shell.on_change, CAPACITY, lambda key: FakeRun(run_for=FOR_EVER)
-    )
-    drivers["fake"] = cluster
-    offering = Offering(settings, drivers)
-    await shell.open()
-    await offering.open()
-    identity = Identity(installation, "instance", boot_id())
+
+    def make_drivers(directories: RunDirectories, on_change: OnChange) -> dict[str, Driver]:
+        run = FakeRun(run_for=FOR_EVER)
+        return {"fake": FakeClusterDriver(directories, on_change, CAPACITY, lambda key: run)}
+
+    directories = RunDirectories(settings.state_directory)
+    agent = await wire_agent(settings, directories, WATCHDOG_ONLY, make_drivers)
+    cluster = agent.drivers.by_name["fake"]
+    assert isinstance(cluster, FakeClusterDriver)
+    await agent.open()
+    identity = SessionIdentity(installation, "instance", boot_id())
     leaving = asyncio.Event()
     working = asyncio.create_task(
         until_first_ends(
-            shell.run(), offering.keep(), stay_in_session(settings, identity, shell, offering, leaving)
+            agent.runtime.run(), agent.resources.run(), stay_in_session(agent, identity, leaving)
         )
     )
     with Client(services.address) as client:
@@ -147,7 +150,7 @@ async def gateway(services: ProcessCluster, monkeypatch: pytest.MonkeyPatch) -> 
     working.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await working
-    await shell.close()
+    await agent.close()
     installation.release()
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from agent.node_side import Gate, text_in
+from agent.runtime_side import no_drivers
 from agent.stub_coordinator import Agent, StubCoordinator, StubSession
 from harness.waiting import await_until
 from hypothesis import given as hypothesis_given
@@ -13,9 +14,9 @@ from hypothesis import strategies as st
 from runyard.agent.config.agent import AgentSettings
 from runyard.agent.core.gpu_allotment import allot
 from runyard.agent.core.model import UNKNOWN_LAUNCH, AttemptKey, Finished, HeldAttempt, Outcome, OutcomeKind
-from runyard.agent.core.reconcile import Holdings
-from runyard.agent.node.capacity import Offering
-from runyard.agent.node.gpus import Gpu, allottable, devices_of, given, given_none
+from runyard.agent.core.reconcile import AttemptTable
+from runyard.agent.node.gpus import Gpu, allottable, devices_of, gpu_inventory, with_gpus, without_gpus
+from runyard.agent.runtime.resource_monitor import ResourceMonitor
 from runyard.agent.supervisor.records import SpecRecord
 from runyard.v1 import placement_pb2, run_pb2
 
@@ -32,11 +33,11 @@ class Disk:
         self.over: set[AttemptKey] = set()
         self.acknowledged: set[AttemptKey] = set()
 
-    def recovered(self) -> Holdings:
+    def recovered(self) -> AttemptTable:
         """What an agent that starts holds."""
-        holdings = Holdings()
-        holdings.on_recovered(self.held(key) for key in self.specs if key not in self.acknowledged)
-        return holdings
+        table = AttemptTable()
+        table.on_recovered(self.held(key) for key in self.specs if key not in self.acknowledged)
+        return table
 
     def held(self, key: AttemptKey) -> HeldAttempt:
         devices = devices_of(SpecRecord.decode(self.specs[key]))
@@ -63,38 +64,38 @@ STEPS = st.lists(
 
 @hypothesis_given(STEPS)
 def test_no_device_is_ever_had_by_two_and_none_is_lost(steps: list[tuple[str, int]]) -> None:
-    disk, holdings = Disk(), Holdings()
+    disk, table = Disk(), AttemptTable()
     for number, (step, choice) in enumerate(steps):
         keys = [key for key in disk.specs if key not in disk.over]
-        ended = [held.key for held in holdings.all() if isinstance(held.phase, Finished)]
+        ended = [held.key for held in table.all() if isinstance(held.phase, Finished)]
         match step:
             case "accept" | "crash before it is held":
                 key = AttemptKey(f"run-{number}", 0)
                 count = max(1, choice % 4)
-                devices = allot(DEVICES, holdings.all(), count)
+                devices = allot(DEVICES, table.all(), count)
                 free = len(DEVICES) - sum(map(len, disk.live()))
                 if step == "accept":
-                    unseen = [each for each in disk.over if holdings.get(each) is not None]
+                    unseen = [each for each in disk.over if table.get(each) is not None]
                     assert (devices is not None) == (count <= free) or unseen
                 if devices is not None:
                     assert len(devices) == count
-                    disk.specs[key] = given(SpecRecord(["prog"], {}), devices).encode()
+                    disk.specs[key] = with_gpus(SpecRecord(["prog"], {}), devices).encode()
                     if step == "accept":
-                        holdings.on_accepted(key, UNKNOWN_LAUNCH, devices)
+                        table.on_accepted(key, UNKNOWN_LAUNCH, devices)
                     else:
-                        holdings = disk.recovered()
+                        table = disk.recovered()
             case "end" if keys:
                 key = keys[choice % len(keys)]
                 disk.over.add(key)
-                holdings.on_change(key, OVER)
+                table.on_change(key, OVER)
             case "end unseen" if keys:
                 disk.over.add(keys[choice % len(keys)])
             case "acknowledge" if ended:
                 key = ended[choice % len(ended)]
-                holdings.on_acknowledged(key)
+                table.on_acknowledged(key)
                 disk.acknowledged.add(key)
             case "restart":
-                holdings = disk.recovered()
+                table = disk.recovered()
         had = [device for devices in disk.live() for device in devices]
         assert len(had) == len(set(had)), f"had by two: {had}"
     disk.over.update(disk.specs)
@@ -132,7 +133,7 @@ def test_node_gives(
 
 
 def test_worker_sees_its_own_devices_whatever_its_environment_says() -> None:
-    spec = given(SpecRecord(["prog"], {"CUDA_VISIBLE_DEVICES": "0,1,2", "A": "b"}), ["GPU-b", "GPU-c"])
+    spec = with_gpus(SpecRecord(["prog"], {"CUDA_VISIBLE_DEVICES": "0,1,2", "A": "b"}), ["GPU-b", "GPU-c"])
     assert spec.env == {
         "A": "b",
         "CUDA_VISIBLE_DEVICES": "GPU-b,GPU-c",
@@ -142,9 +143,9 @@ def test_worker_sees_its_own_devices_whatever_its_environment_says() -> None:
 
 
 def test_worker_without_devices_sees_none_unless_its_owner_says_so() -> None:
-    assert given_none(SpecRecord(["prog"], {})).env["CUDA_VISIBLE_DEVICES"] == ""
+    assert without_gpus(SpecRecord(["prog"], {})).env["CUDA_VISIBLE_DEVICES"] == ""
     shared = SpecRecord(["prog"], {"CUDA_VISIBLE_DEVICES": "0"})
-    assert given_none(shared) == shared
+    assert without_gpus(shared) == shared
 
 
 @pytest.mark.parametrize(
@@ -155,10 +156,12 @@ def test_devices_that_cannot_be_are_refused_by_name(gpus: list[str], complaint: 
         AgentSettings.model_validate({"gpus": gpus})
 
 
-async def test_named_devices_are_offered() -> None:
-    offering = Offering(AgentSettings(gpus=("GPU-a", "GPU-b")), {})
-    await offering.open()
-    assert (offering.devices, offering.current.resources["gpu"]) == (("GPU-a", "GPU-b"), 2)
+async def test_named_devices_are_offered(tmp_path: Path) -> None:
+    settings = AgentSettings(gpus=("GPU-a", "GPU-b"))
+    gpus = gpu_inventory(settings.gpus, None)
+    monitor = ResourceMonitor(settings, no_drivers(tmp_path), gpus)
+    await monitor.open()
+    assert (gpus.devices, monitor.current.resources["gpu"]) == (("GPU-a", "GPU-b"), 2)
 
 
 # A whole agent

@@ -9,21 +9,23 @@ from typing import Any
 
 import psutil
 import pytest
+from agent.runtime_side import drivers_over, no_drivers
 
 from runyard.agent.config.agent import AgentSettings
-from runyard.agent.drivers.base import Capacity, ClusterDriver, Driver, DriverError
+from runyard.agent.drivers.base import ClusterDriver, Driver, DriverError
 from runyard.agent.drivers.fake import FakeClusterDriver, FakeDriver
 from runyard.agent.node.capacity import (
+    Capacity,
     Machine,
-    Offer,
-    Offering,
-    cluster_offer,
-    look_at_machine,
-    machine_offer,
+    NodeResources,
+    cluster_resources,
+    detect_machine,
+    machine_resources,
 )
 from runyard.agent.node.cgroups import Limits, own_limits
-from runyard.agent.node.gpus import Gpu, find_gpus
-from runyard.agent.session.delivery import SentOffer
+from runyard.agent.node.gpus import Gpu, GpuInventory, find_gpus, gpu_inventory
+from runyard.agent.runtime.resource_monitor import ResourceMonitor
+from runyard.agent.session.delivery import ResourcesDelivery
 from runyard.agent.supervisor.rundir import RunDirectories
 
 GIB = 1 << 30
@@ -103,8 +105,8 @@ def look_from(preparation: str) -> Machine:
     script = f"""if True:
         import os
         {preparation}
-        from runyard.agent.node.capacity import look_at_machine
-        machine = look_at_machine()
+        from runyard.agent.node.capacity import detect_machine
+        machine = detect_machine()
         print(machine.cpu, machine.memory)
     """
     printed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
@@ -123,7 +125,7 @@ def test_cores_are_those_that_the_process_may_run_on() -> None:
 
 
 def test_nothing_is_found_beyond_the_machine() -> None:
-    machine = look_at_machine()
+    machine = detect_machine()
     assert 0 < machine.cpu <= len(os.sched_getaffinity(0)) * 1000
     assert 0 < machine.memory <= psutil.virtual_memory().total
 
@@ -205,14 +207,14 @@ def test_no_gpu_is_no_noise_but_a_tool_that_fails_is_told(
 
 
 def test_a_machine_offers_what_it_has_but_a_little_memory() -> None:
-    offer = machine_offer(settings(), MACHINE, ("process",))
+    offer = machine_resources(settings(), MACHINE, ("process",))
     assert offer.resources == {"cpu": 4000, "memory": 16 * GIB - 16 * GIB // 20, "slots": 4}
     assert offer.reserved == {"memory": 16 * GIB // 20}
     assert (offer.drivers, offer.taints, offer.gateway) == (("process",), (), False)
 
 
 def test_of_much_memory_one_gib_is_kept_back() -> None:
-    offer = machine_offer(settings(), Machine(cpu=4000, memory=512 * GIB), ())
+    offer = machine_resources(settings(), Machine(cpu=4000, memory=512 * GIB), ())
     assert (offer.resources["memory"], offer.reserved) == (511 * GIB, {"memory": GIB})
 
 
@@ -242,24 +244,24 @@ def test_of_much_memory_one_gib_is_kept_back() -> None:
 def test_settings_win_over_what_was_found(
     given: dict[str, Any], resources: dict[str, int], reserved: dict[str, int] | None
 ) -> None:
-    offer = machine_offer(settings(**given), MACHINE, ("process",))
+    offer = machine_resources(settings(**given), MACHINE, ("process",))
     assert {name: offer.resources.get(name, 0) for name in resources} == resources
     assert reserved is None or offer.reserved == reserved
 
 
 def test_gpus_are_offered_with_their_model() -> None:
-    offer = machine_offer(settings(), Machine(4000, GIB, [A100, A100]), ())
+    offer = machine_resources(settings(), Machine(4000, GIB, [A100, A100]), ())
     assert (offer.resources["gpu"], offer.labels["gpu.model"]) == (2, "NVIDIA-A100-SXM4-40GB")
 
 
 def test_gpus_of_several_models_have_no_label() -> None:
-    offer = machine_offer(settings(), Machine(4000, GIB, [A100, "T4"]), ())
+    offer = machine_resources(settings(), Machine(4000, GIB, [A100, "T4"]), ())
     assert offer.resources["gpu"] == 2
     assert "gpu.model" not in offer.labels
 
 
 def test_own_labels_win_over_those_that_every_node_has() -> None:
-    offer = machine_offer(settings(labels={"zone": "a", "runyard/os": "mine"}), MACHINE, ())
+    offer = machine_resources(settings(labels={"zone": "a", "runyard/os": "mine"}), MACHINE, ())
     assert offer.labels == {"zone": "a", "runyard/os": "mine", "runyard/arch": os.uname().machine}
 
 
@@ -271,7 +273,7 @@ def test_a_gateway_offers_its_cluster_and_nothing_of_its_own_machine() -> None:
     given = settings(
         labels={"cloud": "x"}, taints=["batch"], resources={"licenses": 3}, reserved={"cpu": 100, "gpu": 1}
     )
-    assert cluster_offer(given, capacity, "slurm") == Offer(
+    assert cluster_resources(given, capacity, "slurm") == NodeResources(
         labels={"cloud": "x"},
         drivers=("slurm",),
         taints=("batch",),
@@ -284,7 +286,7 @@ def test_a_gateway_offers_its_cluster_and_nothing_of_its_own_machine() -> None:
 
 def test_settings_win_over_what_a_cluster_tells() -> None:
     capacity = Capacity({"slots": 100, "cpu": 400_000})
-    offer = cluster_offer(settings(slots=7, resources={"cpu": 3}), capacity, "slurm")
+    offer = cluster_resources(settings(slots=7, resources={"cpu": 3}), capacity, "slurm")
     assert offer.resources == {"slots": 7, "cpu": 3000}
 
 
@@ -310,57 +312,63 @@ def test_only_a_driver_that_tells_its_capacity_stands_for_a_cluster(cluster: Slo
     assert not isinstance(FakeDriver(RunDirectories(tmp_path), lambda key, phase: None), ClusterDriver)
 
 
-async def test_a_cluster_that_does_not_answer_offers_what_it_told_last(cluster: Slow) -> None:
+async def test_a_cluster_that_does_not_answer_offers_what_it_told_last(cluster: Slow, tmp_path: Path) -> None:
     cluster.error = DriverError("no route")
-    offering = Offering(settings(labels={"zone": "a"}), {"fake": cluster})
-    await offering.open()
-    assert (offering.current.resources, offering.current.labels) == ({}, {"zone": "a"})
-    assert offering.current.gateway
+    monitor = ResourceMonitor(
+        settings(labels={"zone": "a"}), drivers_over(tmp_path, {"fake": cluster}), GpuInventory()
+    )
+    await monitor.open()
+    assert (monitor.current.resources, monitor.current.labels) == ({}, {"zone": "a"})
+    assert monitor.current.gateway
     cluster.error = None
-    await offering.look()
-    assert offering.current.resources == {"slots": 100}
+    await monitor.check()
+    assert monitor.current.resources == {"slots": 100}
     cluster.error = DriverError("no route")
     cluster.now = Capacity({"slots": 50})
-    await offering.look()
-    assert offering.current.resources == {"slots": 100}
+    await monitor.check()
+    assert monitor.current.resources == {"slots": 100}
     cluster.error = None
-    await offering.look()
-    assert offering.current.resources == {"slots": 50}
+    await monitor.check()
+    assert monitor.current.resources == {"slots": 50}
 
 
-async def test_an_agent_stands_for_one_cluster_only(cluster: Slow) -> None:
+def test_an_agent_stands_for_one_cluster_only(cluster: Slow, tmp_path: Path) -> None:
     drivers: dict[str, Driver] = {"fake": cluster, "other": cluster}
     with pytest.raises(DriverError, match="each stand for a cluster; start one agent for each"):
-        await Offering(settings(), drivers).open()
+        drivers_over(tmp_path, drivers)
 
 
-async def test_gpus_that_are_set_to_none_are_not_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_gpus_that_are_set_to_none_are_not_looked_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     install_nvml(monkeypatch, A100)
     for resources, gpus in (({}, 1), ({"gpu": 4}, 4), ({"gpu": 0}, 0)):
-        offering = Offering(settings(resources=resources), {})
-        await offering.open()
-        assert offering.current.resources.get("gpu", 0) == gpus
-        assert ("gpu.model" in offering.current.labels) == bool(gpus)
+        made = settings(resources=resources)
+        found = gpu_inventory((), made.resources.get("gpu"))
+        monitor = ResourceMonitor(made, no_drivers(tmp_path), found)
+        await monitor.open()
+        assert monitor.current.resources.get("gpu", 0) == gpus
+        assert ("gpu.model" in monitor.current.labels) == bool(gpus)
 
 
 # What the coordinator was told
 
 
 def test_a_change_is_repeated_until_it_was_heard_and_then_no_more() -> None:
-    small, large = Offer(resources={"slots": 1}), Offer(resources={"slots": 2})
-    sent = SentOffer(small)
-    assert sent.to_tell(1, small) is None
-    assert sent.to_tell(2, large) == large
-    sent.was_heard(1)
-    assert sent.to_tell(3, large) == large
-    sent.was_heard(3)
-    assert sent.to_tell(4, large) is None
+    small, large = NodeResources(resources={"slots": 1}), NodeResources(resources={"slots": 2})
+    sent = ResourcesDelivery(small)
+    assert sent.update_for(1, small) is None
+    assert sent.update_for(2, large) == large
+    sent.acknowledged(1)
+    assert sent.update_for(3, large) == large
+    sent.acknowledged(3)
+    assert sent.update_for(4, large) is None
 
 
 def test_a_change_that_is_taken_back_is_told_too() -> None:
-    small, large = Offer(resources={"slots": 1}), Offer(resources={"slots": 2})
-    sent = SentOffer(small)
-    assert sent.to_tell(1, large) == large
-    assert sent.to_tell(2, small) == small
-    sent.was_heard(1)
-    assert sent.to_tell(3, small) == small
+    small, large = NodeResources(resources={"slots": 1}), NodeResources(resources={"slots": 2})
+    sent = ResourcesDelivery(small)
+    assert sent.update_for(1, large) == large
+    assert sent.update_for(2, small) == small
+    sent.acknowledged(1)
+    assert sent.update_for(3, small) == small

@@ -11,7 +11,7 @@ from runyard.agent.config.agent import AgentSettings
 from runyard.agent.config.pressure import PressureSettings
 from runyard.agent.core.pressure import RELIEF, Pressures, Room, Scarce, Thresholds
 from runyard.agent.node.cgroups import Rooms, own_rooms
-from runyard.agent.node.pressure import PressureWatch, in_words, rooms_left
+from runyard.agent.node.pressure import PressureMonitor, in_words, rooms_left
 from runyard.agent.session.conversions import pressure_of
 from runyard.v1 import fleet_pb2
 
@@ -166,22 +166,22 @@ def test_groups_leave_what_they_say(
 
 
 async def test_watch_tells_what_is_short_in_words(tmp_path: Path) -> None:
-    watch = PressureWatch(
+    watch = PressureMonitor(
         PressureSettings.model_validate({"disk": "1Gi"}),
         tmp_path,
         lambda state: {Scarce.DISK: Room(GIB // 2, 10 * GIB)},
     )
-    await watch.look()
+    await watch.check()
     (pressure,) = watch.all()
     assert in_words(pressure) == (
-        "512Mi of 10Gi of the state directory's disk left; new runs are taken with 1280Mi"
+        "512Mi of 10Gi of the state directory's disk left; new runs are accepted with 1280Mi"
     )
     assert pressure_of(pressure).kind == fleet_pb2.PRESSURE_KIND_DISK
 
 
 async def test_measurement_that_fails_changes_nothing(tmp_path: Path) -> None:
-    watch = PressureWatch(PressureSettings(), tmp_path / "gone")
-    await watch.look()
+    watch = PressureMonitor(PressureSettings(), tmp_path / "gone")
+    await watch.check()
     assert watch.all() == []
 
 

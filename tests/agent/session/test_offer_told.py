@@ -7,7 +7,7 @@ import pytest
 from agent.stub_coordinator import Agent, StubCoordinator
 from harness.waiting import await_until
 
-from runyard.agent.node.capacity import look_at_machine
+from runyard.agent.node.capacity import detect_machine
 from runyard.v1 import placement_pb2, run_pb2
 
 NewAgent = Callable[..., Agent]
@@ -31,7 +31,7 @@ async def test_hello_tells_what_was_found_and_what_was_set(
 ) -> None:
     new_agent(labels={"zone": "a"}, resources={"licenses": 3, "gpu": 0}, reserved={}, taints=["gpu"]).start()
     offer = (await coordinator.session()).hello.offer
-    machine = look_at_machine()
+    machine = detect_machine()
     assert (offer.resources["cpu"], offer.resources["slots"], offer.resources["licenses"]) == (
         machine.cpu,
         4,

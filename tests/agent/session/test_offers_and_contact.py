@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 from agent.node_side import KEY, is_alive
+from agent.runtime_side import wired
 from agent.stub_coordinator import Agent, StubCoordinator
 from harness.waiting import await_until
 
 from runyard.agent.config.agent import AgentSettings
-from runyard.agent.core.model import Accepted
-from runyard.agent.drivers.base import Driver
+from runyard.agent.core.model import Accepted, Assignment
 from runyard.agent.drivers.fake import FakeDriver
-from runyard.agent.runtime import Runtime
+from runyard.agent.runtime.events import Assigned
+from runyard.agent.spec_record.identities import identity_of
 from runyard.agent.supervisor import procfs
 from runyard.agent.supervisor.contact import ContactFile
 from runyard.agent.supervisor.records import SpecRecord
@@ -46,6 +47,11 @@ def worker(tmp_path: Path, ledger: Path) -> Path:
     program.write_text(f"#!/bin/sh\necho started >> {ledger}\nexec sleep 60\n")
     program.chmod(0o755)
     return program
+
+
+def assigned(spec: run_pb2.LaunchSpec, within: float) -> Assigned:
+    """Assign the launch for so many seconds."""
+    return Assigned(Assignment(KEY, identity_of(spec), spec, procfs.boottime() + within))
 
 
 def starts(ledger: Path) -> int:
@@ -103,25 +109,28 @@ async def test_a_disk_that_is_slower_than_the_offer_leaves_the_attempt_for_the_n
         return create(key, spec)
 
     monkeypatch.setattr(directories, "create", create_slowly)
-    drivers: dict[str, Driver] = {}
-    shell = Runtime(AgentSettings(state_directory=directories.state), directories, drivers)
-    drivers["fake"] = FakeDriver(directories, shell.on_change)
+    agent = await wired(
+        AgentSettings(state_directory=directories.state),
+        lambda directories, on_change: {"fake": FakeDriver(directories, on_change)},
+        directories,
+    )
+    runtime = agent.runtime
     launch = run_pb2.LaunchSpec(
         run_id=KEY.run_id,
         kind=run_pb2.LAUNCH_KIND_EXECUTE,
         requirements=placement_pb2.Requirements(driver="fake"),
     )
-    await shell.open()
-    working = asyncio.create_task(shell.run())
-    await shell.offer(KEY, launch, procfs.boottime() + 0.1)
-    held = await await_until(lambda: shell.holdings.get(KEY), "the attempt is not held")
+    await runtime.open()
+    working = asyncio.create_task(runtime.run())
+    await agent.events.put(assigned(launch, within=0.1))
+    held = (await await_until(runtime.attempts, "the attempt is not held"))[0]
     assert isinstance(held.phase, Accepted)
     [directory] = directories.scan()
     assert not directory.is_starting
-    await shell.offer(KEY, launch, procfs.boottime() + 10.0)
+    await agent.events.put(assigned(launch, within=10.0))
     await await_until(lambda: directory.is_starting, "the next offer is not taken")
     working.cancel()
-    await shell.close()
+    await runtime.close()
 
 
 async def test_what_was_acknowledged_is_noted_as_contact_and_nothing_else(

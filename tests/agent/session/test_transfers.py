@@ -8,11 +8,9 @@ from typing import Any, cast
 import pytest
 from harness.waiting import await_until
 
-from runyard.agent.config.agent import AgentSettings
 from runyard.agent.core.model import AttemptKey
-from runyard.agent.runtime import Runtime
-from runyard.agent.session import log_uploads as transfers_module
-from runyard.agent.session.log_uploads import Transfers
+from runyard.agent.session import log_uploads as uploads_module
+from runyard.agent.session.log_uploads import LogUploads
 from runyard.agent.supervisor.records import SpecRecord
 from runyard.agent.supervisor.rundir import RunDirectories
 from runyard.v1 import agent_pb2, launch_pb2
@@ -45,13 +43,12 @@ def coordinator() -> Coordinator:
 
 
 @pytest.fixture
-def transfers(tmp_path: Path, coordinator: Coordinator) -> Transfers:
-    """The transfers of an agent that has an attempt with "0123456789" on its stdout."""
+def uploads(tmp_path: Path, coordinator: Coordinator) -> LogUploads:
+    """Log uploads of an agent that has an attempt with "0123456789" on its stdout."""
     directories = RunDirectories(tmp_path)
     directory = directories.create(KEY, SpecRecord(argv=["true"], env={}))
     directory.stdout.write_bytes(b"0123456789")
-    shell = Runtime(AgentSettings(state_directory=tmp_path), directories, {})
-    return Transfers(shell, cast(Any, coordinator))
+    return LogUploads(directories, lambda key: True, cast(Any, coordinator))
 
 
 def wanted(transfer_id: str, **fields: Any) -> agent_pb2.SendLogs:
@@ -84,53 +81,53 @@ async def until_pushed(coordinator: Coordinator, count: int) -> None:
     ],
 )
 async def test_first_piece_says_where_the_log_begins(
-    transfers: Transfers, coordinator: Coordinator, fields: dict[str, Any], offset: int, content: bytes
+    uploads: LogUploads, coordinator: Coordinator, fields: dict[str, Any], offset: int, content: bytes
 ) -> None:
-    transfers.begin(wanted("a", **fields))
+    uploads.begin(wanted("a", **fields))
     await until_pushed(coordinator, 1)
     await await_until(lambda: coordinator.content("a") == content, lambda: coordinator.pushed, SOON)
     assert coordinator.pushed["a"][0].offset == offset
-    await transfers.close()
+    await uploads.close()
 
 
 @pytest.mark.parametrize(
     ("run", "attempt"), [(KEY.run_id, 5), ("../..", 0)], ids=["another attempt", "a path"]
 )
 async def test_log_that_is_not_there_is_told_as_an_error(
-    transfers: Transfers, coordinator: Coordinator, run: str, attempt: int
+    uploads: LogUploads, coordinator: Coordinator, run: str, attempt: int
 ) -> None:
-    transfers.begin(agent_pb2.SendLogs(transfer_id="a", run_id=run, attempt=attempt))
+    uploads.begin(agent_pb2.SendLogs(transfer_id="a", run_id=run, attempt=attempt))
     await until_pushed(coordinator, 1)
     assert coordinator.pushed["a"][0].error
-    await transfers.close()
+    await uploads.close()
 
 
 async def test_only_so_many_logs_are_sent_at_once_and_the_others_in_their_turn(
-    tmp_path: Path, transfers: Transfers, coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, uploads: LogUploads, coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transfers, "_turns", asyncio.Semaphore(2))
+    monkeypatch.setattr(uploads, "_turns", asyncio.Semaphore(2))
     coordinator.go_on.clear()
     for name in ("a", "b", "c"):
-        transfers.begin(wanted(name))
+        uploads.begin(wanted(name))
     await until_pushed(coordinator, 2)
     assert set(coordinator.pushed) == {"a", "b"}
     coordinator.go_on.set()
     await until_pushed(coordinator, 3)
-    await transfers.close()
+    await uploads.close()
 
 
 async def test_log_whose_turn_does_not_come_is_not_sent_long_after_its_reader_has_left(
-    transfers: Transfers, coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch
+    uploads: LogUploads, coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transfers, "_turns", asyncio.Semaphore(1))
-    monkeypatch.setattr(transfers_module, "TURN_WITHIN", 0.05)
+    monkeypatch.setattr(uploads, "_turns", asyncio.Semaphore(1))
+    monkeypatch.setattr(uploads_module, "TURN_WITHIN", 0.05)
     coordinator.go_on.clear()
-    transfers.begin(wanted("a"))
+    uploads.begin(wanted("a"))
     await until_pushed(coordinator, 1)
-    transfers.begin(wanted("b"))
-    await await_until(lambda: len(transfers._tasks) == 1, "still waiting", SOON)
+    uploads.begin(wanted("b"))
+    await await_until(lambda: len(uploads._tasks) == 1, "still waiting", SOON)
     coordinator.go_on.set()
-    transfers.begin(wanted("c"))
+    uploads.begin(wanted("c"))
     await until_pushed(coordinator, 2)
     assert set(coordinator.pushed) == {"a", "c"}
-    await transfers.close()
+    await uploads.close()

@@ -16,7 +16,7 @@ from harness.waiting import await_until
 from runyard.agent.config.isolation import IsolationSettings
 from runyard.agent.core.model import AttemptKey, Outcome, OutcomeKind
 from runyard.agent.drivers.process.orphans import sweep_belongings
-from runyard.agent.node.isolation_backends import JUST_WATCHED, Rung, find_rung
+from runyard.agent.node.isolation_backends import WATCHDOG_ONLY, IsolationBackend, find_isolation_backend
 from runyard.agent.supervisor import procfs
 from runyard.agent.supervisor.limits.plan import BY_THE_KERNEL, CGROUP_1, RUNGS
 from runyard.agent.supervisor.oom import log_tells_of_group
@@ -39,10 +39,10 @@ sys.exit(any(child.wait() for child in children))
 
 
 @pytest.fixture(params=RUNGS)
-def rung(request: pytest.FixtureRequest, directories: RunDirectories) -> Iterator[Rung]:
+def backend(request: pytest.FixtureRequest, directories: RunDirectories) -> Iterator[IsolationBackend]:
     """Each of the means that this machine has."""
     wanted = request.param
-    found, reasons = find_rung(IsolationSettings(backends=(wanted,)), directories.state)
+    found, reasons = find_isolation_backend(IsolationSettings(backends=(wanted,)), directories.state)
     if found.name != wanted:
         pytest.skip(f"this machine has no {wanted}: {reasons[wanted]}")
     yield found
@@ -51,19 +51,21 @@ def rung(request: pytest.FixtureRequest, directories: RunDirectories) -> Iterato
         home.rmdir()  # so nothing was left in it
 
 
-def limited(spec: SpecRecord, rung: Rung, key: AttemptKey = KEY, memory: int = LIMIT) -> SpecRecord:
+def limited(
+    spec: SpecRecord, backend: IsolationBackend, key: AttemptKey = KEY, memory: int = LIMIT
+) -> SpecRecord:
     """The same worker with a limit on its memory."""
-    return replace(spec, limits=rung.plan(key, memory, 0, required=False).as_record())
+    return replace(spec, limits=backend.plan(key, memory, 0, required=False).as_record())
 
 
-def groups(rung: Rung) -> list[str]:
+def groups(backend: IsolationBackend) -> list[str]:
     """Names of the control groups of attempts that are there."""
-    return [name for name, _ in rung.groups()]
+    return [name for name, _ in backend.groups()]
 
 
-async def no_groups(rung: Rung) -> None:
+async def no_groups(backend: IsolationBackend) -> None:
     """Waits until the groups of all attempts are gone."""
-    await await_until(lambda: not groups(rung), lambda: groups(rung))
+    await await_until(lambda: not groups(backend), lambda: groups(backend))
 
 
 def assert_oom(outcome: Outcome) -> None:
@@ -77,13 +79,13 @@ def assert_oom(outcome: Outcome) -> None:
     "script", [EATS, EATS_IN_A_CHILD, EATS_IN_CHILDREN], ids=["itself", "a child", "many children"]
 )
 async def test_a_worker_that_eats_memory_is_killed_at_its_limit_and_its_neighbour_lives_on(
-    node: Node, rung: Rung, tmp_path: Path, script: str
+    node: Node, backend: IsolationBackend, tmp_path: Path, script: str
 ) -> None:
     gate = Gate(tmp_path / "gate")
-    neighbour = limited(shell(f"while ! [ -e {gate.path} ]; do sleep 0.05; done"), rung, NEIGHBOUR)
+    neighbour = limited(shell(f"while ! [ -e {gate.path} ]; do sleep 0.05; done"), backend, NEIGHBOUR)
     await node.start(neighbour, NEIGHBOUR)
     lives = await node.running(NEIGHBOUR)
-    directory = await node.start(limited(python(script), rung))
+    directory = await node.start(limited(python(script), backend))
     assert_oom(await node.outcome())
     assert not procfs.with_environment(
         f"RUNYARD_RUN_DIRECTORY={directory.path}", procfs.all_processes().values()
@@ -92,45 +94,47 @@ async def test_a_worker_that_eats_memory_is_killed_at_its_limit_and_its_neighbou
     gate.open()
     outcome = await node.outcome(NEIGHBOUR)
     assert (outcome.kind, outcome.memory_limit_bytes) == (OutcomeKind.SUCCEEDED, LIMIT)
-    await no_groups(rung)
+    await no_groups(backend)
 
 
-async def test_a_worker_within_its_limit_is_left_alone(node: Node, rung: Rung) -> None:
-    await node.start(limited(python("eaten = bytes(range(256)) * 4096 * 16"), rung))
+async def test_a_worker_within_its_limit_is_left_alone(node: Node, backend: IsolationBackend) -> None:
+    await node.start(limited(python("eaten = bytes(range(256)) * 4096 * 16"), backend))
     outcome = await node.outcome()
     assert outcome.kind is OutcomeKind.SUCCEEDED
     assert 16 << 20 < outcome.peak_rss_bytes <= LIMIT
-    await no_groups(rung)
+    await no_groups(backend)
 
 
-async def test_memory_that_children_share_counts_once(node: Node, rung: Rung) -> None:
+async def test_memory_that_children_share_counts_once(node: Node, backend: IsolationBackend) -> None:
     script = (
         "import os, time; shared = bytes(range(256)) * 4096 * 48\n"
         "children = [os.fork() for _ in range(2)]\n"
         "time.sleep(1)"
     )
-    await node.start(limited(python(script), rung))
+    await node.start(limited(python(script), backend))
     assert (await node.outcome()).kind is OutcomeKind.SUCCEEDED
 
 
-async def test_the_limit_holds_when_the_shim_is_dead(node: Node, rung: Rung, tmp_path: Path) -> None:
+async def test_the_limit_holds_when_the_shim_is_dead(
+    node: Node, backend: IsolationBackend, tmp_path: Path
+) -> None:
     gate = Gate(tmp_path / "gate")
     wait = f"import os, time\nwhile not os.path.exists({str(gate.path)!r}): time.sleep(0.01)\n"
-    await node.start(limited(python(wait + EATS), rung))
+    await node.start(limited(python(wait + EATS), backend))
     worker = await node.running()
     procfs.send_signal(worker.shim, signal.SIGKILL)
     await await_until(lambda: not procfs.is_alive(worker.shim), "the shim lives")
     gate.open()
     assert_oom(await node.outcome())
-    await no_groups(rung)
+    await no_groups(backend)
 
 
 async def test_the_limit_holds_when_shim_and_fork_server_are_dead(
-    node: Node, rung: Rung, tmp_path: Path
+    node: Node, backend: IsolationBackend, tmp_path: Path
 ) -> None:
     gate = Gate(tmp_path / "gate")
     wait = f"import os, time\nwhile not os.path.exists({str(gate.path)!r}): time.sleep(0.01)\n"
-    await node.start(limited(python(wait + EATS), rung))
+    await node.start(limited(python(wait + EATS), backend))
     worker = await node.running()
     assert node.driver.fork_server_pid is not None
     os.kill(node.driver.fork_server_pid, signal.SIGKILL)
@@ -141,23 +145,23 @@ async def test_the_limit_holds_when_shim_and_fork_server_are_dead(
     # Only the newest kernels tell how the child of somebody else ended.
     assert outcome.kind in (OutcomeKind.OOM_KILLED, OutcomeKind.EXIT_UNKNOWN)
     assert not is_alive(worker.pid)
-    await no_groups(rung)
+    await no_groups(backend)
 
 
 async def test_a_group_that_was_left_behind_is_removed_when_the_agent_starts(
-    node: Node, rung: Rung, directories: RunDirectories
+    node: Node, backend: IsolationBackend, directories: RunDirectories
 ) -> None:
-    if not rung.homes:
-        pytest.skip(f"{rung.name} leaves nothing behind")
-    for home in rung.homes:
+    if not backend.homes:
+        pytest.skip(f"{backend.name} leaves nothing behind")
+    for home in backend.homes:
         (home / "run-gone-3").mkdir()
-    await node.start(limited(shell("sleep 60", grace_seconds=0), rung))
+    await node.start(limited(shell("sleep 60", grace_seconds=0), backend))
     await node.running()
-    sweep_belongings(directories, rung, None)
-    assert groups(rung) == ["run-a-1"]
+    sweep_belongings(directories, backend, None)
+    assert groups(backend) == ["run-a-1"]
     await node.driver.stop(KEY, 0, "enough")
     assert (await node.outcome()).kind is OutcomeKind.STOPPED
-    await no_groups(rung)
+    await no_groups(backend)
 
 
 def test_the_kernels_log_tells_in_which_group_it_killed(small_memory: Path) -> None:
@@ -168,8 +172,8 @@ def test_the_kernels_log_tells_in_which_group_it_killed(small_memory: Path) -> N
     assert not log_tells_of_group(small_memory.name[:-1])
 
 
-async def test_cpu_is_limited_by_control_groups(node: Node, rung: Rung) -> None:
-    if rung.name not in BY_THE_KERNEL:
+async def test_cpu_is_limited_by_control_groups(node: Node, backend: IsolationBackend) -> None:
+    if backend.name not in BY_THE_KERNEL:
         pytest.skip("a watchdog does not limit CPU")
     # What it takes to start the interpreter depends on the machine.
     spin = (
@@ -177,32 +181,34 @@ async def test_cpu_is_limited_by_control_groups(node: Node, rung: Rung) -> None:
         "while time.time() < end: pass\n"
         "print(time.process_time() - began)"
     )
-    limits = rung.plan(KEY, 0, 200, required=True).as_record()
+    limits = backend.plan(KEY, 0, 200, required=True).as_record()
     directory = await node.start(replace(python(spin), limits=limits))
     assert (await node.outcome()).kind is OutcomeKind.SUCCEEDED
     assert float(directory.stdout.read_text()) < 0.5
 
 
 async def test_a_worker_that_must_be_confined_does_not_start_otherwise(node: Node, tmp_path: Path) -> None:
-    nowhere = Rung(CGROUP_1, (tmp_path / "memory", tmp_path / "cpu"))
+    nowhere = IsolationBackend(CGROUP_1, (tmp_path / "memory", tmp_path / "cpu"))
     plan = nowhere.plan(KEY, LIMIT, 0, required=True)
     directory = await node.start(replace(shell("echo started"), limits=plan.as_record()))
     outcome = await node.outcome()
-    assert (outcome.kind, outcome.cause) == (OutcomeKind.START_FAILED, "isolation_failed")
+    assert (outcome.kind, outcome.reason_code) == (OutcomeKind.START_FAILED, "isolation_failed")
     assert "isolation is required" in outcome.message
     assert directory.stdout.read_text() == ""
 
 
 async def test_a_worker_that_need_not_be_confined_is_watched_instead(node: Node, tmp_path: Path) -> None:
-    nowhere = Rung(CGROUP_1, (tmp_path / "memory", tmp_path / "cpu"))
+    nowhere = IsolationBackend(CGROUP_1, (tmp_path / "memory", tmp_path / "cpu"))
     await node.start(limited(python(EATS), nowhere))
     outcome = await node.outcome()
     assert_oom(outcome)
     assert "watchdog" in outcome.message
 
 
-async def test_a_worker_killed_for_another_reason_was_not_out_of_memory(node: Node, rung: Rung) -> None:
-    await node.start(limited(shell("kill -9 $$"), rung))
+async def test_a_worker_killed_for_another_reason_was_not_out_of_memory(
+    node: Node, backend: IsolationBackend
+) -> None:
+    await node.start(limited(shell("kill -9 $$"), backend))
     outcome = await node.outcome()
     assert (outcome.kind, outcome.signal) == (OutcomeKind.FAILED, signal.SIGKILL)
     assert outcome.memory_limit_bytes == LIMIT
@@ -213,8 +219,8 @@ def test_a_machine_without_control_groups_is_told_why(tmp_path: Path) -> None:
     membership.write_text("0::/agent\n")
     (tmp_path / "cgroup.controllers").write_text("cpuset cpu\n")
     settings = IsolationSettings(backends=("cgroup2", "cgroup1"))
-    found, reasons = find_rung(settings, tmp_path, membership, tmp_path)
-    assert found == JUST_WATCHED
+    found, reasons = find_isolation_backend(settings, tmp_path, membership, tmp_path)
+    assert found == WATCHDOG_ONLY
     assert "lacks the memory controller; delegate it" in reasons["cgroup2"]
     assert "no memory controller of cgroup version 1" in reasons["cgroup1"]
 

@@ -195,7 +195,7 @@ async def test_a_disk_that_fills_up_before_the_start_is_a_failed_start(small_dis
         (small_disk / "ballast").write_bytes(bytes(2 << 20))
     await node.driver.start(KEY)
     outcome = await node.outcome()
-    assert (outcome.kind, outcome.cause) == (OutcomeKind.START_FAILED, "disk_full")
+    assert (outcome.kind, outcome.reason_code) == (OutcomeKind.START_FAILED, "disk_full")
     assert "No space left on device; free space on that disk" in outcome.message
     assert directory.stdout.read_text() == ""
     await node.driver.close()

@@ -11,7 +11,7 @@ import pytest
 from agent.node_side import KEY, Node, hosted_agent, is_alive, shell, text_in
 from harness.waiting import await_until, wait_until
 
-from runyard.agent.admission.specs import spec_record
+from runyard.agent.admission.specs import build_spec_record
 from runyard.agent.config.agent import AgentSettings
 from runyard.agent.core.model import LaunchIdentity
 from runyard.agent.supervisor import procfs
@@ -132,9 +132,9 @@ def test_the_policies_of_a_launch_reach_the_run_directory(tmp_path: Path) -> Non
     launch = run_pb2.LaunchSpec(run_id=KEY.run_id, kind=run_pb2.LAUNCH_KIND_EXECUTE)
     settings = AgentSettings(state_directory=tmp_path)
     identity = LaunchIdentity(0, "", "", "")
-    kept = spec_record(settings, identity, launch)
+    kept = build_spec_record(settings, identity, launch)
     assert (kept.stop_after, kept.grace_seconds) == (None, 30.0)
     launch.policies.stop_after.FromSeconds(300)
     launch.policies.grace.FromMilliseconds(2500)
-    fenced = spec_record(settings, identity, launch)
+    fenced = build_spec_record(settings, identity, launch)
     assert (fenced.stop_after, fenced.grace_seconds) == (300.0, 2.5)

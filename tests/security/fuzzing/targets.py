@@ -21,11 +21,12 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from google.protobuf.message import DecodeError
 from harness.certificates import CLIENT, Authority
 
-from runyard.agent.admission.specs import UnusableLaunch, spec_record
+from runyard.agent.admission.errors import UnusableLaunch
+from runyard.agent.admission.specs import build_spec_record
 from runyard.agent.admission.trust.signatures import Doubtful, examine
 from runyard.agent.config.agent import AgentSettings
 from runyard.agent.config.docker import DockerSettings
-from runyard.agent.session.conversions import identity_of
+from runyard.agent.spec_record.identities import identity_of
 from runyard.agent.supervisor.records import (
     ContainerRecord,
     ExitRecord,
@@ -225,7 +226,7 @@ AGENT: Final = AgentSettings(node_id="node-a", docker=DockerSettings())
 def launches_on_a_node(data: bytes) -> None:
     spec = _spec(data)
     try:
-        spec_record(AGENT, identity_of(spec), spec, {}).encode()
+        build_spec_record(AGENT, identity_of(spec), spec, {}).encode()
     except UnusableLaunch as refusal:
         _is_for_people(refusal)
 

@@ -1,4 +1,4 @@
-"""A look at what a worker needs, before its attempt is taken: what is missing is a refusal, no failure."""
+"""Checks of a worker's prerequisites, so that its attempt is rejected instead of failing later."""
 
 import asyncio
 from collections.abc import Callable
@@ -6,85 +6,70 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
+from runyard.agent.admission.errors import DISK_FULL, Unfit
 from runyard.agent.core.pressure import Scarce
 from runyard.agent.drivers.base import Driver, LookingDriver
-from runyard.agent.node.pressure import PressureWatch, in_words
+from runyard.agent.node.pressure import PressureMonitor, in_words
 from runyard.agent.supervisor.records import SpecRecord
 
-LOOK_WITHIN = 5.0
-"""Seconds; on a local disk it takes well under one of their thousandths."""
+CHECK_WITHIN = 5.0
+"""Seconds for one check. On a local disk it takes well under a millisecond."""
 
 MOST_HANGING = 2
-"""How many looks may hang at a dead network disk; more are not tried until one of them comes back."""
+"""Number of checks that may hang on a dead network disk. No more are tried until one of them returns."""
 
 
 T = TypeVar("T")
 
-DISK_FULL = "disk_full"
-"""`Unfit.why` of everything on a node whose disk is nearly full."""
-
-
-class Unfit(Exception):
-    """This node cannot start the worker at the moment.
-
-    Args:
-        message: Why, in one sentence for people.
-        why: One word for programs, as in `ExitRecord`.
-    """
-
-    def __init__(self, message: str, why: str = "") -> None:
-        super().__init__(message)
-        self.why = why
-
 
 class Preflight:
-    """Looks before the agent takes an attempt.
+    """Checks a worker's prerequisites.
 
     Args:
-        pressures: What the node is short of.
+        pressures: Current shortages of the node.
     """
 
-    def __init__(self, pressures: PressureWatch) -> None:
+    def __init__(self, pressures: PressureMonitor) -> None:
         self._pressures = pressures
         self._threads = ThreadPoolExecutor(MOST_HANGING, "preflight")
-        self._looks: set[Future[Any]] = set()
+        self._checks: set[Future[Any]] = set()
 
     async def check(self, driver: Driver, spec: SpecRecord) -> None:
-        """Looks once. A start may still fail: what is there now may be gone by then.
+        """Check once. The start may still fail if something is removed in between.
 
         Args:
-            driver: The one that would start the worker.
-            spec: What it would start.
+            driver: The driver of the attempt.
+            spec: The record of the worker.
 
         Raises:
-            Unfit: The disk is nearly full, or the driver misses something.
+            Unfit: The disk is nearly full, or the driver reports something missing.
         """
         for pressure in self._pressures.all():
             if pressure.scarce is Scarce.DISK:
                 raise Unfit(f"disk pressure: {in_words(pressure)}", DISK_FULL)
         if isinstance(driver, LookingDriver):
-            where = f"{spec.argv[0]} and {spec.cwd or 'its directory'}"
-            lack = await self.in_time(partial(driver.missing, spec), where)
+            subject = f"{spec.argv[0]} and {spec.cwd or 'its directory'}"
+            lack = await self.in_time(partial(driver.missing, spec), subject)
             if lack is not None:
-                raise Unfit(lack.reason, lack.why)
+                raise Unfit(lack.message, lack.reason_code)
 
-    async def in_time(self, look: Callable[[], T], at: str) -> T:
-        """What a look gives that may hang, since it may be at a disk in the network.
+    async def in_time(self, check: Callable[[], T], subject: str) -> T:
+        """Return the result of a check that may hang, for example on a network disk.
 
         Args:
-            look: Blocks, and is called in a thread.
-            at: What is looked at, for people.
+            check: Blocks; called in a thread.
+            subject: Name of the checked things, for messages.
 
         Raises:
-            Unfit: It takes too long, or too many looks hang already.
+            Unfit: It takes too long, or too many checks hang already.
         """
-        self._looks = {each for each in self._looks if not each.done()}
-        if len(self._looks) >= MOST_HANGING:
-            raise Unfit("looks at the disks of this node hang; is a network disk gone?")
-        future = self._threads.submit(look)
-        self._looks.add(future)
+        self._checks = {each for each in self._checks if not each.done()}
+        if len(self._checks) >= MOST_HANGING:
+            raise Unfit("checks of this node's disks hang; is a network disk unreachable?")
+        future = self._threads.submit(check)
+        self._checks.add(future)
         try:
-            async with asyncio.timeout(LOOK_WITHIN):
+            async with asyncio.timeout(CHECK_WITHIN):
                 return await asyncio.wrap_future(future)
         except TimeoutError:
-            raise Unfit(f"a look at {at} took over {LOOK_WITHIN:g} s") from None
+            raise Unfit(f"checking {subject} took over {CHECK_WITHIN:g} s") from None

@@ -1,11 +1,10 @@
-"""From a launch to what the run directory needs to start its worker."""
+"""Conversion of a launch to the record from which its worker starts."""
 
 import os
 from collections.abc import Mapping
 from dataclasses import replace
 
-from google.protobuf.duration_pb2 import Duration
-
+from runyard.agent.admission.errors import UnusableLaunch
 from runyard.agent.admission.references import Lookup, UnresolvedReference
 from runyard.agent.config.agent import AgentSettings
 from runyard.agent.config.docker import DockerSettings
@@ -20,9 +19,10 @@ from runyard.agent.drivers.docker.plan.plan import (
 from runyard.agent.drivers.process.driver import worker_command
 from runyard.agent.spec_record.environment import ResolvedEnvironment
 from runyard.agent.spec_record.identities import identity_record
-from runyard.agent.spec_record.redaction import fingerprints_of
+from runyard.agent.spec_record.redaction import redaction_fingerprints
 from runyard.agent.supervisor.records import SpecRecord
-from runyard.common.defaults import GRACE_SECONDS
+from runyard.common.defaults import DRIVER, GRACE_SECONDS
+from runyard.common.protobuf_time import to_seconds
 from runyard.common.secrets import names_of_urls_with_passwords, remember, secret_values
 from runyard.v1 import run_pb2
 
@@ -32,23 +32,19 @@ _VERBS = {
 }
 
 
-class UnusableLaunch(Exception):
-    """This agent cannot make a worker of the launch; the message says why."""
-
-
-def spec_record(
+def build_spec_record(
     settings: AgentSettings,
     identity: LaunchIdentity,
     spec: run_pb2.LaunchSpec,
     own_environment: Mapping[str, str] = os.environ,
 ) -> SpecRecord:
-    """What the run directory of a launch holds.
+    """Build the record of a launch for its run directory.
 
-    The environment is put together from what the agent passes on, its settings, and the launch; later wins.
-    Values that this node has to look up are looked up now, which blocks.
+    The environment consists of the inherited variables, those of the settings and those of the launch; later
+    ones override earlier ones. References to values on this node are resolved now, which blocks.
 
     Raises:
-        UnusableLaunch: The launch asks for something that this agent does not understand, have or allow.
+        UnusableLaunch: The launch requires something that this agent does not know, have or allow.
     """
     verb = _VERBS.get(spec.kind)
     if verb is None:
@@ -57,18 +53,18 @@ def spec_record(
     common = SpecRecord(
         argv=[],
         env={},
-        grace_seconds=_seconds(policies.grace) if policies.HasField("grace") else GRACE_SECONDS,
+        grace_seconds=to_seconds(policies.grace) if policies.HasField("grace") else GRACE_SECONDS,
         worker_args=spec.worker_args,
         identity=identity_record(identity),
-        driver=spec.requirements.driver or "process",
-        stop_after=_seconds(policies.stop_after) if policies.HasField("stop_after") else None,
+        driver=spec.requirements.driver or DRIVER,
+        stop_after=to_seconds(policies.stop_after) if policies.HasField("stop_after") else None,
     )
     given = _given_environment(settings, spec, own_environment)
     if common.driver == DRIVER_NAME and settings.docker is not None:
         record = _in_container(common, settings.docker, given, spec, verb, own_environment)
     else:
         record = _as_process(common, settings, given, spec, verb, own_environment)
-    return _with_secrets_noted(record, given)
+    return _with_fingerprints(record, given)
 
 
 def _given_environment(
@@ -82,13 +78,13 @@ def _given_environment(
         raise UnusableLaunch(str(error)) from None
 
 
-def _with_secrets_noted(record: SpecRecord, given: ResolvedEnvironment) -> SpecRecord:
-    """The record with what tells its secrets when they are gone from it; from now on the log masks them."""
+def _with_fingerprints(record: SpecRecord, given: ResolvedEnvironment) -> SpecRecord:
+    """Return the record with fingerprints of its secrets. From now on the log masks them."""
     names = given.secrets_among(record.env)
     values = secret_values(record.env, names)
     remember(values)
     holders = sorted({*names, *names_of_urls_with_passwords(record.env)})
-    return replace(record, secret_names=holders, fingerprints=fingerprints_of(values))
+    return replace(record, secret_names=holders, fingerprints=redaction_fingerprints(values))
 
 
 def _as_process(
@@ -120,7 +116,7 @@ def _in_container(
     verb: str,
     own_environment: Mapping[str, str],
 ) -> SpecRecord:
-    # Paths of the code location mean nothing here: like Dagster, the image says where the worker starts.
+    # Paths of the code location have no meaning in a container: as in Dagster, the image sets the directory.
     try:
         return replace(
             common,
@@ -130,7 +126,3 @@ def _in_container(
         )
     except UnusablePlan as error:
         raise UnusableLaunch(str(error)) from error
-
-
-def _seconds(duration: Duration) -> float:
-    return duration.ToNanoseconds() / 1e9

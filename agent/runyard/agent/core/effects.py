@@ -1,23 +1,23 @@
-"""What the core asks of the agent's runtime, one thing at a time and in this order."""
+"""Effects: instructions of the core to the runtime, which carries them out in order."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from runyard.agent.core.model import AttemptKey, HeldAttempt, LaunchIdentity
-from runyard.v1 import run_pb2
+from runyard.agent.core.model import Assignment, AttemptKey, HeldAttempt
 
 
 @dataclass(frozen=True)
 class Accept:
-    """Write the attempt to disk; then `on_accepted`, or `on_found` if it was there, or `on_not_accepted`."""
+    """Check an assignment and write it to disk.
 
-    key: AttemptKey
-    identity: LaunchIdentity
-    spec: run_pb2.LaunchSpec = field(repr=False)
+    The runtime answers with `on_accepted`, `on_found` if it was on disk already, or `on_not_accepted`.
+    """
+
+    assignment: Assignment
 
 
 @dataclass(frozen=True)
 class Bury:
-    """Write to disk that the attempt must never start; then `on_found` with what the disk has."""
+    """Write to disk that the attempt must never start; then call `on_found` with the attempt on disk."""
 
     key: AttemptKey
     reason: str
@@ -25,14 +25,14 @@ class Bury:
 
 @dataclass(frozen=True)
 class Start:
-    """Have the driver start the worker."""
+    """Start the worker through its driver."""
 
     key: AttemptKey
 
 
 @dataclass(frozen=True)
 class StopWorker:
-    """Have the driver stop the worker, with `grace` seconds between SIGTERM and SIGKILL."""
+    """Stop the worker through its driver, with `grace` seconds between SIGTERM and SIGKILL."""
 
     key: AttemptKey
     grace: float
@@ -41,24 +41,24 @@ class StopWorker:
 
 @dataclass(frozen=True)
 class Report:
-    """Tell the coordinator, if in session; otherwise the next Hello will."""
+    """Report the attempt to the coordinator. Without a session, the next Hello reports it."""
 
     attempt: HeldAttempt
 
 
 @dataclass(frozen=True)
 class Reject:
-    """Tell the coordinator that this agent will never start the attempt."""
+    """Report to the coordinator that this agent will never start the attempt."""
 
     key: AttemptKey
-    reason: str
-    why: str = ""
-    """One word for programs; see `runyard.v1.Rejection`."""
+    message: str
+    reason_code: str = ""
+    """Machine-readable reason: field `cause` of `runyard.v1.Rejection`."""
 
 
 @dataclass(frozen=True)
 class Forget:
-    """Mark the attempt's directory as acknowledged: from now on it may be cleaned up."""
+    """Mark the attempt's directory as acknowledged, so that it can be cleaned up."""
 
     key: AttemptKey
 

@@ -1,7 +1,7 @@
-"""Which devices a run gets: whole ones, and never one that another attempt has.
+"""Allotment of GPUs to attempts: whole devices, each to one attempt at a time.
 
-Nothing is kept here. What is taken is read from the attempts that are held, and these from their run
-directories, so a device is free exactly when nobody is left who could use it.
+There is no state here. Devices in use are derived from the held attempts, and those from their run
+directories, so a device is free exactly when no live attempt can use it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,19 +10,19 @@ from runyard.agent.core.model import Finished, HeldAttempt
 
 
 def taken(held: Iterable[HeldAttempt]) -> set[str]:
-    """The devices of all attempts that are not over."""
+    """Return the devices of all attempts that have not ended."""
     return {
         device for attempt in held if not isinstance(attempt.phase, Finished) for device in attempt.devices
     }
 
 
 def allot(devices: Sequence[str], held: Iterable[HeldAttempt], count: int) -> tuple[str, ...] | None:
-    """Devices for one more attempt, the first ones that are free; None if there are not so many.
+    """Return devices for another attempt, the first free ones; None if too few are free.
 
     Args:
-        devices: All that the node has, in order.
+        devices: All devices of the node, in order.
         held: All attempts of the node.
-        count: How many the attempt asks for.
+        count: Number of devices that the attempt requires.
     """
     in_use = taken(held)
     free = [device for device in devices if device not in in_use]

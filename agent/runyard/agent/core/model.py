@@ -1,14 +1,14 @@
-"""What an agent holds: attempts, each in exactly one phase."""
+"""Attempts that an agent holds, each in exactly one phase."""
 
 import enum
 from dataclasses import dataclass, field
 
-from runyard.v1 import placement_pb2
+from runyard.v1 import placement_pb2, run_pb2
 
 
 @dataclass(frozen=True, order=True)
 class AttemptKey:
-    """Names one attempt of one run. The attempt number is the fencing number: the higher one is right."""
+    """Name of one attempt of one run. The attempt number is a fencing token: the highest one is valid."""
 
     run_id: str
     attempt: int
@@ -18,7 +18,7 @@ class AttemptKey:
 
 
 class OutcomeKind(enum.Enum):
-    """How an attempt ended. The names are those of `runyard.v1.OutcomeKind` without the prefix."""
+    """Kind of an outcome. The names are those of `runyard.v1.OutcomeKind` without the prefix."""
 
     SUCCEEDED = "succeeded"
     FAILED = "failed"
@@ -33,7 +33,7 @@ class OutcomeKind(enum.Enum):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How an attempt ended, with what is known of the cause."""
+    """Result of an attempt, with the known details."""
 
     kind: OutcomeKind
     message: str
@@ -42,37 +42,48 @@ class Outcome:
     stderr_tail: str = ""
     peak_rss_bytes: int = 0
     memory_limit_bytes: int = 0
-    cause: str = ""
-    """A word for programs, where the rest does not tell; see `runyard.v1.Outcome`."""
+    reason_code: str = ""
+    """Machine-readable reason where the kind is not enough: field `cause` of `runyard.v1.Outcome`."""
 
 
 @dataclass(frozen=True)
 class LaunchIdentity:
-    """The part of a launch that lets a coordinator without a memory adopt the attempt."""
+    """Part of a launch by which a coordinator that lost its state can adopt the attempt."""
 
     resume_number: int
     deployment: str
     job: str
     location: str
     requirements: placement_pb2.Requirements = field(default_factory=placement_pb2.Requirements)
-    """What the attempt holds of the node."""
+    """Requirements whose resources the attempt holds on the node."""
 
 
 UNKNOWN_LAUNCH = LaunchIdentity(resume_number=0, deployment="", job="", location="")
-"""Of an attempt that was stopped before its launch arrived."""
+"""Identity of an attempt that was stopped before its launch arrived."""
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Request of the coordinator to start an attempt on this node."""
+
+    key: AttemptKey
+    identity: LaunchIdentity
+    spec: run_pb2.LaunchSpec = field(repr=False)
+    start_by: float
+    """Deadline for the start, in seconds of the caller's clock. After it, the assignment is void."""
 
 
 @dataclass(frozen=True)
 class Accepted:
-    """On disk; the worker was provably not started yet."""
+    """The attempt is on disk, and its worker has certainly not been started."""
 
 
 @dataclass(frozen=True)
 class Starting:
-    """Handed to the driver; there may be a worker at any moment."""
+    """The driver has the attempt; a worker may exist at any moment."""
 
     progress: str = ""
-    """What keeps the worker from beginning, in one sentence, if it takes long."""
+    """Current step of a slow start, in one sentence; empty otherwise."""
 
 
 @dataclass(frozen=True)
@@ -84,28 +95,28 @@ class Running:
 
 @dataclass(frozen=True)
 class Stopping:
-    """The driver was told to stop the worker; `pid` is None while no worker was seen."""
+    """The driver is stopping the worker; `pid` is None if no worker was seen."""
 
     pid: int | None
 
 
 @dataclass(frozen=True)
 class Finished:
-    """The worker is over, and the disk says how."""
+    """The worker has ended, and its outcome is on disk."""
 
     outcome: Outcome
 
 
 AttemptPhase = Accepted | Starting | Running | Stopping | Finished
-"""One type per phase: each holds exactly what is known in it."""
+"""Phase of an attempt: one type per phase, which holds exactly what is known in it."""
 
 
 @dataclass(frozen=True)
 class HeldAttempt:
-    """One attempt on this agent's disk whose end the coordinator has not acknowledged."""
+    """Attempt on this agent's disk whose end the coordinator has not acknowledged."""
 
     key: AttemptKey
     identity: LaunchIdentity
     phase: AttemptPhase = field(default_factory=Accepted)
     devices: tuple[str, ...] = ()
-    """The GPUs that nobody else has until it is over."""
+    """GPUs that are reserved for it until it ends."""

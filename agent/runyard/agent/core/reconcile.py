@@ -1,6 +1,7 @@
-"""How the agent answers the coordinator and its own workers.
+"""Reconciliation of the attempts on disk with the coordinator's commands and the drivers' updates.
 
-Every command may come twice, late, or for an attempt that is long over; every answer says what the disk says.
+A command may arrive twice, late, or for an attempt that ended long ago. Every answer reports the state on
+disk.
 """
 
 from collections import OrderedDict
@@ -10,6 +11,7 @@ from dataclasses import replace
 from runyard.agent.core.effects import Accept, Bury, Effect, Forget, Reject, Report, Start, StopWorker
 from runyard.agent.core.model import (
     Accepted,
+    Assignment,
     AttemptKey,
     AttemptPhase,
     Finished,
@@ -19,79 +21,79 @@ from runyard.agent.core.model import (
     Starting,
     Stopping,
 )
-from runyard.v1 import run_pb2
 
 REJECTIONS_KEPT = 10_000
-"""How many rejections are remembered; a repeat of an older assignment cannot arrive in the same session."""
+"""Number of rejections that are kept. An older assignment cannot arrive again in the same session."""
 
 _ORDER: tuple[type[AttemptPhase], ...] = (Accepted, Starting, Running, Stopping, Finished)
 
 
-class Holdings:
-    """The attempts that this agent holds: all on its disk whose end the coordinator has not acknowledged."""
+class AttemptTable:
+    """Attempts that this agent holds: those on its disk whose end the coordinator has not acknowledged."""
 
     def __init__(self) -> None:
         self._held: dict[AttemptKey, HeldAttempt] = {}
         self._rejected: OrderedDict[AttemptKey, Reject] = OrderedDict()
 
     def all(self) -> list[HeldAttempt]:
-        """The full set, as Hello and heartbeats carry it."""
+        """Return the full set, as Hello and heartbeats carry it."""
         return list(self._held.values())
 
     def get(self, key: AttemptKey) -> HeldAttempt | None:
-        """One attempt, or None if it is not held (any more)."""
+        """Return an attempt, or None if it is not held."""
         return self._held.get(key)
 
     # From the disk, at start
 
     def on_recovered(self, found: Iterable[HeldAttempt]) -> list[Effect]:
-        """Takes up what the run directories hold.
+        """Adopt the attempts in the run directories.
 
-        What never started waits until it is assigned again: a disk that was restored from an old image may
-        hold attempts that have long run.
+        An attempt that never started waits until it is assigned again: a disk that was restored from an old
+        image may hold attempts that have run elsewhere since.
         """
         self._held.update((attempt.key, attempt) for attempt in found)
         return []
 
     # From the coordinator
 
-    def on_assign(self, key: AttemptKey, identity: LaunchIdentity, spec: run_pb2.LaunchSpec) -> list[Effect]:
-        """Takes an assignment, unless this agent has or had the attempt, or one that excludes it."""
+    def on_assign(self, assignment: Assignment) -> list[Effect]:
+        """Accept an assignment unless this agent has or had the attempt, or holds one that excludes it."""
+        key = assignment.key
         if held := self._held.get(key):
             return self._start(held) if isinstance(held.phase, Accepted) else [Report(held)]
-        if refusal := self._rejected.get(key):
-            return [refusal]
+        if rejection := self._rejected.get(key):
+            return [rejection]
         for other in self._held.values():
             if other.key.run_id == key.run_id:
                 if other.key.attempt > key.attempt:
                     return self._reject(key, f"superseded by attempt {other.key.attempt} here")
                 if not isinstance(other.phase, Finished):
                     return self._reject(key, f"attempt {other.key.attempt} of the run is still live here")
-        return [Accept(key, identity, spec)]
+        return [Accept(assignment)]
 
     def on_accepted(
         self, key: AttemptKey, identity: LaunchIdentity, devices: tuple[str, ...] = ()
     ) -> list[Effect]:
-        """The attempt is on disk, with its devices, and nobody has started it."""
+        """Start an attempt that is on disk now, with its devices."""
         return self._start(HeldAttempt(key, identity, devices=devices))
 
     def on_postponed(
         self, key: AttemptKey, identity: LaunchIdentity, devices: tuple[str, ...] = ()
     ) -> list[Effect]:
-        """The attempt is on disk, but the offer ran out meanwhile: it waits for the next one."""
+        """Hold an attempt that is on disk now, but too late to start: it waits for the next assignment."""
         return [Report(self._hold(HeldAttempt(key, identity, devices=devices)))]
 
-    def on_not_accepted(self, key: AttemptKey, reason: str, why: str = "") -> list[Effect]:
-        """The attempt could not be written to disk, so it can never start here."""
-        return self._reject(key, reason, why)
+    def on_not_accepted(self, key: AttemptKey, message: str, reason_code: str = "") -> list[Effect]:
+        """Reject an attempt that is not on disk, so that it can never start here."""
+        return self._reject(key, message, reason_code)
 
     def on_found(self, attempt: HeldAttempt) -> list[Effect]:
-        """The disk had the attempt already, or has it now as one that must never start."""
+        """Report an attempt that was already on disk, or is there now as one that must never start."""
         held = self._held.setdefault(attempt.key, attempt)
         return [Report(held)]
 
     def on_stop(self, key: AttemptKey, grace: float, reason: str) -> list[Effect]:
-        """Stops an attempt in whatever phase it is; one that never came is buried, so that it never will."""
+        """Stop an attempt in any phase. One that never arrived is buried, so that it cannot start later."""
         held = self._held.get(key)
         match held:
             case None:
@@ -104,7 +106,7 @@ class Holdings:
                 return [StopWorker(key, grace, reason), Report(held)]
 
     def on_acknowledged(self, key: AttemptKey) -> list[Effect]:
-        """The coordinator has the end of the attempt on its disk."""
+        """Forget an attempt whose end the coordinator has stored."""
         held = self._held.get(key)
         if held is None or not isinstance(held.phase, Finished):
             return []
@@ -114,7 +116,7 @@ class Holdings:
     # From the drivers
 
     def on_change(self, key: AttemptKey, phase: AttemptPhase) -> list[Effect]:
-        """Takes news of a worker. News that is older than what is known changes nothing."""
+        """Apply a driver's update. An update that is older than the known phase changes nothing."""
         held = self._held.get(key)
         if held is None:
             return []
@@ -137,8 +139,8 @@ class Holdings:
         self._held[attempt.key] = attempt
         return attempt
 
-    def _reject(self, key: AttemptKey, reason: str, why: str = "") -> list[Effect]:
-        refusal = self._rejected[key] = Reject(key, reason, why)
+    def _reject(self, key: AttemptKey, message: str, reason_code: str = "") -> list[Effect]:
+        rejection = self._rejected[key] = Reject(key, message, reason_code)
         while len(self._rejected) > REJECTIONS_KEPT:
             self._rejected.popitem(last=False)
-        return [refusal]
+        return [rejection]

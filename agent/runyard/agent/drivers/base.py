@@ -1,10 +1,11 @@
 """What every driver offers to the agent."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from runyard.agent.core.model import AttemptKey, AttemptPhase, HeldAttempt
+from runyard.agent.node.capacity import Capacity
 from runyard.agent.node.facts import WorkerUsage
 from runyard.agent.supervisor.records import Cause, SpecRecord
 
@@ -14,16 +15,6 @@ OnChange = Callable[[AttemptKey, AttemptPhase], None]
 `Starting` may come again with other news of a start that takes long: seldom, for each is written down.
 `Finished` is called only when the verdict is on disk.
 """
-
-
-@dataclass(frozen=True)
-class Capacity:
-    """What runs may have of the cluster behind a driver, in the units of `runyard.v1.Requirements`."""
-
-    resources: Mapping[str, int]
-    """What all runs together may take; `slots` among it, for without them a cluster takes no run."""
-    largest_run: Mapping[str, int] = field(default_factory=dict)
-    """The most that one run may take, such as its largest machine has. What is not named has no limit."""
 
 
 class Driver(Protocol):
@@ -141,9 +132,9 @@ class DependentDriver(Driver, Protocol):
 class Lack:
     """Why a worker could not start on this node."""
 
-    reason: str
+    message: str
     """One sentence for people."""
-    why: str = ""
+    reason_code: str = ""
     """One word for programs, as in `ExitRecord`."""
 
 

@@ -21,8 +21,9 @@ from runyard.agent.core.model import (
     Starting,
     Stopping,
 )
-from runyard.agent.drivers.base import Capacity, OnChange, UnknownAttempt
+from runyard.agent.drivers.base import OnChange, UnknownAttempt
 from runyard.agent.drivers.outcomes import held_attempt, outcome_of
+from runyard.agent.node.capacity import Capacity
 from runyard.agent.node.facts import WorkerUsage
 from runyard.agent.supervisor.exit_records import never_started, stopped_before_start
 from runyard.agent.supervisor.records import Cause, ExitRecord, StopRequest

@@ -23,7 +23,7 @@ from runyard.agent.drivers.process.inspect import (
 )
 from runyard.agent.logs import read_tail
 from runyard.agent.spec_record.identities import recorded_identity
-from runyard.agent.spec_record.redaction import masked_by
+from runyard.agent.spec_record.redaction import redacted
 from runyard.agent.supervisor.records import ExitRecord, UnreadableRecord
 from runyard.agent.supervisor.rundir import RunDirectory
 
@@ -61,13 +61,13 @@ def outcome_of(exit_record: ExitRecord, directory: RunDirectory) -> Outcome:
         kind = _KINDS.get(exit_record.cause, OutcomeKind.EXIT_UNKNOWN)
     return Outcome(
         kind=kind,
-        message=masked_by(fingerprints, exit_record.message),
+        message=redacted(fingerprints, exit_record.message),
         exit_code=exit_record.code,
         signal=exit_record.signal,
-        stderr_tail=masked_by(fingerprints, read_tail(directory.stderr, STDERR_TAIL_BYTES)),
+        stderr_tail=redacted(fingerprints, read_tail(directory.stderr, STDERR_TAIL_BYTES)),
         peak_rss_bytes=exit_record.peak_rss_bytes,
         memory_limit_bytes=exit_record.memory_limit_bytes,
-        cause=exit_record.why,
+        reason_code=exit_record.why,
     )
 
 

@@ -1,4 +1,4 @@
-"""The NVIDIA GPUs of this machine: asked of NVML where it is installed, or else of `nvidia-smi`."""
+"""NVIDIA GPUs of this machine, listed by NVML if it is installed, and by `nvidia-smi` otherwise."""
 
 import importlib
 import re
@@ -12,19 +12,19 @@ import structlog
 from runyard.agent.supervisor.records import SpecRecord
 
 TOOL_DIRECTORIES = ("/usr/bin", "/usr/local/bin", "/usr/local/nvidia/bin", "/opt/bin", "/usr/lib/wsl/lib")
-"""Where drivers put `nvidia-smi`: distributions, containers, Kubernetes nodes, WSL."""
+"""Directories where drivers install `nvidia-smi`: distributions, containers, Kubernetes nodes, WSL."""
 
 ANSWER_WITHIN = 30.0
-"""Seconds; a sleeping driver takes some to wake."""
+"""Seconds for `nvidia-smi` to answer; a suspended driver takes some to wake."""
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-"""What CUDA lets a process see, see the CUDA programming guide."""
+"""Variable with the devices that CUDA shows to a process: CUDA programming guide."""
 
 VISIBLE_IN_CONTAINERS = "NVIDIA_VISIBLE_DEVICES"
-"""What NVIDIA's container runtime lets a container see."""
+"""Variable with the devices that NVIDIA's container runtime shows to a container."""
 
 IN_BUS_ORDER = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
-"""Has CUDA count the devices as `nvidia-smi` does; by default it begins with the fastest."""
+"""Makes CUDA number the devices as `nvidia-smi` does; by default the fastest one is first."""
 
 _LISTED = re.compile(r"^GPU \d+: (?P<model>.+?)(?: \(UUID: (?P<uuid>.*)\))?$", re.MULTILINE)
 
@@ -33,32 +33,56 @@ log = structlog.get_logger("runyard.agent")
 
 @dataclass(frozen=True)
 class Gpu:
-    """One device. Both are empty where nobody tells."""
+    """One device. A field is empty if it is unknown."""
 
     uuid: str
     model: str
 
 
-def find_gpus(tool_directories: Sequence[str] = TOOL_DIRECTORIES) -> list[Gpu]:
-    """The GPUs in the order of the bus; empty if there are none, or no driver for them. Blocks.
+@dataclass(frozen=True)
+class GpuInventory:
+    """GPUs of this node."""
+
+    devices: tuple[str, ...] = ()
+    """Devices that are allotted to runs."""
+    models: tuple[str, ...] = ()
+    """Model of each GPU; empty texts where it is unknown."""
+
+
+def gpu_inventory(named: Sequence[str], count: int | None) -> GpuInventory:
+    """Detect the GPUs of this node. Blocks.
 
     Args:
-        tool_directories: Where to look for `nvidia-smi`.
+        named, count: See `allottable`.
+    """
+    if count == 0:
+        return GpuInventory()
+    found = find_gpus()
+    models = {gpu.uuid: gpu.model for gpu in found}
+    listed = [models.get(uuid, "") for uuid in named] if named else [gpu.model for gpu in found]
+    return GpuInventory(allottable(named, count, found), tuple(listed))
+
+
+def find_gpus(tool_directories: Sequence[str] = TOOL_DIRECTORIES) -> list[Gpu]:
+    """List the GPUs in bus order; empty without a GPU or its driver. Blocks.
+
+    Args:
+        tool_directories: Directories that may hold `nvidia-smi`.
     """
     found = _ask_nvml()
     return _ask_tool(tool_directories) if found is None else found
 
 
 def allottable(named: Sequence[str], count: int | None, found: Sequence[Gpu]) -> tuple[str, ...]:
-    """The devices that the node gives to runs, by UUID, or by index where UUIDs are not known.
+    """Return the devices that the node gives to runs, by UUID, or by index if UUIDs are unknown.
 
     Args:
-        named: Those that the owner named; empty: all that were found.
-        count: How many the owner says there are; None: as many as were found.
-        found: What was found.
+        named: Devices that the owner named; empty: all that were found.
+        count: Number that the owner set; None: the number that was found.
+        found: Devices that were found.
 
     Returns:
-        Nothing if the owner has more to give than there are: then runs share them as they see fit.
+        Nothing if the owner set a larger number than there are devices: runs then share them.
     """
     devices = tuple(named) or tuple(gpu.uuid or str(index) for index, gpu in enumerate(found))
     if count is None:
@@ -71,15 +95,15 @@ def allottable(named: Sequence[str], count: int | None, found: Sequence[Gpu]) ->
     return devices[:count]
 
 
-def given(spec: SpecRecord, devices: Sequence[str]) -> SpecRecord:
-    """The spec of an attempt that has these devices, and sees no others."""
+def with_gpus(spec: SpecRecord, devices: Sequence[str]) -> SpecRecord:
+    """Return the record with these devices, the only ones that the worker sees."""
     visible = ",".join(devices)
     seen = {VISIBLE: visible, VISIBLE_IN_CONTAINERS: visible, **IN_BUS_ORDER}
     return replace(spec, gpus=list(devices), env={**spec.env, **seen})
 
 
-def given_none(spec: SpecRecord) -> SpecRecord:
-    """The spec of an attempt that has no device, and sees none unless its own environment says so."""
+def without_gpus(spec: SpecRecord) -> SpecRecord:
+    """Return the record without devices. The worker sees none unless its own environment names some."""
     if VISIBLE in spec.env or VISIBLE_IN_CONTAINERS in spec.env:
         return spec
     unseen = {VISIBLE: "", VISIBLE_IN_CONTAINERS: "void", **IN_BUS_ORDER}
@@ -87,24 +111,24 @@ def given_none(spec: SpecRecord) -> SpecRecord:
 
 
 def devices_of(spec: SpecRecord) -> tuple[str, ...]:
-    """The devices that an attempt has, for drivers that hand them over in a way of their own."""
+    """Return the devices of an attempt, for drivers that pass them in another way."""
     return tuple(spec.gpus)
 
 
-def asked_for(resources: Mapping[str, int]) -> int:
-    """How many devices a launch asks for."""
+def required_gpus(resources: Mapping[str, int]) -> int:
+    """Return the number of devices that a launch requires."""
     return resources.get("gpu", 0)
 
 
 def _ask_nvml() -> list[Gpu] | None:
     try:
-        nvml = importlib.import_module("pynvml")  # the distribution nvidia-ml-py, which is optional
+        nvml = importlib.import_module("pynvml")  # of nvidia-ml-py, installed by the extra `gpu`
     except ImportError:
         return None
     try:
         nvml.nvmlInit()
     except nvml.NVMLError:
-        return None  # no driver here; and if there is one that NVML cannot speak to, the tool says why
+        return None  # no driver, or one that NVML cannot use: nvidia-smi explains that
     try:
         handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
         return [
@@ -118,8 +142,8 @@ def _ask_nvml() -> list[Gpu] | None:
         nvml.nvmlShutdown()
 
 
-def _text(told: object) -> str:
-    return told.decode() if isinstance(told, bytes) else str(told)
+def _text(value: object) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def _ask_tool(directories: Sequence[str]) -> list[Gpu]:

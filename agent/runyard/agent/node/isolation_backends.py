@@ -1,6 +1,6 @@
-"""Finds out, when the agent starts, by what means this machine can keep runs within their limits.
+"""Detection of the best mechanism on this machine that keeps runs within their limits.
 
-Each rung is tried on a process that does nothing, from the best to the last. Blocks: call it in a thread.
+Each backend is tried on an idle process, in order of preference. Blocks: call it in a thread.
 """
 
 import contextlib
@@ -17,10 +17,10 @@ from runyard.agent.supervisor.limits.groups import Group
 from runyard.agent.supervisor.limits.plan import CGROUP_1, CGROUP_2, SYSTEMD, WATCHDOG, LimitsPlan
 
 LABEL = "runyard/isolation"
-"""The node's label that names its rung."""
+"""Label of the node that names its backend."""
 
 SUBGROUP = "agent"
-"""Name of the group in which systemd starts the agent, so that the groups of runs may lie beside it."""
+"""Name of the group in which systemd starts the agent, so that the groups of runs can be its siblings."""
 
 _MEMBERSHIP = Path("/proc/self/cgroup")
 _MOUNT = Path("/sys/fs/cgroup")
@@ -28,29 +28,29 @@ _TRIAL = AttemptKey("trial", 0)
 _TRIAL_MEMORY, _TRIAL_CPU = 64 << 20, 1000
 
 
-class NotHere(Exception):
-    """The rung cannot be used on this machine; the message says why."""
+class BackendUnavailable(Exception):
+    """The backend cannot be used on this machine; the message names the reason."""
 
 
 @dataclass(frozen=True)
-class Rung:
-    """The means by which limits are enforced here."""
+class IsolationBackend:
+    """Mechanism that enforces limits on this machine."""
 
     name: str
     """One of `runyard.agent.supervisor.limits.plan.RUNGS`."""
     homes: tuple[Path, ...] = ()
-    """Directories under which each attempt gets a control group; of version 1 one for each controller."""
+    """Parent directories of the attempts' control groups; for version 1, one for each controller."""
     family: str = ""
-    """Tells the scopes of this agent from those of others on the machine."""
+    """Distinguishes the scopes of this agent from those of other agents on the machine."""
 
     def plan(self, key: AttemptKey, memory: int, cpu: int, required: bool) -> LimitsPlan:
-        """What is to be enforced for an attempt.
+        """Return the limits to enforce for an attempt.
 
         Args:
             key: The attempt.
             memory: Bytes; 0 for no limit.
             cpu: Thousandths of a core; 0 for no limit.
-            required: Without these means the worker must not start.
+            required: The worker must not start if the limits cannot be enforced.
         """
         name = f"{key.run_id}-{key.attempt}"
         return LimitsPlan(
@@ -63,39 +63,39 @@ class Rung:
         )
 
     def leave(self) -> None:
-        """Removes the directories if no attempt has a group in them."""
+        """Remove the parent directories unless an attempt has a group in them."""
         for home in self.homes:
             with contextlib.suppress(OSError):
                 home.rmdir()
 
     def groups(self) -> Iterator[tuple[str, Group]]:
-        """The groups of attempts that are there, each with the name that `plan` gave it."""
+        """Yield the existing groups of attempts, each with the name that `plan` gave it."""
         homes = [home for home in self.homes if home.is_dir()]
         names = {each.name for home in homes for each in home.iterdir() if each.is_dir()}
         for name in sorted(names):
             yield name, Group([home / name for home in self.homes])
 
 
-JUST_WATCHED = Rung(WATCHDOG)
-"""What every machine can do."""
+WATCHDOG_ONLY = IsolationBackend(WATCHDOG)
+"""Backend that works on every machine."""
 
 
-def find_rung(
+def find_isolation_backend(
     settings: IsolationSettings, state: Path, membership: Path = _MEMBERSHIP, mount: Path = _MOUNT
-) -> tuple[Rung, Mapping[str, str]]:
-    """The first of the allowed rungs that works.
+) -> tuple[IsolationBackend, Mapping[str, str]]:
+    """Return the first allowed backend that works.
 
     Args:
-        settings: Of the agent.
-        state: The agent's state directory, which tells it from others on this machine.
+        settings: The agent's settings.
+        state: The agent's state directory, which distinguishes it from other agents on this machine.
         membership: As `/proc/self/cgroup`.
-        mount: Where the hierarchies are, as in `/sys/fs/cgroup`.
+        mount: Directory of the hierarchies, such as `/sys/fs/cgroup`.
 
     Returns:
-        The rung, and why those before it do not work, by name.
+        The backend, and the reasons why preferred ones do not work, by name.
     """
     family = hashlib.sha256(str(state.resolve()).encode()).hexdigest()[:8]
-    makers: Mapping[str, Callable[[], Rung]] = {
+    makers: Mapping[str, Callable[[], IsolationBackend]] = {
         CGROUP_2: lambda: _version_2(settings.cgroup or _own_group(membership, mount), family),
         CGROUP_1: lambda: _version_1(membership, mount, family),
         SYSTEMD: lambda: _systemd(family),
@@ -105,32 +105,32 @@ def find_rung(
         if name not in makers:
             break
         try:
-            rung = makers[name]()
-            _try(rung)
-        except (NotHere, OSError) as error:
+            backend = makers[name]()
+            _try(backend)
+        except (BackendUnavailable, OSError) as error:
             reasons[name] = str(error)
         else:
-            return rung, reasons
-    return JUST_WATCHED, reasons
+            return backend, reasons
+    return WATCHDOG_ONLY, reasons
 
 
 def _own_group(membership: Path, mount: Path) -> Path:
-    """The group that may be divided: the agent's own, or that above it if it was put into a subgroup."""
+    """Return the group to divide: the agent's own, or its parent if the agent was started in a subgroup."""
     mounts = [each for each in (mount / "unified", mount) if (each / "cgroup.controllers").exists()]
     names = [line[3:] for line in membership.read_text().splitlines() if line.startswith("0::")]
     if not mounts or not names:
-        raise NotHere("there is no cgroup version 2")
+        raise BackendUnavailable("there is no cgroup version 2")
     own = mounts[0] / names[0].lstrip("/")
     return own.parent if own.name == SUBGROUP else own
 
 
-def _version_2(base: Path, family: str) -> Rung:
+def _version_2(base: Path, family: str) -> IsolationBackend:
     try:
         offered = (base / "cgroup.controllers").read_text().split()
     except OSError as error:
-        raise NotHere(f"{base} is no cgroup of version 2: {error.strerror}") from error
+        raise BackendUnavailable(f"{base} is not a cgroup of version 2: {error.strerror}") from error
     if "memory" not in offered:
-        raise NotHere(f"{base} lacks the memory controller; delegate it (Delegate=memory cpu)")
+        raise BackendUnavailable(f"{base} lacks the memory controller; delegate it (Delegate=memory cpu)")
     home = base / f"runyard-{family}"
     wanted = " ".join(f"+{each}" for each in ("memory", "cpu") if each in offered)
     try:
@@ -139,11 +139,11 @@ def _version_2(base: Path, family: str) -> Rung:
         (home / "cgroup.subtree_control").write_text(wanted)
     except OSError as error:
         remedy = f"delegate it, with the agent in a subgroup {SUBGROUP!r} (DelegateSubgroup={SUBGROUP})"
-        raise NotHere(f"{base} cannot be divided ({error.strerror}); {remedy}") from error
-    return Rung(CGROUP_2, (home,))
+        raise BackendUnavailable(f"{base} cannot be divided ({error.strerror}); {remedy}") from error
+    return IsolationBackend(CGROUP_2, (home,))
 
 
-def _version_1(membership: Path, mount: Path, family: str) -> Rung:
+def _version_1(membership: Path, mount: Path, family: str) -> IsolationBackend:
     own: dict[str, str] = {}
     for line in membership.read_text().splitlines():
         _, controllers, name = line.split(":", 2)
@@ -152,30 +152,30 @@ def _version_1(membership: Path, mount: Path, family: str) -> Rung:
     for controller in ("memory", "cpu"):
         base = mount / controller / own.get(controller, "/").lstrip("/")
         if not (mount / controller / "cgroup.procs").exists() or controller not in own:
-            raise NotHere(f"there is no {controller} controller of cgroup version 1")
+            raise BackendUnavailable(f"there is no {controller} controller of cgroup version 1")
         home = (base if base.is_dir() else mount / controller) / f"runyard-{family}"
         try:
             home.mkdir(exist_ok=True)
         except OSError as error:
-            raise NotHere(f"{home.parent} is not ours to divide ({error.strerror})") from error
+            raise BackendUnavailable(f"{home.parent} cannot be divided ({error.strerror})") from error
         homes.append(home)
-    return Rung(CGROUP_1, tuple(homes))
+    return IsolationBackend(CGROUP_1, tuple(homes))
 
 
-def _systemd(family: str) -> Rung:
+def _systemd(family: str) -> IsolationBackend:
     if not Path("/run/systemd/system").is_dir():
-        raise NotHere("systemd does not run here")
-    return Rung(SYSTEMD, family=family)
+        raise BackendUnavailable("systemd does not run here")
+    return IsolationBackend(SYSTEMD, family=family)
 
 
-def _try(rung: Rung) -> None:
-    """Confines a process that waits for the end of its input, with another one as keeper.
+def _try(backend: IsolationBackend) -> None:
+    """Confine an idle process, with another one as keeper.
 
     Raises:
-        OSError: It cannot be done.
+        OSError: It does not work.
     """
-    plan = rung.plan(_TRIAL, _TRIAL_MEMORY, _TRIAL_CPU, required=True)
-    for name, leftover in rung.groups():
+    plan = backend.plan(_TRIAL, _TRIAL_MEMORY, _TRIAL_CPU, required=True)
+    for name, leftover in backend.groups():
         if name == f"{_TRIAL.run_id}-{_TRIAL.attempt}":
             leftover.remove()
     with _idle() as keeper, _idle() as worker:

@@ -1,8 +1,7 @@
-"""Measures what the node is short of."""
+"""Measurement of memory, disk and processes that are left on the node."""
 
 import asyncio
 import os
-import random
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,16 +12,17 @@ import structlog
 from runyard.agent.config.pressure import PressureSettings
 from runyard.agent.core.pressure import RELIEF, Pressure, Pressures, Room, Scarce, Thresholds
 from runyard.agent.node.cgroups import own_rooms
+from runyard.common.backoff import jittered
 from runyard.common.quantities import show_quantity
 
 MEASURE_EVERY = 5.0
-"""Seconds; about as often as heartbeats tell."""
+"""Seconds between two measurements; about the heartbeat interval."""
 
 log = structlog.get_logger("runyard.agent")
 
 
 def rooms_left(state: Path) -> dict[Scarce, Room]:
-    """What is left of everything, on the machine and within the control groups of this process.
+    """Measure what is left on the machine and within the control groups of this process.
 
     Args:
         state: The agent's state directory, whose disk is measured.
@@ -38,21 +38,21 @@ def rooms_left(state: Path) -> dict[Scarce, Room]:
 
 
 def in_words(pressure: Pressure) -> str:
-    """How much is left, and with how much runs are taken again."""
+    """Return the shortage as a sentence: the amount left, and the amount at which runs are accepted again."""
     name = "memory" if pressure.scarce is not Scarce.PIDS else "pids"
     left, total = show_quantity(name, pressure.room.left), show_quantity(name, pressure.room.total)
     enough = show_quantity(name, int(pressure.bound * RELIEF))
     what = {Scarce.MEMORY: "memory", Scarce.DISK: "the state directory's disk", Scarce.PIDS: "processes"}
-    return f"{left} of {total} of {what[pressure.scarce]} left; new runs are taken with {enough}"
+    return f"{left} of {total} of {what[pressure.scarce]} left; new runs are accepted with {enough}"
 
 
-class PressureWatch:
-    """What the node is short of at the moment.
+class PressureMonitor:
+    """Current shortages of the node.
 
     Args:
-        settings: When it is.
+        settings: Thresholds.
         state: The agent's state directory.
-        measure: What is left of everything.
+        measure: Measures what is left.
     """
 
     def __init__(
@@ -68,11 +68,11 @@ class PressureWatch:
         self._measure = measure
 
     def all(self) -> list[Pressure]:
-        """One at most of each kind."""
+        """Return the shortages, at most one of each kind."""
         return self._pressures.all()
 
-    async def look(self) -> None:
-        """Measures once."""
+    async def check(self) -> None:
+        """Measure once."""
         try:
             rooms = await asyncio.to_thread(self._measure, self._state)
         except OSError as error:
@@ -86,11 +86,11 @@ class PressureWatch:
         for scarce in before - {each.scarce for each in self.all()}:
             log.info("no_longer_short", of=scarce.value)
 
-    async def keep(self) -> None:
-        """Measures for ever."""
+    async def run(self) -> None:
+        """Measure at intervals. Never returns."""
         while True:
-            await self.look()
-            await asyncio.sleep(MEASURE_EVERY * random.uniform(0.9, 1.1))
+            await self.check()
+            await asyncio.sleep(jittered(MEASURE_EVERY))
 
 
 def _tightest(of_machine: Room, of_groups: Room | None) -> Room:
@@ -98,7 +98,7 @@ def _tightest(of_machine: Room, of_groups: Room | None) -> Room:
 
 
 def _pids_left() -> Room:
-    """Threads count, as each has a number of its own."""
+    """Count threads too, since each has its own ID."""
     # The fourth field is `runnable/existing`, see proc_loadavg(5).
     used = int(Path("/proc/loadavg").read_text().split()[3].partition("/")[2])
     limits = ("/proc/sys/kernel/pid_max", "/proc/sys/kernel/threads-max")

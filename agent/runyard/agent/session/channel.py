@@ -1,4 +1,4 @@
-"""The line to the coordinator: a channel, and the one after it, which is ready before that is given up."""
+"""Channels to the coordinator: the one in use, and its replacement, which is ready before the switch."""
 
 import asyncio
 import contextlib
@@ -14,112 +14,112 @@ from runyard.agent.config.agent import AgentSettings
 from runyard.common.transport.channel import open_aio_channel
 from runyard.common.transport.tls import TlsMaterial, WatchedTls
 
-LOOK_EVERY: Final = 1.0
-"""Seconds between two looks at the files with the certificates."""
+CHECK_EVERY: Final = 1.0
+"""Seconds between two checks of the certificate files."""
 
 READY_WITHIN: Final = 20.0
-"""Seconds for the next channel to be ready; then it is given up, and made anew. Less than the minute for
-which a coordinator that wants a connection to be made anew keeps the old one."""
+"""Seconds for the next channel to become ready before it is replaced by another. Less than the minute for
+which a coordinator keeps a connection that it wants replaced."""
 
 LAST_WORK_WITHIN: Final = 50.0
-"""Seconds for what was begun on a channel to end there after another one has taken its place."""
+"""Seconds for pending calls on a channel to end after it was replaced."""
 
 log = structlog.get_logger("runyard.agent.session.session")
 
 
 @dataclass(frozen=True, eq=False)
-class Line:
-    """A channel, and the certificates that it was opened with."""
+class CoordinatorChannel:
+    """Channel with the certificates that it was opened with; None for plain text."""
 
     channel: grpc.aio.Channel
     tls: TlsMaterial | None
 
 
-class Lines:
-    """Opens lines to the coordinator, always with the newest certificates."""
+class Channels:
+    """Opens channels to the coordinator, with the latest certificates."""
 
     def __init__(self, settings: AgentSettings) -> None:
-        """Reads the certificates.
+        """Read the certificates.
 
         Args:
-            settings: Where the coordinator is, and which files hold the certificates.
+            settings: Name the coordinator and the certificate files.
 
         Raises:
             InvalidTlsFiles: They cannot be used.
         """
         self._address = settings.coordinator
         files = settings.tls_files()
-        self._watched = None if files is None else WatchedTls(files, _complain)
-        self._next: Line | None = None
-        self._leaving: set[asyncio.Task[None]] = set()
+        self._watched = None if files is None else WatchedTls(files, _log_problem)
+        self._next: CoordinatorChannel | None = None
+        self._retiring: set[asyncio.Task[None]] = set()
 
-    def take(self) -> Line:
-        """The line for one session: the one that is ready, or a new one. Whoever takes it closes it."""
-        line, self._next = self._next or self._open(), None
-        return line
+    def take(self) -> CoordinatorChannel:
+        """Return the channel for one session: the prepared one, or a new one. The caller closes it."""
+        channel, self._next = self._next or self._open(), None
+        return channel
 
-    def leave(self, last_work: Awaitable[None], closing: contextlib.AsyncExitStack) -> None:
-        """Lets what was begun on a line that was replaced end there, and then closes it.
+    def retire(self, last_work: Awaitable[None], closing: contextlib.AsyncExitStack) -> None:
+        """Close a replaced channel when its pending calls have ended.
 
         Args:
-            last_work: Done when nothing is left to do on the line.
-            closing: Closes the line.
+            last_work: Returns when no call is pending.
+            closing: Closes the channel.
         """
-        task = asyncio.create_task(self._leave(last_work, closing))
-        self._leaving.add(task)
-        task.add_done_callback(self._leaving.discard)
+        task = asyncio.create_task(self._retire(last_work, closing))
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
 
-    async def replaced(self, line: Line) -> str:
-        """Returns, with the reason, when another line is to be used instead, and that one is ready.
+    async def replaced(self, channel: CoordinatorChannel) -> str:
+        """Wait until a replacement is needed and ready, and return the reason.
 
-        The certificates have changed, or the coordinator wants the connection to be made anew, as it does
-        from time to time: it then takes no new calls on it, and soon ends those that it has.
+        Reasons are changed certificates, and a coordinator that wants a new connection, as it does from time
+        to time: it then accepts no new calls on the old one, and soon ends the pending ones.
         """
         while True:
-            reason = await self._reason_to_replace(line)
-            coming = self._open()
+            reason = await self._reason_to_replace(channel)
+            replacement = self._open()
             try:
                 async with asyncio.timeout(READY_WITHIN):
-                    await coming.channel.channel_ready()
+                    await replacement.channel.channel_ready()
             except TimeoutError:
-                await coming.channel.close()
+                await replacement.channel.close()
                 log.warning("no_second_connection", reason=reason, coordinator=self._address)
             except asyncio.CancelledError:
-                await coming.channel.close()
+                await replacement.channel.close()
                 raise
             else:
-                self._next = coming
+                self._next = replacement
                 return reason
 
     async def close(self) -> None:
-        """Closes the lines that are left."""
-        line, self._next = self._next, None
-        if line is not None:
-            await line.channel.close()
-        for task in list(self._leaving):
+        """Close the remaining channels."""
+        channel, self._next = self._next, None
+        if channel is not None:
+            await channel.channel.close()
+        for task in list(self._retiring):
             task.cancel()
-        await asyncio.gather(*self._leaving, return_exceptions=True)
+        await asyncio.gather(*self._retiring, return_exceptions=True)
 
-    async def _leave(self, last_work: Awaitable[None], closing: contextlib.AsyncExitStack) -> None:
+    async def _retire(self, last_work: Awaitable[None], closing: contextlib.AsyncExitStack) -> None:
         async with closing:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(last_work, LAST_WORK_WITHIN)
 
-    async def _reason_to_replace(self, line: Line) -> str:
+    async def _reason_to_replace(self, channel: CoordinatorChannel) -> str:
         while True:
-            if self._watched is not None and await asyncio.to_thread(self._watched.current) != line.tls:
+            if self._watched is not None and await asyncio.to_thread(self._watched.current) != channel.tls:
                 return "the certificates have changed"
-            state = line.channel.get_state()
+            state = channel.channel.get_state()
             if state is not grpc.ChannelConnectivity.READY:
-                return "the coordinator wants the connection to be made anew"
+                return "the coordinator requests a new connection"
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_EVERY):
-                    await line.channel.wait_for_state_change(state)
+                async with asyncio.timeout(CHECK_EVERY):
+                    await channel.channel.wait_for_state_change(state)
 
-    def _open(self) -> Line:
+    def _open(self) -> CoordinatorChannel:
         material = None if self._watched is None else self._watched.current()
-        return Line(open_aio_channel(self._address, material), material)
+        return CoordinatorChannel(open_aio_channel(self._address, material), material)
 
 
-def _complain(problem: str) -> None:
+def _log_problem(problem: str) -> None:
     log.error("certificates_not_renewed", problem=problem)

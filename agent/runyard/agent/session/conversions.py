@@ -1,10 +1,8 @@
-"""The agent's own words as the protocol writes them."""
+"""Conversion of the agent's own types to protobuf messages."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
-
-from google.protobuf.duration_pb2 import Duration
 
 from runyard.agent.core.effects import Reject
 from runyard.agent.core.model import (
@@ -12,35 +10,22 @@ from runyard.agent.core.model import (
     AttemptPhase,
     Finished,
     HeldAttempt,
-    LaunchIdentity,
     Outcome,
     Running,
     Starting,
     Stopping,
 )
 from runyard.agent.core.pressure import Pressure
-from runyard.agent.node.capacity import Offer
+from runyard.agent.node.capacity import NodeResources
 from runyard.agent.node.facts import NodeFacts, NodeLoad, WorkerUsage
 from runyard.agent.node.pressure import in_words
+from runyard.common.protobuf_time import to_duration, to_timestamp
 from runyard.common.secrets import masked
 from runyard.v1 import agent_pb2, fleet_pb2, placement_pb2, run_pb2
 
 
-def identity_of(spec: run_pb2.LaunchSpec) -> LaunchIdentity:
-    """What of a launch is kept beside the attempt."""
-    requirements = placement_pb2.Requirements()
-    requirements.CopyFrom(spec.requirements)  # a part of a message would keep the whole of it in memory
-    return LaunchIdentity(
-        resume_number=spec.resume_number,
-        deployment=spec.deployment,
-        job=spec.code_origin.job,
-        location=spec.code_origin.location,
-        requirements=requirements,
-    )
-
-
 def status_of(held: HeldAttempt, usage: WorkerUsage | None = None) -> agent_pb2.AttemptStatus:
-    """An attempt as Hello, heartbeats and reports list it."""
+    """Convert an attempt for Hello, heartbeats and reports."""
     phase = held.phase
     return agent_pb2.AttemptStatus(
         run_id=held.key.run_id,
@@ -58,16 +43,16 @@ def status_of(held: HeldAttempt, usage: WorkerUsage | None = None) -> agent_pb2.
     )
 
 
-def rejection_of(refusal: Reject) -> agent_pb2.Rejection:
-    """A refusal of an assignment."""
-    key = refusal.key
+def rejection_of(rejection: Reject) -> agent_pb2.Rejection:
+    """Convert a rejection of an assignment."""
+    key = rejection.key
     return agent_pb2.Rejection(
-        run_id=key.run_id, attempt=key.attempt, reason=masked(refusal.reason), cause=refusal.why
+        run_id=key.run_id, attempt=key.attempt, reason=masked(rejection.message), cause=rejection.reason_code
     )
 
 
 def outcome_of(outcome: Outcome) -> run_pb2.Outcome:
-    """How an attempt ended."""
+    """Convert an outcome."""
     return run_pb2.Outcome(
         kind=run_pb2.OutcomeKind.Value(f"OUTCOME_KIND_{outcome.kind.name}"),
         exit_code=outcome.exit_code,
@@ -76,7 +61,7 @@ def outcome_of(outcome: Outcome) -> run_pb2.Outcome:
         stderr_tail=outcome.stderr_tail,
         peak_rss_bytes=outcome.peak_rss_bytes,
         memory_limit_bytes=outcome.memory_limit_bytes,
-        cause=outcome.cause,
+        cause=outcome.reason_code,
     )
 
 
@@ -95,58 +80,52 @@ def _phase_of(phase: AttemptPhase) -> run_pb2.Phase.ValueType:
 
 
 def facts_of(facts: NodeFacts) -> fleet_pb2.NodeFacts:
-    """What the machine is."""
+    """Convert the facts of the machine."""
     return fleet_pb2.NodeFacts(**asdict(facts))
 
 
-def offer_of(offer: Offer) -> placement_pb2.Offer:
-    """What runs may have of the node."""
+def offer_of(resources: NodeResources) -> placement_pb2.Offer:
+    """Convert the resources of the node."""
     return placement_pb2.Offer(
-        labels=offer.labels,
-        drivers=offer.drivers,
-        taints=offer.taints,
-        resources=offer.resources,
-        reserved=offer.reserved,
-        largest_run=offer.largest_run,
-        gateway=offer.gateway,
+        labels=resources.labels,
+        drivers=resources.drivers,
+        taints=resources.taints,
+        resources=resources.resources,
+        reserved=resources.reserved,
+        largest_run=resources.largest_run,
+        gateway=resources.gateway,
     )
 
 
 def load_of(load: NodeLoad) -> fleet_pb2.NodeLoad:
-    """How busy the machine is."""
+    """Convert the load of the machine."""
     return fleet_pb2.NodeLoad(**asdict(load))
 
 
 def pressure_of(pressure: Pressure) -> fleet_pb2.Pressure:
-    """What the node is short of."""
+    """Convert a shortage of the node."""
     kind = fleet_pb2.PressureKind.Value(f"PRESSURE_KIND_{pressure.scarce.name}")
     return fleet_pb2.Pressure(kind=kind, message=in_words(pressure))
 
 
 def warm_server_of(described: Mapping[str, Any]) -> fleet_pb2.WarmServer:
-    """A warm server; see `drivers.base.WarmKeeper.snapshot`."""
+    """Convert a warm server; see `drivers.base.WarmKeeper.snapshot`."""
     fields = dict(described)
     state, mode = fields.pop("state").upper(), fields.pop("mode").upper()
     return fleet_pb2.WarmServer(
         state=fleet_pb2.WarmServerState.Value(f"WARM_SERVER_STATE_{state}"),
         mode=fleet_pb2.WarmMode.Value(f"WARM_MODE_{mode or 'UNSPECIFIED'}"),
-        state_for=_duration(fields.pop("state_seconds")),
-        preload=_duration(fields.pop("preload_seconds")) if "preload_seconds" in fields else None,
+        state_for=to_duration(fields.pop("state_seconds")),
+        preload=to_duration(fields.pop("preload_seconds")) if "preload_seconds" in fields else None,
         **fields,
     )
 
 
-def _duration(seconds: float) -> Duration:
-    message = Duration()
-    message.FromNanoseconds(round(seconds * 1e9))
-    return message
-
-
 def usage_of(usage: WorkerUsage) -> run_pb2.WorkerUsage:
-    """What a worker uses."""
+    """Convert the resources that a worker uses."""
     message = run_pb2.WorkerUsage(
         cpu_cores=usage.cpu_cores, rss_bytes=usage.rss_bytes, peak_rss_bytes=usage.peak_rss_bytes
     )
     if usage.last_output_at is not None:
-        message.last_output_at.FromNanoseconds(round(usage.last_output_at * 1e9))
+        message.last_output_at.CopyFrom(to_timestamp(usage.last_output_at))
     return message

@@ -1,27 +1,27 @@
-"""What was sent in one session: each message's time, from which assignments and contacts count; the offer."""
+"""Delivery state of one session: send times, and resources that the coordinator has not received."""
 
 from collections import OrderedDict
 
 import structlog
 
-from runyard.agent.node.capacity import Offer
+from runyard.agent.node.capacity import NodeResources
 from runyard.agent.supervisor import procfs
 from runyard.agent.supervisor.contact import ContactFile
 
 HELLO = 0
-"""Stands for Hello where heartbeats have their sequence."""
+"""Sequence number of Hello; heartbeats begin with 1."""
 
-REMEMBERED = 1_000
-"""Messages whose time is kept; the coordinator speaks of the last ones only."""
+TIMES_KEPT = 1_000
+"""Number of messages whose send time is kept. The coordinator refers only to recent ones."""
 
 log = structlog.get_logger("runyard.agent.session.session")
 
 
-class SentMessages:
-    """Times are readings of CLOCK_BOOTTIME, in seconds.
+class DeliveryTimes:
+    """Send times of Hello and heartbeats, in seconds of CLOCK_BOOTTIME.
 
     Args:
-        contact: Where it is noted that a message was heard.
+        contact: File with the time of the last contact, which supervisors read.
     """
 
     def __init__(self, contact: ContactFile) -> None:
@@ -29,14 +29,14 @@ class SentMessages:
         self._times: OrderedDict[int, float] = OrderedDict()
         self._last_contact = 0.0
 
-    def note(self, sequence: int) -> None:
-        """A heartbeat, or Hello, is about to be sent."""
+    def sent(self, sequence: int) -> None:
+        """Record that a heartbeat or Hello is about to be sent."""
         self._times[sequence] = procfs.boottime()
-        if len(self._times) > REMEMBERED:
+        if len(self._times) > TIMES_KEPT:
             self._times.popitem(last=False)
 
-    def was_heard(self, sequence: int) -> None:
-        """The coordinator has heard the message. Blocks on the disk."""
+    def acknowledged(self, sequence: int) -> None:
+        """Record that the coordinator received the message. Blocks on the disk."""
         at = self._times.get(sequence, 0.0)
         if at <= self._last_contact:
             return
@@ -47,29 +47,29 @@ class SentMessages:
             log.error("cannot_note_contact", error=str(error), risk="runs with stop_after will be stopped")
 
     def deadline(self, sequence: int, seconds: float) -> float:
-        """When an offer ends that holds for so long from the sending of a message; 0 if that is forgotten."""
+        """Return the end of a period that begins when a message was sent; 0 if its time is no longer kept."""
         at = self._times.get(sequence)
         return 0.0 if at is None else at + seconds
 
 
-class SentOffer:
-    """What the node offers, as far as the coordinator was told. A change is repeated until it was heard.
+class ResourcesDelivery:
+    """Delivery of the node's resources. A change is repeated until the coordinator acknowledges it.
 
     Args:
-        offer: As Hello has it.
+        resources: Those in Hello.
     """
 
-    def __init__(self, offer: Offer) -> None:
-        self._offer = offer
+    def __init__(self, resources: NodeResources) -> None:
+        self._resources = resources
         self._since = HELLO
-        self._heard = HELLO
+        self._acknowledged = HELLO
 
-    def to_tell(self, sequence: int, offer: Offer) -> Offer | None:
-        """The offer for the heartbeat with that sequence, or None if the coordinator has it."""
-        if offer != self._offer:
-            self._offer, self._since = offer, sequence
-        return offer if self._since > self._heard else None
+    def update_for(self, sequence: int, resources: NodeResources) -> NodeResources | None:
+        """Return the resources for a heartbeat, or None if the coordinator has them."""
+        if resources != self._resources:
+            self._resources, self._since = resources, sequence
+        return resources if self._since > self._acknowledged else None
 
-    def was_heard(self, sequence: int) -> None:
-        """The coordinator has taken the heartbeat."""
-        self._heard = max(self._heard, sequence)
+    def acknowledged(self, sequence: int) -> None:
+        """Record that the coordinator received the heartbeat."""
+        self._acknowledged = max(self._acknowledged, sequence)

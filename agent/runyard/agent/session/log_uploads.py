@@ -1,48 +1,59 @@
-"""Sends logs to readers behind the coordinator, on calls of their own, so that heartbeats never wait."""
+"""Uploads of logs to the coordinator for their readers, on separate calls so that heartbeats never wait."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import grpc
 import structlog
 
-from runyard.agent.core.model import AttemptKey, Finished
+from runyard.agent.core.model import AttemptKey
 from runyard.agent.logs import LogChunk, follow, read_chunk, stream
-from runyard.agent.runtime import Runtime
-from runyard.agent.supervisor.rundir import RunDirectoryError
+from runyard.agent.supervisor.rundir import RunDirectories, RunDirectoryError
 from runyard.v1 import agent_pb2, agent_pb2_grpc, launch_pb2
 
 AT_ONCE = 32
-"""Logs that are sent at the same time; further readers wait for their turn."""
+"""Number of logs that are sent at the same time; further readers wait."""
 
 TURN_WITHIN = 15.0
-"""Seconds that a reader waits for its turn; then the coordinator has told it to come back."""
+"""Seconds that a reader waits. After them, the coordinator has already asked it to try again later."""
 
 log = structlog.get_logger("runyard.agent.session.log_uploads")
 
 
-class Transfers:
-    """The logs that are on their way in one session."""
+class LogUploads:
+    """Log uploads of one session.
 
-    def __init__(self, runtime: Runtime, stub: "agent_pb2_grpc.AgentServiceAsyncStub") -> None:
-        self._runtime = runtime
+    Args:
+        directories: The attempts on this disk.
+        is_over: Returns true if an attempt has ended, so that its log does not grow.
+        stub: Calls the coordinator.
+    """
+
+    def __init__(
+        self,
+        directories: RunDirectories,
+        is_over: Callable[[AttemptKey], bool],
+        stub: "agent_pb2_grpc.AgentServiceAsyncStub",
+    ) -> None:
+        self._directories = directories
+        self._is_over = is_over
         self._stub = stub
         self._tasks: set[asyncio.Task[None]] = set()
         self._turns = asyncio.Semaphore(AT_ONCE)
 
     def begin(self, wanted: agent_pb2.SendLogs) -> None:
-        """Sends what is asked for, beside everything else."""
+        """Start an upload in the background."""
         task = asyncio.create_task(self._push(wanted), name=f"logs {wanted.transfer_id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def finished(self) -> None:
-        """Returns when all transfers are over."""
+        """Wait until all uploads have ended."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def close(self) -> None:
-        """Ends all transfers."""
+        """Cancel all uploads."""
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -57,7 +68,7 @@ class Transfers:
         try:
             await self._stub.PushLogs(self._messages(wanted))
         except grpc.aio.AioRpcError as error:
-            # The reader has left, or the coordinator: either way nobody misses the rest.
+            # The reader or the coordinator has left: the rest is not needed.
             log.debug("transfer_ended", transfer=wanted.transfer_id, code=error.code().name)
         finally:
             self._turns.release()
@@ -72,14 +83,14 @@ class Transfers:
             yield message(error=str(error.args[0]))
             return
         start = (await asyncio.to_thread(read_chunk, path, wanted.offset, 0)).offset
-        # The first message comes at once, also for a log that is still empty.
+        # The first message is sent at once, also for a log that is still empty.
         yield message(offset=start)
         async for chunk in self._chunks(wanted, path, start):
             yield message(offset=chunk.offset, data=chunk.data)
 
     def _path(self, wanted: agent_pb2.SendLogs) -> Path:
         try:
-            directory = self._runtime.directories.open(AttemptKey(wanted.run_id, wanted.attempt))
+            directory = self._directories.open(AttemptKey(wanted.run_id, wanted.attempt))
         except RunDirectoryError as error:
             raise LookupError(str(error)) from error
         if directory is None:
@@ -92,8 +103,5 @@ class Transfers:
         if not wanted.follow:
             return stream(path, start, wanted.limit)
 
-        def is_over() -> bool:
-            held = self._runtime.holdings.get(AttemptKey(wanted.run_id, wanted.attempt))
-            return held is None or isinstance(held.phase, Finished)
-
-        return follow(path, start, is_over, wanted.limit)
+        key = AttemptKey(wanted.run_id, wanted.attempt)
+        return follow(path, start, lambda: self._is_over(key), wanted.limit)

@@ -1,4 +1,4 @@
-"""What of a launch is kept beside the attempt, as its run directory has it."""
+"""Identity of a launch, and its form in the run directory."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 from google.protobuf import json_format
 
 from runyard.agent.core.model import LaunchIdentity
-from runyard.v1 import placement_pb2
+from runyard.v1 import placement_pb2, run_pb2
 
 
 def identity_record(identity: LaunchIdentity) -> dict[str, Any]:
-    """For `SpecRecord.identity`: texts and numbers by name."""
+    """Convert an identity to `SpecRecord.identity`: texts and numbers by name."""
     return {
         "resume_number": identity.resume_number,
         "deployment": identity.deployment,
@@ -21,7 +21,7 @@ def identity_record(identity: LaunchIdentity) -> dict[str, Any]:
 
 
 def recorded_identity(values: Mapping[str, Any]) -> LaunchIdentity:
-    """From `SpecRecord.identity`. What an older agent did not write, or a newer one wrote, is left out."""
+    """Convert `SpecRecord.identity` to an identity. Unknown fields of a newer agent are ignored."""
     requirements = placement_pb2.Requirements()
     try:
         json_format.ParseDict(values.get("requirements", {}), requirements, ignore_unknown_fields=True)
@@ -32,5 +32,18 @@ def recorded_identity(values: Mapping[str, Any]) -> LaunchIdentity:
         deployment=str(values.get("deployment", "")),
         job=str(values.get("job", "")),
         location=str(values.get("location", "")),
+        requirements=requirements,
+    )
+
+
+def identity_of(spec: run_pb2.LaunchSpec) -> LaunchIdentity:
+    """Return the identity of a launch."""
+    requirements = placement_pb2.Requirements()
+    requirements.CopyFrom(spec.requirements)  # a part of a message would keep the whole of it in memory
+    return LaunchIdentity(
+        resume_number=spec.resume_number,
+        deployment=spec.deployment,
+        job=spec.code_origin.job,
+        location=spec.code_origin.location,
         requirements=requirements,
     )

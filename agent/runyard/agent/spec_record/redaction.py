@@ -13,16 +13,16 @@ from runyard.common.secrets import MASK
 _BITS = 0xFFFFFF
 
 
-def fingerprints_of(values: Iterable[str]) -> list[list[int]]:
+def redaction_fingerprints(values: Iterable[str]) -> list[list[int]]:
     """What is kept of these values: of each, its length in bytes of UTF-8 and its checksum."""
     return sorted([len(value.encode()), _checksum(value.encode())] for value in set(values))
 
 
-def masked_by(fingerprints: Iterable[Sequence[int]], text: str) -> str:
+def redacted(fingerprints: Iterable[Sequence[int]], text: str) -> str:
     """The text without what has one of the fingerprints.
 
     Args:
-        fingerprints: As `fingerprints_of` made them.
+        fingerprints: As `redaction_fingerprints` made them.
         text: A few KiB; the work grows with its length, for each length that there is.
     """
     data = text.encode()

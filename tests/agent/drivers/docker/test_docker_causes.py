@@ -15,7 +15,7 @@ from runyard.agent.core.model import AttemptKey, Finished, Outcome, OutcomeKind
 from runyard.agent.drivers.docker import supervise
 from runyard.agent.drivers.docker.plan.plan import ENTER, ContainerPlan
 from runyard.agent.drivers.docker.verdicts import ContainerState
-from runyard.agent.node.gpus import given
+from runyard.agent.node.gpus import with_gpus
 from runyard.agent.session.conversions import outcome_of
 from runyard.agent.supervisor.records import SpecRecord
 from runyard.launcher.causes import exit_cause
@@ -66,7 +66,7 @@ def word_of(outcome: Outcome, *, stop_requested: bool = False) -> str:
         (wanting(networks=["nowhere"]), OutcomeKind.START_FAILED, "network_missing"),
         (wanting(argv=["/no/python", ENTER]), OutcomeKind.START_FAILED, "executable_missing"),
         (wanting(argv=["/no/python", ENTER], kwargs={}), OutcomeKind.START_FAILED, "executable_missing"),
-        (given(shell("exit 0"), ["GPU-a"]), OutcomeKind.START_FAILED, "gpu_unavailable"),
+        (with_gpus(shell("exit 0"), ["GPU-a"]), OutcomeKind.START_FAILED, "gpu_unavailable"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -86,7 +86,7 @@ async def test_each_cause_has_its_word(
 async def test_a_container_asks_for_the_devices_of_its_run_and_for_no_others(
     docker_node: DockerNode, devices: list[str], visible: str
 ) -> None:
-    await docker_node.start(given(shell("exit 0"), devices), KEY)
+    await docker_node.start(with_gpus(shell("exit 0"), devices), KEY)
     outcome = await docker_node.outcome(KEY)  # no machine of tests has such devices
     assert outcome.kind is OutcomeKind.START_FAILED
     assert "the container cannot start" in outcome.message

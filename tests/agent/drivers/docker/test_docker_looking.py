@@ -11,13 +11,14 @@ from harness.dockerd import IMAGE
 from harness.waiting import await_until
 
 from runyard.agent.admission import preflight
-from runyard.agent.admission.preflight import Preflight, Unfit
+from runyard.agent.admission.errors import Unfit
+from runyard.agent.admission.preflight import Preflight
 from runyard.agent.config.pressure import PressureSettings
 from runyard.agent.core.model import AttemptKey
 from runyard.agent.drivers.docker import driver
 from runyard.agent.drivers.docker.engine import prerequisites
 from runyard.agent.drivers.docker.plan.plan import ContainerPlan
-from runyard.agent.node.pressure import PressureWatch
+from runyard.agent.node.pressure import PressureMonitor
 from runyard.agent.supervisor.records import SpecRecord
 
 KEY = AttemptKey("run-a", 1)
@@ -29,7 +30,7 @@ def wanting(plan: ContainerPlan) -> SpecRecord:
 
 
 def checks(node: DockerNode) -> Preflight:
-    return Preflight(PressureWatch(PressureSettings(), node.directories.state))
+    return Preflight(PressureMonitor(PressureSettings(), node.directories.state))
 
 
 async def test_a_container_that_lacks_nothing_is_fit(docker_node: DockerNode) -> None:
@@ -58,7 +59,7 @@ async def test_what_the_engine_has_not_is_a_refusal_with_the_reason(
 ) -> None:
     with pytest.raises(Unfit, match=reason) as refusal:
         await checks(docker_node).check(docker_node.driver, wanting(plan))
-    assert refusal.value.why == word
+    assert refusal.value.reason_code == word
     assert docker_node.directories.open(KEY) is None
 
 
@@ -85,7 +86,7 @@ async def test_an_engine_that_is_gone_is_a_refusal_before_and_after_that_was_not
 async def test_an_engine_that_hangs_is_waited_for_by_the_start_and_not_by_the_look(
     docker_node: DockerNode,
 ) -> None:
-    assert prerequisites.LOOK_WITHIN < preflight.LOOK_WITHIN
+    assert prerequisites.LOOK_WITHIN < preflight.CHECK_WITHIN
     plan = ContainerPlan(IMAGE, "never", networks=["bridge", "host", "none"])
     docker_node.engine.signal(signal.SIGSTOP)
     began = time.monotonic()
@@ -93,4 +94,4 @@ async def test_an_engine_that_hangs_is_waited_for_by_the_start_and_not_by_the_lo
         await asyncio.wait_for(checks(docker_node).check(docker_node.driver, wanting(plan)), 30)
     finally:
         docker_node.engine.signal(signal.SIGCONT)
-    assert time.monotonic() - began < preflight.LOOK_WITHIN
+    assert time.monotonic() - began < preflight.CHECK_WITHIN

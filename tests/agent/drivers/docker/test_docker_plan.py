@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from runyard.agent.admission.specs import UnusableLaunch, spec_record
+from runyard.agent.admission.errors import UnusableLaunch
+from runyard.agent.admission.specs import build_spec_record
 from runyard.agent.config.agent import AgentSettings
 from runyard.agent.config.docker import Allow, DockerSettings
 from runyard.agent.core.model import UNKNOWN_LAUNCH
@@ -225,7 +226,7 @@ def test_a_context_of_another_form_is_refused_with_its_key(context: object, matc
 
 def test_the_run_directory_gets_the_plan_and_the_command_in_the_image() -> None:
     settings = AgentSettings(docker=DockerSettings(image="etl:1"), environment={"A": Secret("1")})
-    record = spec_record(settings, UNKNOWN_LAUNCH, launch(), {"PATH": "/usr/bin"})
+    record = build_spec_record(settings, UNKNOWN_LAUNCH, launch(), {"PATH": "/usr/bin"})
     assert record.argv == ["/usr/local/bin/python", ENTER, "execute_run", "run-a"]
     assert record.env == {"A": "1"}
     assert ContainerPlan.of_record(record.container).image == "etl:1"
@@ -235,7 +236,7 @@ def test_the_run_directory_gets_the_plan_and_the_command_in_the_image() -> None:
 def test_a_refusal_becomes_the_rejection_of_the_launch() -> None:
     settings = AgentSettings(docker=DockerSettings())
     with pytest.raises(UnusableLaunch, match="no image"):
-        spec_record(settings, UNKNOWN_LAUNCH, launch(), {})
+        build_spec_record(settings, UNKNOWN_LAUNCH, launch(), {})
 
 
 @pytest.mark.parametrize(

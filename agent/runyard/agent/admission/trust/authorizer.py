@@ -1,4 +1,4 @@
-"""Stands before every launch: first whose word it is, then whether the owner allows it."""
+"""Authorization of launches: first the signature, then the owner's policy."""
 
 import contextlib
 import os
@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 
 import structlog
 
+from runyard.agent.admission.errors import NotAuthorized
 from runyard.agent.admission.references import UnresolvedReference
-from runyard.agent.admission.specs import UnusableLaunch
 from runyard.agent.admission.trust.policy import Refused, decide, policy_of
-from runyard.agent.admission.trust.requested import asked_by
+from runyard.agent.admission.trust.requested import requested_access
 from runyard.agent.admission.trust.signatures import Doubtful, examine
 from runyard.agent.config.agent import AgentSettings
 from runyard.agent.core.model import AttemptKey
@@ -23,24 +23,20 @@ from runyard.v1 import run_pb2
 log = structlog.get_logger("runyard.agent.admission.trust")
 
 
-class NotTrusted(UnusableLaunch):
-    """The owner of this node does not let the launch happen here; the message says which rule it is."""
-
-
 @dataclass(frozen=True)
-class Admission:
-    """A launch that may go on to be looked at."""
+class AuthorizedLaunch:
+    """Launch whose signature was checked."""
 
     spec: run_pb2.LaunchSpec
-    """What is to be done: where signatures count, what was signed."""
+    """The launch to carry out; where signatures are checked, the signed one."""
     unsigned_choices: frozenset[str] = frozenset()
-    """See `policy.Asked`."""
+    """See `policy.RequestedAccess`."""
     doubt: str = ""
-    """Why it would be refused if signatures were required; empty if it would not, or they do not count."""
+    """Reason to refuse it if signatures were required; empty if there is none, or they are not checked."""
 
 
 def trusted_keys(settings: AgentSettings) -> dict[str, PublicKey]:
-    """The keys that the settings name, by ID.
+    """Return the keys that the settings name, by ID.
 
     Raises:
         UnusableKey: One of them cannot be read.
@@ -50,19 +46,19 @@ def trusted_keys(settings: AgentSettings) -> dict[str, PublicKey]:
 
 
 def note_doubt(directory: RunDirectory, doubt: str) -> None:
-    """Begins the stderr of an attempt with why nobody vouches for it, for all who look at the run."""
+    """Write the reason for doubt at the start of the attempt's stderr, where users of the run see it."""
     with contextlib.suppress(OSError):
         descriptor = os.open(directory.stderr, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         with os.fdopen(descriptor, "w") as file:
-            file.write(f"runyard: nobody vouches for this launch: {doubt}\n")
+            file.write(f"runyard: the signature of this launch is not trusted: {doubt}\n")
 
 
-class Gatekeeper:
-    """Lets launches pass or not.
+class LaunchAuthorizer:
+    """Authorizes launches, or refuses them.
 
     Args:
         settings: The agent's.
-        clock: Gives Unix time in seconds.
+        clock: Returns Unix time in seconds.
 
     Raises:
         UnusableKey: One of the signing keys cannot be read.
@@ -75,7 +71,7 @@ class Gatekeeper:
         self._clock = clock
 
     def announce(self) -> None:
-        """Logs what it lets pass, and what the owner may not have meant."""
+        """Log the rules, and a warning about settings that the owner may not have intended."""
         settings, profiles = self._settings, [profile.name for profile in self._policy.profiles]
         log.info("trust", profiles=profiles, signatures=settings.signatures, signing_keys=list(self._keys))
         if os.geteuid() == 0 and not settings.policy.allow_root and not settings.isolation.run_as:
@@ -85,46 +81,46 @@ class Gatekeeper:
                 remedy="set isolation.run_as, run the agent as another user, or set policy.allow_root: true",
             )
 
-    def admit(self, key: AttemptKey, sent: run_pb2.LaunchSpec) -> Admission:
-        """Looks at whose word a launch is.
+    def check_signature(self, key: AttemptKey, sent: run_pb2.LaunchSpec) -> AuthorizedLaunch:
+        """Check the signature of a launch.
 
         Args:
-            key: The attempt for which it was sent.
-            sent: As the coordinator sent it.
+            key: The attempt that it was sent for.
+            sent: The launch as the coordinator sent it.
 
         Raises:
-            NotTrusted: It is not signed by a key of the owner's, and has to be.
+            NotAuthorized: It is not signed by a trusted key, and has to be.
         """
         if self._settings.signatures == "off":
-            return Admission(sent)
+            return AuthorizedLaunch(sent)
         match examine(key, sent, self._keys, self._clock()):
             case Doubtful(reason) if self._settings.signatures == "require":
-                raise NotTrusted(f"this node takes signed launches only: {reason}")
+                raise NotAuthorized(f"this node takes signed launches only: {reason}")
             case Doubtful(reason):
                 log.warning("launch_doubtful", attempt=str(key), reason=reason)
-                return Admission(sent, doubt=reason)
+                return AuthorizedLaunch(sent, doubt=reason)
             case genuine:
-                return Admission(genuine.spec, genuine.unsigned_choices)
+                return AuthorizedLaunch(genuine.spec, genuine.unsigned_choices)
 
-    def require_allowed(self, admission: Admission) -> Admission:
-        """Holds a launch against the owner's policy.
+    def check_policy(self, launch: AuthorizedLaunch) -> AuthorizedLaunch:
+        """Check a launch against the owner's policy.
 
         Returns:
-            The admission, perhaps with another doubt.
+            The launch, possibly with another doubt.
 
         Raises:
-            NotTrusted: No profile allows it.
+            NotAuthorized: No profile allows it.
         """
         try:
-            asked = asked_by(self._settings, admission.spec, admission.unsigned_choices)
+            asked = requested_access(self._settings, launch.spec, launch.unsigned_choices)
         except (BadContext, UnresolvedReference) as error:
-            raise NotTrusted(str(error)) from error
+            raise NotAuthorized(str(error)) from error
         refusal = decide(self._policy, asked)
         if not isinstance(refusal, Refused):
-            return admission
-        if self._settings.signatures == "warn" and admission.unsigned_choices:
+            return launch
+        if self._settings.signatures == "warn" and launch.unsigned_choices:
             again = decide(self._policy, replace(asked, unsigned_choices=frozenset()))
             if not isinstance(again, Refused):
-                log.warning("launch_doubtful", run=admission.spec.run_id, reason=refusal.reason)
-                return replace(admission, doubt=refusal.reason)
-        raise NotTrusted(str(refusal))
+                log.warning("launch_doubtful", run=launch.spec.run_id, reason=refusal.reason)
+                return replace(launch, doubt=refusal.reason)
+        raise NotAuthorized(str(refusal))

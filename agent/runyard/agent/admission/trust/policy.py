@@ -48,7 +48,7 @@ class AsOther:
 
 
 @dataclass(frozen=True)
-class Asked:
+class RequestedAccess:
     """What a launch asks for, as far as the owner may mind."""
 
     code_location: str
@@ -113,7 +113,7 @@ def policy_of(settings: PolicySettings, docker: DockerSettings | None) -> Policy
     return Policy(profiles, settings.allow_root, settings.allow_engine_socket, container_rules)
 
 
-def decide(policy: Policy, asked: Asked) -> Decision:
+def decide(policy: Policy, asked: RequestedAccess) -> Decision:
     """Whether one of the profiles allows all of it.
 
     The nearest of several that do not is one that is for the code location, and of these the one with the
@@ -131,7 +131,7 @@ def decide(policy: Policy, asked: Asked) -> Decision:
     return nearest[1] if nearest else Refused("none", "profiles", "there is no profile")
 
 
-def _against(policy: Policy, profile: Profile, asked: Asked) -> Iterator[_No]:
+def _against(policy: Policy, profile: Profile, asked: RequestedAccess) -> Iterator[_No]:
     if not _matches(asked.code_location, profile.code_locations):
         reason = f"it is not for the code location {asked.code_location!r}"
         yield _No("code_locations", f"{reason}, only for {_listed(profile.code_locations)}")
@@ -147,7 +147,7 @@ def _against(policy: Policy, profile: Profile, asked: Asked) -> Iterator[_No]:
     yield from _against_amounts(profile, asked)
 
 
-def _against_driver(profile: Profile, asked: Asked) -> Iterator[_No]:
+def _against_driver(profile: Profile, asked: RequestedAccess) -> Iterator[_No]:
     if not _matches(asked.driver, profile.drivers):
         yield _No("drivers", f"{asked.driver!r} is not among {_listed(profile.drivers)}")
     elif "driver" in asked.unsigned_choices and not _matches(asked.driver, _named(profile.drivers)):
@@ -188,7 +188,7 @@ def _sources(context: DockerContext) -> Sequence[str]:
         return ()  # a violation of its own
 
 
-def _against_environment(profile: Profile, asked: Asked) -> Iterator[_No]:
+def _against_environment(profile: Profile, asked: RequestedAccess) -> Iterator[_No]:
     refused = not_settable(asked.environment, profile.environment)
     if dangerous := [name for name in refused if is_dangerous(name)]:
         reason = "can make another program run; what is needed of them must be written out in full there"
@@ -197,7 +197,7 @@ def _against_environment(profile: Profile, asked: Asked) -> Iterator[_No]:
         yield _No("environment", f"{', '.join(refused)} not among {_listed(profile.environment)}")
 
 
-def _against_amounts(profile: Profile, asked: Asked) -> Iterator[_No]:
+def _against_amounts(profile: Profile, asked: RequestedAccess) -> Iterator[_No]:
     is_limited = not isinstance(asked.worker, AsProcess) or asked.worker.is_limited
     for name, most, amount in (("memory", profile.memory, asked.memory), ("cpu", profile.cpu, asked.cpu)):
         if most is None:

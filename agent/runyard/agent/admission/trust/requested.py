@@ -4,7 +4,7 @@ import os
 import pwd
 
 from runyard.agent.admission.references import variables_of
-from runyard.agent.admission.trust.policy import AsContainer, Asked, AsOther, AsProcess
+from runyard.agent.admission.trust.policy import AsContainer, AsOther, AsProcess, RequestedAccess
 from runyard.agent.config.agent import AgentSettings
 from runyard.agent.drivers.docker.plan.context import read_context
 from runyard.agent.drivers.docker.plan.plan import DRIVER_NAME
@@ -14,15 +14,15 @@ PROCESS = "process"
 """The driver where a launch names none."""
 
 
-def asked_by(
+def requested_access(
     settings: AgentSettings, spec: run_pb2.LaunchSpec, unsigned_choices: frozenset[str] = frozenset()
-) -> Asked:
+) -> RequestedAccess:
     """What a launch asks for on this node.
 
     Args:
         settings: The agent's.
         spec: The launch.
-        unsigned_choices: See `Asked`.
+        unsigned_choices: See `RequestedAccess`.
 
     Raises:
         BadContext: The container_context of its code location has another form.
@@ -42,7 +42,7 @@ def asked_by(
             worker = AsContainer(image, context, settings.docker.host)
         case _:
             worker = AsOther()
-    return Asked(
+    return RequestedAccess(
         code_location=spec.code_origin.location,
         driver=driver,
         environment=tuple(names),

@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 
 from runyard.agent.core.model import AttemptKey
-from runyard.agent.node.isolation_backends import Rung
+from runyard.agent.node.isolation_backends import IsolationBackend
 from runyard.agent.supervisor import procfs
 from runyard.agent.supervisor.exit_records import kill_all, running
 from runyard.agent.supervisor.procfs import ProcessStat
@@ -37,15 +37,15 @@ def sweep(directories: RunDirectories) -> dict[int, RunDirectory]:
     return killed
 
 
-def sweep_belongings(directories: RunDirectories, rung: Rung, scratch: Path | None) -> None:
+def sweep_belongings(directories: RunDirectories, backend: IsolationBackend, scratch: Path | None) -> None:
     """Removes control groups and scratch directories of attempts that are over, with what runs in the groups.
 
     Args:
         directories: The attempts on this disk.
-        rung: Its groups are this agent's alone, so one of an attempt that is on no disk is removed too.
+        backend: Its groups are this agent's alone, so one of an attempt that is on no disk is removed too.
         scratch: Holds scratch directories, perhaps also those of other agents.
     """
-    for name, group in rung.groups():
+    for name, group in backend.groups():
         directory = _named(directories, name)
         if directory is None or _is_over(directory):
             kill_all(running(group.members()))
