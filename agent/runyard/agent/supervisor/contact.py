@@ -105,5 +105,9 @@ class Fence:
         """The request to end the worker."""
         reason = f"no contact with the coordinator for {self._stop_after:g} s (stop_after)"
         return StopRequest(
-            grace_seconds=self._grace, reason=reason, requested_at=time.time(), why=LEASE_EXPIRED
+            grace_seconds=self._grace,
+            reason=reason,
+            requested_at=time.time(),
+            why=LEASE_EXPIRED,
+            requested_at_boottime=procfs.boottime(),
         )

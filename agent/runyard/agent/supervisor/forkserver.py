@@ -52,6 +52,7 @@ from runyard.agent.supervisor.exit_records import (
 from runyard.agent.supervisor.procfs import ProcessIdentity
 from runyard.agent.supervisor.records import ExitRecord, StopRequest, UnreadableRecord
 from runyard.agent.supervisor.rundir import RunDirectory, RunDirectoryError
+from runyard.agent.supervisor.stop_deadline import StopDeadline
 from runyard.agent.supervisor.warm_children import WarmChild
 
 MAX_DATAGRAM_BYTES = 16384
@@ -102,7 +103,7 @@ class _Orphan:
         with contextlib.suppress(UnreadableRecord):
             self._fence = Fence.of(directory, directory.read_spec())
         self._stop: StopRequest | None = None
-        self._kill_at = 0.0
+        self._deadline: StopDeadline | None = None
 
     @property
     def stop(self) -> StopRequest | None:
@@ -125,7 +126,7 @@ class _Orphan:
             return self._fence.look_in()
         if self._stop is None:
             self._begin_stop(self._fence.stop())
-        elif procfs.boottime() >= self._kill_at:
+        elif self._deadline is not None and self._deadline.is_due(procfs.boottime()):
             self._kill()
         return _RETRY_SECONDS
 
@@ -135,7 +136,7 @@ class _Orphan:
 
     def _begin_stop(self, stop: StopRequest) -> None:
         self._stop = stop
-        self._kill_at = procfs.boottime() + stop.grace_seconds
+        self._deadline = StopDeadline.from_delivery(stop, procfs.boottime())
         with contextlib.suppress(RunDirectoryError):  # a full disk must not keep the worker alive
             self.directory.request_stop(stop)
         procfs.send_signal(self._worker, signal.SIGTERM)

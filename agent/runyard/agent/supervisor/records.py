@@ -148,6 +148,8 @@ class StopRequest(Record):
     """What the exit will say."""
     why: str = ""
     """As in `ExitRecord`."""
+    requested_at_boottime: float | None = None
+    """Seconds of CLOCK_BOOTTIME; None in requests of 0.1.0."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from runyard.agent.supervisor.exit_records import ended, kill_all, remaining_pro
 from runyard.agent.supervisor.limits.enforcement import Unlimited
 from runyard.agent.supervisor.records import ExitRecord, StopRequest
 from runyard.agent.supervisor.rundir import RunDirectory, RunDirectoryError
+from runyard.agent.supervisor.stop_deadline import StopDeadline
 
 WATCHED_SIGNALS = {signal.SIGCHLD, signal.SIGTERM}
 """To be blocked before a worker is watched: they are waited for."""
@@ -29,7 +30,7 @@ class Watch:
         self._fence = fence
         self._worker_end: ExitRecord | None = None
         self._stop: StopRequest | None = None
-        self._kill_at: float | None = None
+        self._deadline: StopDeadline | None = None
 
     def until_over(self) -> ExitRecord:
         """Returns when the worker and all its descendants are gone."""
@@ -42,12 +43,12 @@ class Watch:
         return self._sweep()
 
     def _is_out_of_grace(self) -> bool:
-        return self._kill_at is not None and procfs.boottime() >= self._kill_at
+        return self._deadline is not None and self._deadline.is_due(procfs.boottime())
 
     def _time_left(self) -> float | None:
         looks = [None if self._fence is None else self._fence.look_in(), self._limits.look_in()]
-        if self._kill_at is not None:
-            looks.append(max(0.0, self._kill_at - procfs.boottime()))
+        if self._deadline is not None:
+            looks.append(self._deadline.seconds_left(procfs.boottime()))
         return min((look for look in looks if look is not None), default=None)
 
     def _wait_for_signal(self, seconds: float | None) -> None:
@@ -72,15 +73,14 @@ class Watch:
 
     def _obey_limits(self) -> None:
         if self._worker_end is None and self._limits.look_in() is not None and self._limits.is_exceeded():
-            self._kill_at = procfs.boottime()
+            self._deadline = StopDeadline(kill_at=procfs.boottime())
 
     def _heed(self, stop: StopRequest) -> None:
         if self._stop is None:
             os.kill(self._worker_pid, signal.SIGTERM)
             os.kill(self._worker_pid, signal.SIGCONT)  # a suspended worker could not even hear it
         self._stop = stop
-        kill_at = procfs.boottime() + stop.grace_seconds
-        self._kill_at = min(kill_at, self._kill_at or kill_at)
+        self._deadline = StopDeadline.from_delivery(stop, procfs.boottime()).or_earlier(self._deadline)
 
     def _reap(self) -> None:
         while True:

@@ -54,6 +54,7 @@ from runyard.agent.supervisor.records import (
     UnreadableRecord,
 )
 from runyard.agent.supervisor.rundir import RunDirectory, RunDirectoryError
+from runyard.agent.supervisor.stop_deadline import StopDeadline
 from runyard.common.service.failpoints import failpoint
 
 START_PATIENCE = 120.0
@@ -111,7 +112,7 @@ class ContainerFollower:
         self._news = asyncio.Event()
         self._copying = Copying(around.engine, container.name, directory, self.wake)
         self._delivered: StopRequest | None = None
-        self._kill_at = 0.0
+        self._deadline: StopDeadline | None = None
         self._is_out_of_memory = False
         self._killing: asyncio.Task[None] | None = None
         self._fence: Fence | None = None
@@ -310,14 +311,15 @@ class ContainerFollower:
 
     async def _stop(self, state: ContainerState, stop: StopRequest) -> None:
         if self._delivered != stop:
-            waited = max(0.0, time.time() - stop.requested_at)  # the wall clock may have been set back
-            self._kill_at = procfs.boottime() + stop.grace_seconds - waited
+            deadline = StopDeadline.from_request(stop, procfs.boottime(), time.time())
+            self._deadline = deadline.or_earlier(self._deadline)
             if self._delivered is None:
                 await self.container.signal(state.stop_signal)
                 if state.status == "paused":
                     await self.container.unpause()
             self._delivered = stop
-        left = self._kill_at - procfs.boottime()
+        assert self._deadline is not None, "set with the delivery"
+        left = self._deadline.seconds_left(procfs.boottime())
         if left > 0:
             await self._wait(min(left, _relist()))
         else:

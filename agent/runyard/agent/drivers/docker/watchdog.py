@@ -19,9 +19,11 @@ from runyard.agent.core.model import AttemptKey
 from runyard.agent.drivers.docker.engine.client import Engine, EngineError, NameTaken, NotThere
 from runyard.agent.drivers.docker.plan.labels import container_name
 from runyard.agent.drivers.docker.plan.plan import DRIVER_NAME
+from runyard.agent.supervisor import procfs
 from runyard.agent.supervisor.contact import LONGEST_LOOK_AWAY, Fence
 from runyard.agent.supervisor.records import SpecRecord, StopRequest, UnreadableRecord
 from runyard.agent.supervisor.rundir import RunDirectories, RunDirectory, RunDirectoryError
+from runyard.agent.supervisor.stop_deadline import StopDeadline
 
 IDLE_FOR = 60.0
 """Seconds with nothing to watch after which it ends."""
@@ -114,7 +116,8 @@ class Warden:
 
     def _stop(self, directory: RunDirectory, stop: StopRequest) -> float:
         name = container_name(AttemptKey(directory.run_id, directory.attempt))
-        left = stop.grace_seconds - max(0.0, time.time() - stop.requested_at)
+        now = procfs.boottime()
+        left = StopDeadline.from_request(stop, now, time.time()).seconds_left(now)
         with contextlib.suppress(NotThere, NameTaken):
             if directory.path not in self._heeded:
                 self._engine.ask(lambda client: client.api.kill(name, "SIGTERM"))

@@ -48,6 +48,7 @@ from runyard.agent.supervisor.limits.enforcement import Unlimited
 from runyard.agent.supervisor.procfs import ProcessIdentity
 from runyard.agent.supervisor.records import ExitRecord, StopRequest, UnreadableRecord, WorkerRecord
 from runyard.agent.supervisor.rundir import RunDirectory, RunDirectoryError
+from runyard.agent.supervisor.stop_deadline import StopDeadline
 
 EXIT_WAIT_SECONDS = 2.0
 """For how long an old fork server may take to write the exit of a worker whose shim is dead."""
@@ -91,7 +92,7 @@ class Follower:
         self._shim_since = 0.0
         self._has_begun = False
         self._signalled: tuple[ProcessIdentity, StopRequest] | None = None
-        self._kill_at = 0.0
+        self._deadline: StopDeadline | None = None
         self._fence: Fence | None = None
         self._belongings: Belongings | None = None
         self._vanished_at: float | None = None
@@ -248,9 +249,10 @@ class Follower:
             self._signalled = (worker.process, stop)
             procfs.send_signal(worker.process, signal.SIGTERM)
             procfs.send_signal(worker.process, signal.SIGCONT)
-            waited = time.time() - stop.requested_at  # the wall clock may have been set back meanwhile
-            self._kill_at = time.monotonic() + stop.grace_seconds - max(0.0, waited)
-        left = self._kill_at - time.monotonic()
+            deadline = StopDeadline.from_request(stop, procfs.boottime(), time.time())
+            self._deadline = deadline.or_earlier(self._deadline)
+        assert self._deadline is not None, "set with the signal"
+        left = self._deadline.seconds_left(procfs.boottime())
         if left > 0:
             look_in = (await self._belongings_of(worker)).limits.look_in()
             await self._wait(left if look_in is None else min(left, look_in))
