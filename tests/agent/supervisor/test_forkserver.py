@@ -1,6 +1,7 @@
 """The fork server forks shims, reaps everything, and does the work of a shim that was killed."""
 
 import os
+import shutil
 import signal
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -14,7 +15,8 @@ from runyard.agent.core.model import AttemptKey
 from runyard.agent.drivers.process.fork_server_client import ForkServerLink
 from runyard.agent.supervisor import procfs
 from runyard.agent.supervisor.records import WorkerRecord
-from runyard.agent.supervisor.rundir import RunDirectories, RunDirectory
+from runyard.agent.supervisor.retry import LONGEST_PAUSE, Retry
+from runyard.agent.supervisor.rundir import NoRoom, RunDirectories, RunDirectory
 
 
 class Forks:
@@ -24,6 +26,11 @@ class Forks:
         self.directories = directories
         self.begun: list[Path] = []
         self.link = ForkServerLink(directories.state / "forkserver.log", self.begun.append)
+
+    @property
+    def log(self) -> str:
+        """Everything that fork server and shims have complained of."""
+        return (self.directories.state / "forkserver.log").read_text()
 
     async def start(
         self, script: str, key: AttemptKey = KEY, stop_after: float | None = None
@@ -113,3 +120,34 @@ async def test_what_cannot_be_done_is_written_to_its_log(forks: Forks, tmp_path:
     await forks.link.start_shim(tmp_path / "no" / "run-x" / "1")
     log = await text_in(forks.directories.state / "forkserver.log")
     assert str(tmp_path / "no" / "run-x" / "1") in log
+
+
+async def test_a_shim_whose_run_directory_was_deleted_ends_with_its_worker(forks: Forks) -> None:
+    directory, worker = await forks.start("sleep 60")
+    shutil.rmtree(directory.path)
+    os.kill(worker.pid, signal.SIGKILL)
+    await await_until(lambda: not is_alive(worker.shim_pid), lambda: forks.log)
+    assert forks.log.count("was deleted") == 1
+
+
+async def test_a_fork_server_ends_though_the_directory_of_a_dead_shim_was_deleted(forks: Forks) -> None:
+    directory, worker = await forks.start("sleep 60")
+    server = forks.link.pid
+    assert server is not None
+    os.kill(worker.shim_pid, signal.SIGKILL)
+    await await_until(lambda: not is_alive(worker.shim_pid), "the shim lives")
+    shutil.rmtree(directory.path)
+    os.kill(worker.pid, signal.SIGKILL)
+    forks.link.close()
+    await await_until(lambda: not is_alive(server), lambda: forks.log)
+    assert forks.log.count("was deleted") <= 1
+
+
+def test_a_disk_that_stays_full_is_reported_once_and_retried_less_and_less_often(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    retry = Retry("test")
+    pauses = [retry.failed(NoRoom("full")) for _ in range(10)]
+    assert pauses == sorted(pauses)
+    assert pauses[-1] == LONGEST_PAUSE
+    assert capfd.readouterr().err == "test: full; trying again\n"

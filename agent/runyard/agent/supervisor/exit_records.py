@@ -6,7 +6,6 @@ Shared by the shim and by whoever has to stand in for a dead one. Standard libra
 import contextlib
 import os
 import signal
-import sys
 import time
 from collections.abc import Iterable
 from dataclasses import replace
@@ -91,12 +90,6 @@ def _signal_name(number: int) -> str:
         return f"signal {number} ({signal.Signals(number).name})"
     except ValueError:
         return f"signal {number}"
-
-
-def complain(who: str, error: Exception, then: str = "trying again") -> None:
-    """Tells on stderr what goes wrong, and what is done then; silently if stderr's own disk is full."""
-    with contextlib.suppress(OSError):
-        print(f"{who}: {error}; {then}", file=sys.stderr, flush=True)
 
 
 def remaining_processes(directory: RunDirectory, root: int | None) -> list[ProcessStat]:

@@ -42,7 +42,6 @@ from runyard.agent.supervisor import procfs, shim, warm_children
 from runyard.agent.supervisor.attempt_resources import Belongings, belongings_of
 from runyard.agent.supervisor.contact import Fence
 from runyard.agent.supervisor.exit_records import (
-    complain,
     ended,
     kill_all,
     killed_before_it_began,
@@ -51,12 +50,15 @@ from runyard.agent.supervisor.exit_records import (
 )
 from runyard.agent.supervisor.procfs import ProcessIdentity
 from runyard.agent.supervisor.records import ExitRecord, StopRequest, UnreadableRecord
-from runyard.agent.supervisor.rundir import RunDirectory, RunDirectoryError
+from runyard.agent.supervisor.retry import Retry, complain
+from runyard.agent.supervisor.rundir import DirectoryGone, RunDirectory, RunDirectoryError
 from runyard.agent.supervisor.stop_deadline import StopDeadline
 from runyard.agent.supervisor.warm_children import WarmChild
 
 MAX_DATAGRAM_BYTES = 16384
 """Larger than any path (PATH_MAX is 4096 bytes) after JSON has escaped it."""
+
+PROCESS = "runyard fork server"
 
 _RETRY_SECONDS = 0.2
 _KEPT_STRAYS = 1024
@@ -70,25 +72,36 @@ class _End:
     usage: struct_rusage
 
 
-@dataclass(frozen=True)
 class _Clearing:
-    """A dead shim's attempt whose worker is over; the verdict waits until nothing of the worker is left."""
+    """Clean-up of an attempt whose shim and worker are dead: kill what is left, then record the end."""
 
-    directory: RunDirectory
-    verdict: ExitRecord
-    belongings: Belongings
+    def __init__(self, directory: RunDirectory, verdict: ExitRecord, belongings: Belongings) -> None:
+        self._directory = directory
+        self._verdict = verdict
+        self._belongings = belongings
+        self._retry = Retry(PROCESS)
+        self._try_at = 0.0
+
+    def seconds_left(self) -> float:
+        """Seconds until the next try."""
+        return max(0.0, self._try_at - procfs.boottime())
 
     def is_done(self) -> bool:
-        """Goes on with the clearing, and tells whether the verdict is on disk now."""
-        remaining = remaining_processes(self.directory, root=None)
-        if kill_all([*remaining, *running(self.belongings.limits.members())]):
+        """Try to finish, if it is time; true once the end is on disk, or there is no directory for it."""
+        if self.seconds_left() > 0:
+            return False
+        self._try_at = procfs.boottime() + _RETRY_SECONDS
+        remaining = remaining_processes(self._directory, root=None)
+        if kill_all([*remaining, *running(self._belongings.limits.members())]):
             return False
         try:
-            self.directory.write_exit(self.belongings.limits.judge(self.verdict))
+            self._directory.write_exit(self._belongings.limits.judge(self._verdict))
+        except DirectoryGone as error:
+            complain(PROCESS, error, "giving up")
         except RunDirectoryError as error:
-            complain("runyard fork server", error)
+            self._try_at = procfs.boottime() + self._retry.failed(error)
             return False
-        self.belongings.clear_away()
+        self._belongings.clear_away()
         return True
 
 
@@ -189,7 +202,8 @@ class ForkServer:
                 looks.append(_RETRY_SECONDS)
             elif left is not None:
                 looks.append(left)
-        return min([_RETRY_SECONDS, *looks] if self._clearings else looks, default=None)
+        looks += [clearing.seconds_left() for clearing in self._clearings]
+        return min(looks, default=None)
 
     def _on_request(self) -> None:
         assert self._agent is not None
@@ -358,7 +372,7 @@ class ForkServer:
             if not directory.is_starting or directory.read_exit() is not None or directory.is_locked():
                 return
         except (OSError, UnreadableRecord) as error:
-            complain("runyard fork server", error)
+            complain(PROCESS, error, "leaving the attempt to the agent")
             return
         if worker is None:
             belongings = belongings_of(directory, worker=None)

@@ -26,7 +26,6 @@ from runyard.agent.supervisor import privileges, procfs
 from runyard.agent.supervisor.attempt_resources import NO_BELONGINGS, Belongings, make_scratch
 from runyard.agent.supervisor.contact import Fence
 from runyard.agent.supervisor.exit_records import (
-    complain,
     killed_before_it_began,
     never_started,
     ran_out_of_memory,
@@ -36,15 +35,19 @@ from runyard.agent.supervisor.limits.enforcement import Unlimited, confine
 from runyard.agent.supervisor.limits.plan import plan_of
 from runyard.agent.supervisor.oom import OomWitness
 from runyard.agent.supervisor.records import ExitRecord, SpecRecord, UnreadableRecord, WorkerRecord
+from runyard.agent.supervisor.retry import Retry, complain
 from runyard.agent.supervisor.rundir import (
     DIRECTORY_NAME,
     MARK_NAME,
     READY_ROOM_NAME,
+    DirectoryGone,
     NoRoom,
     RunDirectory,
     RunDirectoryError,
 )
 from runyard.agent.supervisor.watch import WATCHED_SIGNALS, Watch
+
+PROCESS = "runyard shim"
 
 ARGS_FD_NAME = "RUNYARD_ARGS_FD"
 """Environment variable that tells the worker where to read its arguments."""
@@ -62,7 +65,6 @@ Called with the spec and the whole environment. The process has its session, dir
 """
 
 _GATE_OPEN, _GATE_SHUT, _GATEKEEPER_DEAD = b"1", b"0", b""
-_WRITE_PAUSES_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _NO_PROGRAM, _NO_DIRECTORY = "executable_missing", "working_directory_missing"
 _PROTECTED_OOM_SCORE = "-900"  # as slurmstepd and containerd's shims have it
 
@@ -148,14 +150,16 @@ def _is_no_room(error: Exception) -> bool:
 
 
 def _write_exit_whatever_it_takes(directory: RunDirectory, verdict: ExitRecord) -> None:
-    # The lock is held meanwhile, so everybody else goes on waiting: this is the only record there will be.
-    pauses = iter(_WRITE_PAUSES_SECONDS)
+    # The lock is held meanwhile, so that everyone else waits: this is the only record there will be.
+    retry = Retry(PROCESS)
     while True:
         try:
             directory.write_exit(verdict)
+        except DirectoryGone as error:
+            complain(PROCESS, error, "giving up")
+            return
         except RunDirectoryError as error:
-            complain("runyard shim", error)
-            time.sleep(next(pauses, _WRITE_PAUSES_SECONDS[-1]))
+            time.sleep(retry.failed(error))
         else:
             return
 

@@ -1,9 +1,9 @@
 """The time at which a worker that was asked to stop is killed. Pure: clocks are arguments.
 
-Every process that stops workers uses this module: the shim, the fork server in place of a dead shim, the agent,
-and the watchdog of containers. Grace periods run on CLOCK_BOOTTIME, which cannot be set and which counts while
-the machine sleeps. The wall clock is used only for requests without a boot time, such as those of 0.1.0.
-Standard library only.
+Every process that stops workers uses this module: the shim, the fork server in place of a dead shim, the
+agent, and the watchdog of containers. Grace periods run on CLOCK_BOOTTIME, which cannot be set and which
+counts while the machine sleeps. The wall clock serves only for requests without a boot time, such as those
+of 0.1.0. Standard library only.
 """
 
 from __future__ import annotations

@@ -14,13 +14,14 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
-from runyard.agent.supervisor.exit_records import complain, in_mib
+from runyard.agent.supervisor.exit_records import in_mib
 from runyard.agent.supervisor.limits import scope
 from runyard.agent.supervisor.limits.groups import Group
 from runyard.agent.supervisor.limits.plan import SYSTEMD, LimitsPlan
 from runyard.agent.supervisor.limits.tree import family, proportional_bytes, resident_bytes
 from runyard.agent.supervisor.oom import log_tells_of_group
 from runyard.agent.supervisor.records import ExitRecord
+from runyard.agent.supervisor.retry import complain
 
 DATA_FACTOR = 4
 """Under the watchdog no process may even ask for more than its memory limit times this (RLIMIT_DATA).
@@ -185,7 +186,7 @@ def confine(plan: LimitsPlan | None, worker: int, keeper: int | None = None) -> 
     except OSError as error:
         if plan.required:
             raise
-        complain("runyard shim", error, "a watchdog has to do")
+        complain("runyard shim", error, "limits are enforced by a watchdog")
     return _watch(plan, worker)
 
 

@@ -29,6 +29,7 @@ from runyard.agent.supervisor.rundir.directory import (
 )
 from runyard.agent.supervisor.rundir.errors import (
     AttemptExists,
+    DirectoryGone,
     InvalidKey,
     NoRoom,
     NotWritable,
@@ -42,6 +43,7 @@ __all__ = [
     "MARK_NAME",
     "READY_ROOM_NAME",
     "AttemptExists",
+    "DirectoryGone",
     "InvalidKey",
     "Key",
     "NoRoom",

@@ -1,4 +1,4 @@
-"""What keeps run directories from being written, in words that name the remedy. Standard library only."""
+"""Errors of run directories, with messages that name the remedy. Standard library only."""
 
 import contextlib
 import errno
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 class RunDirectoryError(Exception):
-    """The run directory cannot do what was asked of it; the message names the path and the remedy."""
+    """A run directory cannot be read or written; the message names the path and the remedy."""
 
 
 class InvalidKey(RunDirectoryError, ValueError):
@@ -16,6 +16,10 @@ class InvalidKey(RunDirectoryError, ValueError):
 
 class AttemptExists(RunDirectoryError):
     """The attempt is on this disk already; it is not started a second time."""
+
+
+class DirectoryGone(RunDirectoryError):
+    """The run directory was deleted. That is final: there is nothing left to write to."""
 
 
 class NoRoom(RunDirectoryError):
@@ -28,7 +32,7 @@ class NotWritable(RunDirectoryError):
 
 @contextlib.contextmanager
 def clear_errors(path: Path) -> Iterator[None]:
-    """Has the kernel's refusals in the block raised as one of the errors above."""
+    """Raise the operating system's errors in the block as one of the errors above."""
     try:
         yield
     except OSError as error:
@@ -39,4 +43,6 @@ def clear_errors(path: Path) -> Iterator[None]:
             raise NotWritable(
                 f"cannot write {path}: {reason}; make it writable for the agent's user"
             ) from error
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            raise DirectoryGone(f"cannot write {path}: {reason}; its run directory was deleted") from error
         raise RunDirectoryError(f"cannot write {path}: {reason}") from error
