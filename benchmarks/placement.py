@@ -38,6 +38,7 @@ from runyard.coordinator.core.scheduling.config import Strategy
 from runyard.coordinator.core.scheduling.filters import DYNAMIC_FILTERS, STATIC_FILTERS, Ask, NodeClass, View
 from runyard.coordinator.core.scheduling.node_search import MAX_COMPARED
 from runyard.coordinator.core.scheduling.scores import Candidate, ScoringContext, class_score, needs_on, score
+from runyard.coordinator.grpc.agent_reports import attempt_status_of, heartbeat_of, hello_of
 from runyard.v1 import agent_pb2, placement_pb2, run_pb2
 
 SIZES = (100, 1_000, 10_000)
@@ -173,7 +174,7 @@ def _yard(nodes: int) -> Yard:
     yard = Yard(Fleet(LeaseSettings(), Instant(START, START)))
     for number in range(nodes):
         hello = _hello(number)
-        on_hello(yard.fleet, yard.now(), number + 1, hello)
+        on_hello(yard.fleet, yard.now(), number + 1, hello_of(hello))
         yard.fleet.take_effects()
     return yard
 
@@ -279,13 +280,13 @@ def _end(yard: Yard, run: Run) -> None:
         outcome=run_pb2.Outcome(kind=run_pb2.OUTCOME_KIND_SUCCEEDED),
     )
     session = int(run.place.node.removeprefix("node-")) + 1
-    on_status(yard.fleet, yard.now(), run.place.node, session, status)
+    on_status(yard.fleet, yard.now(), run.place.node, session, attempt_status_of(status))
     yard.fleet.take_effects()
 
 
 def _beat(yard: Yard, number: int) -> None:
     beat = agent_pb2.Heartbeat(sequence=1)
-    on_heartbeat(yard.fleet, yard.now(), f"node-{number}", number + 1, beat)
+    on_heartbeat(yard.fleet, yard.now(), f"node-{number}", number + 1, heartbeat_of(beat))
     yard.fleet.take_effects()
 
 

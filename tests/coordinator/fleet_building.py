@@ -41,6 +41,7 @@ from runyard.coordinator.core.requirements.requirements import (
     TimeLimits,
 )
 from runyard.coordinator.core.scheduling.config import DEFAULT_CONFIG, SchedulingConfig
+from runyard.coordinator.grpc.agent_reports import attempt_status_of, heartbeat_of, hello_of
 from runyard.v1 import agent_pb2, fleet_pb2, placement_pb2, run_pb2
 
 T = TypeVar("T")
@@ -367,7 +368,7 @@ class FleetTrial:
         """An agent says Hello. Returns the number of its session."""
         self._sessions += 1
         session = self._sessions
-        self.step(lambda fleet, at: on_hello(fleet, at, session, hello or make_hello()))
+        self.step(lambda fleet, at: on_hello(fleet, at, session, hello_of(hello or make_hello())))
         return session
 
     def leave(self, session: int, node_id: str = NODE) -> None:
@@ -383,16 +384,16 @@ class FleetTrial:
     ) -> None:
         """The agent sends a heartbeat with these attempts."""
         beat = agent_pb2.Heartbeat(sequence=7, attempts=attempts, pressures=pressures)
-        self.step(lambda fleet, at: on_heartbeat(fleet, at, node_id, session, beat))
+        self.step(lambda fleet, at: on_heartbeat(fleet, at, node_id, session, heartbeat_of(beat)))
 
     def warm_up(self, session: int, *servers: fleet_pb2.WarmServer, node_id: str = NODE) -> None:
         """The agent sends a heartbeat with these warm servers, and without attempts."""
         beat = agent_pb2.Heartbeat(sequence=7, warm_servers=servers)
-        self.step(lambda fleet, at: on_heartbeat(fleet, at, node_id, session, beat))
+        self.step(lambda fleet, at: on_heartbeat(fleet, at, node_id, session, heartbeat_of(beat)))
 
     def report(self, session: int, told: agent_pb2.AttemptStatus, node_id: str = NODE) -> None:
         """The agent tells of one attempt."""
-        self.step(lambda fleet, at: on_status(fleet, at, node_id, session, told))
+        self.step(lambda fleet, at: on_status(fleet, at, node_id, session, attempt_status_of(told)))
 
     def reject(
         self,

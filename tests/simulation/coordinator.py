@@ -26,6 +26,7 @@ from runyard.coordinator.core.events.on_tick import on_tick
 from runyard.coordinator.core.fleet import Fleet
 from runyard.coordinator.core.leases import LeaseSettings
 from runyard.coordinator.core.model import Instant, Node, Run, Tombstone
+from runyard.coordinator.grpc.agent_reports import attempt_status_of, heartbeat_of, hello_of
 from runyard.v1 import agent_pb2
 
 T = TypeVar("T")
@@ -121,7 +122,7 @@ class SimulatedCoordinator:
         session = self._sessions
         self._send[session], self._end[session] = send, end
         try:
-            self.decide(lambda fleet, at: on_hello(fleet, at, session, hello), lambda _: None)
+            self.decide(lambda fleet, at: on_hello(fleet, at, session, hello_of(hello)), lambda _: None)
         except FleetError as refusal:
             self.kernel.note("coordinator", f"refuses {hello.node_id}: {refusal}")
             del self._send[session], self._end[session]
@@ -139,12 +140,12 @@ class SimulatedCoordinator:
         if request.HasField("heartbeat"):
 
             def heard(fleet: Fleet, at: Instant) -> None:
-                on_heartbeat(fleet, at, node_id, session, request.heartbeat)
+                on_heartbeat(fleet, at, node_id, session, heartbeat_of(request.heartbeat))
 
         elif request.report.HasField("status"):
 
             def heard(fleet: Fleet, at: Instant) -> None:
-                on_status(fleet, at, node_id, session, request.report.status)
+                on_status(fleet, at, node_id, session, attempt_status_of(request.report.status))
 
         else:
 

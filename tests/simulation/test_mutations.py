@@ -18,11 +18,12 @@ from runyard.agent.core.model import (
     OutcomeKind,
 )
 from runyard.coordinator.core import leases, transitions
+from runyard.coordinator.core.agent_reports import AttemptStatus
 from runyard.coordinator.core.events import on_attempt_status, on_session, on_tick
 from runyard.coordinator.core.fleet import Fleet
 from runyard.coordinator.core.model import Assigned, Instant, Node, Queued, Run, Running, Tombstone
 from runyard.coordinator.core.requirements.requirements import TimeLimits
-from runyard.v1 import agent_pb2, run_pb2
+from runyard.v1 import run_pb2
 
 SEEDS = 1_000
 
@@ -42,7 +43,7 @@ Patch = pytest.MonkeyPatch
 def drop_the_attempt_check(patch: Patch) -> None:
     """Reports count for the run, whatever attempt they are of."""
 
-    def apply_status(fleet: Fleet, now: Instant, node: Node, status: agent_pb2.AttemptStatus) -> None:
+    def apply_status(fleet: Fleet, now: Instant, node: Node, status: AttemptStatus) -> None:
         run = fleet.runs.get(status.run_id)
         if run is None:
             on_attempt_status._adopt(fleet, now, node, status)

@@ -18,6 +18,7 @@ from runyard.coordinator.core.errors import NodeIdInUse, NodeRefused
 from runyard.coordinator.core.events.on_session import on_heartbeat
 from runyard.coordinator.core.leases import LeaseSettings
 from runyard.coordinator.core.model import Ready, Suspect
+from runyard.coordinator.grpc.agent_reports import heartbeat_of
 from runyard.v1 import agent_pb2, fleet_pb2, run_pb2
 
 
@@ -273,7 +274,7 @@ def test_heartbeat_brings_the_load_of_the_node_and_the_use_of_its_workers() -> N
         load=fleet_pb2.NodeLoad(cpu_fraction=0.75),
         attempts=[status(run_pb2.PHASE_RUNNING, pid=41, usage=usage)],
     )
-    trial.step(lambda fleet, at: on_heartbeat(fleet, at, NODE, 1, beat))
+    trial.step(lambda fleet, at: on_heartbeat(fleet, at, NODE, 1, heartbeat_of(beat)))
     assert trial.fleet.nodes[NODE].load.cpu_fraction == 0.75
     assert trial.fleet.usage[RUN] == usage
     trial.report(1, finished())

@@ -10,6 +10,7 @@ from google.protobuf.message import DecodeError
 from runyard.common.protobuf_time import to_seconds
 from runyard.common.security.identity import Role
 from runyard.coordinator.auth.callers import Caller, NotIdentified, NotPermitted, caller_of
+from runyard.coordinator.core.agent_reports import Hello
 from runyard.coordinator.core.errors import InvalidField
 from runyard.coordinator.core.events.on_session import (
     on_disconnect,
@@ -19,9 +20,9 @@ from runyard.coordinator.core.events.on_session import (
     on_rejection,
     on_status,
 )
+from runyard.coordinator.grpc.agent_reports import attempt_status_of, heartbeat_of, hello_of
 from runyard.coordinator.grpc.errors import LONGEST_TEXT, Context
 from runyard.coordinator.grpc.log_relay import LogRelay
-from runyard.coordinator.grpc.requests import check_attempts, check_hello
 from runyard.coordinator.runtime.outbox import Outbox
 from runyard.coordinator.runtime.runtime import Runtime
 from runyard.coordinator.store.store import StoreFull
@@ -61,14 +62,14 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
                 reading.cancel()
                 await self._leave(hello.node_id, session)
 
-    def _warn_of_old_disk(self, hello: agent_pb2.Hello) -> None:
+    def _warn_of_old_disk(self, hello: Hello) -> None:
         confirmed = self._runtime.fleet.nodes[hello.node_id].confirmed_epoch
         if hello.last_epoch < confirmed:
             log.warning(
                 "disk_restored", node=hello.node_id, epoch_there=hello.last_epoch, epoch_here=confirmed
             )
 
-    async def _hello(self, requests: Requests) -> agent_pb2.Hello:
+    async def _hello(self, requests: Requests) -> Hello:
         try:
             async with asyncio.timeout(HELLO_WITHIN):
                 first = await anext(requests, None)
@@ -76,8 +77,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
             first = None
         if first is None or not first.HasField("hello"):
             raise InvalidField("hello", "must be the first message of a session")
-        check_hello(first.hello)
-        return first.hello
+        return hello_of(first.hello)
 
     async def _read(self, requests: Requests, node_id: str, session: int, outbox: Outbox) -> None:
         """Process the agent's messages in order until the stream ends or fails."""
@@ -109,12 +109,10 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         decide = self._runtime.decide
         match request.WhichOneof("message"):
             case "heartbeat":
-                beat = request.heartbeat
-                check_attempts(beat.attempts)
+                beat = heartbeat_of(request.heartbeat)
                 await decide(lambda fleet, at: on_heartbeat(fleet, at, node_id, session, beat))
             case "report" if request.report.HasField("status"):
-                status = request.report.status
-                check_attempts([status])
+                status = attempt_status_of(request.report.status)
                 await decide(lambda fleet, at: on_status(fleet, at, node_id, session, status))
             case "report" if request.report.HasField("rejection"):
                 rejection = request.report.rejection
@@ -141,7 +139,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         return agent_pb2.PushLogsResponse()
 
 
-def require_own_node(caller: Caller, hello: agent_pb2.Hello) -> None:
+def require_own_node(caller: Caller, hello: Hello) -> None:
     """Check that an agent opens a session for its own node. All later messages belong to that node.
 
     Raises:

@@ -2,11 +2,9 @@
 
 import hashlib
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from runyard.common.defaults import GRACE_SECONDS
-from runyard.common.names import NAME
-from runyard.coordinator.core.conversions import offer_of, requirements_of
 from runyard.coordinator.core.errors import InvalidField
 from runyard.coordinator.core.model import Launch
 from runyard.coordinator.core.requirements.requirements import (
@@ -16,15 +14,12 @@ from runyard.coordinator.core.requirements.requirements import (
 )
 from runyard.coordinator.grpc.errors import TooLarge
 from runyard.coordinator.grpc.layers import layers_of
-from runyard.v1 import agent_pb2, run_pb2
+from runyard.v1 import run_pb2
 
 PRIORITY = "dagster/priority"
 
 HIGHEST_PRIORITY = 1_000_000_000
 """Priorities are clamped to this value and its negative."""
-
-MOST_ATTEMPTS = 1_000_000
-"""Maximum attempt number that an agent may report: the next attempt must still fit its field."""
 
 MAX_SPEC = 4 * 1024 * 1024
 """Maximum bytes of a launch spec; the agent gets it in one message."""
@@ -127,41 +122,3 @@ def _check_environment(spec: run_pb2.LaunchSpec) -> None:
         if not name or "=" in name or "\0" in name:
             shown = name.partition("=")[0]
             raise InvalidField("spec.environment_references", f"{shown!r} is not a valid variable name")
-
-
-def check_hello(hello: agent_pb2.Hello) -> None:
-    """Check the Hello of an agent.
-
-    Raises:
-        InvalidField: A field is missing or malformed; the message names it.
-    """
-    for field, value in (("node_id", hello.node_id), ("cluster", hello.cluster)):
-        if not NAME.fullmatch(value):
-            raise InvalidField(
-                field, f"{value[:80]!r} must be letters, digits, '.', '_' and '-' (128 at most)"
-            )
-    for field, value in (
-        ("installation_id", hello.installation_id),
-        ("instance_id", hello.instance_id),
-        ("boot_id", hello.boot_id),
-    ):
-        if not 0 < len(value) <= 64:
-            raise InvalidField(field, "must have 1 to 64 characters")
-    offer_of(hello.offer)
-    check_attempts(hello.attempts)
-
-
-def check_attempts(statuses: Iterable[agent_pb2.AttemptStatus]) -> None:
-    """Check the attempts that an agent reports: the coordinator may have to adopt them.
-
-    Raises:
-        InvalidField: A field is malformed; the message names it.
-    """
-    for status in statuses:
-        if not NAME.fullmatch(status.run_id):
-            raise InvalidField("attempts.run_id", f"{status.run_id[:80]!r} is not the ID of a run")
-        if status.attempt > MOST_ATTEMPTS:
-            raise InvalidField(
-                "attempts.attempt", f"is {status.attempt}; no run has more than {MOST_ATTEMPTS}"
-            )
-        requirements_of(status.requirements)

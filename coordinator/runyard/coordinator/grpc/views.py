@@ -5,7 +5,7 @@ from collections.abc import MutableMapping
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from runyard.common.protobuf_time import to_timestamp
-from runyard.coordinator.core.conversions import offer_view, pressure_views, requirements_view
+from runyard.coordinator.core.events.agent_messages import requirements_message
 from runyard.coordinator.core.fleet import Fleet
 from runyard.coordinator.core.model import (
     Draining,
@@ -20,6 +20,7 @@ from runyard.coordinator.core.model import (
     Suspect,
 )
 from runyard.coordinator.core.requirements.resources import Resources
+from runyard.coordinator.grpc.conversions import capacity_message, pressure_messages
 from runyard.coordinator.store.rows import Row, phase_name
 from runyard.v1 import fleet_pb2, launch_pb2, run_pb2
 
@@ -56,7 +57,7 @@ def run_view(fleet: Fleet, run: Run) -> run_pb2.Run:
         running_at=_timestamp(run.times.running),
         finished_at=_timestamp(run.times.finished),
         usage=fleet.usage.get(run.run_id),
-        requirements=requirements_view(run.launch.requirements),
+        requirements=requirements_message(run.launch.requirements),
         placed_because=run.place.because if run.place else "",
         rule=run.launch.route.rule,
         failed_places=[run_pb2.FailedPlace(node=node, reason=reason) for node, reason in run.refused_by],
@@ -92,7 +93,7 @@ def node_view(fleet: Fleet, node: Node) -> fleet_pb2.Node:
         node_id=node.node_id,
         cluster=node.cluster,
         state=_state_view(node.liveness),
-        offer=offer_view(node.capacity),
+        offer=capacity_message(node.capacity),
         allocated=dict(fleet.allocated(node.node_id)),
         facts=node.facts,
         load=node.load,
@@ -102,7 +103,7 @@ def node_view(fleet: Fleet, node: Node) -> fleet_pb2.Node:
         cordoned=not isinstance(node.service, Open),
         draining=isinstance(node.service, Draining),
         warm_servers=node.warm_servers,
-        pressures=pressure_views(node.pressures),
+        pressures=pressure_messages(node.pressures),
     )
 
 

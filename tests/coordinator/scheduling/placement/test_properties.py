@@ -15,7 +15,6 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from runyard.coordinator.core.conversions import offer_view
 from runyard.coordinator.core.effects import SaveRun
 from runyard.coordinator.core.errors import FleetError
 from runyard.coordinator.core.events.on_config_change import on_config_change
@@ -36,6 +35,8 @@ from runyard.coordinator.core.scheduling.config import (
 )
 from runyard.coordinator.core.scheduling.filters import out_of_service, static_node_reason
 from runyard.coordinator.core.scheduling.reservations import MAX_RESERVATIONS
+from runyard.coordinator.grpc.agent_reports import heartbeat_of
+from runyard.coordinator.grpc.conversions import capacity_message
 from runyard.v1 import agent_pb2, placement_pb2
 
 NODES = [f"node-{letter}" for letter in "abcde"]
@@ -199,7 +200,7 @@ class PlacementMachine(RuleBasedStateMachine):
     def change_offer(self, node_id: str, offer: placement_pb2.Offer) -> None:
         beat = agent_pb2.Heartbeat(sequence=8, offer=offer)
         session = self.sessions.get(node_id, 0)
-        self.trial.step(lambda fleet, at: on_heartbeat(fleet, at, node_id, session, beat))
+        self.trial.step(lambda fleet, at: on_heartbeat(fleet, at, node_id, session, heartbeat_of(beat)))
 
     @rule(node_id=node_ids, locations=st.lists(st.sampled_from(SHARES), max_size=2))
     def warm_up(self, node_id: str, locations: list[str]) -> None:
@@ -226,7 +227,7 @@ class PlacementMachine(RuleBasedStateMachine):
     def come_back(self, all_ids: list[str]) -> None:
         for node_id in all_ids:
             if (node := self.trial.fleet.nodes.get(node_id)) is not None:
-                self.join(node_id, node.cluster, offer_view(node.capacity), reboots=False)
+                self.join(node_id, node.cluster, capacity_message(node.capacity), reboots=False)
                 self.trial.step(lambda fleet, at: on_uncordon(fleet, at, node_id))  # noqa: B023
 
     @rule(all_picks=st.lists(picks, min_size=1, max_size=4), beats=st.sampled_from([0, 0, 1]))

@@ -2,10 +2,10 @@
 
 from google.protobuf.duration_pb2 import Duration
 
-from runyard.coordinator.core.conversions import requirements_view
 from runyard.coordinator.core.fleet import Fleet
 from runyard.coordinator.core.model import Launch, Run
-from runyard.v1 import agent_pb2, run_pb2
+from runyard.coordinator.core.requirements.requirements import CompiledRequirements
+from runyard.v1 import agent_pb2, placement_pb2, run_pb2
 
 
 def duration(seconds: float) -> Duration:
@@ -33,7 +33,7 @@ def _resolved_spec(launch: Launch) -> run_pb2.LaunchSpec:
     """The spec with what all layers came to in the place of what its deployment asked for."""
     spec = run_pb2.LaunchSpec()
     spec.CopyFrom(launch.spec)
-    spec.requirements.CopyFrom(requirements_view(launch.requirements))
+    spec.requirements.CopyFrom(requirements_message(launch.requirements))
     limits = launch.time_limits
     spec.policies.Clear()
     for field in ("grace", "max_queue_time", "start_timeout", "stop_after"):
@@ -64,3 +64,21 @@ def acknowledge(fleet: Fleet, node_id: str, run_id: str, attempt: int) -> None:
 def _stop(fleet: Fleet, node_id: str, run_id: str, attempt: int, grace: float, reason: str) -> None:
     command = agent_pb2.Stop(run_id=run_id, attempt=attempt, grace=duration(grace), reason=reason)
     fleet.send(node_id, agent_pb2.SessionResponse(stop=command))
+
+
+def requirements_message(requirements: CompiledRequirements) -> placement_pb2.Requirements:
+    """Return requirements as a message."""
+    return placement_pb2.Requirements(
+        cluster=requirements.cluster,
+        node=requirements.node,
+        labels=map(str, requirements.labels),
+        driver=requirements.driver,
+        resources=dict(requirements.resources),
+        tolerations=requirements.tolerations,
+        preferences=[
+            placement_pb2.Preference(label=str(each.label), weight=each.weight)
+            for each in requirements.preferences
+        ],
+        image=requirements.image,
+        isolation=requirements.isolation,
+    )

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from runyard.common.defaults import GRACE_SECONDS
-from runyard.coordinator.core.conversions import requirements_of
+from runyard.coordinator.core.agent_reports import AttemptStatus
 from runyard.coordinator.core.events.agent_messages import acknowledge, stop, stop_stale
 from runyard.coordinator.core.events.attempt_end import finish, never_began, reschedule
 from runyard.coordinator.core.events.on_launch import end
@@ -25,10 +25,10 @@ from runyard.coordinator.core.model import (
 )
 from runyard.coordinator.core.requirements.requirements import TimeLimits
 from runyard.coordinator.core.transitions import ALLOWED, correct
-from runyard.v1 import agent_pb2, run_pb2
+from runyard.v1 import run_pb2
 
 
-def apply_status(fleet: Fleet, now: Instant, node: Node, status: agent_pb2.AttemptStatus) -> None:
+def apply_status(fleet: Fleet, now: Instant, node: Node, status: AttemptStatus) -> None:
     """Takes the status of one attempt, whatever it is: news, old news, or an attempt that must not be."""
     run = fleet.runs.get(status.run_id)
     if run is None or (status.attempt > run.attempt and not _is_live_on_another_node(fleet, now, run, node)):
@@ -52,7 +52,7 @@ def _is_live_on_another_node(fleet: Fleet, now: Instant, run: Run, node: Node) -
     )
 
 
-def _apply(fleet: Fleet, now: Instant, run: Run, place: Place, status: agent_pb2.AttemptStatus) -> None:
+def _apply(fleet: Fleet, now: Instant, run: Run, place: Place, status: AttemptStatus) -> None:
     if status.phase == run_pb2.PHASE_FINISHED:
         _end(fleet, now, run, status)
     elif isinstance(run.phase, Finished):
@@ -75,7 +75,7 @@ def _note_progress(fleet: Fleet, run: Run, progress: str) -> None:
         fleet.put(run, progress)
 
 
-def _phase(place: Place, status: agent_pb2.AttemptStatus) -> Phase | None:
+def _phase(place: Place, status: AttemptStatus) -> Phase | None:
     match status.phase:
         case run_pb2.PHASE_STARTING:
             return Starting(place)
@@ -97,7 +97,7 @@ def _event(phase: Phase) -> str:
             return "taken by the agent"
 
 
-def _end(fleet: Fleet, now: Instant, run: Run, status: agent_pb2.AttemptStatus) -> None:
+def _end(fleet: Fleet, now: Instant, run: Run, status: AttemptStatus) -> None:
     if not isinstance(run.phase, Finished):
         if isinstance(run.phase, Assigned | Starting) and status.pid:
             run = fleet.move(
@@ -113,7 +113,7 @@ def _end(fleet: Fleet, now: Instant, run: Run, status: agent_pb2.AttemptStatus) 
     acknowledge(fleet, run.place.node, run.run_id, run.attempt)
 
 
-def _adopt(fleet: Fleet, now: Instant, node: Node, status: agent_pb2.AttemptStatus) -> None:
+def _adopt(fleet: Fleet, now: Instant, node: Node, status: AttemptStatus) -> None:
     """Takes up an attempt that only the agent remembers."""
     place = Place(node.node_id, node.cluster)
     phase: Phase
@@ -138,14 +138,14 @@ def _adopt(fleet: Fleet, now: Instant, node: Node, status: agent_pb2.AttemptStat
         end(fleet, now, run, StopRequest(buried.reason, run_pb2.OUTCOME_KIND_STOPPED))
 
 
-def _launch_of(status: agent_pb2.AttemptStatus) -> Launch:
+def _launch_of(status: AttemptStatus) -> Launch:
     return Launch(
         run_id=status.run_id,
         resume_number=status.resume_number,
         deployment=status.deployment,
         job=status.job,
         location=status.location,
-        requirements=requirements_of(status.requirements),
+        requirements=status.requirements,
         time_limits=TimeLimits(grace=GRACE_SECONDS),
         digest="",
         spec=run_pb2.LaunchSpec(run_id=status.run_id, resume_number=status.resume_number),

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from runyard.common.defaults import PROTOCOL_VERSION
-from runyard.coordinator.core.conversions import offer_of, pressures_of
+from runyard.coordinator.core.agent_reports import AttemptStatus, Heartbeat, Hello
 from runyard.coordinator.core.errors import NodeIdInUse, NodeRefused
 from runyard.coordinator.core.events.agent_messages import assign, duration, stop
 from runyard.coordinator.core.events.attempt_end import finish, reschedule
@@ -33,7 +33,7 @@ REPEAT_AFTER = 2.0
 """Seconds after which a command that a heartbeat does not reflect is sent again."""
 
 
-def on_hello(fleet: Fleet, now: Instant, session: int, hello: agent_pb2.Hello) -> None:
+def on_hello(fleet: Fleet, now: Instant, session: int, hello: Hello) -> None:
     """Opens a session and brings both sides' accounts together.
 
     Args:
@@ -69,7 +69,7 @@ def on_hello(fleet: Fleet, now: Instant, session: int, hello: agent_pb2.Hello) -
     place_waiting(fleet, now)
 
 
-def _require_welcome(fleet: Fleet, before: Node | None, hello: agent_pb2.Hello) -> None:
+def _require_welcome(fleet: Fleet, before: Node | None, hello: Hello) -> None:
     if not hello.protocol_min <= PROTOCOL_VERSION <= hello.protocol_max:
         raise NodeRefused(
             f"this coordinator speaks protocol {PROTOCOL_VERSION}, the agent {hello.protocol_min} to "
@@ -94,7 +94,7 @@ def _host(node: Node) -> str:
     return node.facts.hostname or "another host"
 
 
-def _node(fleet: Fleet, before: Node | None, hello: agent_pb2.Hello, now: Instant, session: int) -> Node:
+def _node(fleet: Fleet, before: Node | None, hello: Hello, now: Instant, session: int) -> Node:
     return Node(
         service=before.service if before else Open(),
         confirmed_epoch=before.confirmed_epoch if before else 0,
@@ -103,9 +103,9 @@ def _node(fleet: Fleet, before: Node | None, hello: agent_pb2.Hello, now: Instan
         installation=hello.installation_id,
         boot_id=hello.boot_id,
         epoch=before.epoch + 1 if before else 1,
-        capacity=offer_of(hello.offer),
+        capacity=hello.capacity,
         facts=hello.facts,
-        pressures=pressures_of(hello.pressures),
+        pressures=hello.pressures,
         liveness=Ready(session, now.monotonic),
         last_heard_wall=now.wall,
     )
@@ -125,20 +125,18 @@ def _lost_at_hello(fleet: Fleet, now: Instant, run: Run, rebooted: bool, restore
     finish(fleet, now, run, run_pb2.Outcome(kind=kind, message=message))
 
 
-def on_heartbeat(
-    fleet: Fleet, now: Instant, node_id: str, session: int, heartbeat: agent_pb2.Heartbeat
-) -> None:
+def on_heartbeat(fleet: Fleet, now: Instant, node_id: str, session: int, heartbeat: Heartbeat) -> None:
     """Renews the node's lease, takes its measurements, and repeats what the agent has not taken up."""
     node = _in_session(fleet, node_id, session)
     if node is None:
         return
     node = replace(hear(node, now), load=heartbeat.load, heartbeat=heartbeat.sequence)
     node = with_warmth(node, heartbeat.warm_servers)
-    node = replace(node, pressures=pressures_of(heartbeat.pressures))
+    node = replace(node, pressures=heartbeat.pressures)
     # The agent writes the epoch to its disk before its first heartbeat. The next Hello saves it here.
     node = replace(node, confirmed_epoch=node.epoch)
-    if heartbeat.HasField("offer"):
-        node = replace(node, capacity=offer_of(heartbeat.offer))
+    if heartbeat.capacity is not None:
+        node = replace(node, capacity=heartbeat.capacity)
     fleet.put_node(node)
     ack = agent_pb2.HeartbeatAck(sequence=heartbeat.sequence)
     fleet.send(node_id, agent_pb2.SessionResponse(heartbeat_ack=ack))
@@ -162,14 +160,12 @@ def _repeat(fleet: Fleet, run: Run, phase_there: run_pb2.Phase.ValueType | None)
 
 
 def _phases(
-    statuses: Iterable[agent_pb2.AttemptStatus],
+    statuses: Iterable[AttemptStatus],
 ) -> dict[tuple[str, int], run_pb2.Phase.ValueType]:
     return {(status.run_id, status.attempt): status.phase for status in statuses}
 
 
-def on_status(
-    fleet: Fleet, now: Instant, node_id: str, session: int, status: agent_pb2.AttemptStatus
-) -> None:
+def on_status(fleet: Fleet, now: Instant, node_id: str, session: int, status: AttemptStatus) -> None:
     """Takes the news of one attempt."""
     node = _in_session(fleet, node_id, session)
     if node is not None:
@@ -220,9 +216,9 @@ def _in_session(fleet: Fleet, node_id: str, session: int) -> Node | None:
     return node
 
 
-def _hear_all(fleet: Fleet, now: Instant, node: Node, statuses: Iterable[agent_pb2.AttemptStatus]) -> None:
+def _hear_all(fleet: Fleet, now: Instant, node: Node, statuses: Iterable[AttemptStatus]) -> None:
     for status in statuses:
         apply_status(fleet, now, node, status)
         run = fleet.runs.get(status.run_id)
-        if run is not None and run.is_live and run.attempt == status.attempt and status.HasField("usage"):
+        if run is not None and run.is_live and run.attempt == status.attempt and status.usage is not None:
             fleet.usage[run.run_id] = status.usage
