@@ -14,7 +14,7 @@ BUF := @bufbuild/buf@1.75.0
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-docker test-security fuzz image check protos check-protos lock check-lock sbom simulate \
+.PHONY: help demo test test-docker test-security fuzz image check protos check-protos lock check-lock sbom simulate docs \
 	chaos bench clean
 
 help: ## Show this list
@@ -97,6 +97,9 @@ check-lock: $(ENVIRONMENT) ## Install Runyard with what the services need alone,
 sbom: $(ENVIRONMENT) ## Write the bill of materials of what is pinned, for CycloneDX, to dist/sbom.cdx.json
 	@mkdir -p dist
 	$(IN_VENV) cyclonedx_py requirements $(LOCK) --pyproject pyproject.toml --output-reproducible --output-file dist/sbom.cdx.json
+
+docs: $(ENVIRONMENT) ## Write the pages in docs/reference from the code
+	@$(VENV)/bin/python docs/generate.py
 
 SEEDS ?= 10000
 simulate: $(ENVIRONMENT) ## Play the cores against every fault, as in: make simulate SEEDS=100000
