@@ -8,7 +8,10 @@ from client.fake_coordinator import FakeCoordinator
 from runyard.v1 import launch_pb2, placement_pb2, run_pb2
 
 WAITING = placement_pb2.Explanation(
-    verdict=f"run {RUN} waits: 12 nodes: 8 label zone=a, 3 memory, 1 draining",
+    verdict=(
+        f"run {RUN} waits: 0/12 nodes available: "
+        "8 did not match label zone=a, 3 insufficient memory, 1 draining"
+    ),
     fields=[
         placement_pb2.ExplainedField(
             name="memory",
@@ -24,8 +27,8 @@ WAITING = placement_pb2.Explanation(
         placement_pb2.ClusterChoice(name="annex", closed="opens in 42 s", utilization=0, nodes_ready=1),
     ],
     filters=[
-        placement_pb2.FilterCount(reason="label zone=a", nodes=8),
-        placement_pb2.FilterCount(reason="memory", nodes=3),
+        placement_pb2.FilterCount(reason="did not match label zone=a", nodes=8),
+        placement_pb2.FilterCount(reason="insufficient memory", nodes=3),
         placement_pb2.FilterCount(reason="draining", nodes=1),
     ],
     queue_position=2,
@@ -38,7 +41,7 @@ WAITING = placement_pb2.Explanation(
 
 PLACEABLE = placement_pb2.Explanation(
     verdict="would go to n1 in cluster main",
-    filters=[placement_pb2.FilterCount(reason="full", nodes=1)],
+    filters=[placement_pb2.FilterCount(reason="without a free slot", nodes=1)],
     nodes=[
         placement_pb2.NodeScore(
             node="n1", cluster="main", total=1.25, marks={"packing": 0.75, "wishes": 0.5}
@@ -64,7 +67,8 @@ def test_a_waiting_run_is_explained_with_the_verdict_first(runyard: Command) -> 
     explained = runyard("run", "explain", RUN[:8])
     assert explained.code == 0
     assert lines(explained) == [
-        f"Run {RUN} waits: 12 nodes: 8 label zone=a, 3 memory, 1 draining",
+        f"Run {RUN} waits: 0/12 nodes available: "
+        "8 did not match label zone=a, 3 insufficient memory, 1 draining",
         "",
         "waits for  a node with 16Gi of free memory",
         "queue      place 2 of 5, in the share of shop.py",
@@ -91,7 +95,7 @@ def test_the_explanation_for_scripts_has_every_field_under_its_proto_name(runyar
         "source": "rule nightly",
         "overridden": [],
     }
-    assert explained["filters"][0] == {"reason": "label zone=a", "nodes": 8}
+    assert explained["filters"][0] == {"reason": "did not match label zone=a", "nodes": 8}
     assert (explained["queue_position"], explained["nodes"]) == (2, [])
 
 
@@ -107,7 +111,7 @@ def test_a_dry_run_shows_the_best_nodes_with_their_marks(
     assert lines(explained) == [
         "Would go to n1 in cluster main",
         "",
-        "kept out  1 node: 1 full",
+        "excluded  1 without a free slot",
         "rule      none matched",
         "",
         "BEST NODES  CLUSTER  TOTAL  PACKING  WISHES",

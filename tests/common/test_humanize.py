@@ -2,7 +2,7 @@
 
 import pytest
 
-from runyard.common.humanize import byte_size, duration_words, short_duration
+from runyard.common.humanize import byte_size, duration_words, nodes_available, short_duration
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,11 @@ def test_a_duration_in_a_table_is_short(seconds: float, text: str) -> None:
 )
 def test_a_size_is_shown_in_the_largest_unit_that_fits(count: int, text: str) -> None:
     assert byte_size(count) == text
+
+
+def test_counted_reasons_say_how_many_nodes_can_take_the_run_and_why_the_others_cannot() -> None:
+    reasons = {"draining": 1, "insufficient memory": 3, "did not match label zone=a": 8}
+    listed = "8 did not match label zone=a, 3 insufficient memory, 1 draining"
+    assert nodes_available(0, reasons) == f"0/12 nodes available: {listed}"
+    assert nodes_available(2, {"suspect": 1}) == "2/3 nodes available: 1 suspect"
+    assert nodes_available(2, {}) == "2/2 nodes available"

@@ -61,7 +61,7 @@ def test_a_large_run_that_has_waited_is_not_passed_by_small_ones_for_ever() -> N
     cluster.wait(90)
     cluster.end(running.pop())
     late = cluster.launch(small)
-    assert cluster.news(late) == "waiting: 1 node: 1 held for a larger run"
+    assert cluster.news(late) == "waiting: 0/1 nodes available: 1 reserved for a larger run"
     cluster.end(running.pop())
     assert cluster.node_of(large) == "a"
     assert not cluster.node_of(late)

@@ -48,10 +48,14 @@ def test_an_ad_hoc_asset_waits_for_the_node_of_its_op_tags_and_says_why(deployme
     assert not [tag for tag in run.tags if tag.startswith("runyard/")]
     run_id = site.submit(run)
     assert engine_events(deployment, run_id)[-1] == (
-        "Runyard accepted the run as attempt 0, waiting: 2 nodes: 1 full, 1 label disk=ssd"
+        "Runyard accepted the run as attempt 0, waiting: 0/2 nodes available: "
+        "1 did not match label disk=ssd, 1 without a free slot"
     )
     told = explain(deployment, run_id)
-    assert told.startswith(f"Run {run_id} is waiting: 2 nodes: 1 full, 1 label disk=ssd\n")
+    assert told.startswith(
+        f"Run {run_id} is waiting: 0/2 nodes available: "
+        "1 did not match label disk=ssd, 1 without a free slot\n"
+    )
     assert "waits for  a slot on one node" in told
     assert "labels.disk       disk=ssd  op forecast" in told
 

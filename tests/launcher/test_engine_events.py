@@ -30,13 +30,17 @@ def metadata(event: EngineEvent) -> dict[str, object]:
 def test_a_run_that_waits_says_for_what_and_what_it_asks_for() -> None:
     event = launched(
         queued(
-            message="waiting: 12 nodes: 8 label zone=a, 3 memory, 1 draining",
+            message=(
+                "waiting: 0/12 nodes available: "
+                "8 did not match label zone=a, 3 insufficient memory, 1 draining"
+            ),
             requirements=WANTED,
             rule="nightly",
         )
     )
     assert event.message == (
-        "Runyard accepted the run as attempt 0, waiting: 12 nodes: 8 label zone=a, 3 memory, 1 draining"
+        "Runyard accepted the run as attempt 0, waiting: 0/12 nodes available: "
+        "8 did not match label zone=a, 3 insufficient memory, 1 draining"
     )
     assert metadata(event) == {
         "run worker": "r/0",

@@ -82,9 +82,11 @@ def test_the_event_log_and_tags_say_where_the_run_went(shop: Shop, coordinator: 
 
 
 def test_the_event_log_says_why_a_run_waits(shop: Shop, coordinator: PlacingCoordinator) -> None:
-    coordinator.waits_because = "waiting: 1 node: 1 full"
+    coordinator.waits_because = "waiting: 0/1 nodes available: 1 without a free slot"
     run_id = shop.launch()
-    assert shop.messages(run_id) == ["Runyard accepted the run as attempt 0, waiting: 1 node: 1 full"]
+    assert shop.messages(run_id) == [
+        "Runyard accepted the run as attempt 0, waiting: 0/1 nodes available: 1 without a free slot"
+    ]
     assert not [tag for tag in shop.run(run_id).tags if tag.startswith("runyard/")]
 
 

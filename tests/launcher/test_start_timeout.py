@@ -59,7 +59,7 @@ def test_dagster_fails_a_run_that_waits_longer_than_its_start_timeout(
     assert isinstance(event.event_specific_data, JobFailureData)
     assert event.event_specific_data.failure_reason == RunFailureReason.START_TIMEOUT
     assert "Run timed out due to taking longer than 1 seconds to start" in (event.message or "")
-    assert "Waiting: 1 node: 1 cordoned" in (event.message or "")
+    assert "Waiting: 0/1 nodes available: 1 cordoned" in (event.message or "")
 
 
 def test_a_run_that_dagster_failed_while_it_waited_never_starts(
@@ -91,4 +91,4 @@ def test_a_shorter_wait_in_runyard_ends_the_run_with_runyards_reason(
         wait_until(failed, "the reporter tells that the wait was too long")
     message = failure(shop, run_id).message or ""
     assert "exceeded its time limit" in message
-    assert "within 1 s (max_queue_time); it was waiting: 1 node: 1 cordoned" in message
+    assert "within 1 s (max_queue_time); it was waiting: 0/1 nodes available: 1 cordoned" in message

@@ -1,5 +1,7 @@
 """Durations and sizes in words for people, the same in every message, table and event."""
 
+from collections.abc import Mapping
+
 
 def duration_words(seconds: float) -> str:
     """A span for sentences, in at most two units: `42 s`, `7 min`, `1 h 20 min`, `3 d 4 h`."""
@@ -43,3 +45,20 @@ def byte_size(count: int) -> str:
 def _two_units(count: int, size: int, large: str, small: str) -> str:
     whole, rest = divmod(count, size)
     return f"{whole} {large} {rest} {small}" if rest else f"{whole} {large}"
+
+
+def reason_list(counts: Mapping[str, int]) -> str:
+    """`8 did not match label zone=a, 3 insufficient memory, 1 draining`: the most frequent reason first."""
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{count} {reason}" for reason, count in ordered)
+
+
+def nodes_available(available: int, reasons: Mapping[str, int]) -> str:
+    """`0/12 nodes available: 8 did not match label zone=a, 3 insufficient memory, 1 draining`.
+
+    Args:
+        available: Nodes that can take the run.
+        reasons: Number of the other nodes by the reason against them.
+    """
+    total = available + sum(reasons.values())
+    return f"{available}/{total} nodes available" + (f": {reason_list(reasons)}" if reasons else "")

@@ -163,7 +163,7 @@ async def test_a_gateway_joins_with_the_capacity_of_its_cluster(gateway: Gateway
 
 
 async def test_a_run_that_no_machine_behind_the_gateway_could_hold_is_refused(gateway: Gateway) -> None:
-    with pytest.raises(LaunchRefused, match=r"1 node: 1 takes no run of so much cpu"):
+    with pytest.raises(LaunchRefused, match=r"0/1 nodes available: 1 with too little cpu for one run"):
         await gateway.launch(0, cpu=17_000)
 
 

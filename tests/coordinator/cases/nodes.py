@@ -24,7 +24,7 @@ LABELS = [
         "labels that no node has are told with counts",
         asked(labels="zone=c"),
         ZONES,
-        refused="2 label zone=c",
+        refused="2 did not match label zone=c",
     ),
     Case("one node can be named", asked(node="b"), (node("a"), node("b")), goes="b"),
     Case("a node that never joined is told with those that did", asked(node="z"), refused="known nodes: a"),
@@ -48,7 +48,7 @@ AMOUNTS = [
         asked(memory="6Gi"),
         (node("a", memory="8Gi"),),
         busy=[asked(memory="4Gi")],
-        waits="1 node: 1 memory",
+        waits="0/1 nodes available: 1 insufficient memory",
     ),
     Case(
         "what is left is enough",
@@ -68,7 +68,7 @@ AMOUNTS = [
         "every run takes a slot, whatever else it asks for",
         fleet=(node("a", slots=1),),
         busy=[Asked()],
-        waits="1 node: 1 full",
+        waits="0/1 nodes available: 1 without a free slot",
     ),
     Case("a run that needs a GPU goes to one", asked(gpu="1"), MIXED, goes="gpu"),
     Case("a run that needs none stays away from the GPU", asked(cpu="1"), MIXED, goes="plain"),
@@ -79,8 +79,14 @@ AMOUNTS = [
         busy=[asked(cpu="8")],
         goes="gpu",
     ),
-    Case("a GPU that no node has is refused", asked(gpu="1"), refused="offers no gpu"),
-    Case("GPUs that are taken are waited for", asked(gpu="2"), MIXED, busy=[asked(gpu="1")], waits="1 gpu"),
+    Case("a GPU that no node has is refused", asked(gpu="1"), refused="without gpu"),
+    Case(
+        "GPUs that are taken are waited for",
+        asked(gpu="2"),
+        MIXED,
+        busy=[asked(gpu="1")],
+        waits="1 insufficient gpu",
+    ),
     Case(
         "what an operator has named can be asked for",
         asked(resources='{"licenses": 1}'),
@@ -92,7 +98,7 @@ AMOUNTS = [
         asked(resources='{"licenses": 1}'),
         (node("a", licenses=1),),
         busy=[asked(resources='{"licenses": 1}')],
-        waits="1 licenses",
+        waits="1 insufficient licenses",
     ),
     Case(
         "a gateway takes what its cluster has room for",
@@ -104,13 +110,13 @@ AMOUNTS = [
         "a gateway takes no run that no single machine behind it could hold",
         asked(memory="96Gi"),
         (NodeOffer("gw", slots=100, amounts={"memory": "1Ti"}, largest_run={"memory": "64Gi"}),),
-        refused="takes no run of so much memory",
+        refused="with too little memory for one run",
     ),
     Case(
         "a gateway whose cluster has shrunk to nothing may grow again",
         asked(memory="32Gi"),
         (NodeOffer("gw", slots=0, largest_run={"memory": "64Gi"}),),
-        waits="1 node: 1 offers no memory",
+        waits="0/1 nodes available: 1 without memory",
     ),
 ]
 
@@ -167,6 +173,6 @@ CHOICES = [
             NodeOffer("d", amounts={"memory": "8Gi"}, labels={"zone": "b"}),
         ),
         busy=[asked(labels="zone=a", memory="6Gi")],
-        waits="4 nodes: 2 label zone=a, 1 draining, 1 memory",
+        waits="0/4 nodes available: 2 did not match label zone=a, 1 draining, 1 insufficient memory",
     ),
 ]

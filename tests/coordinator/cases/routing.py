@@ -134,7 +134,7 @@ ROUTES = [
         "what no node could ever take waits for one where the operator wants it",
         asked(gpu="1"),
         rules="on_no_eligible_node: queue",
-        waits="offers no gpu",
+        waits="without gpu",
     ),
     Case(
         "a rule may set what its runs need",

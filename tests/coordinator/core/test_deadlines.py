@@ -145,7 +145,8 @@ def test_run_that_no_node_could_take_in_time_has_timed_out(trial: FleetTrial) ->
     trial.tick(after=1.0)
     assert trial.outcome().kind == TIMED_OUT
     assert trial.outcome().message == (
-        "no node could take the run within 60 s (max_queue_time); it was waiting: 1 node: 1 unreachable"
+        "no node could take the run within 60 s (max_queue_time); it was waiting: 0/1 nodes available: "
+        "1 unreachable"
     )
 
 

@@ -76,10 +76,15 @@ def test_a_run_that_waits_says_for_what_and_since_which_rule(spilling: tuple[InM
     cluster, run_id = spilling
     explanation = told(cluster, run_id)
     assert explanation.verdict == (
-        f"run {run_id} is waiting: 3 nodes: 1 full, 1 in a cluster not open yet, 1 in another cluster"
+        f"run {run_id} is waiting: 0/3 nodes available: "
+        "1 in a cluster not open yet, 1 in another cluster, 1 without a free slot"
     )
     assert explanation.rule == "all"
-    assert reasons(explanation) == {"full": 1, "in a cluster not open yet": 1, "in another cluster": 1}
+    assert reasons(explanation) == {
+        "without a free slot": 1,
+        "in a cluster not open yet": 1,
+        "in another cluster": 1,
+    }
     assert explanation.waits_for == "a slot on one node or cluster annex, which opens in 20 s"
     assert not explanation.nodes
 
@@ -192,7 +197,7 @@ def test_a_dry_run_says_where_it_would_go_and_changes_nothing() -> None:
     best = explanation.nodes[0]
     assert best.marks["preferences"] == 0.0
     assert {"clean", "warm", "spares", "binpack"} < set(best.marks)
-    assert reasons(explanation) == {"label zone=b": 1}
+    assert reasons(explanation) == {"did not match label zone=b": 1}
     assert not explanation.waits_for
     assert cluster.launch(asked(labels="zone=b", prefer="zone=a"))
     assert prospect(cluster, Asked(PLAIN)).nodes[0].node == "b"
@@ -226,7 +231,10 @@ def test_a_dry_run_that_would_wait_says_for_what() -> None:
     cluster = InMemoryCluster([node("a", slots=1)])
     cluster.launch(Asked())
     explanation = prospect(cluster, Asked())
-    assert explanation.verdict == "such a run would wait for a slot on one node (1 node: 1 full)"
+    assert (
+        explanation.verdict
+        == "such a run would wait for a slot on one node (0/1 nodes available: 1 without a free slot)"
+    )
     assert (explanation.queue_position, explanation.queue_length) == (0, 0)
 
 
@@ -234,9 +242,9 @@ def test_a_dry_run_that_would_be_refused_is_an_answer() -> None:
     cluster = InMemoryCluster([node("a", cpu=4), node("b", cpu=8)])
     explanation = prospect(cluster, asked(cpu="9", prefer="zone=a"))
     assert explanation.verdict == (
-        "such a run would be refused: no node matches (2 nodes: 2 too small in cpu)"
+        "such a run would be refused: no node matches (0/2 nodes available: 2 with too little cpu in total)"
     )
-    assert reasons(explanation) == {"too small in cpu": 2}
+    assert reasons(explanation) == {"with too little cpu in total": 2}
     assert fields(explanation)["resources.cpu"] == ("9", "run tags", [])
     assert not explanation.waits_for
 

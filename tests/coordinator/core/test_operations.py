@@ -36,7 +36,7 @@ def test_cordoned_node_takes_nothing_new_and_keeps_what_it_has(trial: FleetTrial
     trial.step(lambda fleet, at: on_cordon(fleet, at, NODE))
     trial.launch(make_launch("second"))
     assert (trial.phase(), trial.phase("second")) == ("running", "queued")
-    assert trial.fleet.news(trial.run("second")) == "waiting: 1 node: 1 cordoned"
+    assert trial.fleet.news(trial.run("second")) == "waiting: 0/1 nodes available: 1 cordoned"
 
 
 def test_uncordoned_node_takes_what_waited_for_it_at_once(trial: FleetTrial) -> None:

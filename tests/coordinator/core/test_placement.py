@@ -74,14 +74,20 @@ def test_run_goes_to_the_node_that_offers_what_it_asks_for(
         (CompiledRequirements(node="nobody"), "no node is named 'nobody'; known nodes: a, b, c"),
         (
             CompiledRequirements(labels=(label_is("zone", "9"),)),
-            r"no node matches \(3 nodes: 3 label zone=9\)",
+            r"no node matches \(0/3 nodes available: 3 did not match label zone=9\)",
         ),
-        (CompiledRequirements(driver="slurm"), r"no node matches \(3 nodes: 3 without driver slurm\)"),
+        (
+            CompiledRequirements(driver="slurm"),
+            r"no node matches \(0/3 nodes available: 3 without driver slurm\)",
+        ),
         (
             CompiledRequirements(cluster="west", labels=GPU),
-            r"no node matches \(3 nodes: 2 label gpu=a100, 1 in another cluster\)",
+            r"no node matches \(0/3 nodes available: 2 did not match label gpu=a100, 1 in another cluster\)",
         ),
-        (CompiledRequirements(node="c"), r"no node matches \(3 nodes: 2 another node, 1 offers no slots\)"),
+        (
+            CompiledRequirements(node="c"),
+            r"no node matches \(0/3 nodes available: 2 not the requested node, 1 without slots\)",
+        ),
     ],
     ids=["cluster", "node", "label", "driver", "a mixture", "no slots"],
 )
@@ -129,10 +135,10 @@ def test_news_of_a_waiting_run_follow_what_happens() -> None:
     trial.join(make_hello("b", slots=0))
     news.append(trial.fleet.news(trial.run()))
     assert news == [
-        "waiting: 1 node: 1 full",
-        "waiting: 1 node: 1 suspect",
-        "waiting: 1 node: 1 unreachable",
-        "waiting: 2 nodes: 1 offers no slots, 1 unreachable",
+        "waiting: 0/1 nodes available: 1 without a free slot",
+        "waiting: 0/1 nodes available: 1 suspect",
+        "waiting: 0/1 nodes available: 1 unreachable",
+        "waiting: 0/2 nodes available: 1 unreachable, 1 without slots",
     ]
 
 
@@ -149,4 +155,7 @@ def test_news_of_a_waiting_run_count_the_reasons_of_all_nodes() -> None:
     trial.leave(3, "silent")
     trial.launch(make_launch(requirements=here))
     assert trial.phase() == "queued"
-    assert trial.fleet.news(trial.run()) == "waiting: 4 nodes: 2 suspect, 1 full, 1 in another cluster"
+    assert (
+        trial.fleet.news(trial.run())
+        == "waiting: 0/4 nodes available: 2 suspect, 1 in another cluster, 1 without a free slot"
+    )

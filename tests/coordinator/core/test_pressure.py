@@ -16,7 +16,7 @@ def test_nothing_new_is_placed_on_a_node_under_pressure_until_it_is_over() -> No
     trial.beat(session, pressures=[SHORT])
     trial.launch()
     assert trial.phase() == "queued"
-    assert trial.fleet.news(trial.run()) == "waiting: 1 node: 1 memory pressure"
+    assert trial.fleet.news(trial.run()) == "waiting: 0/1 nodes available: 1 under memory pressure"
     trial.beat(session)
     assert trial.node_of() == NODE
 
@@ -59,9 +59,9 @@ def test_reason_names_what_is_short(kind: fleet_pb2.PressureKind.ValueType, reas
     trial = FleetTrial()
     trial.beat(trial.join(), pressures=[fleet_pb2.Pressure(kind=kind)])
     trial.launch()
-    assert trial.fleet.news(trial.run()) == f"waiting: 1 node: 1 {reason}"
+    assert trial.fleet.news(trial.run()) == f"waiting: 0/1 nodes available: 1 under {reason}"
     explained = explain_run(trial.fleet, trial.now, trial.run())
-    assert f"one node to be without {reason}" in str(explained)
+    assert f"one node to be no longer under {reason}" in str(explained)
 
 
 def test_node_shows_what_it_is_short_of() -> None:

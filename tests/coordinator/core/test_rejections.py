@@ -37,7 +37,7 @@ def test_refused_run_waits_for_a_node_that_could_take_it_and_says_who_refused() 
     trial.launch()
     trial.reject(1)
     assert trial.phase() == "queued"
-    assert trial.fleet.news(trial.run()) == "waiting: 2 nodes: 1 suspect, 1 that refused it"
+    assert trial.fleet.news(trial.run()) == "waiting: 0/2 nodes available: 1 refused the run, 1 suspect"
 
 
 def test_run_that_every_node_refused_has_failed_to_start_and_names_all_reasons() -> None:

@@ -55,7 +55,9 @@ async def test_what_is_told_of_a_waiting_run_is_what_its_launch_was_answered(
     run = await coordinator.launched(make_spec(run_id(2), tags={"runyard/node": "node-b"}))
     explanation = await explained_run(coordinator, run_id(2))
     assert explanation.verdict == f"run {run_id(2)} is {run.message}"
-    assert run.message.startswith("waiting: 2 nodes: 1 another node, 1 full")
+    assert run.message.startswith(
+        "waiting: 0/2 nodes available: 1 not the requested node, 1 without a free slot"
+    )
     assert (explanation.queue_position, explanation.queue_length) == (1, 1)
 
 
@@ -80,7 +82,10 @@ async def test_a_launch_that_would_be_refused_is_explained_and_one_that_makes_no
     coordinator: Serving, agent: StubAgent
 ) -> None:
     explanation = await explained_launch(coordinator, tags={"runyard/gpu": "1"})
-    assert explanation.verdict == "such a run would be refused: no node matches (1 node: 1 offers no gpu)"
+    assert (
+        explanation.verdict
+        == "such a run would be refused: no node matches (0/1 nodes available: 1 without gpu)"
+    )
     code, text = await refusal(explained_launch(coordinator, tags={"runyard/gpu": "one"}))
     assert code == Status.INVALID_ARGUMENT
     assert "runyard/gpu" in text

@@ -7,6 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from runyard.cli.output.tables import console
+from runyard.common.humanize import reason_list
 from runyard.v1 import placement_pb2
 
 
@@ -26,11 +27,8 @@ def print_explanation(explanation: placement_pb2.Explanation, out: Console | Non
 
 
 def filters_line(filters: Iterable[placement_pb2.FilterCount]) -> str:
-    """`12 nodes: 8 label zone=a, 3 memory, 1 draining`; empty if no node is kept out."""
-    counts = list(filters)
-    total = sum(count.nodes for count in counts)
-    reasons = ", ".join(f"{count.nodes} {count.reason}" for count in counts)
-    return f"{total} {_plural('node', total)}: {reasons}" if counts else ""
+    """`8 did not match label zone=a, 3 insufficient memory`; empty if no node is excluded."""
+    return reason_list({count.reason: count.nodes for count in filters})
 
 
 def _print_summary(out: Console, explanation: placement_pb2.Explanation) -> None:
@@ -47,8 +45,8 @@ def _summary(explanation: placement_pb2.Explanation) -> Iterator[tuple[str, str]
     yield "waits for", explanation.waits_for
     yield "queue", _queue(explanation)
     yield "priority", _priority(explanation)
-    kept_out = filters_line(explanation.filters)
-    yield "kept out", "" if kept_out in explanation.verdict else kept_out
+    excluded = filters_line(explanation.filters)
+    yield "excluded", "" if excluded in explanation.verdict else excluded
     yield "rule", explanation.rule or "none matched"
 
 

@@ -31,7 +31,7 @@ from runyard.coordinator.core.scheduling.backfill import recheck
 from runyard.coordinator.core.scheduling.config import DEFAULT_CONFIG, SchedulingConfig
 from runyard.coordinator.core.scheduling.equivalence_classes import ClassState, EquivalenceClass
 from runyard.coordinator.core.scheduling.node_index import NodeIndex
-from runyard.coordinator.core.scheduling.reasons import count_reasons, in_words
+from runyard.coordinator.core.scheduling.reasons import availability, count_reasons
 from runyard.coordinator.core.scheduling.run_queue import RunQueue
 from runyard.coordinator.core.timers import Timers
 from runyard.coordinator.core.transitions import advance
@@ -164,7 +164,7 @@ class Fleet:
         # Kept until something changes: else a page of a thousand runs counts the nodes a thousand times.
         stand = (self.index.version, self.queue.reservations.version, run_class.opened)
         if (known := self._reasons.get(run_class)) is None or known[0] != stand:
-            known = self._reasons[run_class] = (stand, in_words(self.why_not_now(run_class)))
+            known = self._reasons[run_class] = (stand, availability(self.why_not_now(run_class)))
         return known[1]
 
     def why_not_now(self, run_class: EquivalenceClass) -> Mapping[str, int]:

@@ -71,8 +71,8 @@ def test_reserved_node_takes_no_other_run_and_says_so() -> None:
     assert crowd.reserved() == {"node-0": large}
     assert crowd.finish(oldest_on(crowd, "node-0")) == []
     small = crowd.launch("small", memory=1)
-    assert crowd.news(small) == "waiting: 1 node: 1 held for a larger run"
-    assert crowd.news(large) == "waiting: 1 node: 1 memory"
+    assert crowd.news(small) == "waiting: 0/1 nodes available: 1 reserved for a larger run"
+    assert crowd.news(large) == "waiting: 0/1 nodes available: 1 insufficient memory"
 
 
 @pytest.mark.parametrize(("priority", "may"), [(1, True), (0, False), (-1, False)])

@@ -137,7 +137,7 @@ def test_run_that_no_node_could_take_waits_where_the_operator_says_so() -> None:
     crowd = Crowd(SchedulingConfig(on_no_eligible_node=NoNodeAction.QUEUE))
     crowd.join("a", memory=4)
     large = crowd.launch(memory=9)
-    assert crowd.news(large) == "waiting: 1 node: 1 too small in memory"
+    assert crowd.news(large) == "waiting: 0/1 nodes available: 1 with too little memory in total"
     crowd.join("b", memory=9)
     assert crowd.node_of(large) == "b"
 

@@ -17,7 +17,7 @@ from runyard.coordinator.core.scheduling.equivalence_classes import (
     QueueEntry,
 )
 from runyard.coordinator.core.scheduling.fair_shares import UNBOUNDED, FairShare
-from runyard.coordinator.core.scheduling.filters import FREE, FULL, HELD, NOT_OPEN_YET, PRESSURE
+from runyard.coordinator.core.scheduling.filters import FREE, FULL, HELD, INSUFFICIENT, NOT_OPEN_YET, PRESSURE
 from runyard.coordinator.core.scheduling.node_classes import CapacityBucket, NodeClassIndex
 from runyard.coordinator.core.scheduling.reasons import count_reasons, static_reasons
 from runyard.coordinator.core.scheduling.scores import (
@@ -290,8 +290,8 @@ def _hopes(fleet: Fleet, run_class: EquivalenceClass, counts: Counter[str], now:
     for why, count in sorted(counts.items(), key=_most_frequent):
         if why == FULL:
             yield f"a slot on {_of(count)}"
-        elif why in fleet.index.total:
-            yield f"{why} on {_of(count)}"
+        elif why.startswith(INSUFFICIENT):
+            yield f"{why.removeprefix(INSUFFICIENT)} on {_of(count)}"
     if later:
         stand = next(stand for stand in _clusters(fleet, run_class, now) if stand.closed.startswith("opens"))
         yield f"cluster {stand.name}, which {stand.closed}"
@@ -300,7 +300,7 @@ def _hopes(fleet: Fleet, run_class: EquivalenceClass, counts: Counter[str], now:
     if closed:
         yield f"{_of(closed)} to be uncordoned"
     for why, count in sorted(pressed.items()):
-        yield f"{_of(count)} to be without {why}"
+        yield f"{_of(count)} to be no longer {why}"
     if held:
         yield f"{_of(held)} that larger runs have reserved"
 

@@ -25,7 +25,7 @@ from runyard.coordinator.core.requirements.layers import origins
 from runyard.coordinator.core.requirements.requirements import CompiledRequirements, RequirementLayer
 from runyard.coordinator.core.requirements.resources import SLOTS, Resources
 from runyard.coordinator.core.scheduling.config import SchedulingConfig, Strategy
-from runyard.coordinator.core.scheduling.reasons import in_words
+from runyard.coordinator.core.scheduling.reasons import availability
 from runyard.v1 import placement_pb2
 
 FORMER: Final = "when it was placed"
@@ -119,7 +119,7 @@ def _where(place: Place) -> str:
 
 def _prospect(examination: Examination, strategy: Strategy) -> str:
     if examination.waits_for or not examination.nodes:
-        reasons = in_words(dict(examination.reasons))
+        reasons = availability(dict(examination.reasons))
         return f"such a run would wait for {examination.waits_for or 'a node'} ({reasons})"
     best = examination.nodes[0]
     many = examination.free > 1

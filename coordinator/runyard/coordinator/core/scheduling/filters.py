@@ -18,13 +18,14 @@ from runyard.coordinator.core.requirements.labels import first_broken
 from runyard.coordinator.core.requirements.requirements import CompiledRequirements
 from runyard.coordinator.core.requirements.resources import SLOTS, Resources
 
-ANOTHER_NODE: Final = "another node"
+ANOTHER_NODE: Final = "not the requested node"
 NOT_OPEN_YET: Final = "in a cluster not open yet"
-REFUSED_IT: Final = "that refused it"
+REFUSED_IT: Final = "refused the run"
 PRESSURE: Final = "pressure"
-HELD: Final = "held for a larger run"
-FULL: Final = "full"
+HELD: Final = "reserved for a larger run"
+FULL: Final = "without a free slot"
 FREE: Final = "free"
+INSUFFICIENT: Final = "insufficient "
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def wrong_cluster(ask: Ask, node_class: NodeClass) -> str | None:
 def lacks_label(ask: Ask, node_class: NodeClass) -> str | None:
     """Every rule on labels must hold."""
     broken = first_broken(ask.requirements.labels, node_class.label_values)
-    return f"label {broken}" if broken else None
+    return f"did not match label {broken}" if broken else None
 
 
 def lacks_driver(ask: Ask, node_class: NodeClass) -> str | None:
@@ -111,7 +112,7 @@ def taint_not_tolerated(ask: Ask, node_class: NodeClass) -> str | None:
         return None
     for taint in node_class.taints:
         if taint not in tolerated and taint.partition("=")[0] not in tolerated:
-            return f"taint {taint}"
+            return f"with untolerated taint {taint}"
     return None
 
 
@@ -119,7 +120,7 @@ def offers_none(ask: Ask, node_class: NodeClass) -> str | None:
     """Whatever the run takes must be on offer at all."""
     for name, amount in ask.requirements.resources:
         if amount and name not in node_class.offered:
-            return f"offers no {name}"
+            return f"without {name}"
     return None
 
 
@@ -127,7 +128,7 @@ def larger_than_one_run_may_be(ask: Ask, node_class: NodeClass) -> str | None:
     """A gateway may have much in sum, and little for each run."""
     for name, most in node_class.largest_run:
         if ask.requirements.resources[name] > most:
-            return f"takes no run of so much {name}"
+            return f"with too little {name} for one run"
     return None
 
 
@@ -159,7 +160,7 @@ def may_scale_up_for(ask: Ask, node_class: NodeClass) -> bool:
 def too_small(wanted: CompiledRequirements, total: Mapping[str, int]) -> str | None:
     """The node must have enough for the run when it is empty."""
     name = wanted.resources.lacking(total)
-    return f"too small in {name}" if name else None
+    return f"with too little {name} in total" if name else None
 
 
 def static_node_reason(ask: Ask, node: Node) -> str | None:
@@ -218,7 +219,14 @@ def full(wanted: CompiledRequirements, view: View) -> str | None:
     if view.free.get(SLOTS, 0) < 1:
         return FULL
     lacking = wanted.resources.lacking(view.free)
-    return FULL if lacking == SLOTS else lacking
+    return why_full(lacking)
+
+
+def why_full(lacking: str | None) -> str | None:
+    """Return the reason for a node on which that resource is used up."""
+    if lacking is None:
+        return None
+    return FULL if lacking == SLOTS else f"{INSUFFICIENT}{lacking}"
 
 
 DYNAMIC_FILTERS: Final[tuple[DynamicFilter, ...]] = (
@@ -255,4 +263,4 @@ def out_of_service(node: Node) -> str | None:
         case _, Cordoned():
             return "cordoned"
         case _:
-            return node.pressures[0].reason if node.pressures else None
+            return f"under {node.pressures[0].reason}" if node.pressures else None

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 
-from runyard.coordinator.core.requirements.resources import SLOTS
+from runyard.common.humanize import nodes_available
 from runyard.coordinator.core.scheduling.filters import (
     ANOTHER_NODE,
     FREE,
@@ -12,6 +12,7 @@ from runyard.coordinator.core.scheduling.filters import (
     NOT_OPEN_YET,
     REFUSED_IT,
     Ask,
+    why_full,
 )
 from runyard.coordinator.core.scheduling.node_classes import (
     CapacityBucket,
@@ -74,7 +75,7 @@ def reason_in(
     needs = matcher.needs(class_index)
     assert needs is not None
     lacking = lacks(class_index, needs, bucket.free)
-    return FULL if lacking == SLOTS else lacking or FREE
+    return why_full(lacking) or FREE
 
 
 def _reason(
@@ -94,14 +95,11 @@ def _reason(
     return HELD if in_service and node_id in held else reason
 
 
-def in_words(counts: Mapping[str, int]) -> str:
-    """The counts in one phrase, such as "12 nodes: 8 label zone=a, 3 memory, 1 draining"."""
-    total = sum(counts.values())
-    if not total:
+def availability(counts: Mapping[str, int]) -> str:
+    """Return the counts in one sentence, as `nodes_available` writes it; `FREE` counts as available."""
+    if not counts:
         return "no node has joined yet"
-    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    parts = ", ".join(f"{count} {reason}" for reason, count in ordered)
-    return f"{total} node{'s' if total != 1 else ''}: {parts}"
+    return nodes_available(counts.get(FREE, 0), {why: count for why, count in counts.items() if why != FREE})
 
 
 def what_is_missing(index: NodeIndex, ask: Ask) -> str | None:
@@ -119,7 +117,7 @@ def what_is_missing(index: NodeIndex, ask: Ask) -> str | None:
     matcher = index.matcher(ask)
     if index.could_ever(matcher):
         return None
-    return f"no node matches ({in_words(static_reasons(index, matcher))})"
+    return f"no node matches ({availability(static_reasons(index, matcher))})"
 
 
 def static_reasons(index: NodeIndex, matcher: NodeMatcher) -> Counter[str]:
@@ -144,7 +142,7 @@ def _static_reason(matcher: NodeMatcher, class_index: NodeClassIndex, total: Amo
     if isinstance(view, str):
         return view
     lacking = lacks(class_index, view, total)
-    return f"too small in {lacking}" if lacking else ""
+    return f"with too little {lacking} in total" if lacking else ""
 
 
 def _a_few(names: Iterable[str]) -> str:
