@@ -228,7 +228,7 @@ def test_rotation_that_is_confirmed_gives_up_those_left_behind(runyard: Command,
     assert runyard("ca", "rotate", "--finish", "--confirm").code == 0
 
 
-def test_directory_without_an_authority_says_how_to_make_one(runyard: Command, tmp_path: Path) -> None:
+def test_directory_without_an_authority_is_refused_with_a_remedy(runyard: Command, tmp_path: Path) -> None:
     shown = runyard("ca", "show", "--ca", str(tmp_path))
     assert shown.code == 1
     assert f"make one with `runyard ca init {tmp_path}`" in shown.err

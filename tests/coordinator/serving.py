@@ -1,4 +1,4 @@
-"""A real coordinator on the test's event loop, and agents over real gRPC that say what they are told."""
+"""A real coordinator on the test's event loop, and scripted agents over real gRPC."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""An account with a run in every phase, and nodes to go with it."""
+"""A state with a run in every phase, and their nodes."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""The audit log: what is in it, and that it keeps nobody from anything."""
+"""The audit log: its content, and that it delays no caller."""
 
 import json
 import os
@@ -53,7 +53,7 @@ class Heard:
         self.events.append(event)
 
 
-def test_a_line_says_who_did_what_to_what_and_what_came_of_it(path: Path) -> None:
+def test_a_line_has_author_action_object_and_outcome(path: Path) -> None:
     with noting(path) as audit:
         audit.note(LaunchRequested(by=ME, run="run-1", resume_number=2, deployment="shop", job="etl"))
         audit.note(CallDenied(by=ME, method="/x/Y", outcome=Refused("not your role")))
@@ -87,7 +87,7 @@ def test_the_file_is_for_its_user_alone_and_only_grows(path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_what_callers_send_breaks_no_line_and_fills_no_disk(path: Path) -> None:
+def test_texts_of_callers_break_no_line_and_are_bounded(path: Path) -> None:
     with noting(path) as audit:
         audit.note(TerminationRequested(by=ME, run='x\n{"who":"admin"}', message="y" * 100_000))
     (line,) = lines(path)
@@ -102,7 +102,7 @@ def test_secrets_are_masked(path: Path) -> None:
     assert "canary-in-audit" not in path.read_text()
 
 
-def test_a_file_that_was_moved_away_is_begun_anew(path: Path) -> None:
+def test_a_file_that_was_moved_away_is_created_again(path: Path) -> None:
     with noting(path) as audit:
         audit.note(NodeCordoned(by=ME, node="before"))
         wait_until(lambda: path.exists() and path.stat().st_size > 0, "the first line is not there")
@@ -112,7 +112,7 @@ def test_a_file_that_was_moved_away_is_begun_anew(path: Path) -> None:
     assert [line["node"] for line in lines(path)] == ["after"]
 
 
-def test_a_full_disk_keeps_nobody_and_what_is_lost_is_counted(tmp_path: Path) -> None:
+def test_a_full_disk_delays_no_caller_and_dropped_events_are_counted(tmp_path: Path) -> None:
     with mounted(tmp_path / "disk", "size=64k") as disk:
         filler = disk / "filler"
         with noting(disk / "audit.jsonl", waiting=5) as audit:
@@ -136,14 +136,14 @@ def test_a_file_that_cannot_be_opened_is_noticed_at_once(tmp_path: Path) -> None
         AuditFile(tmp_path)
 
 
-def test_what_a_block_raises_is_the_reason_of_the_refusal() -> None:
+def test_the_exception_of_a_block_is_the_reason_of_the_refusal() -> None:
     heard = Heard()
     with pytest.raises(ValueError, match="no such node"), audited(heard, NodeCordoned(by=ME, node="a")):
         raise ValueError("no such node")
     assert [event.outcome for event in heard.events] == [Refused("no such node")]
 
 
-def test_what_was_no_decision_is_not_noted() -> None:
+def test_a_withdrawn_event_is_not_recorded() -> None:
     heard = Heard()
     with audited(heard, NodeCordoned(by=ME, node="a")) as entry:
         entry.withdraw()

@@ -1,4 +1,4 @@
-"""What callers do is noted, with what came of it."""
+"""Calls are recorded in the audit log with their outcome."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -32,7 +32,7 @@ async def coordinator(tmp_path: Path, heard: Heard) -> AsyncIterator[Serving]:
         yield client
 
 
-def told(heard: Heard) -> list[tuple[str, str, type]]:
+def recorded(heard: Heard) -> list[tuple[str, str, type]]:
     """Action, object and outcome of each event."""
     seen = []
     for event in heard.events:
@@ -48,14 +48,14 @@ async def test_a_launch_its_repeat_and_its_end_are_noted(coordinator: Serving, h
     await coordinator.launched()
     await coordinator.launched()
     await coordinator.terminated(reason="enough")
-    assert told(heard) == [
+    assert recorded(heard) == [
         ("run.launch", RUN_ID, Done),
         ("run.launch", RUN_ID, Done),
         ("run.terminate", RUN_ID, Done),
     ]
 
 
-async def test_a_launch_that_is_refused_is_noted_with_the_reason_and_without_what_it_held(
+async def test_a_refused_launch_is_recorded_with_the_reason_and_without_its_content(
     coordinator: Serving, heard: Heard
 ) -> None:
     spec = make_spec(tags={"runyard/memory": "plenty"}, environment={"API_TOKEN": "canary-token"})
@@ -87,16 +87,16 @@ VERBS: dict[str, Callable[[Serving, str], Awaitable[Any]]] = {
 
 
 @pytest.mark.parametrize("action", VERBS)
-async def test_what_is_asked_of_nodes_is_noted_also_if_it_is_refused(
+async def test_commands_to_nodes_are_recorded_even_if_refused(
     coordinator: Serving, heard: Heard, action: str
 ) -> None:
     await refusal(VERBS[action](coordinator, "nobody"))
-    assert told(heard) == [(action, "nobody", Refused)]
+    assert recorded(heard) == [(action, "nobody", Refused)]
 
 
-async def test_what_was_done_to_a_node_is_noted(coordinator: Serving, heard: Heard) -> None:
+async def test_commands_to_nodes_are_recorded_when_done(coordinator: Serving, heard: Heard) -> None:
     agent = await coordinator.join()
     node = agent.hello.node_id
     for action in ("node.cordon", "node.uncordon", "node.drain", "node.refresh_warm_servers"):
         await VERBS[action](coordinator, node)
-        assert told(heard)[-1] == (action, node, Done)
+        assert recorded(heard)[-1] == (action, node, Done)

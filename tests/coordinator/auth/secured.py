@@ -29,11 +29,11 @@ from runyard.coordinator.services import add_reflection, make_server
 from runyard.coordinator.store.store import Store
 
 ENDLESS = 0.5
-"""Seconds after which a call that was let in is taken for one that goes on for ever."""
+"""Seconds after which an admitted call counts as one that never ends."""
 
 
 class Secured:
-    """The coordinator, where it listens, and who signs for it."""
+    """The coordinator, its address and its authority."""
 
     def __init__(self, runtime: Runtime, security: Security, address: str, authority: Authority) -> None:
         self.runtime = runtime
@@ -44,17 +44,17 @@ class Secured:
         self._opened: list[Serving] = []
 
     def as_(self, identity: Identity) -> Serving:
-        """Somebody with a certificate of ours, and stubs."""
+        """Stubs of a caller with a certificate of our authority."""
         return self.with_(self.authority.material(identity.uri))
 
     def with_(self, material: TlsMaterial) -> Serving:
-        """Somebody with those certificates, and stubs."""
+        """Stubs of a caller with given certificates."""
         opened = Serving(self.runtime, self.address, open_aio_channel(self.address, material))
         self._opened.append(opened)
         return opened
 
     async def close(self) -> None:
-        """Closes whatever was opened."""
+        """Close all stubs."""
         for opened in self._opened:
             await opened.close()
 
@@ -100,14 +100,14 @@ async def secured(
 
 
 async def code_of(channel: grpc.aio.Channel, method: str, seconds: float = SOON) -> grpc.StatusCode:
-    """How a call ends that says nothing at all.
+    """Return the status of a call with an empty request.
 
     Args:
         channel: Whose call it is.
         method: Its whole name.
         seconds: After how many it ends with DEADLINE_EXCEEDED.
     """
-    # Fits methods of all kinds. Whoever sends a stream may be told INTERNAL: gRPC's asyncio client forgets
+    # Fits methods of all kinds. A caller that sends a stream may get INTERNAL: gRPC's asyncio client forgets
     # why a call was refused if it was sending at that moment.
     call: Any = channel.unary_stream(method)
     try:

@@ -1,4 +1,4 @@
-"""Who may call what: no method without a rule, and every rule in force on a real server."""
+"""The access table: every method has a rule, and every rule is in force on a real server."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,7 +39,7 @@ MAY = {
     Role.COORDINATOR: set[str](),
     Role.LOCAL: CLIENT_ONLY | LOOKING | OPERATING | REFLECTION | ADMINISTRATION | AGENTS | HEALTH,
 }
-"""By role, in words of its own: what the table must come to."""
+"""Methods by role, written independently of the table."""
 
 DENIED = (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED)
 
@@ -66,7 +66,7 @@ def test_roles_may_call_what_they_are_for_and_nothing_else(role: Role) -> None:
 
 
 @pytest.mark.parametrize("role", Role)
-def test_method_that_is_not_in_the_table_may_be_called_by_nobody(role: Role) -> None:
+def test_method_that_is_not_in_the_table_is_denied_to_every_role(role: Role) -> None:
     assert not may_call(role, "/runyard.v1.LaunchService/Conjure")
 
 
@@ -82,7 +82,7 @@ async def test_the_server_goes_by_the_table(tmp_path: Path, identity: Identity) 
             assert (code in DENIED) != allowed, f"{method}: {code}"
 
 
-async def test_methods_that_are_not_served_are_unimplemented_whoever_calls(tmp_path: Path) -> None:
+async def test_methods_that_are_not_served_are_unimplemented_for_every_role(tmp_path: Path) -> None:
     async with secured(tmp_path) as coordinator:
         for identity in (CLIENT, ADMIN):
             code = await code_of(coordinator.as_(identity).channel, "/runyard.v1.JoinService/Join")

@@ -1,4 +1,4 @@
-"""Clients that are bound to clusters: what they may use, and what they see."""
+"""Clients that are bound to clusters: clusters that they may use, and runs that they see."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -81,7 +81,7 @@ async def test_bound_client_sees_and_stops_its_own_runs_only(night: Serving, day
     assert {run.run_id for run in everything.runs} == {mine, other}
 
 
-async def test_bound_client_is_not_told_of_the_changes_of_others(night: Serving, day: Serving) -> None:
+async def test_bound_client_does_not_see_changes_of_other_clients_runs(night: Serving, day: Serving) -> None:
     call = night.launch.WatchRuns(launch_pb2.WatchRunsRequest(), timeout=SOON)
     await day.launched(make_spec(run_id(2)))
     await night.launched()

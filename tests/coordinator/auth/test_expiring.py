@@ -1,4 +1,4 @@
-"""Certificates that expire soon are told of in time, once a day."""
+"""Certificates that expire soon are logged in time, once a day."""
 
 import pytest
 
@@ -34,7 +34,7 @@ def caller(serial: str) -> Caller:
     return Caller(Identity(Role.CLIENT, "dagster"), serial, "ipv4:192.0.2.1:1", 0.0, YEAR)
 
 
-def test_each_certificate_is_told_of_once_a_day() -> None:
+def test_each_certificate_is_logged_once_a_day() -> None:
     expiring, now = ExpiringCertificates(), YEAR - DAY * 3
     assert not expiring.is_due(caller("1"), YEAR / 2)
     assert expiring.is_due(caller("1"), now)
@@ -51,5 +51,5 @@ def test_of_a_flood_of_certificates_the_oldest_are_forgotten() -> None:
     assert expiring.is_due(caller("0"), now)
 
 
-def test_who_shows_no_certificate_is_never_told_of() -> None:
+def test_local_callers_without_a_certificate_are_never_logged() -> None:
     assert not ExpiringCertificates().is_due(Caller(LOCAL, "", "unix:"), YEAR)

@@ -1,4 +1,4 @@
-"""Token buckets: nobody gets more than the rate allows, and whoever waits as told gets his turn."""
+"""Token buckets: no caller exceeds its rate, and one that waits as long as required is admitted."""
 
 import pytest
 from hypothesis import given
@@ -35,7 +35,7 @@ def test_never_more_is_granted_than_burst_and_rate_allow(rate: Rate, pauses: lis
 
 
 @given(rates, pauses)
-def test_whoever_waits_as_told_gets_his_turn(rate: Rate, pauses: list[float]) -> None:
+def test_a_caller_that_waits_as_long_as_required_is_admitted(rate: Rate, pauses: list[float]) -> None:
     limiter, now = make(rate), 1_000.0
     for pause in [*pauses, *[0.0] * 60]:
         now += pause
@@ -58,7 +58,7 @@ def test_to_ask_in_vain_costs_nothing(rate: Rate, askings: int) -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.floats(0, 5)), max_size=100))
-def test_nobody_pays_for_what_others_do(askings: list[tuple[str, float]]) -> None:
+def test_callers_do_not_use_up_each_others_tokens(askings: list[tuple[str, float]]) -> None:
     shared, now = make(SLOW), 0.0
     alone = {key: make(SLOW) for key in "abc"}
     for key, pause in askings:
@@ -118,5 +118,5 @@ def test_every_limit_has_a_rate(limit: Limit) -> None:
         ("ipv4:nonsense", ""),
     ],
 )
-def test_one_who_has_a_whole_network_is_counted_once(peer: str, counted: str) -> None:
+def test_a_whole_ipv6_network_counts_as_one_caller(peer: str, counted: str) -> None:
     assert network_of(peer) == counted

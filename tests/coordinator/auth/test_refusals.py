@@ -1,4 +1,4 @@
-"""Whoever must not get in does not, and the coordinator's log says who it was and why."""
+"""Refused callers, on a real process: each is refused for the right reason, which is logged."""
 
 import asyncio
 import contextlib
@@ -44,7 +44,7 @@ class Fort:
         )
 
     def channel(self, material: TlsMaterial | None) -> grpc.Channel:
-        """A channel with whatever certificates."""
+        """A channel with given certificates."""
         return open_channel(self.address, material)
 
     def logged(self, event: str, reason: str) -> list[dict[str, Any]]:
@@ -136,7 +136,7 @@ def test_handshake_fails_and_grpc_writes_the_reason_to_standard_error(fort: Fort
     fort.wait_written(f"Handshake failed .*{reason}")
 
 
-def test_client_is_told_that_it_is_the_certificates(fort: Fort) -> None:
+def test_client_gets_the_reason_of_a_failed_handshake(fort: Fort) -> None:
     files = ROGUE.holder(fort.folder / "stranger", CLIENT)
     told = pytest.raises(CoordinatorUnreachable, match=r"of an authority that is not trusted here.*doctor")
     with Client(fort.address, tls=files) as client, told:
@@ -161,7 +161,7 @@ STRANGE = {
 
 
 @pytest.mark.parametrize("case", STRANGE)
-def test_certificate_of_our_authority_that_names_nobody_is_not_enough(fort: Fort, case: str) -> None:
+def test_certificate_of_our_authority_without_exactly_one_identity_is_refused(fort: Fort, case: str) -> None:
     uris, wanted, reason = STRANGE[case]
     material = fort.authority.material(*uris, **wanted)
     with fort.channel(material) as channel, pytest.raises(grpc.RpcError) as refused:
@@ -214,7 +214,7 @@ async def session_end(fort: Fort, identity: Identity, hello: agent_pb2.Hello) ->
         (agent("node-a", "west"), make_hello("node-a"), "may not speak for cluster 'default'"),
     ],
 )
-async def test_agent_speaks_for_no_other_node_or_cluster(
+async def test_agent_acts_for_no_other_node_or_cluster(
     fort: Fort, identity: Identity, hello: agent_pb2.Hello, reason: str
 ) -> None:
     code, details = await session_end(fort, identity, hello)
@@ -265,7 +265,7 @@ async def pair(fort: Fort) -> AsyncIterator[Pair]:
         yield made
 
 
-async def test_what_an_agent_says_of_another_nodes_run_does_not_count(pair: Pair) -> None:
+async def test_report_on_another_nodes_run_does_not_count(pair: Pair) -> None:
     for attempt in (pair.attempt, pair.attempt + 1):
         await pair.mine.report(finished(pair.run_id, attempt))
         await pair.mine.expect("report_ack")
@@ -292,7 +292,7 @@ async def test_agent_cannot_push_the_log_that_another_node_was_asked_for(pair: P
     assert b"".join(each.data for each in await reading) == b"true"
 
 
-def test_certificate_that_expires_soon_is_let_in_and_warned_of_once(fort: Fort) -> None:
+def test_certificate_that_expires_soon_is_accepted_and_logged_once(fort: Fort) -> None:
     soon = fort.authority.material(Identity(Role.CLIENT, "late").uri, lifetime=timedelta(minutes=5))
     with fort.channel(soon) as channel:
         stub = launch_pb2_grpc.LaunchServiceStub(channel)
@@ -328,7 +328,7 @@ async def test_session_ends_when_its_certificate_expires(fort: Fort) -> None:
 # Too much
 
 
-def test_message_that_is_too_large_is_refused_with_what_is_allowed(fort: Fort) -> None:
+def test_message_that_is_too_large_is_refused_with_the_limit(fort: Fort) -> None:
     told = pytest.raises(ResourceExhausted, match=r"launch spec has \d+ bytes, more than the 4194304")
     with fort.client() as client, told:
         client.launch_run(make_spec(str(uuid.uuid4()), worker_args="x" * (5 << 20)))
@@ -368,7 +368,7 @@ async def test_bytes_on_the_port_disturb_no_session(fort: Fort) -> None:
     await asyncio.to_thread(fort.wait_written, "Handshake failed .*HTTP_REQUEST")
 
 
-async def test_many_who_connect_at_once_are_all_let_in(fort: Fort) -> None:
+async def test_many_simultaneous_connections_are_all_accepted(fort: Fort) -> None:
     """Each handshake asks for the certificates of the moment, many of them at the same time."""
     material = fort.authority.material(CLIENT.uri)
 

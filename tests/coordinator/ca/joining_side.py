@@ -75,13 +75,13 @@ def make_authority(folder: Path) -> AuthorityDirectory:
 
 
 def coordinator_files(directory: AuthorityDirectory) -> TlsFiles:
-    """What the coordinator shows."""
+    """Certificate files of the coordinator."""
     own = directory.path / "coordinator"
     return TlsFiles(directory.path / "authority.pem", own / "certificate.pem", own / "key.pem")
 
 
 class JoinSide:
-    """What tests need of it."""
+    """The parts of the coordinator that tests use."""
 
     def __init__(self, runtime: Runtime, directory: AuthorityDirectory, clock: Clock) -> None:
         files = coordinator_files(directory)
@@ -103,7 +103,7 @@ class JoinSide:
         return (await self.enrolment.create_token("east", node_id, ttl, uses, "local"))[1]
 
     async def record(self, token: JoinToken) -> Token:
-        """What is kept of a token."""
+        """The stored record of a token."""
         (found,) = [each for each in await self.enrolment.tokens() if each.token_id == token.ticket.token_id]
         return found
 
@@ -138,7 +138,7 @@ class JoinSide:
         raise AssertionError("the node has joined")
 
     async def health(self, authority: bytes) -> health_pb2.HealthCheckResponse:
-        """What the server says of its health."""
+        """Health status of the server."""
         async with open_aio_channel(self.address, TlsMaterial(authority)) as channel:
             check = channel.unary_unary(
                 "/grpc.health.v1.Health/Check",

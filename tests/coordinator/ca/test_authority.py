@@ -1,4 +1,4 @@
-"""The built-in authority: what its certificates say, and what its directory does over time."""
+"""The built-in authority: its certificates, and its directory over time."""
 
 import os
 import stat
@@ -153,7 +153,7 @@ def test_second_authority_in_one_directory_is_refused(directory: AuthorityDirect
     assert AuthorityDirectory(directory.path).signing.name == before
 
 
-def test_directory_without_an_authority_says_how_to_make_one(tmp_path: Path) -> None:
+def test_directory_without_an_authority_is_refused_with_a_remedy(tmp_path: Path) -> None:
     with pytest.raises(AuthorityError, match=f"make one with `runyard ca init {tmp_path}`"):
         _ = AuthorityDirectory(tmp_path).signing
 
@@ -223,7 +223,7 @@ def test_key_that_lies_alone_is_never_overwritten(directory: AuthorityDirectory,
     assert (tmp_path / "key.pem").read_text() == "precious"
 
 
-def test_certificate_of_a_stranger_is_not_taken_for_ones_own(
+def test_certificate_of_another_authority_is_not_accepted_as_the_coordinators_own(
     directory: AuthorityDirectory, authority: Authority
 ) -> None:
     stranger = sign(authority, COORDINATOR).public_bytes(serialization.Encoding.PEM)

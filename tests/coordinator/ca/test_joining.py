@@ -1,4 +1,4 @@
-"""How nodes join: over real TLS, with a clock that the test sets."""
+"""Enrolment of nodes: over real TLS, with a clock that the test sets."""
 
 import asyncio
 import base64
@@ -45,7 +45,7 @@ async def side(tmp_path: Path, clock: Clock) -> AsyncIterator[JoinSide]:
 # Joining
 
 
-async def test_node_joins_as_the_token_says_with_its_own_key(side: JoinSide) -> None:
+async def test_node_joins_with_the_tokens_identity_and_its_own_key(side: JoinSide) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     token = await side.token()
     answer = await side.join(token, make_request(key))
@@ -179,7 +179,7 @@ async def test_token_for_three_lets_three_join(side: JoinSide) -> None:
     assert await side.refused(token, node_id="n3") == (DENIED, NOT_VALID)
 
 
-async def test_of_many_who_race_for_one_use_exactly_one_wins(side: JoinSide) -> None:
+async def test_of_many_concurrent_joins_with_one_use_exactly_one_succeeds(side: JoinSide) -> None:
     token = await side.token()
 
     racing = (side.join(token, node_id=f"n{number}") for number in range(12))
@@ -222,7 +222,7 @@ async def test_token_for_another_node_is_refused_and_not_used_up(side: JoinSide)
     )
 
 
-async def test_node_that_says_no_name_gets_that_of_the_token(side: JoinSide) -> None:
+async def test_node_without_a_node_id_gets_that_of_the_token(side: JoinSide) -> None:
     answer = await side.join(await side.token("n7"), node_id="", cluster="")
     assert subject_of(answer).get_values_for_type(x509.UniformResourceIdentifier) == [
         "spiffe://runyard/agent/east/n7"
@@ -371,7 +371,7 @@ async def test_only_agents_renew_here(side: JoinSide, role: Role) -> None:
 # Revocation
 
 
-async def test_revoked_node_is_refused_for_good_and_may_join_anew(tmp_path: Path, clock: Clock) -> None:
+async def test_revoked_node_stays_refused_and_may_join_with_a_new_token(tmp_path: Path, clock: Clock) -> None:
     async with joining(tmp_path, clock) as side:
         joined = caller(side, (await side.join(await side.token())).certificate_pem)
         renewed = caller(side, (await side.enrolment.renew(joined, make_request())).certificate)
@@ -416,7 +416,7 @@ async def test_single_certificate_is_revoked_by_its_serial_however_it_is_written
 
 
 @pytest.mark.parametrize("written", ["", "0", "xyz", "a" * 41, "a b", "ä"])
-async def test_what_is_no_serial_number_is_refused(side: JoinSide, written: str) -> None:
+async def test_invalid_serial_number_is_refused(side: JoinSide, written: str) -> None:
     with pytest.raises(InvalidField, match=re.escape("serial: ")):
         await side.revoker.revoke_certificate(written, "")
 
@@ -424,7 +424,7 @@ async def test_what_is_no_serial_number_is_refused(side: JoinSide, written: str)
 # Housekeeping
 
 
-async def test_what_expired_long_ago_is_forgotten(side: JoinSide, clock: Clock) -> None:
+async def test_records_that_expired_long_ago_are_deleted(side: JoinSide, clock: Clock) -> None:
     token = await side.token()
     await side.join(token)
     side.runtime.run_in_background(side.enrolment.clean_up)

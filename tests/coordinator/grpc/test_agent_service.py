@@ -50,7 +50,7 @@ async def test_agent_without_a_common_protocol_is_FAILED_PRECONDITION(coordinato
     assert "upgrade the older of the two" in text
 
 
-async def test_superseded_session_is_told_so_and_its_end_does_not_harm_the_new_one(
+async def test_superseded_session_gets_a_goodbye_and_its_end_does_not_harm_the_new_one(
     coordinator: Serving, agent: StubAgent
 ) -> None:
     second = await coordinator.join()
@@ -142,7 +142,7 @@ async def test_message_from_a_newer_agent_does_not_end_the_session(
     await agent.expect("heartbeat_ack")
 
 
-async def test_agent_that_does_not_take_its_messages_is_told_goodbye(
+async def test_agent_that_does_not_read_its_messages_gets_a_goodbye(
     coordinator: Serving, agent: StubAgent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(outbox, "LIMIT", 5)

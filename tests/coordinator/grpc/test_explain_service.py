@@ -46,7 +46,7 @@ async def test_a_run_is_explained_where_it_is(coordinator: Serving, agent: StubA
     assert (await coordinator.get()).run.placed_because == "the only free node"
 
 
-async def test_what_is_told_of_a_waiting_run_is_what_its_launch_was_answered(
+async def test_explanation_of_a_waiting_run_equals_the_answer_to_its_launch(
     coordinator: Serving, agent: StubAgent
 ) -> None:
     agent.vanish()

@@ -14,7 +14,7 @@ from runyard.v1 import launch_pb2, run_pb2
 
 
 class Reporter:
-    """A reporter that settles what the test tells it to."""
+    """A reporter that acknowledges outcomes as the test demands."""
 
     def __init__(self, coordinator: Serving, name: str = "first", deployment: str = "shop") -> None:
         self._first = launch_pb2.FollowReportsRequest(deployment=deployment, reporter=name)
@@ -26,13 +26,13 @@ class Reporter:
         return self
 
     async def next(self, within: float = SOON) -> tuple[int, str]:
-        """The number of the run that is told of, and its phase."""
+        """Number and phase of the next reported run."""
         run = await self.next_run(within)
         phase = run_pb2.Phase.Name(run.phase).removeprefix("PHASE_").lower()
         return int(run.run_id[-12:]), phase
 
     async def next_run(self, within: float = SOON) -> run_pb2.Run:
-        """The run that is told of."""
+        """The next reported run."""
         response = await asyncio.wait_for(self.call.read(), within)
         assert isinstance(response, launch_pb2.FollowReportsResponse)
         return response.run
@@ -77,19 +77,17 @@ async def test_outcomes_of_before_come_first_then_each_as_it_happens(
     assert await reporter.next() == (3, "finished")
 
 
-async def test_start_that_takes_long_is_told_with_its_progress(
-    coordinator: Serving, agent: StubAgent
-) -> None:
+async def test_slow_start_is_reported_with_its_progress(coordinator: Serving, agent: StubAgent) -> None:
     reporter = await Reporter(coordinator).open()
     await coordinator.launched(make_spec(run_id(1)))
-    await agent.report(starting(run_id(1)))  # is no news
+    await agent.report(starting(run_id(1)))  # is not reported
     await agent.report(starting(run_id(1), progress="1 of 4 MiB"))
     assert (await reporter.next_run()).message == "1 of 4 MiB"
     await agent.report(running(run_id(1)))
     assert await reporter.next() == (1, "running")
 
 
-async def test_worker_that_begins_to_run_is_told_too(coordinator: Serving, agent: StubAgent) -> None:
+async def test_start_of_the_worker_is_reported_too(coordinator: Serving, agent: StubAgent) -> None:
     reporter = await Reporter(coordinator).open()
     await coordinator.launched(make_spec(run_id(1)))
     await agent.report(running(run_id(1)))

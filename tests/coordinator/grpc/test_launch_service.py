@@ -1,4 +1,4 @@
-"""LaunchService over real gRPC: launches, stops, and what is told of a run."""
+"""LaunchService over real gRPC: launches, stops, and views of runs."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -54,7 +54,7 @@ async def test_order_of_tags_and_environment_does_not_make_another_content(
     assert (await coordinator.launched(back)).attempt == 0
 
 
-async def test_a_launch_that_was_signed_anew_is_the_same_launch(
+async def test_a_launch_that_was_signed_again_is_the_same_launch(
     coordinator: Serving, agent: StubAgent
 ) -> None:
     first = make_spec(signed=run_pb2.SignedLaunch(payload=b"until noon", signature=b"1"))
@@ -102,9 +102,7 @@ async def test_stop_is_sent_to_the_agent_and_shown(coordinator: Serving, agent: 
     assert (await agent.expect("stop")).reason == "ann stopped it"
 
 
-async def test_grace_is_half_a_minute_unless_the_launch_says_otherwise(
-    coordinator: Serving, agent: StubAgent
-) -> None:
+async def test_grace_is_half_a_minute_by_default(coordinator: Serving, agent: StubAgent) -> None:
     policies = run_pb2.Policies()
     policies.grace.FromMilliseconds(1_500)
     await coordinator.launched()
@@ -138,7 +136,7 @@ async def test_stop_of_a_finished_run_changes_nothing(coordinator: Serving, agen
     assert (answer.stopping, answer.run) == (False, before)
 
 
-async def test_history_tells_every_phase_with_its_node(coordinator: Serving, agent: StubAgent) -> None:
+async def test_history_has_every_phase_with_its_node(coordinator: Serving, agent: StubAgent) -> None:
     await coordinator.launched()
     await agent.report(running(RUN_ID, pid=41))
     await agent.report(stopping(RUN_ID, pid=41))
@@ -156,7 +154,7 @@ async def test_history_tells_every_phase_with_its_node(coordinator: Serving, age
     assert times == sorted(times)
 
 
-async def test_outcome_is_told_whole(coordinator: Serving, agent: StubAgent) -> None:
+async def test_outcome_is_reported_completely(coordinator: Serving, agent: StubAgent) -> None:
     outcome = run_pb2.Outcome(
         kind=run_pb2.OUTCOME_KIND_OOM_KILLED,
         signal=9,
@@ -171,7 +169,7 @@ async def test_outcome_is_told_whole(coordinator: Serving, agent: StubAgent) -> 
     assert (await coordinator.until_phase(run_pb2.PHASE_FINISHED)).outcome == outcome
 
 
-async def test_silence_of_the_node_is_told_as_silence(coordinator: Serving, agent: StubAgent) -> None:
+async def test_run_of_a_silent_node_is_shown_as_unreachable(coordinator: Serving, agent: StubAgent) -> None:
     await coordinator.launched()
     await agent.report(running(RUN_ID))
     await coordinator.until_phase(run_pb2.PHASE_RUNNING)
@@ -182,7 +180,7 @@ async def test_silence_of_the_node_is_told_as_silence(coordinator: Serving, agen
     assert run.message == "node node-a is silent; the worker is not presumed dead"
 
 
-async def test_use_of_the_worker_is_told_while_it_lives(coordinator: Serving, agent: StubAgent) -> None:
+async def test_usage_of_the_worker_is_shown_while_it_lives(coordinator: Serving, agent: StubAgent) -> None:
     await coordinator.launched()
     usage = run_pb2.WorkerUsage(cpu_cores=1.5, rss_bytes=10, peak_rss_bytes=20)
     told = running(RUN_ID)

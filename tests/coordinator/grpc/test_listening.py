@@ -22,7 +22,7 @@ def cluster() -> Iterator[ProcessCluster]:
 
 
 def doors(service: Service) -> set[str]:
-    """Where a process listens: addresses and paths, whatever the protocol."""
+    """Addresses and paths that a process listens on, with any protocol."""
     found = psutil.Process(service.process.pid).net_connections(kind="all")
     return {
         _written(each.laddr) for each in found if each.status == psutil.CONN_LISTEN or _is_socket_file(each)

@@ -54,7 +54,7 @@ class Push:
 
     @property
     def waiting(self) -> int:
-        """How many pieces gRPC has not taken yet."""
+        """Number of pieces that gRPC has not accepted yet."""
         return self._pieces.qsize()
 
     async def end(self) -> None:
@@ -177,7 +177,7 @@ async def test_followed_log_ends_at_its_limit_while_the_worker_lives(
     assert await reader.rest() == b"abc"
 
 
-async def test_agent_is_told_when_the_reader_has_left(coordinator: Serving, placed: StubAgent) -> None:
+async def test_push_ends_when_the_reader_has_left(coordinator: Serving, placed: StubAgent) -> None:
     reader = Reader(coordinator, follow=True)
     push = Push(coordinator, (await placed.expect("send_logs")).transfer_id)
     push.send(0, b"one")
@@ -208,7 +208,7 @@ async def test_slow_reader_holds_the_agent_back(coordinator: Serving, placed: St
     await ending
 
 
-async def test_push_that_nobody_asked_for_is_NOT_FOUND(coordinator: Serving, agent: StubAgent) -> None:
+async def test_push_of_an_unknown_transfer_is_NOT_FOUND(coordinator: Serving, agent: StubAgent) -> None:
     piece = agent_pb2.PushLogsRequest(transfer_id="nobody's", data=b"x")
     assert (await refusal(agent.push_logs(piece)))[0] == Status.NOT_FOUND
 

@@ -148,7 +148,7 @@ async def test_watcher_sees_only_what_it_asked_for(coordinator: Serving, agent: 
     assert [await watch.next() for _ in range(2)] == [(2, "assigned"), (2, "finished")]
 
 
-async def test_watcher_that_reads_too_slowly_is_told_so_after_what_was_kept_for_it(
+async def test_watcher_that_reads_too_slowly_gets_an_error_after_the_queued_changes(
     coordinator: Serving, agent: StubAgent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watchers, "LIMIT", 3)
@@ -200,7 +200,7 @@ async def test_node_is_shown_with_what_it_offers_and_how_busy_it_is(coordinator:
     assert node.HasField("last_heard_at")
 
 
-async def test_warm_servers_of_a_node_are_shown_and_made_anew(coordinator: Serving) -> None:
+async def test_warm_servers_of_a_node_are_shown_and_refreshed(coordinator: Serving) -> None:
     agent = await coordinator.join()
     told = [warm_server("shop.py", name="one"), warm_server("bakery.py", name="two")]
     await agent.send(heartbeat=agent_pb2.Heartbeat(sequence=1, warm_servers=told))

@@ -131,7 +131,7 @@ async def test_launch_without_a_spec_is_refused_by_field(coordinator: Serving) -
     assert text.startswith("spec.run_id: ")
 
 
-async def test_launch_that_is_too_large_says_how_large_it_may_be(
+async def test_launch_that_is_too_large_is_refused_with_the_limit(
     coordinator: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(requests, "MAX_SPEC", 10_000)

@@ -177,7 +177,7 @@ async def test_messages_in_disorder_are_refused_by_field(
     assert (code, text[: len(DISORDER[spoil])]) == (Status.INVALID_ARGUMENT, DISORDER[spoil])
 
 
-async def test_snapshot_that_is_too_large_says_how_large_it_may_be(
+async def test_snapshot_that_is_too_large_is_refused_with_the_limit(
     coordinator: Serving, agent: StubAgent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(snapshot_uploads, "MAX_SNAPSHOT", 1_000)
@@ -186,7 +186,7 @@ async def test_snapshot_that_is_too_large_says_how_large_it_may_be(
     assert "more than the 1000 bytes that are allowed" in text
 
 
-async def test_piece_that_is_too_large_says_how_large_it_may_be(coordinator: Serving) -> None:
+async def test_piece_that_is_too_large_is_refused_with_the_limit(coordinator: Serving) -> None:
     header, *_ = snapshot_messages(NAME, PLAIN)
     large = launch_pb2.StoreSnapshotRequest(piece=bytes(MAX_PIECE + 1))
     code, text = await refusal(coordinator.send_snapshot([header, large]))
@@ -223,7 +223,7 @@ async def test_snapshot_that_does_not_arrive_holds_its_place_for_a_moment_only(
         assert text == "the job snapshot did not arrive within 1 s; send it again"
 
 
-async def test_whoever_gives_up_while_waiting_for_a_place_leaves_the_line(
+async def test_caller_that_gives_up_while_waiting_leaves_the_queue(
     coordinator: Serving, agent: StubAgent
 ) -> None:
     stalled = [await _stalled(coordinator) for _ in range(3)]
@@ -315,7 +315,7 @@ async def test_execution_config_that_is_none_is_refused_by_field(
     assert text.startswith("spec.execution_config_json: is no")
 
 
-async def test_snapshot_with_tags_that_nobody_can_read_is_refused_and_says_why(
+async def test_snapshot_with_unreadable_tags_is_refused_with_the_reason(
     coordinator: Serving, roomy: StubAgent
 ) -> None:
     code, text = await refusal(launch_ops(coordinator, b'{"runyard/memory": "4Gi"'))
@@ -335,7 +335,7 @@ async def test_a_snapshot_is_read_once_for_many_launches(
     assert (await coordinator.launched(again)).requirements.resources["memory"] == 6 << 30
 
 
-async def test_what_was_read_longest_ago_is_forgotten_and_read_again(
+async def test_least_recently_used_snapshot_is_dropped_and_read_again(
     coordinator: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(snapshots, "OPS_CACHED", 6)  # two snapshots of two ops

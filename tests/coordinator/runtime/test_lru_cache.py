@@ -1,11 +1,11 @@
-"""What was used last is kept within its bound."""
+"""The cache keeps the most recently used values within its capacity."""
 
 import pytest
 
 from runyard.coordinator.runtime.lru_cache import LruCache
 
 
-def test_what_was_used_longest_ago_is_forgotten() -> None:
+def test_least_recently_used_value_is_dropped() -> None:
     recent: LruCache[str, int] = LruCache(2)
     recent.add("a", 1)
     recent.add("b", 2)

@@ -1,4 +1,4 @@
-"""The coordinator as a process: killed, told to stop, refused a place, and cut off from its disk."""
+"""The coordinator as a process: killed, stopped, refused an address or directory, and without a disk."""
 
 import asyncio
 import json
@@ -122,7 +122,7 @@ def test_stop_and_tombstone_that_were_answered_are_there_after_a_kill(cluster: P
 # Told to stop
 
 
-def test_stop_says_goodbye_to_agents_ends_watches_and_keeps_nobody_waiting(cluster: ProcessCluster) -> None:
+def test_stop_sends_goodbye_to_agents_ends_watches_and_is_quick(cluster: ProcessCluster) -> None:
     coordinator = cluster.coordinator(settings={"recovery": 0, "shutdown_grace": 300})
     coordinator.wait_for_event("ready")
 
@@ -259,7 +259,7 @@ def test_address_that_other_machines_reach_is_refused_without_certificates(clust
     assert "will not listen on 0.0.0.0:0 without certificates" in said
 
 
-def test_any_free_port_is_told_in_the_log(cluster: ProcessCluster) -> None:
+def test_chosen_free_port_is_in_the_log(cluster: ProcessCluster) -> None:
     coordinator = cluster.coordinator("--listen", "127.0.0.1:0")
     address = coordinator.wait_for_event("ready")["address"]
     with Client(address) as client:
@@ -269,7 +269,7 @@ def test_any_free_port_is_told_in_the_log(cluster: ProcessCluster) -> None:
 # Cut off from its disk
 
 
-def test_coordinator_that_can_write_no_more_ends_rather_than_pretends(cluster: ProcessCluster) -> None:
+def test_coordinator_that_can_no_longer_write_exits(cluster: ProcessCluster) -> None:
     coordinator = serve(cluster)
     join(cluster)
     with sqlite3.connect(cluster.folder / "coordinator" / "coordinator.db") as connection:

@@ -98,7 +98,7 @@ def test_address_beyond_this_machine_needs_certificates(check: Check, tmp_path: 
     assert check("", "--listen", address, *named)[0] == 0
 
 
-def test_nobody_can_consent_to_plain_text(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_setting_allows_plain_text_over_the_network(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--check", "--listen", "0.0.0.0:7171", "--insecure"])
     assert "--insecure" in capsys.readouterr().err

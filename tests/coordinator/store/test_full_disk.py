@@ -1,4 +1,4 @@
-"""A coordinator whose disk is full promises nothing, keeps what it promised, and recovers by itself."""
+"""A coordinator with a full disk accepts nothing, loses nothing, and recovers without intervention."""
 
 import hashlib
 from collections.abc import AsyncIterator
@@ -78,7 +78,7 @@ async def test_end_that_does_not_fit_on_the_disk_is_acknowledged_only_when_there
     assert (await cramped.get()).run.phase == run_pb2.PHASE_FINISHED
 
 
-async def test_heartbeats_go_on_while_the_disk_is_full(cramped: Serving, small_disk: Path) -> None:
+async def test_heartbeats_continue_while_the_disk_is_full(cramped: Serving, small_disk: Path) -> None:
     agent = await cramped.join()
     fill_up(small_disk)
     await agent.send(heartbeat=agent_pb2.Heartbeat(sequence=1))

@@ -1,4 +1,4 @@
-"""The account on disk: what was written is there after, whole groups or nothing, and old files open."""
+"""The database: groups of writes are durable as a whole or not at all, and old files can be opened."""
 
 import os
 import shutil
@@ -52,7 +52,7 @@ def phases(store: Store) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("run_id", in_every_phase())
-def test_run_comes_back_as_it_was_with_its_deadlines_counting_anew(store: Store, run_id: str) -> None:
+def test_run_is_restored_with_its_deadlines_starting_again(store: Store, run_id: str) -> None:
     run = in_every_phase()[run_id]
     store.write([SaveRun(run, "launched")])
     (loaded,) = store.load(NOW).runs
@@ -193,7 +193,9 @@ def test_snapshot_is_dropped_only_when_it_is_old_and_no_run_refers_to_it(store: 
 # A full disk
 
 
-def test_full_disk_is_told_apart_nothing_is_written_and_room_is_enough_to_go_on(small_disk: Path) -> None:
+def test_full_disk_writes_nothing_and_freed_space_is_enough_to_continue(
+    small_disk: Path,
+) -> None:
     store = Store(small_disk / "state")
     store.write([SaveRun(make_run("before"), "launched")])
     filler = fill_up(small_disk)
@@ -341,7 +343,7 @@ def test_directory_of_another_user_is_refused_with_the_remedy(state: Path) -> No
         Store(state)
 
 
-def test_nobody_else_can_read_the_files_of_the_database_wherever_they_are(state: Path) -> None:
+def test_no_other_user_can_read_the_files_of_the_database(state: Path) -> None:
     store = Store(state)
     store.write(whole_state())
     files = {path.name: stat.S_IMODE(path.stat().st_mode) for path in state.iterdir()}
