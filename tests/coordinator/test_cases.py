@@ -1,4 +1,4 @@
-"""Where runs go, case by case: what is asked, by whom, of which fleet, and what becomes of it.
+"""Placement, case by case: requirements, their source, the fleet, and the result.
 
 Each case is a sentence. Its job is a real Dagster job whose snapshot the coordinator reads; its rules are the
 text of a routing file; its nodes have joined the real core. The tables are in `cases`.

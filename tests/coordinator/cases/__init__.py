@@ -1,1 +1,1 @@
-"""Where runs go: tables of cases, each a sentence."""
+"""Tables of placement cases, each described by a sentence."""

@@ -1,4 +1,4 @@
-"""What a run asks for: five layers, the ops of its job, and mistakes in what was written."""
+"""Requirements of a run: five layers, the ops of its job, and mistakes in tags."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -26,7 +26,7 @@ TORN = job(op("fetch", labels="zone=a"), op("train", labels="zone=b"))
 
 
 def deployment(**wanted: Any) -> placement_pb2.Requirements:
-    """What the launcher's settings ask for all runs of a deployment."""
+    """Requirements in the launcher's settings, for all runs of a deployment."""
     return placement_pb2.Requirements(**wanted)
 
 
@@ -45,7 +45,7 @@ LAYERS = [
         goes="b",
     ),
     Case(
-        "the coordinator's defaults choose where nobody else does",
+        "the coordinator's defaults choose if no other layer does",
         rules="defaults: {labels: {zone: b}}",
         fleet=ZONES,
         goes="b",
@@ -100,13 +100,13 @@ LAYERS = [
         goes="small",
     ),
     Case(
-        "zero in a run tag takes away what the ops ask for",
+        "zero in a run tag cancels the amount of the ops",
         Asked(job(op("train", gpu="1")), tags(gpu="0")),
         (node("plain"),),
         goes="plain",
     ),
     Case(
-        "one dictionary tag says it all",
+        "one dictionary tag holds all keys",
         Asked(tags=tags(config='{"cluster": "annex", "labels": {"zone": ["b", "c"]}, "cpu": 2}')),
         (
             NodeOffer("m", "main", amounts={"cpu": 4}, labels={"zone": "b"}),
@@ -134,7 +134,7 @@ def asset(name: str, **asks: str) -> dg.AssetsDefinition:
 
 
 def ad_hoc(*assets: dg.AssetsDefinition, only: Sequence[str] = ()) -> dg.JobDefinition:
-    """What Dagster runs when assets are materialised ad hoc: all of them, or a selection."""
+    """Job of an ad-hoc materialization: all assets, or a selection."""
     whole = dg.Definitions(assets=assets).resolve_implicit_global_asset_job_def()
     return whole.get_subset(asset_selection={dg.AssetKey(name) for name in only}) if only else whole
 
@@ -147,7 +147,7 @@ def nested(*inner: dg.OpDefinition, **asks: str) -> dg.JobDefinition:
 
 
 def chained(executor: dg.ExecutorDefinition) -> dg.JobDefinition:
-    """Two ops, of which the second waits for the first; each asks for 6Gi."""
+    """Two ops, of which the second depends on the first; each requires 6Gi."""
 
     @dg.op(tags=tags(memory="6Gi"))
     def fetch() -> int:
@@ -165,7 +165,7 @@ def chained(executor: dg.ExecutorDefinition) -> dg.JobDefinition:
 
 
 def mapped() -> dg.JobDefinition:
-    """An op for each item of a dynamic output, side by side; each asks for 3Gi."""
+    """An op for each item of a dynamic output, concurrently; each requires 3Gi."""
 
     @dg.op(out=dg.DynamicOut(int))
     def split() -> Any:
@@ -231,49 +231,49 @@ OPS = [
         refused="op train",
     ),
     Case(
-        "the executor that runs steps one by one needs the largest step's memory",
+        "an executor that runs one step at a time needs the memory of the largest step",
         Asked(GREEDY),
         (node("a", memory="8Gi"),),
         goes="a",
     ),
     Case(
-        "the executor that runs steps side by side needs the memory of both",
+        "an executor that runs steps concurrently needs the memory of both",
         Asked(GREEDY_AT_ONCE),
         (node("a", memory="8Gi"), node("b", memory="9Gi")),
         goes="b",
     ),
     Case(
-        "two steps side by side that no node could hold together are refused",
+        "two concurrent steps that fit no node together are refused",
         Asked(GREEDY_AT_ONCE),
         (node("a", memory="8Gi"),),
         refused="memory",
     ),
     Case(
-        "at most one step at a time by the run config needs the largest step's memory",
+        "max_concurrent 1 in the run config needs the memory of the largest step",
         Asked(GREEDY_AT_ONCE, execution={"config": {"max_concurrent": 1}}),
         (node("a", memory="8Gi"),),
         goes="a",
     ),
     Case(
-        "steps that wait for each other never run side by side",
+        "steps that depend on each other never run concurrently",
         Asked(chained(dg.multiprocess_executor)),
         (node("a", memory="8Gi"),),
         goes="a",
     ),
     Case(
-        "a mapped op counts once where nobody says how many run at a time",
+        "a mapped op counts once if max_concurrent is not set",
         Asked(mapped()),
         (node("a", memory="4Gi"),),
         goes="a",
     ),
     Case(
-        "a mapped op counts as often as the executor runs it at a time",
+        "a mapped op counts max_concurrent times",
         Asked(mapped(), execution={"config": {"max_concurrent": 3}}),
         (node("a", memory="8Gi"), node("b", memory="9Gi")),
         goes="b",
     ),
     Case(
-        "tags of a graph hold for the ops that are two graphs deeper",
+        "tags of a graph apply to ops that are two graphs deeper",
         Asked(nested(op("train"), labels="zone=b")),
         ZONES,
         goes="b",
@@ -295,7 +295,7 @@ MISTAKES = [
         refused="tag runyard/memory of op train",
     ),
     Case(
-        "a dictionary that is none is shown as it should be",
+        "a dictionary tag that is not a dictionary is refused with an example",
         asked(config="memory: 1Gi"),
         refused='write for example {"memory": "16Gi"}',
     ),

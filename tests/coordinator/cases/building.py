@@ -1,4 +1,4 @@
-"""What a case of placement is made of: a job as Dagster stores it, a routing file, nodes, and a real core.
+"""Parts of a placement case: a job as Dagster stores it, a routing file, nodes, and a real core.
 
 Nothing here listens on a socket; everything else is what the coordinator itself uses.
 """
@@ -44,12 +44,12 @@ def tags(**asks: str) -> dict[str, str]:
 
 
 def job(*ops: NodeDefinition, executor: dg.ExecutorDefinition = dg.in_process_executor) -> dg.JobDefinition:
-    """A job whose ops do not wait for each other; by default it runs them one by one."""
+    """A job whose ops are independent; by default it runs them one by one."""
     return dg.GraphDefinition(name="orders", node_defs=list(ops)).to_job(executor_def=executor)
 
 
 PLAIN = job(op("greet"))
-"""Asks for nothing."""
+"""A job without requirements."""
 
 
 # Nodes
@@ -103,7 +103,7 @@ def _in_units(amounts: Mapping[str, str | int]) -> dict[str, int]:
 
 
 def node(name: str, cluster: str = "main", slots: int = 4, **amounts: str | int) -> NodeOffer:
-    """A node that is ready and carries no labels."""
+    """A node that is ready and has no labels."""
     return NodeOffer(name, cluster, slots, amounts)
 
 
@@ -128,7 +128,7 @@ class Asked:
     execution: Mapping[str, Any] = field(default_factory=dict)
 
     def spec(self, run_id: str) -> run_pb2.LaunchSpec:
-        """As the launcher sends it."""
+        """The spec that the launcher sends."""
         return run_pb2.LaunchSpec(
             run_id=run_id,
             kind=run_pb2.LAUNCH_KIND_EXECUTE,
@@ -209,11 +209,11 @@ class InMemoryCluster:
         return self.trial.run(run_id)
 
     def node_of(self, run_id: str) -> str:
-        """Where it is; empty: it waits."""
+        """Node of the run; empty while it waits."""
         return self.trial.node_of(run_id)
 
     def news(self, run_id: str) -> str:
-        """What the coordinator says of it."""
+        """The coordinator's message about the run."""
         return self.trial.fleet.news(self.run(run_id))
 
 
@@ -222,7 +222,7 @@ class InMemoryCluster:
 
 @dataclass(frozen=True)
 class Case:
-    """One sentence on one run, and what it is about.
+    """A case: a sentence about one run, and its parts.
 
     Attributes:
         goes: The node that the run goes to.

@@ -1,4 +1,4 @@
-"""Which node a run goes to: labels, amounts, taints, wishes, and nodes that take nothing."""
+"""Choice of the node: labels, amounts, taints, preferences, and nodes that take nothing."""
 
 from coordinator.cases.building import SIZES, ZONES, Asked, Case, NodeOffer, asked, labelled, node
 
@@ -9,7 +9,7 @@ LABELS = [
     Case("a value can be ruled out", asked(labels="zone!=a"), ZONES, goes="b"),
     Case("a label can be ruled out", asked(labels="!spot"), (labelled("a", spot="1"), node("b")), goes="b"),
     Case(
-        "a label can be asked for whatever its value",
+        "a run can require a label whatever its value",
         asked(labels="fast"),
         (node("a"), labelled("b", fast="")),
         goes="b",
@@ -21,7 +21,7 @@ LABELS = [
         goes="b",
     ),
     Case(
-        "labels that no node has are told with counts",
+        "labels that no node has are reported with counts",
         asked(labels="zone=c"),
         ZONES,
         refused="2 did not match label zone=c",
@@ -44,14 +44,14 @@ AMOUNTS = [
     Case("a run that needs much goes where much is", asked(memory="64Gi"), SIZES, goes="large"),
     Case("what no node has even when empty is refused", asked(memory="1Ti"), SIZES, refused="memory"),
     Case(
-        "what others hold is waited for",
+        "a run waits for resources that others hold",
         asked(memory="6Gi"),
         (node("a", memory="8Gi"),),
         busy=[asked(memory="4Gi")],
         waits="0/1 nodes available: 1 insufficient memory",
     ),
     Case(
-        "what is left is enough",
+        "a run takes the remaining resources",
         asked(memory="4Gi"),
         (node("a", memory="8Gi"),),
         busy=[asked(memory="4Gi")],
@@ -65,7 +65,7 @@ AMOUNTS = [
         goes="a",
     ),
     Case(
-        "every run takes a slot, whatever else it asks for",
+        "every run takes a slot, whatever else it requires",
         fleet=(node("a", slots=1),),
         busy=[Asked()],
         waits="0/1 nodes available: 1 without a free slot",
@@ -73,7 +73,7 @@ AMOUNTS = [
     Case("a run that needs a GPU goes to one", asked(gpu="1"), MIXED, goes="gpu"),
     Case("a run that needs none stays away from the GPU", asked(cpu="1"), MIXED, goes="plain"),
     Case(
-        "a run that needs none takes the GPU's node when the others are full",
+        "a run without a GPU takes the GPU's node if the others are full",
         asked(cpu="1"),
         MIXED,
         busy=[asked(cpu="8")],
@@ -88,13 +88,13 @@ AMOUNTS = [
         waits="1 insufficient gpu",
     ),
     Case(
-        "what an operator has named can be asked for",
+        "a run can require a resource that an operator named",
         asked(resources='{"licenses": 1}'),
         (node("a"), node("b", licenses=3)),
         goes="b",
     ),
     Case(
-        "the last licence is waited for",
+        "a run waits for the last licence",
         asked(resources='{"licenses": 1}'),
         (node("a", licenses=1),),
         busy=[asked(resources='{"licenses": 1}')],
@@ -132,14 +132,14 @@ CHOICES = [
     Case("a star tolerates everything", asked(tolerations="*"), (TEAM_X,), goes="x"),
     Case("a wish decides between nodes that will do", asked(prefer="zone=b"), ZONES, goes="b"),
     Case(
-        "the heavier of two wishes decides",
+        "the preference with the larger weight decides",
         asked(prefer='{"zone=a": 1, "zone=b": 5}'),
         ZONES,
         goes="b",
     ),
     Case("a wish that nobody fulfils keeps no run waiting", asked(prefer="zone=c"), (node("a"),), goes="a"),
     Case(
-        "a wish does not wait for a full node",
+        "a preference does not make a run wait for a full node",
         asked(prefer="zone=a"),
         (NodeOffer("a", slots=1, labels={"zone": "a"}), labelled("b", zone="b")),
         busy=[asked(labels="zone=a")],
@@ -152,7 +152,7 @@ CHOICES = [
         goes="b",
     ),
     Case(
-        "nodes fill up evenly where the operator wants it",
+        "nodes fill up evenly with placement: spread",
         rules="placement: spread",
         fleet=(node("a"), node("b")),
         busy=[asked(node="a")],

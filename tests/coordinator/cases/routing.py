@@ -1,4 +1,4 @@
-"""Which cluster a run goes to, and who goes first when a node is full."""
+"""Choice of the cluster, and the order of the queue."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ ROUTES = [
         goes="x",
     ),
     Case(
-        "a rule for another job says nothing",
+        "a rule for another job does not apply",
         fleet=(node("m", "main"),),
         rules="rules: [{name: o, match: {job: 'pay*'}, clusters: [annex]}]",
         goes="m",
@@ -43,7 +43,7 @@ ROUTES = [
         goes="x",
     ),
     Case(
-        "a rule for a tag says nothing to runs without it",
+        "a rule for a tag does not apply to runs without it",
         fleet=CLUSTERS,
         rules="rules: [{name: t, match: {tags: {team: '*'}}, clusters: [annex]}, {name: z}]",
         goes="m",
@@ -55,7 +55,7 @@ ROUTES = [
         goes="x",
     ),
     Case(
-        "a run that names its cluster goes past the rule",
+        "a run's own cluster overrides the rule",
         asked(cluster="main"),
         CLUSTERS,
         rules="rules: [{name: all, clusters: [annex]}]",
@@ -93,14 +93,14 @@ ROUTES = [
         goes="x",
     ),
     Case(
-        "the least loaded cluster is taken where the rule says so",
+        "cluster_order: least_loaded takes the least loaded cluster",
         fleet=CLUSTERS,
         busy=[asked(cluster="main")],
         rules="rules: [{name: all, clusters: [main, annex], cluster_order: least_loaded}]",
         goes="x",
     ),
     Case(
-        "the cluster with the fewest runs is taken where the rule says so",
+        "cluster_order: spread takes the cluster with the fewest runs",
         fleet=(node("m", "main", slots=100), node("x", "annex", slots=2)),
         busy=[asked(cluster="main")],
         rules="rules: [{name: all, clusters: [main, annex], cluster_order: spread}]",
@@ -113,31 +113,31 @@ ROUTES = [
         goes="x",
     ),
     Case(
-        "what no rule matches goes to the default cluster",
+        "a run without a matching rule goes to the default cluster",
         fleet=CLUSTERS,
         rules="default_cluster: annex",
         goes="x",
     ),
     Case(
-        "what no rule matches is refused where the operator wants it",
+        "a run without a matching rule is refused with on_no_matching_rule: fail",
         fleet=CLUSTERS,
         rules="{on_no_matching_rule: fail, rules: [{name: pay, match: {job: pay}}]}",
         refused="no routing rule matches job",
     ),
     Case(
-        "what no rule matches waits for one where the operator wants it",
+        "a run without a matching rule waits for one with on_no_matching_rule: queue",
         fleet=CLUSTERS,
         rules="{on_no_matching_rule: queue, rules: [{name: pay, match: {job: pay}}]}",
         waits="no routing rule matches job",
     ),
     Case(
-        "what no node could ever take waits for one where the operator wants it",
+        "a run that no node could ever take waits for one with on_no_eligible_node: queue",
         asked(gpu="1"),
         rules="on_no_eligible_node: queue",
         waits="without gpu",
     ),
     Case(
-        "a rule may set what its runs need",
+        "a rule may set requirements of its runs",
         fleet=SIZES,
         rules="rules: [{name: all, set: {memory: 64Gi}}]",
         goes="large",
@@ -146,14 +146,14 @@ ROUTES = [
 
 QUOTAS = [
     Case(
-        "a share that holds all it may waits although there is room",
+        "a share that has reached its limit waits although there is room",
         fleet=(node("a", slots=4),),
         rules="quotas: {shop: {limit: {slots: 1}}}",
         busy=[Asked()],
         waits="quota",
     ),
     Case(
-        "another share goes past one that holds all it may",
+        "another share overtakes one that has reached its limit",
         Asked(location="bakery"),
         (node("a", slots=4),),
         rules="quotas: {shop: {limit: {slots: 1}}}",
@@ -161,14 +161,14 @@ QUOTAS = [
         goes="a",
     ),
     Case(
-        "a queue that is full refuses",
+        "a full queue refuses launches",
         fleet=(node("a", slots=1),),
         rules="queue: {limit: 1}",
         busy=[Asked(), Asked()],
         refused="queue",
     ),
     Case(
-        "a share's queue that is full refuses",
+        "a full queue of a share refuses launches",
         fleet=(node("a", slots=1),),
         rules="queue: {limit_per_share: 1}",
         busy=[Asked(), Asked()],
@@ -219,7 +219,7 @@ TURNS = [
     Turn("a higher priority goes first", {"early": urgent(0), "late": urgent(1)}, "late early"),
     Turn("a priority below zero goes last", {"early": urgent(-1), "late": urgent(0)}, "late early"),
     Turn(
-        "a priority that is no number counts as none",
+        "a priority that is not a number is ignored",
         {"early": asked(dagster__priority="high"), "late": Asked()},
         "early late",
     ),
@@ -240,20 +240,20 @@ TURNS = [
         rules="queue: {share_by: {tag: team}}",
     ),
     Turn(
-        "who has waited long rises in priority",
+        "waiting raises the priority",
         {"early": urgent(0), "late": urgent(1)},
         "early late",
         rules="queue: {age_step: 5s}",
     ),
     Turn(
-        "waiting does not count where the operator says never",
+        "with age_step: never, waiting does not raise the priority",
         {"early": urgent(0), "late": urgent(1)},
         "late early",
         rules="queue: {age_step: never}",
         after=700,
     ),
     Turn(
-        "a share below its guaranteed part goes first",
+        "a share below its guaranteed amount goes first",
         {"shop": of("shop"), "bakery": of("bakery")},
         "bakery shop",
         rules="quotas: {bakery: {guaranteed: {slots: 1}}}",

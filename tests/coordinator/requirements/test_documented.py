@@ -1,4 +1,4 @@
-"""What docs/requirements.md shows is true."""
+"""The examples in docs/requirements.md work as shown."""
 
 import json
 import re
@@ -39,7 +39,7 @@ def test_the_tags_that_runyard_writes_are_named() -> None:
         assert f"`runyard/{name}`" in PAGE
 
 
-def test_the_definitions_ask_for_what_they_say() -> None:
+def test_the_definitions_have_the_requirements_that_the_page_states() -> None:
     code: dict[str, Any] = {}
     exec(block("python"), code)
     layer = merged_layer(implicit_job(code["orders"], code["report"]))

@@ -1,4 +1,4 @@
-"""Large JSON read piece by piece says what it says as a whole."""
+"""The selective JSON parser gives the same values as the whole text."""
 
 import json
 from typing import Any
@@ -29,7 +29,7 @@ def at(path: Path, value: Any) -> list[Any]:
 
 
 @given(ANY_JSON, st.sampled_from([None, 1]), st.booleans())
-def test_the_wanted_pieces_are_those_that_stand_there(value: Any, indent: int | None, ascii: bool) -> None:
+def test_wanted_pieces_equal_those_of_the_whole_value(value: Any, indent: int | None, ascii: bool) -> None:
     text = json.dumps(value, indent=indent, ensure_ascii=ascii)
     found: dict[Path, list[Any]] = {path: [] for path in PATHS}
     for path, piece in pieces(text, PATHS):
@@ -40,7 +40,7 @@ def test_the_wanted_pieces_are_those_that_stand_there(value: Any, indent: int | 
 @pytest.mark.parametrize(
     "text", ["", "{", "[1", "[1 2]", "{1: 2}", '{"a" 1}', '{"a": 1,}', "{} {}", "nul", '{"a": [1, {]}', '"a']
 )
-def test_what_is_no_json_is_a_value_error(text: str) -> None:
+def test_text_that_is_not_json_is_a_value_error(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         list(pieces(text, PATHS))
 

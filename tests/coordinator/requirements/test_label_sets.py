@@ -29,7 +29,7 @@ def rules(text: str) -> list[LabelRule]:
 
 
 @pytest.mark.parametrize(("given_rules", "fewest"), JOINED)
-def test_rules_of_one_key_become_the_fewest_that_say_the_same(given_rules: str, fewest: str) -> None:
+def test_rules_of_one_key_become_the_smallest_equivalent_set(given_rules: str, fewest: str) -> None:
     assert " ".join(map(str, joined(rules(given_rules)))) == fewest
 
 

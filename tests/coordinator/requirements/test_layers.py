@@ -1,4 +1,4 @@
-"""What all layers come to."""
+"""Compilation of layers."""
 
 import pytest
 from pydantic import TypeAdapter
@@ -39,14 +39,14 @@ def test_later_layers_override_earlier_ones_field_by_field() -> None:
     assert time_limits == TimeLimits(grace=0.0, max_queue_time=3600.0, start_timeout=5.0)
 
 
-def test_labels_are_replaced_by_key() -> None:
+def test_labels_are_overridden_by_key() -> None:
     lower = layer("deployment", labels="zone=a,cores>=4,cores<=8")
     upper = layer("run tags", labels="cores>=16,!spot")
     requirements, _ = compile_layers([lower, upper])
     assert sorted(map(str, requirements.labels)) == ["!spot", "cores>=16", "zone=a"]
 
 
-def test_resources_are_replaced_by_name_and_zero_takes_away() -> None:
+def test_resources_are_overridden_by_name_and_zero_cancels() -> None:
     lower = layer("deployment", cpu=2, memory="4Gi", resources={"license": 1})
     middle = layer("op train", gpu=1, memory="16Gi")
     upper = layer("run tags", gpu=0)
@@ -54,12 +54,12 @@ def test_resources_are_replaced_by_name_and_zero_takes_away() -> None:
     assert dict(requirements.resources) == {"cpu": 2000, "memory": 16 * GI, "license": 1, "slots": 1}
 
 
-def test_a_run_takes_one_slot_whatever_it_says() -> None:
+def test_a_run_takes_one_slot_whatever_it_requires() -> None:
     greedy = RequirementLayer("deployment", resources=Resources.of({"slots": 5}))
     assert compile_layers([greedy])[0].resources == ONE_SLOT
 
 
-def test_tolerations_and_wishes_are_replaced_as_a_whole() -> None:
+def test_tolerations_and_preferences_are_overridden_as_a_whole() -> None:
     lower = layer("deployment", tolerations="a,b", prefer={"zone=a": 5})
     upper = layer("run tags", tolerations="c", prefer="fast")
     requirements, _ = compile_layers([lower, upper])
@@ -71,7 +71,7 @@ def test_tolerations_and_wishes_are_replaced_as_a_whole() -> None:
     ("lower", "upper", "seconds"),
     [("stop_after=5m", "keep", None), ("keep", "stop_after=5m", 300.0), ("stop_after=5m", None, 300.0)],
 )
-def test_what_a_lost_connection_means_is_said_by_the_highest_layer(
+def test_the_highest_layer_decides_on_disconnect(
     lower: str, upper: str | None, seconds: float | None
 ) -> None:
     layers = [layer("deployment", on_disconnect=lower)]
@@ -79,7 +79,7 @@ def test_what_a_lost_connection_means_is_said_by_the_highest_layer(
     assert compile_layers(layers)[1].stop_after == seconds
 
 
-def test_every_field_tells_its_layer_and_what_it_overrode() -> None:
+def test_every_field_has_its_source_and_the_overridden_values() -> None:
     layers = [
         layer("deployment", cluster="main", labels="zone=a", memory="4Gi", grace=60),
         layer("op train", memory="16Gi", gpu=1, prefer={"fast": 3, "cheap": 1}, tolerations="gpu"),
@@ -106,14 +106,14 @@ def test_layers_come_back_from_the_database_as_they_were(choice: OnDisconnect) -
 
 
 @pytest.mark.parametrize(("driver", "confining"), [("process", True), ("docker", False)])
-def test_required_isolation_asks_for_a_node_that_can_confine_processes(driver: str, confining: bool) -> None:
+def test_required_isolation_needs_a_node_that_can_confine_processes(driver: str, confining: bool) -> None:
     requirements, _ = compile_layers([RequirementLayer(isolation="require", driver=driver)])
     assert requirements.isolation == "require"
     asked = [str(rule) for rule in requirements.labels]
     assert asked == (["runyard/isolation=cgroup2|cgroup1|systemd"] if confining else [])
 
 
-def test_a_layer_above_can_take_the_requirement_back() -> None:
+def test_a_higher_layer_can_cancel_required_isolation() -> None:
     layers = [
         RequirementLayer("rule safe", isolation="require"),
         RequirementLayer("run tags", isolation="none"),

@@ -1,4 +1,4 @@
-"""What the ops of a run ask for together, from real snapshots."""
+"""Merged requirements of the ops of a run, from real snapshots."""
 
 from itertools import pairwise
 from typing import Any
@@ -18,13 +18,13 @@ SIDE_BY_SIDE = dg.multiprocess_executor
 
 
 def side_by_side(*ops: dg.OpDefinition) -> dg.JobDefinition:
-    """Ops of which none waits for another."""
+    """Independent ops."""
     graph = dg.GraphDefinition(name="job", node_defs=list(ops))
     return graph.to_job(executor_def=SIDE_BY_SIDE)
 
 
 def in_a_row(*ops: dg.OpDefinition, executor: dg.ExecutorDefinition = SIDE_BY_SIDE) -> dg.JobDefinition:
-    """Ops with one input each, of which each waits for the one before."""
+    """A chain of ops with one input each."""
     depends = {later.name: {"i0": dg.DependencyDefinition(earlier.name)} for earlier, later in pairwise(ops)}
     return dg.GraphDefinition(name="job", node_defs=list(ops), dependencies=depends).to_job(
         executor_def=executor
@@ -47,7 +47,7 @@ def test_steps_one_by_one_take_the_largest_amount_of_each() -> None:
     assert amounts_of(job) == {"cpu": 4000, "memory": 16 * GI, "gpu": 1}
 
 
-def test_ops_that_do_not_wait_for_each_other_are_added_up() -> None:
+def test_independent_ops_are_added_up() -> None:
     job = side_by_side(an_op("a", memory="1Gi"), an_op("b", memory="2Gi", gpu="1"), an_op("c"))
     assert amounts_of(job) == {"memory": 3 * GI, "gpu": 1}
 
@@ -68,7 +68,7 @@ def test_of_a_diamond_the_two_in_the_middle_count() -> None:
     assert amounts_of(job) == {"memory": 7 * GI}
 
 
-def test_no_more_steps_count_than_may_run_at_once() -> None:
+def test_only_as_many_steps_count_as_may_run_at_once() -> None:
     job = side_by_side(*(an_op(f"op{number}", memory=f"{number}Gi") for number in range(1, 6)))
     assert amounts_of(job) == {"memory": 15 * GI}
     assert amounts_of(job, execution=at_most(2)) == {"memory": 9 * GI}
@@ -77,7 +77,7 @@ def test_no_more_steps_count_than_may_run_at_once() -> None:
 
 
 @pytest.mark.parametrize("limit", [0, None, "2", True, -1])
-def test_a_limit_that_is_none_does_not_count(limit: Any) -> None:
+def test_an_invalid_limit_is_ignored(limit: Any) -> None:
     job = side_by_side(an_op("a", memory="1Gi"), an_op("b", memory="2Gi"))
     assert amounts_of(job, execution={"config": {"max_concurrent": limit}}) == {"memory": 3 * GI}
 
@@ -93,7 +93,7 @@ EXECUTIONS: list[tuple[dict[str, Any], int]] = [
 
 
 @pytest.mark.parametrize(("execution", "gigabytes"), EXECUTIONS)
-def test_the_run_config_says_how_steps_run_where_the_job_leaves_it_open(
+def test_the_run_config_decides_on_concurrency_if_the_job_leaves_it_open(
     execution: dict[str, Any], gigabytes: int
 ) -> None:
     job = dg.GraphDefinition(
@@ -102,7 +102,7 @@ def test_the_run_config_says_how_steps_run_where_the_job_leaves_it_open(
     assert amounts_of(job, execution=execution) == {"memory": gigabytes * GI}
 
 
-def test_the_config_of_the_job_counts_where_the_run_config_says_nothing() -> None:
+def test_the_config_of_the_job_is_the_default_of_the_run_config() -> None:
     job = dg.GraphDefinition(
         name="job", node_defs=[an_op("a", memory="1Gi"), an_op("b", memory="2Gi")]
     ).to_job(config={"execution": {"config": {"in_process": {}}}})
@@ -110,7 +110,7 @@ def test_the_config_of_the_job_counts_where_the_run_config_says_nothing() -> Non
     assert amounts_of(job, execution={"config": {"multiprocess": {}}}) == {"memory": 3 * GI}
 
 
-def test_an_executor_configured_in_code_counts_as_side_by_side() -> None:
+def test_an_executor_configured_in_code_counts_as_concurrent() -> None:
     job = dg.GraphDefinition(
         name="job", node_defs=[an_op("a", memory="1Gi"), an_op("b", memory="2Gi")]
     ).to_job(executor_def=dg.multiprocess_executor.configured({"max_concurrent": 1}))
@@ -134,20 +134,20 @@ def dynamic() -> None:
     gather(split().map(lambda item: polish(work(item))).collect())
 
 
-def test_what_is_mapped_counts_as_often_as_steps_may_run_at_once() -> None:
+def test_a_mapped_op_counts_max_concurrent_times() -> None:
     assert amounts_of(dynamic, execution=at_most(5)) == {"memory": 10 * GI}
 
 
-def test_what_is_mapped_counts_once_where_no_limit_is_named() -> None:
+def test_a_mapped_op_counts_once_without_a_limit() -> None:
     assert amounts_of(dynamic) == {"memory": 4 * GI}
 
 
-def test_zero_takes_away_what_the_layers_below_ask_for() -> None:
+def test_zero_cancels_the_amounts_of_lower_layers() -> None:
     assert amounts_of(side_by_side(an_op("a", gpu="0"))) == {"gpu": 0}
     assert amounts_of(side_by_side(an_op("a", gpu="0"), an_op("b", gpu="1"))) == {"gpu": 1}
 
 
-def test_a_sum_that_no_computer_could_hold_is_as_much_as_there_can_be() -> None:
+def test_a_sum_beyond_the_maximum_is_the_maximum() -> None:
     job = side_by_side(*(an_op(f"op{number}", memory="900Ti") for number in range(5)))
     assert amounts_of(job) == {"memory": LARGEST}
 
@@ -161,7 +161,7 @@ def test_only_the_steps_that_will_run_count() -> None:
     assert merged_layer(job, "elsewhere") is None
 
 
-def test_steps_that_wait_only_for_a_step_that_will_not_run_again_run_side_by_side() -> None:
+def test_steps_that_depend_only_on_a_step_that_will_not_run_again_are_concurrent() -> None:
     job = in_a_row(an_op("a", memory="1Gi"), an_op("b", 1), an_op("c", 1, memory="2Gi"))
     assert amounts_of(job) == {"memory": 2 * GI}
     assert amounts_of(job, "a", "c") == {"memory": 3 * GI}
@@ -185,7 +185,7 @@ def test_steps_inside_graphs_are_found_by_their_path() -> None:
     assert amounts_of(job, "other.train") == {"memory": GI}
 
 
-def test_assets_without_run_tags_ask_by_their_op_tags() -> None:
+def test_assets_without_run_tags_have_the_requirements_of_their_op_tags() -> None:
     @dg.asset(op_tags={"runyard/memory": "32Gi", "runyard/labels": "disk=ssd"})
     def orders() -> None: ...
 
@@ -201,7 +201,7 @@ def test_assets_without_run_tags_ask_by_their_op_tags() -> None:
     assert amounts_of(alone) == {"memory": 2 * GI}
 
 
-def test_a_job_of_some_assets_asks_by_these() -> None:
+def test_a_job_of_some_assets_has_the_requirements_of_these() -> None:
     @dg.asset(op_tags={"runyard/memory": "32Gi"})
     def orders() -> None: ...
 
@@ -213,7 +213,7 @@ def test_a_job_of_some_assets_asks_by_these() -> None:
     assert amounts_of(job) == {"memory": 2 * GI}
 
 
-def test_ops_without_tags_ask_for_nothing() -> None:
+def test_ops_without_tags_have_no_requirements() -> None:
     assert merged_layer(side_by_side(an_op("a"), an_op("b"))) is None
 
 
@@ -238,7 +238,7 @@ def test_the_layer_names_its_ops(names: list[str], source: str) -> None:
 # Together
 
 
-def test_an_op_goes_before_the_graphs_around_it_also_with_the_dictionary() -> None:
+def test_an_op_overrides_the_graphs_around_it_also_with_the_dictionary() -> None:
     @dg.op(tags={"runyard/config": {"memory": "8Gi"}})
     def train() -> None: ...
 
@@ -268,7 +268,7 @@ def test_labels_of_all_ops_must_hold() -> None:
     assert [str(rule) for rule in layer.labels] == ["disk=ssd", "!spot", "zone=b"]
 
 
-def test_wishes_and_tolerations_are_united() -> None:
+def test_preferences_and_tolerations_are_united() -> None:
     job = side_by_side(
         an_op("a", prefer='{"fast": 2, "cheap": 1}', tolerations="gpu"),
         an_op("b", prefer='{"fast": 5}', tolerations="spot,gpu"),
@@ -319,7 +319,7 @@ def test_ops_that_contradict_each_other_are_named_with_the_tag_and_the_remedy(
     )
 
 
-def test_ops_that_agree_on_a_name_have_it() -> None:
+def test_ops_may_agree_on_a_name() -> None:
     layer = merged_layer(
         side_by_side(an_op("a", cluster="gpu"), an_op("b", cluster="gpu"), an_op("c", cpu="1"))
     )
@@ -335,14 +335,14 @@ def test_ops_that_contradict_each_other_only_together_are_all_named() -> None:
         merged_layer(job)
 
 
-def test_ops_that_will_not_run_contradict_nobody() -> None:
+def test_ops_that_will_not_run_contradict_no_other() -> None:
     job = side_by_side(an_op("a", cluster="main"), an_op("b", cluster="gpu"))
     layer = merged_layer(job, "b")
     assert layer is not None
     assert layer.cluster == "gpu"
 
 
-def test_a_tag_that_makes_no_sense_is_named_with_its_op_or_graph() -> None:
+def test_an_invalid_tag_is_named_with_its_op_or_graph() -> None:
     @dg.graph(tags={"runyard/memroy": "4Gi"})
     def inner() -> None:
         an_op("train", memory="much")()

@@ -1,4 +1,4 @@
-"""What a job snapshot says, read from real ones."""
+"""Parsing of real job snapshots."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ def upstream_by_op(shape: JobShape) -> dict[str, set[str]]:
 # Ops and their tags
 
 
-def test_an_op_has_the_tags_of_its_definition_that_are_ours() -> None:
+def test_an_op_has_the_runyard_tags_of_its_definition() -> None:
     @dg.op(tags={"runyard/memory": "4Gi", "runyard/config": {"cpu": 2}, "owner": "ann", "dagster/x": "y"})
     def train() -> None: ...
 
@@ -195,7 +195,7 @@ def test_inputs_and_outputs_of_nested_graphs_are_followed_to_the_ops() -> None:
     }
 
 
-def test_what_runs_for_every_item_of_a_dynamic_output_is_mapped_until_the_collect() -> None:
+def test_ops_of_every_item_of_a_dynamic_output_are_mapped_until_the_collect() -> None:
     @dg.op(out=dg.DynamicOut())
     def split() -> Any: ...
 
@@ -244,7 +244,7 @@ EXECUTORS: list[tuple[dg.ExecutorDefinition | None, Steps]] = [
 
 
 @pytest.mark.parametrize(("executor", "steps"), EXECUTORS)
-def test_the_executor_is_known_by_what_may_be_configured(
+def test_the_executor_is_recognized_by_its_config_schema(
     executor: dg.ExecutorDefinition | None, steps: Steps
 ) -> None:
     assert shape_of(job_with(executor)).steps is steps
@@ -296,7 +296,7 @@ def spoilt(*path: str) -> str:
         spoilt("config_schema_snapshot", "all_config_snaps_by_key"),
     ],
 )
-def test_what_is_no_snapshot_is_refused(text: str) -> None:
+def test_text_that_is_not_a_snapshot_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         job_shape(text)
 
@@ -305,7 +305,7 @@ def test_a_snapshot_of_nothing_has_no_ops() -> None:
     assert job_shape("{}").ops == ()
 
 
-def test_graphs_that_multiply_without_measure_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_graphs_that_multiply_without_limit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(snapshot, "MOST_OPS", 100)
     train = an_op("train", memory="4Gi")
 

@@ -1,4 +1,4 @@
-"""The schema in which runs, ops, code locations and rules say what they need."""
+"""Schema of requirements, as tags and as a dictionary."""
 
 import json
 from collections.abc import Callable
@@ -107,7 +107,7 @@ def test_tags_become_a_layer(tags: dict[str, str], layer: RequirementLayer) -> N
     assert layer_from_tags(tags, "the run") == layer
 
 
-def test_a_tag_goes_before_the_same_key_of_the_dictionary() -> None:
+def test_a_tag_overrides_the_same_key_of_the_dictionary() -> None:
     config = {"cluster": "a", "memory": "2Gi", "cpu": 4, "labels": {"zone": "a", "disk": "ssd"}}
     tags = {
         "runyard/memory": "8Gi",
@@ -119,7 +119,7 @@ def test_a_tag_goes_before_the_same_key_of_the_dictionary() -> None:
     assert set(layer.labels) == {label_is("zone", "b"), label_is("disk", "ssd")}
 
 
-SENSELESS: list[tuple[str, str, str]] = [
+INVALID: list[tuple[str, str, str]] = [
     ("cluster", " ", "is empty; give it a value, or leave it out"),
     ("cluster", "a/b", "'a/b' is not a name; write letters"),
     ("node", "", "is empty; give it a value"),
@@ -165,10 +165,8 @@ SENSELESS: list[tuple[str, str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("key", "text", "problem"), SENSELESS)
-def test_a_tag_that_makes_no_sense_is_named_with_its_owner_and_the_remedy(
-    key: str, text: str, problem: str
-) -> None:
+@pytest.mark.parametrize(("key", "text", "problem"), INVALID)
+def test_an_invalid_tag_is_named_with_its_owner_and_the_remedy(key: str, text: str, problem: str) -> None:
     with pytest.raises(InvalidField) as caught:
         layer_from_tags({f"runyard/{key}": text}, "op train")
     field, _, rest = str(caught.value).partition(": ")
@@ -192,7 +190,7 @@ UNKNOWN = [
 
 
 @pytest.mark.parametrize(("tag", "message"), UNKNOWN)
-def test_an_unknown_tag_is_refused_with_what_may_have_been_meant(tag: str, message: str) -> None:
+def test_an_unknown_tag_is_refused_with_a_suggestion(tag: str, message: str) -> None:
     with pytest.raises(InvalidField) as caught:
         layer_from_tags({tag: "x"}, "the run")
     assert str(caught.value).startswith(message)
@@ -216,7 +214,7 @@ IN_DICTIONARIES: list[tuple[dict[Any, Any], str]] = [
 
 
 @pytest.mark.parametrize(("config", "message"), IN_DICTIONARIES)
-def test_a_dictionary_that_makes_no_sense_is_named(config: dict[Any, Any], message: str) -> None:
+def test_an_invalid_dictionary_is_named(config: dict[Any, Any], message: str) -> None:
     with pytest.raises(InvalidField) as caught:
         layer_from_config(config, "rule gpu")
     assert str(caught.value).startswith(message)
@@ -242,7 +240,7 @@ TEXTS = st.text(max_size=20) | st.text(alphabet='azAZ019=|!<>,.*-+eE:{}[]" µGim
 
 
 def refusal_of(read: Callable[[], RequirementLayer]) -> str:
-    """The refusal, or nothing where it was understood."""
+    """The error; empty if there is none."""
     try:
         assert isinstance(read(), RequirementLayer)
     except InvalidField as refusal:
@@ -256,7 +254,7 @@ def refusal_of(read: Callable[[], RequirementLayer]) -> str:
 @example({"runyard/config": '{"grace": ' + "9" * 5_000 + "}"})
 @example({"runyard/grace": "9" * 400 + "d"})
 @example({"runyard/cpu": "9" * 5_000})
-def test_any_tags_are_understood_or_refused(tags: dict[str, str]) -> None:
+def test_any_tags_are_parsed_or_refused(tags: dict[str, str]) -> None:
     refusal = refusal_of(lambda: layer_from_tags(tags, "the run"))
     assert not refusal or "runyard/" in refusal
     assert len(refusal) < 1_000
@@ -265,7 +263,7 @@ def test_any_tags_are_understood_or_refused(tags: dict[str, str]) -> None:
 @given(
     st.dictionaries(st.sampled_from(list(SCHEMA)) | st.text(max_size=5) | st.integers(), ANY_JSON, max_size=3)
 )
-def test_any_dictionary_is_understood_or_refused(config: dict[Any, Any]) -> None:
+def test_any_dictionary_is_parsed_or_refused(config: dict[Any, Any]) -> None:
     refusal = refusal_of(lambda: layer_from_config(config, "rule gpu"))
     assert not refusal or "rule gpu" in refusal
     assert len(refusal) < 1_000

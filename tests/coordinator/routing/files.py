@@ -30,4 +30,4 @@ queue:
 quotas:
   analytics: {guaranteed: {slots: 2}, limit: {slots: 10, gpu: 2, cpu: 1.5, memory: 64Gi}}
 """
-"""A file in which every key stands."""
+"""A file with every key."""

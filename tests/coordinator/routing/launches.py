@@ -1,4 +1,4 @@
-"""Launches as routing rules look at them."""
+"""Launches for tests of routing rules."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Whatever a routing file holds, it gives a policy or an error with a reason."""
+"""Any routing file gives a configuration or an error with a reason."""
 
 import yaml
 from coordinator.routing.files import EVERYTHING
@@ -16,7 +16,7 @@ patiently = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow]
 
 
 def outcome_of(data: bytes) -> SchedulingConfig | list[str]:
-    """The policy, or what is wrong."""
+    """The configuration, or the problems."""
     try:
         return read_routing(data).config
     except InvalidYamlFile as refused:
@@ -38,13 +38,13 @@ def test_any_bytes(data: bytes) -> None:
 
 @given(st.text(st.sampled_from("ab1: -?[]{},&*!|>'\"%@`#\n\t~.<="), max_size=60))
 @patiently
-def test_any_text_of_the_signs_that_mean_something(text: str) -> None:
+def test_any_text_of_yaml_syntax(text: str) -> None:
     assert_read_or_refused(text.encode())
 
 
 @given(st.integers(0, len(EVERYTHING)), st.integers(0, 40), st.text(max_size=4))
 @patiently
-def test_any_slip_of_the_keyboard(place: int, gone: int, typed: str) -> None:
+def test_any_typing_mistake(place: int, gone: int, typed: str) -> None:
     slipped = EVERYTHING[:place] + typed + EVERYTHING[place + gone :]
     assert_read_or_refused(slipped.encode(errors="surrogatepass"))
 

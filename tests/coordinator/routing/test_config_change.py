@@ -1,4 +1,4 @@
-"""What happens to runs when the operator decides anew."""
+"""Effect of a changed routing file on runs."""
 
 from dataclasses import replace
 
@@ -41,13 +41,13 @@ def trial() -> FleetTrial:
     return trial
 
 
-def test_rule_that_comes_places_what_waited_for_it(trial: FleetTrial) -> None:
+def test_new_rule_places_the_runs_that_waited_for_it(trial: FleetTrial) -> None:
     assert decide(trial, SchedulingConfig(rules=(TO_WEST,))) == 1
     assert trial.node_of() == "w"
     assert trial.run().launch.route.rule == "west"
 
 
-def test_requirements_of_a_new_rule_count_for_what_waits(trial: FleetTrial) -> None:
+def test_requirements_of_a_new_rule_apply_to_waiting_runs(trial: FleetTrial) -> None:
     decide(trial, VM_IN_WEST)
     assert trial.phase() == "queued"
     assert trial.run().launch.requirements.driver == "vm"
@@ -92,7 +92,7 @@ def test_run_that_a_rule_closes_is_not_placed() -> None:
     assert trial.phase() == "queued"
 
 
-def test_run_that_its_node_refuses_waits_by_the_rules_of_the_moment(trial: FleetTrial) -> None:
+def test_run_that_its_node_refuses_waits_by_the_current_rules(trial: FleetTrial) -> None:
     session = trial.join(make_hello("w", cluster="west"))
     decide(trial, SchedulingConfig(rules=(TO_WEST,)))
     trial.join(make_hello("e", cluster="east"))
@@ -111,7 +111,7 @@ def test_only_runs_that_are_affected_are_written(trial: FleetTrial) -> None:
     assert trial.asked.saved(RUN) == []
 
 
-def test_running_run_is_left_in_peace(trial: FleetTrial) -> None:
+def test_running_run_is_left_alone(trial: FleetTrial) -> None:
     decide(trial, DEFAULT_CONFIG)
     session = trial.join(make_hello("w", cluster="west", attempts=[running()]))
     assert trial.phase() == "running"
@@ -175,6 +175,6 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("case", CHANGES)
-def test_change_is_told_in_words(case: str) -> None:
+def test_change_is_described_in_words(case: str) -> None:
     before, after, words = CHANGES[case]
     assert changes(before, after) == words

@@ -1,4 +1,4 @@
-"""Which rule a run falls under."""
+"""Matching of runs with rules."""
 
 import warnings
 from fnmatch import fnmatchcase
@@ -45,12 +45,12 @@ NOT_FOR_TRAINING = {
 
 
 @pytest.mark.parametrize("case", FOR_TRAINING)
-def test_rule_is_for_the_training_if_it_names(case: str) -> None:
+def test_rule_matches_the_training_if_it_names(case: str) -> None:
     assert fits(FOR_TRAINING[case], TRAINING)
 
 
 @pytest.mark.parametrize("case", NOT_FOR_TRAINING)
-def test_rule_is_not_for_the_training_if_it_names(case: str) -> None:
+def test_rule_does_not_match_the_training_if_it_names(case: str) -> None:
     assert not fits(NOT_FOR_TRAINING[case], TRAINING)
 
 
@@ -60,7 +60,7 @@ def test_looking_for_a_tag_does_not_give_it_to_the_run() -> None:
     assert "owner" not in launch.spec.tags
 
 
-def test_first_rule_that_fits_wins() -> None:
+def test_first_matching_rule_wins() -> None:
     rules = [Rule("no", Match(job=("no",))), Rule("one", Match(job=("t*",))), Rule("two", Match())]
     assert first_match(rules, TRAINING) is rules[1]
     assert first_match(rules[:1], TRAINING) is None
@@ -126,7 +126,7 @@ MATCHES = st.builds(
 
 
 @given(MATCHES, MATCHES, NAMES, st.sampled_from([{}, {"team": "a"}, {"team": "b"}]))
-def test_no_run_ever_falls_under_a_rule_that_is_called_unreachable(
+def test_no_run_ever_matches_a_rule_that_is_reported_as_unreachable(
     first: Match, second: Match, job: str, tags: dict[str, str]
 ) -> None:
     if shadows(first, second) and fits(second, launch := launch_of(job=job, tags=tags)):

@@ -1,4 +1,4 @@
-"""The order in which a run tries its clusters, and when each of them opens to it."""
+"""Order in which a run tries its clusters, and the time when each of them opens to it."""
 
 import math
 from collections import Counter
@@ -44,7 +44,7 @@ LOADED = {
 
 
 @pytest.mark.parametrize("case", LOADED)
-def test_load_decides_the_order_where_the_rule_says_so(case: str) -> None:
+def test_load_decides_the_order_if_the_rule_compares_loads(case: str) -> None:
     order, loads, expected = LOADED[case]
     assert "".join(cluster_order(route(order, "a", "b", "c"), "run-1", loads)) == expected
 

@@ -1,4 +1,4 @@
-"""A coordinator and its routing file: refused at the start, followed while it runs."""
+"""A coordinator and its routing file: refused at the start, reloaded while it runs."""
 
 import os
 import signal
@@ -26,7 +26,7 @@ def cluster() -> Iterator[ProcessCluster]:
 
 @pytest.fixture
 def file(cluster: ProcessCluster) -> Path:
-    """A routing file with a rule that runs of the job `orders` do not fall under."""
+    """A routing file with a rule that does not match the job `orders`."""
     file = cluster.folder / "routing.yaml"
     file.write_text(NEEDS_RULE)
     return file
@@ -84,13 +84,13 @@ def test_file_that_is_not_there_refuses_the_start(cluster: ProcessCluster) -> No
     assert "none.yaml: cannot be read (No such file or directory)" in coordinator.output()
 
 
-def test_doubts_are_logged_at_the_start(cluster: ProcessCluster, file: Path) -> None:
+def test_warnings_are_logged_at_the_start(cluster: ProcessCluster, file: Path) -> None:
     file.write_text("quotas: {a: {}}")
     assert serve(cluster, file).wait_for_event("routing_file_suspicious")["setting"] == "quotas.a"
 
 
 @pytest.mark.parametrize("way", ["replaced", "overwritten"])
-def test_changed_file_counts_for_the_next_launch(cluster: ProcessCluster, file: Path, way: str) -> None:
+def test_changed_file_applies_to_the_next_launch(cluster: ProcessCluster, file: Path, way: str) -> None:
     coordinator = serve(cluster, file)
     with Client(cluster.address) as client:
         with pytest.raises(LaunchRefused, match="no routing rule matches job 'orders'"):
@@ -105,7 +105,7 @@ def test_changed_file_counts_for_the_next_launch(cluster: ProcessCluster, file: 
             client.launch_run(make_spec())
 
 
-def test_slip_in_the_file_keeps_the_rules_before_until_it_is_mended(
+def test_mistake_in_the_file_keeps_the_previous_rules_until_it_is_corrected(
     cluster: ProcessCluster, file: Path
 ) -> None:
     coordinator = serve(cluster, file)
@@ -129,7 +129,7 @@ def test_file_that_is_deleted_keeps_its_rules_in_force_and_may_come_back(
     assert change(coordinator, file, NEEDS_RULE)["changed"] == []
 
 
-def test_hangup_signal_has_the_file_read_though_it_looks_unchanged(
+def test_hangup_signal_reloads_the_file_though_it_looks_unchanged(
     cluster: ProcessCluster, file: Path
 ) -> None:
     coordinator = serve(cluster, file)

@@ -1,4 +1,4 @@
-"""What a run asks for and where it may go, by the operator's rules."""
+"""Requirements and route of a run under the operator's rules."""
 
 from dataclasses import replace
 
@@ -99,14 +99,14 @@ def test_run_that_no_rule_matches_is_refused_by_name_where_every_run_needs_one()
         resolved(launch_of(), config)
 
 
-def test_deployment_is_overruled_on_the_cluster_in_its_requirements_too() -> None:
+def test_clusters_of_a_rule_override_the_cluster_in_the_deployments_requirements_too() -> None:
     assert resolved(launch_of(layers=DEPLOYED_TO_D), BY_RULES).requirements.cluster == ""
 
 
 # Layers
 
 
-def test_layers_go_from_the_defaults_over_deployment_and_rule_to_what_the_run_says() -> None:
+def test_layers_go_from_the_defaults_over_deployment_and_rule_to_the_run_tags() -> None:
     config = replace(BY_RULES, defaults=RequirementLayer(grace=5.0))
     said = {
         "deployment": RequirementLayer(grace=6.0),
@@ -149,7 +149,7 @@ def test_later_layers_override_earlier_ones() -> None:
     assert (launch.time_limits.grace, launch.time_limits.stop_after) == (7.0, 90.0)
 
 
-def test_what_was_launched_is_left_as_it_was_said() -> None:
+def test_layers_of_the_launch_stay_as_they_were() -> None:
     launch = launch_of(
         layers={"deployment": RequirementLayer(grace=6.0), "tags": RequirementLayer(driver="vm")}
     )
@@ -158,7 +158,7 @@ def test_what_was_launched_is_left_as_it_was_said() -> None:
     assert resolved(after, DEFAULT_CONFIG) == resolved(launch, DEFAULT_CONFIG)
 
 
-def test_launch_that_was_adopted_keeps_what_its_agent_said_of_it() -> None:
+def test_adopted_launch_keeps_the_requirements_that_its_agent_reported() -> None:
     adopted = replace(launch_of(), layers=())
     assert resolved(adopted, replace(BY_RULES, on_no_matching_rule=NoRuleAction.FAIL)) == adopted
 

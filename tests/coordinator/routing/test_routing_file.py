@@ -1,4 +1,4 @@
-"""The routing file: what it means, what is refused with line, key and remedy, and what is only doubted."""
+"""The routing file: its meaning, its errors with line, key and remedy, and its warnings."""
 
 from pathlib import Path
 
@@ -43,7 +43,7 @@ def warned(text: str) -> list[str]:
 # What it means
 
 
-def test_every_key_arrives_in_the_policy() -> None:
+def test_every_key_arrives_in_the_configuration() -> None:
     gpu = Rule(
         "gpu",
         Match(
@@ -75,7 +75,7 @@ def test_every_key_arrives_in_the_policy() -> None:
     )
 
 
-def test_file_without_rules_is_as_good_as_none() -> None:
+def test_file_without_rules_equals_no_file() -> None:
     assert read("rules: []").config == DEFAULT_CONFIG
     assert read("{}").config == DEFAULT_CONFIG
 
@@ -95,7 +95,7 @@ def test_shipped_example_has_no_warning() -> None:
         ("reserve_after: 0", QueueConfig(reserve_after=0.0)),
     ],
 )
-def test_queue_may_be_ordered_otherwise(queue: str, expected: QueueConfig) -> None:
+def test_order_of_the_queue_can_be_changed(queue: str, expected: QueueConfig) -> None:
     assert read(f"queue: {{{queue}}}").config.queue == expected
 
 
@@ -262,7 +262,7 @@ def test_anchors_that_multiply_are_stopped_before_they_fill_the_memory() -> None
     assert "aliases make more than" in problems("\n".join(lines))[0]
 
 
-def test_text_that_is_not_utf8_is_told_with_its_line() -> None:
+def test_text_that_is_not_utf8_is_refused_with_its_line() -> None:
     with pytest.raises(InvalidYamlFile, match=r"^line 2: is not UTF-8; save it as that$"):
         read_routing(b"placement: binpack\ndefault_cluster: \xff")
 
