@@ -152,16 +152,45 @@ COORDINATOR_LAYERS = (
 """The coordinator's rooms, the lowest first."""
 
 
+CORE_LAYERS = (
+    "errors",
+    "timers",
+    "requirements",
+    "routing",
+    "model",
+    "effects",
+    "leases",
+    "agent_reports",
+    "client_scope",
+    "transitions",
+    "scheduling",
+    "fleet",
+    "resolve_launch",
+    "launch_admission",
+    "explain",
+    "events",
+)
+"""The rooms of the coordinator's core, the lowest first."""
+
+
 def test_each_layer_of_the_coordinator_imports_only_lower_ones() -> None:
-    folder = ROOT / "coordinator" / "runyard" / "coordinator"
+    require_layers("runyard.coordinator", COORDINATOR_LAYERS)
+
+
+def test_each_layer_of_the_core_imports_only_lower_ones() -> None:
+    require_layers("runyard.coordinator.core", CORE_LAYERS)
+
+
+def require_layers(package: str, layers: tuple[str, ...]) -> None:
+    folder = ROOT / "coordinator" / Path(*package.split("."))
     rooms = {path.stem for path in folder.glob("*.py")} | {
         path.parent.name for path in folder.glob("*/__init__.py")
     }
-    assert rooms - {"__init__"} == set(COORDINATOR_LAYERS)
-    for number, room in enumerate(COORDINATOR_LAYERS):
-        lower = tuple(f"runyard.coordinator.{each}" for each in COORDINATOR_LAYERS[: number + 1])
+    assert rooms - {"__init__"} == set(layers)
+    for number, room in enumerate(layers):
+        lower = tuple(f"{package}.{each}" for each in layers[: number + 1])
         files = [folder / f"{room}.py"] if (folder / f"{room}.py").exists() else (folder / room).rglob("*.py")
         for path in files:
-            ours = [name for name in imports(path) if name.startswith("runyard.coordinator")]
+            ours = [name for name in imports(path) if name.startswith(f"{package}.")]
             strangers = [name for name in ours if not is_within(name, lower)]
             assert not strangers, f"{path.relative_to(ROOT)} imports {strangers}"

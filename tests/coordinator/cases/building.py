@@ -16,6 +16,7 @@ from dagster._core.definitions.node_definition import NodeDefinition
 from runyard.common.quantities import parse_quantity
 from runyard.coordinator.core.events.on_config_change import on_config_change
 from runyard.coordinator.core.events.on_operator import on_cordon, on_drain
+from runyard.coordinator.core.explain.wording import situation
 from runyard.coordinator.core.model import Launch, Run
 from runyard.coordinator.core.requirements.ops import ops_layer
 from runyard.coordinator.grpc.requests import check_spec, launch_of
@@ -214,7 +215,7 @@ class InMemoryCluster:
 
     def news(self, run_id: str) -> str:
         """The coordinator's message about the run."""
-        return self.trial.fleet.news(self.run(run_id))
+        return situation(self.trial.fleet, self.run(run_id))
 
 
 # Cases

@@ -13,6 +13,7 @@ from coordinator.fleet_building import (
 )
 
 from runyard.coordinator.core.errors import LaunchConflict, LaunchRefused
+from runyard.coordinator.core.explain.wording import situation
 from runyard.coordinator.core.model import Queued
 from runyard.coordinator.core.requirements.labels import label_is
 from runyard.coordinator.core.requirements.requirements import CompiledRequirements
@@ -152,7 +153,7 @@ def test_launch_waits_when_all_slots_are_taken_and_says_why(trial: FleetTrial) -
     for run_id in ("a", "b", RUN):
         trial.launch(make_launch(run_id))
     assert trial.phase() == "queued"
-    assert trial.fleet.news(trial.run()) == "waiting: 0/1 nodes available: 1 without a free slot"
+    assert situation(trial.fleet, trial.run()) == "waiting: 0/1 nodes available: 1 without a free slot"
 
 
 @pytest.mark.parametrize("freed_by", ["an end", "a rejection", "another node", "more slots"])
@@ -212,7 +213,7 @@ def test_nothing_is_placed_on_a_node_that_has_not_come_back_after_a_restart(tria
     trial.restart()
     trial.launch()
     assert trial.phase() == "queued"
-    assert trial.fleet.news(trial.run()) == "waiting: 0/1 nodes available: 1 suspect"
+    assert situation(trial.fleet, trial.run()) == "waiting: 0/1 nodes available: 1 suspect"
     trial.join()
     assert trial.phase() == "assigned"
 

@@ -17,6 +17,7 @@ from coordinator.fleet_building import (
 from runyard.coordinator.core.errors import NodeIsSilent, NodeStillSpeaks, UnknownNode, UnknownWarmServer
 from runyard.coordinator.core.events.on_operator import on_cordon, on_drain, on_fence, on_uncordon
 from runyard.coordinator.core.events.on_warm_servers import on_refresh_warm_servers
+from runyard.coordinator.core.explain.wording import situation
 from runyard.coordinator.core.model import Cordoned, Draining, Lost, Open
 from runyard.v1 import agent_pb2, fleet_pb2, run_pb2
 
@@ -36,7 +37,7 @@ def test_cordoned_node_takes_nothing_new_and_keeps_what_it_has(trial: FleetTrial
     trial.step(lambda fleet, at: on_cordon(fleet, at, NODE))
     trial.launch(make_launch("second"))
     assert (trial.phase(), trial.phase("second")) == ("running", "queued")
-    assert trial.fleet.news(trial.run("second")) == "waiting: 0/1 nodes available: 1 cordoned"
+    assert situation(trial.fleet, trial.run("second")) == "waiting: 0/1 nodes available: 1 cordoned"
 
 
 def test_uncordoned_node_takes_what_waited_for_it_at_once(trial: FleetTrial) -> None:

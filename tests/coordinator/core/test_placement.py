@@ -4,6 +4,7 @@ import pytest
 from coordinator.fleet_building import FleetTrial, make_hello, make_launch
 
 from runyard.coordinator.core.errors import LaunchRefused
+from runyard.coordinator.core.explain.wording import situation
 from runyard.coordinator.core.requirements.labels import label_is
 from runyard.coordinator.core.requirements.requirements import CompiledRequirements
 from runyard.coordinator.core.scheduling.config import SchedulingConfig, Strategy
@@ -127,13 +128,13 @@ def test_news_of_a_waiting_run_follow_what_happens() -> None:
     trial = fleet_of(make_hello("a", slots=1))
     trial.launch(make_launch("first"))
     trial.launch()
-    news = [trial.fleet.news(trial.run())]
+    news = [situation(trial.fleet, trial.run())]
     trial.leave(1, "a")
-    news.append(trial.fleet.news(trial.run()))
+    news.append(situation(trial.fleet, trial.run()))
     trial.tick(after=300.0)
-    news.append(trial.fleet.news(trial.run()))
+    news.append(situation(trial.fleet, trial.run()))
     trial.join(make_hello("b", slots=0))
-    news.append(trial.fleet.news(trial.run()))
+    news.append(situation(trial.fleet, trial.run()))
     assert news == [
         "waiting: 0/1 nodes available: 1 without a free slot",
         "waiting: 0/1 nodes available: 1 suspect",
@@ -156,6 +157,6 @@ def test_news_of_a_waiting_run_count_the_reasons_of_all_nodes() -> None:
     trial.launch(make_launch(requirements=here))
     assert trial.phase() == "queued"
     assert (
-        trial.fleet.news(trial.run())
+        situation(trial.fleet, trial.run())
         == "waiting: 0/4 nodes available: 2 suspect, 1 in another cluster, 1 without a free slot"
     )

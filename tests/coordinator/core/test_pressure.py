@@ -4,6 +4,7 @@ import pytest
 from coordinator.fleet_building import NODE, FleetTrial, make_hello, running
 
 from runyard.coordinator.core.explain.explanation import explain_run
+from runyard.coordinator.core.explain.wording import situation
 from runyard.coordinator.grpc.views import node_view
 from runyard.v1 import fleet_pb2
 
@@ -16,7 +17,7 @@ def test_nothing_new_is_placed_on_a_node_under_pressure_until_it_is_over() -> No
     trial.beat(session, pressures=[SHORT])
     trial.launch()
     assert trial.phase() == "queued"
-    assert trial.fleet.news(trial.run()) == "waiting: 0/1 nodes available: 1 under memory pressure"
+    assert situation(trial.fleet, trial.run()) == "waiting: 0/1 nodes available: 1 under memory pressure"
     trial.beat(session)
     assert trial.node_of() == NODE
 
@@ -59,7 +60,7 @@ def test_reason_names_what_is_short(kind: fleet_pb2.PressureKind.ValueType, reas
     trial = FleetTrial()
     trial.beat(trial.join(), pressures=[fleet_pb2.Pressure(kind=kind)])
     trial.launch()
-    assert trial.fleet.news(trial.run()) == f"waiting: 0/1 nodes available: 1 under {reason}"
+    assert situation(trial.fleet, trial.run()) == f"waiting: 0/1 nodes available: 1 under {reason}"
     explained = explain_run(trial.fleet, trial.now, trial.run())
     assert f"one node to be no longer under {reason}" in str(explained)
 

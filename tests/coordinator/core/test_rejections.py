@@ -13,6 +13,7 @@ from coordinator.fleet_building import (
 
 from runyard.coordinator.core.effects import SaveRun
 from runyard.coordinator.core.explain.explanation import explain_run
+from runyard.coordinator.core.explain.wording import situation
 from runyard.coordinator.core.scheduling.config import SchedulingConfig
 from runyard.v1 import agent_pb2, run_pb2
 
@@ -37,7 +38,7 @@ def test_refused_run_waits_for_a_node_that_could_take_it_and_says_who_refused() 
     trial.launch()
     trial.reject(1)
     assert trial.phase() == "queued"
-    assert trial.fleet.news(trial.run()) == "waiting: 0/2 nodes available: 1 refused the run, 1 suspect"
+    assert situation(trial.fleet, trial.run()) == "waiting: 0/2 nodes available: 1 refused the run, 1 suspect"
 
 
 def test_run_that_every_node_refused_has_failed_to_start_and_names_all_reasons() -> None:

@@ -14,6 +14,7 @@ from coordinator.fleet_building import (
     stopping,
 )
 
+from runyard.coordinator.core.explain.wording import situation
 from runyard.coordinator.core.model import Running, Stopping
 from runyard.v1 import run_pb2
 
@@ -78,14 +79,14 @@ def test_end_that_names_a_pid_tells_that_the_worker_once_ran(trial: FleetTrial, 
 def test_progress_of_a_long_start_becomes_an_event_each_time_that_it_is_another(trial: FleetTrial) -> None:
     trial.report(1, starting(progress="1 of 4 MiB"))
     trial.report(1, starting(progress="1 of 4 MiB"))  # as every heartbeat repeats it
-    assert trial.fleet.news(trial.run()) == "1 of 4 MiB"
+    assert situation(trial.fleet, trial.run()) == "1 of 4 MiB"
     trial.report(1, starting(progress="3 of 4 MiB"))
     trial.report(1, starting())
-    assert trial.fleet.news(trial.run()) == "3 of 4 MiB"
+    assert situation(trial.fleet, trial.run()) == "3 of 4 MiB"
     assert trial.asked.history() == ["taken by the agent", "1 of 4 MiB", "3 of 4 MiB"]
     trial.report(1, running())
     trial.report(1, starting(progress="4 of 4 MiB"))  # late
-    assert trial.fleet.news(trial.run()) == ""
+    assert situation(trial.fleet, trial.run()) == ""
     assert trial.fleet.progress == {}
 
 

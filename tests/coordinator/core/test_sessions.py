@@ -16,6 +16,7 @@ from coordinator.fleet_building import (
 
 from runyard.coordinator.core.errors import NodeIdInUse, NodeRefused
 from runyard.coordinator.core.events.on_session import on_heartbeat
+from runyard.coordinator.core.explain.wording import situation
 from runyard.coordinator.core.leases import LeaseSettings
 from runyard.coordinator.core.model import Ready, Suspect
 from runyard.coordinator.grpc.agent_reports import heartbeat_of
@@ -162,7 +163,7 @@ def test_broken_session_makes_the_node_suspect_at_once_and_presumes_nothing_of_i
     assert isinstance(trial.fleet.nodes[NODE].liveness, Suspect)
     assert trial.phase() == "running"
     assert trial.fleet.unreachable(trial.run())
-    assert trial.fleet.news(trial.run()) == f"node {NODE} is silent; the worker is not presumed dead"
+    assert situation(trial.fleet, trial.run()) == f"node {NODE} is silent; the worker is not presumed dead"
     trial.asked.assert_nothing_else()
 
 

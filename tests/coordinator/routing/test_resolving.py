@@ -6,11 +6,11 @@ import pytest
 from coordinator.routing.launches import launch_of
 
 from runyard.coordinator.core.errors import LaunchRefused
-from runyard.coordinator.core.events.resolve_launch import all_layers, resolved
 from runyard.coordinator.core.model import Launch
 from runyard.coordinator.core.requirements.labels import label_is
 from runyard.coordinator.core.requirements.requirements import RequirementLayer, StopAfter
 from runyard.coordinator.core.requirements.resources import Resources
+from runyard.coordinator.core.resolve_launch import all_layers, resolved
 from runyard.coordinator.core.routing.rules import ANYWHERE, Match, Order, Route, Rule, WeightedCluster
 from runyard.coordinator.core.scheduling.config import (
     DEFAULT_CONFIG,

@@ -14,7 +14,6 @@ from runyard.coordinator.core.effects import (
 )
 from runyard.coordinator.core.leases import LeaseSettings
 from runyard.coordinator.core.model import (
-    Finished,
     Instant,
     Node,
     Phase,
@@ -25,16 +24,15 @@ from runyard.coordinator.core.model import (
     Suspect,
     Tombstone,
 )
-from runyard.coordinator.core.phase_deadlines import deadline
 from runyard.coordinator.core.requirements.resources import NOTHING, Resources
 from runyard.coordinator.core.scheduling.backfill import recheck
 from runyard.coordinator.core.scheduling.config import DEFAULT_CONFIG, SchedulingConfig
-from runyard.coordinator.core.scheduling.equivalence_classes import ClassState, EquivalenceClass
+from runyard.coordinator.core.scheduling.equivalence_classes import EquivalenceClass
 from runyard.coordinator.core.scheduling.node_index import NodeIndex
-from runyard.coordinator.core.scheduling.reasons import availability, count_reasons
+from runyard.coordinator.core.scheduling.reasons import count_reasons
 from runyard.coordinator.core.scheduling.run_queue import RunQueue
 from runyard.coordinator.core.timers import Timers
-from runyard.coordinator.core.transitions import advance
+from runyard.coordinator.core.transitions import advance, deadline
 from runyard.v1 import agent_pb2, run_pb2
 
 
@@ -68,7 +66,7 @@ class Fleet:
         self.queue = RunQueue(self.index, config)
         self.deadlines: Timers[str] = Timers()
         self._live_by_node: dict[str, set[str]] = {}
-        self._reasons: dict[EquivalenceClass, tuple[object, str]] = {}
+        self._reasons: dict[EquivalenceClass, tuple[object, Mapping[str, int]]] = {}
         self._effects: list[Effect] = []
 
     def restore(
@@ -137,38 +135,17 @@ class Fleet:
         """True while the run's node is silent, so that nothing new is known of it."""
         return run.is_live and run.place is not None and not self._is_ready(run.place.node)
 
-    def news(self, run: Run) -> str:
-        """The run's situation in one sentence."""
-        match run.phase:
-            case Queued() if run.run_id in self.queue:
-                return f"waiting: {self._why_waiting(self.queue.class_of(run.run_id))}"
-            case Queued():
-                return ""  # it is shown as it was, and has left the queue since
-            case Finished(outcome=outcome):
-                return outcome.message
-            case placed if self.unreachable(run):
-                return f"node {placed.place.node} is silent; the worker is not presumed dead"
-            case _ if run.stop:
-                return run.stop.reason
-            case Starting():
-                return self.progress.get(run.run_id, "")
-            case _:
-                return ""
+    def why_not_now(self, run_class: EquivalenceClass) -> Mapping[str, int]:
+        """Return the number of nodes by the reason why they cannot take the first run of the class now.
 
-    def _why_waiting(self, run_class: EquivalenceClass) -> str:
-        if run_class.state is ClassState.CLOSED:
-            return run_class.key.route.closed
-        if run_class.state is ClassState.OVER_QUOTA:
-            share = self.queue.shares[run_class.key.share]
-            return share.over_quota(run_class.matcher.ask.requirements.resources) or "its share holds enough"
-        # Kept until something changes: else a page of a thousand runs counts the nodes a thousand times.
-        stand = (self.index.version, self.queue.reservations.version, run_class.opened)
-        if (known := self._reasons.get(run_class)) is None or known[0] != stand:
-            known = self._reasons[run_class] = (stand, availability(self.why_not_now(run_class)))
+        The result is kept until something changes, since a page of a thousand runs asks a thousand times.
+        """
+        version = (self.index.version, self.queue.reservations.version, run_class.opened)
+        if (known := self._reasons.get(run_class)) is None or known[0] != version:
+            known = self._reasons[run_class] = (version, self._count_reasons(run_class))
         return known[1]
 
-    def why_not_now(self, run_class: EquivalenceClass) -> Mapping[str, int]:
-        """How many nodes the first run of a lane cannot have at this moment, by the reason."""
+    def _count_reasons(self, run_class: EquivalenceClass) -> Mapping[str, int]:
         return count_reasons(
             self.index,
             run_class.matcher,

@@ -1,5 +1,6 @@
 """What the coordinator knows: runs, each in exactly one phase, and nodes, each with one kind of liveness."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from runyard.coordinator.core.requirements.context import without_secrets
@@ -54,6 +55,11 @@ class Launch:
     priority: int = 0
     share: str = ""
     launched_by: str = ""
+
+    @property
+    def tags(self) -> Mapping[str, str]:
+        """Tags of the run."""
+        return self.spec.tags
 
     def without_secrets(self) -> "Launch":
         """The same launch, without what only its worker needs: arguments, environment, and their copies."""

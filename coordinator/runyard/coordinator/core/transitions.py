@@ -66,3 +66,17 @@ def correct(run: Run, outcome: run_pb2.Outcome) -> Run | None:
     if outcome.kind in PRESUMED:
         return None
     return replace(run, phase=replace(run.phase, outcome=outcome))
+
+
+def deadline(run: Run) -> float | None:
+    """Return the monotonic time at which the present phase of the run times out; None: never."""
+    if run.stop is not None:
+        return None
+    limits = run.launch.time_limits
+    match run.phase:
+        case Queued() if limits.max_queue_time is not None:
+            return run.queued_since + limits.max_queue_time
+        case Assigned() | Starting() if limits.start_timeout is not None:
+            return run.since + limits.start_timeout
+        case _:
+            return None

@@ -8,10 +8,10 @@ from google.protobuf.duration_pb2 import Duration
 
 from runyard.common.defaults import CONTEXT_KEY, LONGEST_SECONDS
 from runyard.coordinator.core.errors import InvalidField
-from runyard.coordinator.core.events.resolve_launch import DEPLOYMENT
 from runyard.coordinator.core.requirements.context import requirements_in
 from runyard.coordinator.core.requirements.requirements import RequirementLayer, StopAfter
 from runyard.coordinator.core.requirements.tags import layer_from_config, layer_from_tags
+from runyard.coordinator.core.resolve_launch import DEPLOYMENT
 from runyard.coordinator.grpc.conversions import layer_from_message
 from runyard.v1 import run_pb2
 

@@ -6,6 +6,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from runyard.common.protobuf_time import to_timestamp
 from runyard.coordinator.core.events.agent_messages import requirements_message
+from runyard.coordinator.core.explain.wording import situation
 from runyard.coordinator.core.fleet import Fleet
 from runyard.coordinator.core.model import (
     Draining,
@@ -49,7 +50,7 @@ def run_view(fleet: Fleet, run: Run) -> run_pb2.Run:
         node=run.place.node if run.place else "",
         stop_requested=run.stop is not None,
         unreachable=fleet.unreachable(run),
-        message=fleet.news(run),
+        message=situation(fleet, run),
         pid=run.pid,
         outcome=run.phase.outcome if isinstance(run.phase, Finished) else None,
         launched_at=_timestamp(run.times.launched),

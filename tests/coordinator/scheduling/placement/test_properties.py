@@ -20,6 +20,7 @@ from runyard.coordinator.core.errors import FleetError
 from runyard.coordinator.core.events.on_config_change import on_config_change
 from runyard.coordinator.core.events.on_operator import on_cordon, on_drain, on_fence, on_uncordon
 from runyard.coordinator.core.events.on_session import on_goodbye, on_heartbeat
+from runyard.coordinator.core.explain.wording import situation
 from runyard.coordinator.core.model import Assigned, Finished, Queued, Run
 from runyard.coordinator.core.requirements.labels import label_is, parse_label_rule
 from runyard.coordinator.core.requirements.requirements import CompiledRequirements, Preference
@@ -320,8 +321,8 @@ class PlacementMachine(RuleBasedStateMachine):
     def every_waiting_run_says_why(self) -> None:
         for run in self.trial.fleet.waiting():
             assert isinstance(run.phase, Queued)
-            assert self.trial.fleet.news(run).startswith("waiting: ")
-            assert "free" not in self.trial.fleet.news(run)
+            assert situation(self.trial.fleet, run).startswith("waiting: ")
+            assert "free" not in situation(self.trial.fleet, run)
 
 
 class PlainMachine(PlacementMachine):

@@ -3,6 +3,7 @@
 from coordinator.fleet_building import FleetTrial, finished, make_hello, make_launch, running
 
 from runyard.coordinator.core.events.on_config_change import on_config_change
+from runyard.coordinator.core.explain.wording import situation
 from runyard.coordinator.core.model import Run
 from runyard.coordinator.core.requirements.requirements import CompiledRequirements
 from runyard.coordinator.core.requirements.resources import Resources
@@ -80,7 +81,7 @@ class Crowd:
 
     def news(self, run_id: str) -> str:
         """What people are told of the run."""
-        return self.trial.fleet.news(self.trial.run(run_id))
+        return situation(self.trial.fleet, self.trial.run(run_id))
 
     def reserved(self) -> dict[str, str]:
         """The reserved nodes, with the runs that they are for."""

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from runyard.coordinator.core.errors import FleetError
 from runyard.coordinator.core.events import place_waiting
 from runyard.coordinator.core.events.on_config_change import on_config_change
+from runyard.coordinator.core.explain.wording import situation
 from runyard.coordinator.core.model import Run
 from runyard.coordinator.core.requirements.requirements import CompiledRequirements
 from runyard.coordinator.core.requirements.resources import Resources
@@ -72,7 +73,7 @@ class Line(FleetTrial):
 
     def why(self, run_id: str) -> str:
         """What is said of a waiting run."""
-        return self.fleet.news(self.fleet.runs[run_id])
+        return situation(self.fleet, self.fleet.runs[run_id])
 
 
 def with_queue(**queue: float | str | None) -> SchedulingConfig:

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from runyard.coordinator.core.events.on_config_change import launch_now
 from runyard.coordinator.core.fleet import Fleet
+from runyard.coordinator.core.launch_admission import current_launch
 from runyard.coordinator.core.model import Assigned, Finished, Instant, Queued, Run, Starting
 from runyard.coordinator.core.scheduling.filters import Ask
 from runyard.v1 import run_pb2
@@ -47,7 +47,7 @@ def reschedule(fleet: Fleet, now: Instant, run: Run, did: str, outcome: run_pb2.
     assert run.place is not None
     refused_by = (*run.refused_by, (run.place.node, outcome.message))
     # The rules may have changed since it was assigned.
-    run = replace(run, refused_by=refused_by, launch=launch_now(fleet, run))
+    run = replace(run, refused_by=refused_by, launch=current_launch(fleet, run))
     matcher = fleet.index.matcher(Ask.of(run.launch))
     if not fleet.index.could_ever(matcher, without=dict(refused_by)):
         finish(fleet, now, run, _of_all(run, outcome, "no other node could take the run"))

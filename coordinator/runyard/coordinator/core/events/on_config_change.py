@@ -3,13 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from runyard.coordinator.core.errors import FleetError
-from runyard.coordinator.core.events.on_launch import require_bearable
 from runyard.coordinator.core.events.place_waiting import place_waiting
-from runyard.coordinator.core.events.resolve_launch import resolved
 from runyard.coordinator.core.fleet import Fleet
-from runyard.coordinator.core.model import Instant, Launch, Run
-from runyard.coordinator.core.routing.rules import Route
+from runyard.coordinator.core.launch_admission import current_launch
+from runyard.coordinator.core.model import Instant, Launch
 from runyard.coordinator.core.scheduling.config import SchedulingConfig
 
 
@@ -25,22 +22,12 @@ def on_config_change(fleet: Fleet, now: Instant, config: SchedulingConfig) -> in
     fleet.apply_config(replace(config, client_clusters=fleet.config.client_clusters))
     changed = 0
     for run in fleet.waiting():
-        launch = launch_now(fleet, run)
+        launch = current_launch(fleet, run)
         if _decided(launch) != _decided(run.launch):
             fleet.put(replace(run, launch=launch), "the routing rules have changed")
             changed += 1
     place_waiting(fleet, now)
     return changed
-
-
-def launch_now(fleet: Fleet, run: Run) -> Launch:
-    """The run's launch by the policy of the moment; where that allows none, with a route that is closed."""
-    try:
-        launch = resolved(run.launch, fleet.config)
-        require_bearable(fleet, launch)
-    except FleetError as error:
-        return replace(run.launch, route=Route(closed=str(error)))
-    return launch
 
 
 def _decided(launch: Launch) -> tuple[object, ...]:

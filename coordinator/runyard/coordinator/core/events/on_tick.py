@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from runyard.coordinator.core.events.attempt_end import finish
 from runyard.coordinator.core.events.on_launch import end
 from runyard.coordinator.core.events.place_waiting import place_waiting
+from runyard.coordinator.core.explain.wording import deadline_message
 from runyard.coordinator.core.fleet import Fleet
 from runyard.coordinator.core.leases import gone_after, hear, is_storm, silent
 from runyard.coordinator.core.model import Draining, Finished, Instant, StopRequest
-from runyard.coordinator.core.phase_deadlines import lateness
 from runyard.coordinator.core.scheduling.backfill import expire, reserve
 from runyard.v1 import run_pb2
 
@@ -44,7 +44,7 @@ def on_tick(fleet: Fleet, now: Instant) -> None:
     _end_drains(fleet, now)
     for run_id in fleet.deadlines.take_due(now.monotonic):
         run = fleet.runs[run_id]
-        late = lateness(run, fleet.news(run))
+        late = deadline_message(fleet, run)
         end(fleet, now, run, StopRequest(late, run_pb2.OUTCOME_KIND_TIMED_OUT))
     expire(fleet.queue, now.monotonic)
     place_waiting(fleet, now)

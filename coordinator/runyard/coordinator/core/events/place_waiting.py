@@ -34,7 +34,7 @@ def _find(
     """A node for the first run of a lane; where there is none, the lane notes why it waits."""
     queue = fleet.queue
     share = queue.shares[run_class.key.share]
-    if share.over_quota(run_class.matcher.ask.requirements.resources):
+    if share.over_quota_reason(run_class.resources):
         queue.set_state(run_class, ClassState.OVER_QUOTA)
         return None
     run_class.opened = run_class.count_open(now.monotonic)
@@ -70,6 +70,6 @@ def _give(fleet: Fleet, now: Instant, run_class: EquivalenceClass, placement: Pl
         placement.cluster,
         because(run_class, placement, fleet.config.strategy, now.monotonic),
     )
-    fleet.queue.record_placement(run_class, run_class.matcher.ask.requirements.resources, now.monotonic)
+    fleet.queue.record_placement(run_class, run_class.resources, now.monotonic)
     run = fleet.move(run, Assigned(place), now, f"assigned to {place.node}")
     assign(fleet, run)

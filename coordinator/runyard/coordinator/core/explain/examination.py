@@ -268,7 +268,7 @@ def _waits_for(fleet: Fleet, run: Run, run_class: EquivalenceClass, counts: Coun
     share = queue.shares.get(run.launch.share) or FairShare(
         run.launch.share, fleet.config.quotas.get(run.launch.share, UNBOUNDED)
     )
-    if quota := share.over_quota(run.launch.requirements.resources):
+    if quota := share.over_quota_reason(run.launch.requirements.resources):
         return quota
     if counts[FREE]:
         return ""

@@ -4,11 +4,10 @@ from typing import Final
 
 from runyard.common.defaults import DRIVER
 from runyard.coordinator.core.errors import FleetError, LaunchRefused, QueueFull
-from runyard.coordinator.core.events.on_launch import queued_run, require_acceptable, require_bearable
-from runyard.coordinator.core.events.resolve_launch import all_layers, resolved
 from runyard.coordinator.core.explain.examination import Examination, examine
-from runyard.coordinator.core.explain.wording import CALLED
+from runyard.coordinator.core.explain.wording import CALLED, situation
 from runyard.coordinator.core.fleet import Fleet
+from runyard.coordinator.core.launch_admission import queued_run, require_acceptable, require_bearable
 from runyard.coordinator.core.model import (
     Assigned,
     Finished,
@@ -24,6 +23,7 @@ from runyard.coordinator.core.model import (
 from runyard.coordinator.core.requirements.layers import origins
 from runyard.coordinator.core.requirements.requirements import CompiledRequirements, RequirementLayer
 from runyard.coordinator.core.requirements.resources import SLOTS, Resources
+from runyard.coordinator.core.resolve_launch import all_layers, resolved
 from runyard.coordinator.core.scheduling.config import SchedulingConfig, Strategy
 from runyard.coordinator.core.scheduling.reasons import availability
 from runyard.v1 import placement_pb2
@@ -39,7 +39,7 @@ def explain_run(fleet: Fleet, now: Instant, run: Run) -> Explanation:
     match run.phase:
         case Queued():
             examination = examine(fleet, run, now)
-            explanation = _examined(f"run {run.run_id} is {fleet.news(run)}", examination)
+            explanation = _examined(f"run {run.run_id} is {situation(fleet, run)}", examination)
         case Finished() as finished:
             explanation = Explanation(verdict=f"run {run.run_id} {_ended(finished)}")
         case placed:

@@ -56,7 +56,7 @@ def forecast_order(queue: RunQueue, now: float) -> Iterator[str]:
             continue
         entry, run_class = level.entries.pop()
         yield entry.run_id
-        taken = run_class.key.ask.requirements.resources
+        taken = run_class.resources
         level.share.usage += queue.dominant_share(taken)
         for name, amount in taken:
             level.share.held[name] = level.share.held.get(name, 0) + amount

@@ -1,12 +1,52 @@
-"""Why a run is where it is, in a sentence."""
+"""Sentences for people: the situation of a run, why it got its node, and which deadline it missed."""
 
 from typing import Final
 
+from runyard.coordinator.core.fleet import Fleet
+from runyard.coordinator.core.model import Finished, Queued, Run, Starting
 from runyard.coordinator.core.scheduling.config import Strategy
-from runyard.coordinator.core.scheduling.equivalence_classes import EquivalenceClass
+from runyard.coordinator.core.scheduling.equivalence_classes import ClassState, EquivalenceClass
 from runyard.coordinator.core.scheduling.node_search import Placement
+from runyard.coordinator.core.scheduling.reasons import availability
 
 CALLED: Final = {Strategy.BINPACK: "bin-packing", Strategy.SPREAD: "spreading"}
+
+
+def situation(fleet: Fleet, run: Run) -> str:
+    """Return the situation of the run in one sentence; empty if there is nothing to say."""
+    match run.phase:
+        case Queued() if run.run_id in fleet.queue:
+            return f"waiting: {_why_waiting(fleet, fleet.queue.class_of(run.run_id))}"
+        case Queued():
+            return ""  # the run has left the queue since this state of it was read
+        case Finished(outcome=outcome):
+            return outcome.message
+        case placed if fleet.unreachable(run):
+            return f"node {placed.place.node} is silent; the worker is not presumed dead"
+        case _ if run.stop:
+            return run.stop.reason
+        case Starting():
+            return fleet.progress.get(run.run_id, "")
+        case _:
+            return ""
+
+
+def _why_waiting(fleet: Fleet, run_class: EquivalenceClass) -> str:
+    if run_class.state is ClassState.CLOSED:
+        return run_class.key.route.closed
+    if run_class.state is ClassState.OVER_QUOTA:
+        share = fleet.queue.shares[run_class.key.share]
+        return share.over_quota_reason(run_class.resources) or "its share is at its quota"
+    return availability(fleet.why_not_now(run_class))
+
+
+def deadline_message(fleet: Fleet, run: Run) -> str:
+    """Return which deadline of its phase the run has missed."""
+    limits = run.launch.time_limits
+    if isinstance(run.phase, Queued):
+        limit = f"{limits.max_queue_time:g} s (max_queue_time)"
+        return f"no node could take the run within {limit}; it was {situation(fleet, run)}"
+    return f"the worker did not start within {limits.start_timeout:g} s (start_timeout)"
 
 
 def because(run_class: EquivalenceClass, placement: Placement, strategy: Strategy, now: float) -> str:

@@ -4,27 +4,41 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import translate
 from functools import lru_cache
-from typing import Final
+from typing import Final, Protocol
 
-from runyard.coordinator.core.model import Launch
 from runyard.coordinator.core.routing.rules import Globs, Match, Rule
 
 _SPECIAL: Final = re.compile(r"[*?[]")
 
 
-def first_match(rules: Iterable[Rule], launch: Launch) -> Rule | None:
+class Routable(Protocol):
+    """The properties of a launch that rules match."""
+
+    @property
+    def job(self) -> str: ...
+    @property
+    def location(self) -> str: ...
+    @property
+    def repository(self) -> str: ...
+    @property
+    def deployment(self) -> str: ...
+    @property
+    def tags(self) -> Mapping[str, str]: ...
+
+
+def first_match(rules: Iterable[Rule], launch: Routable) -> Rule | None:
     """Return the first rule that matches the run, or None."""
     return next((rule for rule in rules if fits(rule.match, launch)), None)
 
 
-def fits(match: Match, launch: Launch) -> bool:
+def fits(match: Match, launch: Routable) -> bool:
     """True if the run matches. Upper and lower case differ."""
     return (
         _any_fits(match.job, launch.job)
         and _any_fits(match.code_location, launch.location)
         and _any_fits(match.repository, launch.repository)
         and _any_fits(match.deployment, launch.deployment)
-        and (not match.tags or _tags_fit(match, launch.spec.tags))
+        and (not match.tags or _tags_fit(match, launch.tags))
     )
 
 

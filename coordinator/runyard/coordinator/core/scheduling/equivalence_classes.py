@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple, Self
 
 from runyard.coordinator.core.model import Queued, Run
+from runyard.coordinator.core.requirements.resources import Resources
 from runyard.coordinator.core.routing.order import cluster_order, open_count
 from runyard.coordinator.core.routing.rules import Route
 from runyard.coordinator.core.scheduling.filters import Ask
@@ -69,7 +70,7 @@ class ClassState(enum.Enum):
     """Nothing: it has to look at all nodes."""
     BLOCKED = "blocked"
     """No node can take it, but for those that became freer since."""
-    OVER_QUOTA = "capped"
+    OVER_QUOTA = "over_quota"
     """Its share has all that it may have."""
     CLOSED = "closed"
     """Its route leads nowhere for now."""
@@ -98,6 +99,11 @@ class EquivalenceClass:
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    @property
+    def resources(self) -> Resources:
+        """What each of its runs takes."""
+        return self.key.ask.requirements.resources
 
     @property
     def head(self) -> QueueEntry:

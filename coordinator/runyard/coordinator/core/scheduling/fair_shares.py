@@ -19,7 +19,7 @@ class FairShare:
         last_cost: How much of that its last placement was.
         held: What its live runs have, and `part_held`, which part of the fleet that was when it last changed.
         waiting: How many of its runs wait.
-        capped: Lanes that wait for the share to hold less.
+        over_quota: Classes that wait for the share to hold less.
     """
 
     def __init__(self, name: str, quota: Quota) -> None:
@@ -32,7 +32,7 @@ class FairShare:
         self.live = 0
         self.waiting = 0
         self.levels: dict[int, PriorityLevel] = {}
-        self.capped: dict[EquivalenceClass, None] = {}
+        self.over_quota: dict[EquivalenceClass, None] = {}
 
     @property
     def is_below_guarantee(self) -> bool:
@@ -40,7 +40,7 @@ class FairShare:
         promised = self.quota.guaranteed
         return bool(promised) and any(self.held.get(name, 0) < least for name, least in promised)
 
-    def over_quota(self, more: Resources) -> str | None:
+    def over_quota_reason(self, more: Resources) -> str | None:
         """Why it may not have so much more, or None if it may."""
         for name, most in self.quota.limit:
             held, asked = self.held.get(name, 0), more[name]
@@ -111,9 +111,9 @@ class PriorityLevel:
         else:
             self.untried.pop(run_class, None)
         if state is ClassState.OVER_QUOTA:
-            self.share.capped[run_class] = None
+            self.share.over_quota[run_class] = None
         else:
-            self.share.capped.pop(run_class, None)
+            self.share.over_quota.pop(run_class, None)
 
     def priority_now(self, now: float, age_step: float | None) -> int:
         """The priority, raised by one for each `age_step` seconds without service.

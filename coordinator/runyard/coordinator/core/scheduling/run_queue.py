@@ -134,7 +134,7 @@ class RunQueue:
         holder = self._share(share)
         holder.change(taken, -1)
         holder.dominant_share = self.dominant_share(holder.held.items())
-        if holder.capped:
+        if holder.over_quota:
             self._quota_freed[holder] = None
         self._drop_share_if_idle(holder)
 
@@ -170,8 +170,8 @@ class RunQueue:
                 self.set_state(run_class, ClassState.UNTRIED)
         while self._quota_freed:
             share, _ = self._quota_freed.popitem()
-            for run_class in list(share.capped):
-                if share.over_quota(run_class.key.ask.requirements.resources) is None:
+            for run_class in list(share.over_quota):
+                if share.over_quota_reason(run_class.resources) is None:
                     self.set_state(run_class, ClassState.UNTRIED)
 
     def wake_all(self) -> None:
