@@ -15,7 +15,7 @@ from harness.waiting import await_until
 from runyard.agent.config.agent import AgentSettings
 from runyard.agent.core.effects import Reject, Report
 from runyard.agent.core.model import Assignment, AttemptKey
-from runyard.agent.drivers.base import Driver, Lack, OnChange
+from runyard.agent.drivers.base import Driver, MissingPrerequisite, OnChange
 from runyard.agent.drivers.fake import FakeDriver, FakeRun
 from runyard.agent.runtime import agent as runtime_agent
 from runyard.agent.runtime import events as events_module
@@ -53,8 +53,8 @@ class Tracked(FakeDriver):
         await super().start(key)
         self.started.append(key)
 
-    def missing(self, spec: SpecRecord) -> Lack | None:
-        return Lack(self.misses, "executable_missing") if self.misses else None
+    def missing(self, spec: SpecRecord) -> MissingPrerequisite | None:
+        return MissingPrerequisite(self.misses, "executable_missing") if self.misses else None
 
 
 class Agent:

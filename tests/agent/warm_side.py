@@ -9,7 +9,7 @@ from typing import Any
 from harness.waiting import await_until
 
 from runyard.agent.core.model import AttemptKey
-from runyard.agent.drivers.process.fork_server_client import ForkServerLink
+from runyard.agent.drivers.process.fork_server_client import ForkServerClient
 from runyard.agent.supervisor.records import ExitRecord, SpecRecord
 from runyard.agent.supervisor.rundir import RunDirectories, RunDirectory
 from runyard.agent.supervisor.warm.plan import WarmPlan
@@ -28,7 +28,7 @@ class WarmBench:
         self.project = project
         self.news: list[dict[str, Any]] = []
         self.begun: list[Path] = []
-        self.link = ForkServerLink(directories.state / "forkserver.log", self.begun.append, self._on_warm)
+        self.link = ForkServerClient(directories.state / "forkserver.log", self.begun.append, self._on_warm)
         self.home = directories.state / "warm" / "home"
         self.home.mkdir(parents=True)
         self._runs = 0

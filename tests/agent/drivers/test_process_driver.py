@@ -11,7 +11,7 @@ from harness.waiting import await_until
 
 from runyard.agent.core.model import AttemptKey, Finished, OutcomeKind, Running, Starting, Stopping
 from runyard.agent.drivers.base import UnknownAttempt
-from runyard.agent.drivers.process.fork_server_client import ForkServerLink
+from runyard.agent.drivers.process.fork_server_client import ForkServerClient
 from runyard.agent.supervisor.rundir import RunDirectories
 
 
@@ -136,7 +136,7 @@ async def test_racing_starts_of_one_attempt_make_one_worker(
 ) -> None:
     canary = tmp_path / "canary"
     directory = directories.create(KEY, shell(f"echo $$ >> {canary}; sleep 0.2"))
-    links = [ForkServerLink(tmp_path / "log", lambda path: None) for _ in range(5)]
+    links = [ForkServerClient(tmp_path / "log", lambda path: None) for _ in range(5)]
     for link in links:
         await link.open()
     await asyncio.gather(*(link.start_shim(directory.path) for link in links))

@@ -77,7 +77,7 @@ async def until_pushed(coordinator: Coordinator, count: int) -> None:
         "from the end",
         "before the beginning",
         "beyond the end",
-        "followed after the end",
+        "supervised after the end",
     ],
 )
 async def test_first_piece_says_where_the_log_begins(

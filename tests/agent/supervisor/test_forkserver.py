@@ -12,7 +12,7 @@ from agent.node_side import KEY, is_alive, shell, text_in
 from harness.waiting import await_until
 
 from runyard.agent.core.model import AttemptKey
-from runyard.agent.drivers.process.fork_server_client import ForkServerLink
+from runyard.agent.drivers.process.fork_server_client import ForkServerClient
 from runyard.agent.supervisor import procfs
 from runyard.agent.supervisor.records import WorkerRecord
 from runyard.agent.supervisor.retry import LONGEST_PAUSE, Retry
@@ -25,7 +25,7 @@ class Forks:
     def __init__(self, directories: RunDirectories) -> None:
         self.directories = directories
         self.begun: list[Path] = []
-        self.link = ForkServerLink(directories.state / "forkserver.log", self.begun.append)
+        self.link = ForkServerClient(directories.state / "forkserver.log", self.begun.append)
 
     @property
     def log(self) -> str:

@@ -15,7 +15,7 @@ from harness.waiting import await_until
 
 from runyard.agent.config.isolation import IsolationSettings
 from runyard.agent.core.model import AttemptKey, Outcome, OutcomeKind
-from runyard.agent.drivers.process.orphans import sweep_belongings
+from runyard.agent.drivers.process.orphans import sweep_resources
 from runyard.agent.node.isolation_backends import WATCHDOG_ONLY, IsolationBackend, find_isolation_backend
 from runyard.agent.supervisor import procfs
 from runyard.agent.supervisor.limits.plan import BY_THE_KERNEL, CGROUP_1, RUNGS
@@ -46,7 +46,7 @@ def backend(request: pytest.FixtureRequest, directories: RunDirectories) -> Iter
     if found.name != wanted:
         pytest.skip(f"this machine has no {wanted}: {reasons[wanted]}")
     yield found
-    sweep_belongings(directories, found, None)
+    sweep_resources(directories, found, None)
     for home in found.homes:
         home.rmdir()  # so nothing was left in it
 
@@ -157,7 +157,7 @@ async def test_a_group_that_was_left_behind_is_removed_when_the_agent_starts(
         (home / "run-gone-3").mkdir()
     await node.start(limited(shell("sleep 60", grace_seconds=0), backend))
     await node.running()
-    sweep_belongings(directories, backend, None)
+    sweep_resources(directories, backend, None)
     assert groups(backend) == ["run-a-1"]
     await node.driver.stop(KEY, 0, "enough")
     assert (await node.outcome()).kind is OutcomeKind.STOPPED

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from runyard.agent.admission.errors import DISK_FULL, Unfit
 from runyard.agent.core.pressure import Scarce
-from runyard.agent.drivers.base import Driver, LookingDriver
+from runyard.agent.drivers.base import CheckingDriver, Driver
 from runyard.agent.node.pressure import PressureMonitor, in_words
 from runyard.agent.supervisor.records import SpecRecord
 
@@ -47,7 +47,7 @@ class Preflight:
         for pressure in self._pressures.all():
             if pressure.scarce is Scarce.DISK:
                 raise Unfit(f"disk pressure: {in_words(pressure)}", DISK_FULL)
-        if isinstance(driver, LookingDriver):
+        if isinstance(driver, CheckingDriver):
             subject = f"{spec.argv[0]} and {spec.cwd or 'its directory'}"
             lack = await self.in_time(partial(driver.missing, spec), subject)
             if lack is not None:

@@ -19,7 +19,7 @@ def holds_engine_socket(source: str, engine: str) -> bool:
 
     Args:
         source: A plain path of this machine, or the name of a volume, which never does. Symbolic links are
-            not followed.
+            not supervised.
         engine: Address of this node's own engine.
     """
     if not source.startswith("/"):

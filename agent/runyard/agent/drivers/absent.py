@@ -90,9 +90,9 @@ class AbsentDriver:
             raise UnknownAttempt(f"attempt {key} is not on this node")
         return directory
 
-    def _end(self, key: AttemptKey, directory: RunDirectory, verdict: ExitRecord) -> None:
-        if directory.write_exit(verdict):
-            self._on_change(key, Finished(outcome_of(verdict, directory)))
+    def _end(self, key: AttemptKey, directory: RunDirectory, exit_record: ExitRecord) -> None:
+        if directory.write_exit(exit_record):
+            self._on_change(key, Finished(outcome_of(exit_record, directory)))
 
 
 def _driver_of(directory: RunDirectory) -> str | None:

@@ -13,7 +13,7 @@ OnChange = Callable[[AttemptKey, AttemptPhase], None]
 """Called in the event loop for every phase that an attempt enters, each at most once and never going back.
 
 `Starting` may come again with other news of a start that takes long: seldom, for each is written down.
-`Finished` is called only when the verdict is on disk.
+`Finished` is called only when the exit_record is on disk.
 """
 
 
@@ -129,7 +129,7 @@ class DependentDriver(Driver, Protocol):
 
 
 @dataclass(frozen=True)
-class Lack:
+class MissingPrerequisite:
     """Why a worker could not start on this node."""
 
     message: str
@@ -139,10 +139,10 @@ class Lack:
 
 
 @runtime_checkable
-class LookingDriver(Driver, Protocol):
+class CheckingDriver(Driver, Protocol):
     """A driver that can tell beforehand what a worker would miss."""
 
-    def missing(self, spec: SpecRecord) -> Lack | None:
+    def missing(self, spec: SpecRecord) -> MissingPrerequisite | None:
         """Why the worker could not start here; None if nothing is known. Blocks."""
         ...
 

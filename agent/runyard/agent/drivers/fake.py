@@ -141,15 +141,15 @@ class FakeDriver:
         stop = directory.read_stop()
         if stop is None:
             code = run.exit_code
-            verdict = ExitRecord("exited", f"exited with code {code}", ended_at=time.time(), code=code)
+            exit_record = ExitRecord("exited", f"exited with code {code}", ended_at=time.time(), code=code)
         else:
             self._on_change(key, Stopping(pid))
-            verdict = await _play_stop(run, stop)
-        self._finish(key, directory, verdict)
+            exit_record = await _play_stop(run, stop)
+        self._finish(key, directory, exit_record)
 
-    def _finish(self, key: AttemptKey, directory: RunDirectory, verdict: ExitRecord) -> None:
-        if directory.write_exit(verdict):
-            self._on_change(key, Finished(outcome_of(verdict, directory)))
+    def _finish(self, key: AttemptKey, directory: RunDirectory, exit_record: ExitRecord) -> None:
+        if directory.write_exit(exit_record):
+            self._on_change(key, Finished(outcome_of(exit_record, directory)))
 
 
 class FakeClusterDriver(FakeDriver):

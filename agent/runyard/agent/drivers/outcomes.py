@@ -15,11 +15,11 @@ from runyard.agent.core.model import (
 )
 from runyard.agent.drivers.process.inspect import (
     Ended,
+    ObservedState,
     Orphaned,
-    Situation,
     Untouched,
     Watched,
-    survey,
+    inspect,
 )
 from runyard.agent.logs import read_tail
 from runyard.agent.spec_record.identities import recorded_identity
@@ -80,7 +80,7 @@ def held_attempt(directory: RunDirectory) -> HeldAttempt:
     """An attempt as its run directory has it, at this moment."""
     try:
         spec = directory.read_spec()
-        phase = phase_of(directory, survey(directory))
+        phase = phase_of(directory, inspect(directory))
     except UnreadableRecord as error:
         return HeldAttempt(key_of(directory), UNKNOWN_LAUNCH, Finished(unreadable(error)))
     if spec is None:  # it was born finished
@@ -89,7 +89,7 @@ def held_attempt(directory: RunDirectory) -> HeldAttempt:
     return HeldAttempt(key_of(directory), identity, phase, tuple(spec.gpus))
 
 
-def phase_of(directory: RunDirectory, situation: Situation) -> AttemptPhase:
+def phase_of(directory: RunDirectory, situation: ObservedState) -> AttemptPhase:
     """The phase that an attempt in this situation is in."""
     match situation:
         case Ended(exit_record):

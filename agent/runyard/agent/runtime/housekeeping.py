@@ -5,7 +5,7 @@ import asyncio
 import structlog
 
 from runyard.agent.config.agent import AgentSettings
-from runyard.agent.drivers.process.orphans import sweep, sweep_belongings
+from runyard.agent.drivers.process.orphans import sweep, sweep_resources
 from runyard.agent.node.isolation_backends import IsolationBackend
 from runyard.agent.supervisor.rundir import RunDirectories
 from runyard.common.backoff import jittered
@@ -25,7 +25,7 @@ async def remove_leftovers(
     """
     for pid, directory in (await asyncio.to_thread(sweep, directories)).items():
         log.warning("orphan_killed", pid=pid, attempt=directory.mark)
-    await asyncio.to_thread(sweep_belongings, directories, backend, settings.isolation.scratch_directory)
+    await asyncio.to_thread(sweep_resources, directories, backend, settings.isolation.scratch_directory)
 
 
 async def prune_forever(directories: RunDirectories, settings: AgentSettings) -> None:

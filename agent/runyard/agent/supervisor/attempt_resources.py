@@ -39,24 +39,24 @@ def make_scratch(spec: SpecRecord) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class Belongings:
+class AttemptResources:
     """What one attempt has."""
 
     limits: Unlimited
     scratch: str = ""
     """Path of its scratch directory; empty for none."""
 
-    def clear_away(self) -> None:
+    def release(self) -> None:
         """Removes all of it. Called when nothing of the attempt runs; what fails is left to a sweep."""
         self.limits.remove()
         if self.scratch:
             shutil.rmtree(self.scratch, ignore_errors=True)
 
 
-NO_BELONGINGS = Belongings(Unlimited())
+NO_RESOURCES = AttemptResources(Unlimited())
 
 
-def belongings_of(directory: RunDirectory, worker: int | None) -> Belongings:
+def attempt_resources_of(directory: RunDirectory, worker: int | None) -> AttemptResources:
     """For those who stand in for a dead shim: what the attempt has, with its limits as they are in force.
 
     Args:
@@ -66,7 +66,9 @@ def belongings_of(directory: RunDirectory, worker: int | None) -> Belongings:
     try:
         spec = directory.read_spec()
     except UnreadableRecord:
-        return NO_BELONGINGS
+        return NO_RESOURCES
     if spec is None:
-        return NO_BELONGINGS
-    return Belongings(resume(plan_of(spec.limits), worker, directory.path / EXCEEDED_NAME), spec.scratch)
+        return NO_RESOURCES
+    return AttemptResources(
+        resume(plan_of(spec.limits), worker, directory.path / EXCEEDED_NAME), spec.scratch
+    )

@@ -39,7 +39,7 @@ from resource import struct_rusage
 from typing import Any, NoReturn
 
 from runyard.agent.supervisor import procfs, shim, warm_children
-from runyard.agent.supervisor.attempt_resources import Belongings, belongings_of
+from runyard.agent.supervisor.attempt_resources import AttemptResources, attempt_resources_of
 from runyard.agent.supervisor.contact import Fence
 from runyard.agent.supervisor.exit_records import (
     ended,
@@ -75,10 +75,10 @@ class _End:
 class _Clearing:
     """Clean-up of an attempt whose shim and worker are dead: kill what is left, then record the end."""
 
-    def __init__(self, directory: RunDirectory, verdict: ExitRecord, belongings: Belongings) -> None:
+    def __init__(self, directory: RunDirectory, exit_record: ExitRecord, resources: AttemptResources) -> None:
         self._directory = directory
-        self._verdict = verdict
-        self._belongings = belongings
+        self._exit_record = exit_record
+        self._resources = resources
         self._retry = Retry(PROCESS)
         self._try_at = 0.0
 
@@ -92,16 +92,16 @@ class _Clearing:
             return False
         self._try_at = procfs.boottime() + _RETRY_SECONDS
         remaining = remaining_processes(self._directory, root=None)
-        if kill_all([*remaining, *running(self._belongings.limits.members())]):
+        if kill_all([*remaining, *running(self._resources.limits.members())]):
             return False
         try:
-            self._directory.write_exit(self._belongings.limits.judge(self._verdict))
+            self._directory.write_exit(self._resources.limits.judge(self._exit_record))
         except DirectoryGone as error:
             complain(PROCESS, error, "giving up")
         except RunDirectoryError as error:
             self._try_at = procfs.boottime() + self._retry.failed(error)
             return False
-        self._belongings.clear_away()
+        self._resources.release()
         return True
 
 
@@ -110,7 +110,7 @@ class _Orphan:
 
     def __init__(self, directory: RunDirectory, worker: ProcessIdentity) -> None:
         self.directory = directory
-        self.belongings = belongings_of(directory, worker.pid)
+        self.resources = attempt_resources_of(directory, worker.pid)
         self._worker = worker
         self._fence: Fence | None = None
         with contextlib.suppress(UnreadableRecord):
@@ -125,7 +125,7 @@ class _Orphan:
 
     def look(self) -> float | None:
         """Enforces fence and limits; gives the seconds until the next look, or None if there is no need."""
-        limits = self.belongings.limits
+        limits = self.resources.limits
         if limits.look_in() is not None and limits.is_exceeded():
             self._kill()
             return _RETRY_SECONDS
@@ -162,7 +162,7 @@ class ForkServer:
     def __init__(self, agent: socket.socket) -> None:
         self._agent: socket.socket | None = agent
         self._selector = selectors.DefaultSelector()
-        self._shims: dict[int, RunDirectory] = {}
+        self._starts: dict[int, RunDirectory] = {}
         self._warm: dict[int, WarmChild] = {}
         self._warm_shims: set[int] = set()
         self._orphans: dict[int, _Orphan] = {}
@@ -241,7 +241,7 @@ class ForkServer:
             return
         if pid == 0:
             self._become_shim(path)
-        self._shims[pid] = RunDirectory(path)
+        self._starts[pid] = RunDirectory(path)
         self._has_children = True
         shim_process = procfs.identify(pid)
         assert shim_process  # a child stays in /proc until it is waited for
@@ -353,13 +353,13 @@ class ForkServer:
             self._on_child_end(pid, _End(status, usage))
 
     def _on_child_end(self, pid: int, end: _End) -> None:
-        if pid in self._shims:
-            self._on_shim_end(self._shims.pop(pid))
+        if pid in self._starts:
+            self._on_shim_end(self._starts.pop(pid))
         elif pid in self._warm:
             self._on_warm_server_end(self._warm.pop(pid), end.status)
         elif pid in self._orphans:
             orphan = self._orphans.pop(pid)
-            self._conclude(orphan.directory, end, orphan.stop, orphan.belongings)
+            self._conclude(orphan.directory, end, orphan.stop, orphan.resources)
         else:
             # A worker may be reaped before the shim that was killed with it.
             self._strays[pid] = end
@@ -375,23 +375,23 @@ class ForkServer:
             complain(PROCESS, error, "leaving the attempt to the agent")
             return
         if worker is None:
-            belongings = belongings_of(directory, worker=None)
-            self._clearings.append(_Clearing(directory, killed_before_it_began(), belongings))
+            resources = attempt_resources_of(directory, worker=None)
+            self._clearings.append(_Clearing(directory, killed_before_it_began(), resources))
         elif self._is_my_child(worker.process):
             self._orphans[worker.pid] = _Orphan(directory, worker.process)
         elif worker.pid in self._strays:
-            end, belongings = self._strays.pop(worker.pid), belongings_of(directory, worker.pid)
-            self._conclude(directory, end, directory.read_stop(), belongings)
+            end, resources = self._strays.pop(worker.pid), attempt_resources_of(directory, worker.pid)
+            self._conclude(directory, end, directory.read_stop(), resources)
 
     def _is_my_child(self, process: ProcessIdentity) -> bool:
         stat = procfs.read_stat(process.pid)
         return stat is not None and stat.identity == process and stat.parent == os.getpid()
 
     def _conclude(
-        self, directory: RunDirectory, end: _End, stop: StopRequest | None, belongings: Belongings
+        self, directory: RunDirectory, end: _End, stop: StopRequest | None, resources: AttemptResources
     ) -> None:
-        verdict = ended(end.status, end.usage, stop)
-        self._clearings.append(_Clearing(directory, verdict, belongings))
+        exit_record = ended(end.status, end.usage, stop)
+        self._clearings.append(_Clearing(directory, exit_record, resources))
 
 
 def main() -> None:

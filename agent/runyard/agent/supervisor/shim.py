@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from runyard.agent.supervisor import privileges, procfs
-from runyard.agent.supervisor.attempt_resources import NO_BELONGINGS, Belongings, make_scratch
+from runyard.agent.supervisor.attempt_resources import NO_RESOURCES, AttemptResources, make_scratch
 from runyard.agent.supervisor.contact import Fence
 from runyard.agent.supervisor.exit_records import (
     killed_before_it_began,
@@ -95,9 +95,9 @@ def run(path: Path, on_running: Callable[[], None], go_on: GoOn = impossible) ->
     lock = directory.try_lock()
     if lock is None or directory.is_starting or directory.read_exit() is not None:
         return EXIT_NOT_MINE
-    verdict, belongings = _attempt(directory, on_running, go_on)
-    _write_exit_whatever_it_takes(directory, verdict)
-    belongings.clear_away()
+    exit_record, resources = _attempt(directory, on_running, go_on)
+    _write_exit_whatever_it_takes(directory, exit_record)
+    resources.release()
     return os.EX_OK
 
 
@@ -117,10 +117,10 @@ def restore_oom_score() -> None:
 
 def _attempt(
     directory: RunDirectory, on_running: Callable[[], None], go_on: GoOn
-) -> tuple[ExitRecord, Belongings]:
+) -> tuple[ExitRecord, AttemptResources]:
     stop = directory.read_stop()
     if stop is not None:
-        return stopped_before_start(stop), NO_BELONGINGS
+        return stopped_before_start(stop), NO_RESOURCES
     try:
         directory.mark_starting()
         spec = directory.read_spec()
@@ -130,31 +130,35 @@ def _attempt(
         witness = OomWitness()
         fence = Fence.of(directory, spec)
         if fence is not None and fence.seconds_left() <= 0:
-            return stopped_before_start(fence.stop()), NO_BELONGINGS
+            return stopped_before_start(fence.stop()), NO_RESOURCES
         worker_pid, limits = _start_worker(directory, spec, executable, go_on)
     except StartFailure as failure:
-        return never_started("start_failed", str(failure), failure.why), NO_BELONGINGS
+        return never_started("start_failed", str(failure), failure.why), NO_RESOURCES
     except (RunDirectoryError, UnreadableRecord, OSError) as error:
         why = "disk_full" if isinstance(error, NoRoom) or _is_no_room(error) else ""
         message = f"the node could not start the worker: {error}"
-        return never_started("start_failed", message, why), NO_BELONGINGS
+        return never_started("start_failed", message, why), NO_RESOURCES
     on_running()
-    verdict = limits.judge(Watch(directory, worker_pid, fence, limits).until_over())
-    if verdict.cause == "signaled" and verdict.signal == signal.SIGKILL and witness.saw_kill_of(worker_pid):
-        verdict = ran_out_of_memory(verdict)
-    return verdict, Belongings(limits, spec.scratch)
+    exit_record = limits.judge(Watch(directory, worker_pid, fence, limits).until_over())
+    if (
+        exit_record.cause == "signaled"
+        and exit_record.signal == signal.SIGKILL
+        and witness.saw_kill_of(worker_pid)
+    ):
+        exit_record = ran_out_of_memory(exit_record)
+    return exit_record, AttemptResources(limits, spec.scratch)
 
 
 def _is_no_room(error: Exception) -> bool:
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
-def _write_exit_whatever_it_takes(directory: RunDirectory, verdict: ExitRecord) -> None:
+def _write_exit_whatever_it_takes(directory: RunDirectory, exit_record: ExitRecord) -> None:
     # The lock is held meanwhile, so that everyone else waits: this is the only record there will be.
     retry = Retry(PROCESS)
     while True:
         try:
-            directory.write_exit(verdict)
+            directory.write_exit(exit_record)
         except DirectoryGone as error:
             complain(PROCESS, error, "giving up")
             return
@@ -234,7 +238,7 @@ def _start_worker(
     except (RunDirectoryError, StartFailure):
         os.write(channels.gate_in, _GATE_SHUT)
         os.waitpid(pid, 0)
-        Belongings(limits, spec.scratch).clear_away()
+        AttemptResources(limits, spec.scratch).release()
         raise
     with contextlib.suppress(BrokenPipeError):  # killed at the gate: its wait status tells
         os.write(channels.gate_in, _GATE_OPEN)
@@ -243,7 +247,7 @@ def _start_worker(
         failure = failures.read()
     if failure:
         os.waitpid(pid, 0)
-        Belongings(limits, spec.scratch).clear_away()
+        AttemptResources(limits, spec.scratch).release()
         raise StartFailure(failure, _NO_PROGRAM)
     return pid, limits
 

@@ -102,7 +102,7 @@ def main() -> None:
         print(f"runyard: started by Runyard's shim only, with {_ARGS_FD_NAME} set", file=sys.stderr)
         sys.exit(os.EX_USAGE)
     if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(line_buffering=True)  # so that the log can be followed, and survives a kill
+        sys.stdout.reconfigure(line_buffering=True)  # so that the log can be supervised, and survives a kill
     _run_dagster(sys.argv[1])
 
 

@@ -13,8 +13,8 @@ from harness.dockerd import IMAGE, Dockerd
 
 from runyard.agent.core.model import AttemptKey, Finished, Outcome, OutcomeKind
 from runyard.agent.drivers.docker import supervise
+from runyard.agent.drivers.docker.exit_records import ContainerState
 from runyard.agent.drivers.docker.plan.plan import ENTER, ContainerPlan
-from runyard.agent.drivers.docker.verdicts import ContainerState
 from runyard.agent.node.gpus import with_gpus
 from runyard.agent.session.conversions import outcome_of
 from runyard.agent.supervisor.records import SpecRecord

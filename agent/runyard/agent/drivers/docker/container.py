@@ -2,11 +2,11 @@
 
 from runyard.agent.core.model import AttemptKey
 from runyard.agent.drivers.docker.engine.client import Engine, NameTaken, NotThere
+from runyard.agent.drivers.docker.exit_records import ContainerState
 from runyard.agent.drivers.docker.plan.gpus import device_requests, seen_inside
 from runyard.agent.drivers.docker.plan.labels import RUN, container_name, labels_of
 from runyard.agent.drivers.docker.plan.payload import archive
 from runyard.agent.drivers.docker.plan.plan import TOOLS, ContainerPlan
-from runyard.agent.drivers.docker.verdicts import ContainerState
 from runyard.agent.node.gpus import devices_of
 from runyard.agent.supervisor.records import SpecRecord
 from runyard.agent.supervisor.rundir import MARK_NAME

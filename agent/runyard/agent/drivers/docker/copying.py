@@ -47,7 +47,7 @@ class Copying:
     def keep(self) -> None:
         """Sees to it that the output is being copied."""
         if self._task is None:
-            self._task = asyncio.create_task(self._follow(), name=f"copy {self._container}")
+            self._task = asyncio.create_task(self._supervise(), name=f"copy {self._container}")
 
     async def end(self) -> None:
         """Ends the copying where it is."""
@@ -70,7 +70,7 @@ class Copying:
     def _new_copy(self) -> OutputCopy:
         return OutputCopy(self._engine, self._container, self._directory)
 
-    async def _follow(self) -> None:
+    async def _supervise(self) -> None:
         copy = self._new_copy()
         pause = _FIRST_PAUSE
         try:

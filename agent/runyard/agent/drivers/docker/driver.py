@@ -18,7 +18,7 @@ from runyard.agent.core.model import (
     Running,
     Stopping,
 )
-from runyard.agent.drivers.base import Lack, OnChange, UnknownAttempt
+from runyard.agent.drivers.base import MissingPrerequisite, OnChange, UnknownAttempt
 from runyard.agent.drivers.docker.cleaning import Cleaner
 from runyard.agent.drivers.docker.container import Container
 from runyard.agent.drivers.docker.engine.client import Engine, EngineError
@@ -26,9 +26,9 @@ from runyard.agent.drivers.docker.engine.events import OOM, EventWatch
 from runyard.agent.drivers.docker.engine.prerequisites import missing_in_engine, unreachable
 from runyard.agent.drivers.docker.plan.labels import container_name
 from runyard.agent.drivers.docker.plan.plan import DRIVER_NAME
-from runyard.agent.drivers.docker.supervise import ContainerFollower, Surroundings
+from runyard.agent.drivers.docker.supervise import ContainerSupervisor, DriverContext
 from runyard.agent.drivers.docker.usage import UsageWatch
-from runyard.agent.drivers.docker.watchdog import WardenLink
+from runyard.agent.drivers.docker.watchdog import WatchdogClient
 from runyard.agent.drivers.outcomes import held_attempt, key_of
 from runyard.agent.node.facts import WorkerUsage
 from runyard.agent.supervisor.records import Cause, SpecRecord, StopRequest, UnreadableRecord
@@ -44,8 +44,8 @@ log = structlog.get_logger("runyard.agent.docker")
 
 
 @dataclass(frozen=True)
-class _Followed:
-    follower: ContainerFollower
+class _Supervised:
+    supervisor: ContainerSupervisor
     task: asyncio.Task[None]
 
 
@@ -69,10 +69,10 @@ class DockerDriver:
         self._on_change = on_change
         self._agent = agent
         self._engine = Engine(settings)
-        self._followed: dict[AttemptKey, _Followed] = {}
+        self._supervised: dict[AttemptKey, _Supervised] = {}
         self._usage = UsageWatch(self._engine, self._live, self._last_output)
-        warden = WardenLink(directories.state, settings)
-        self._around = Surroundings(self._engine, settings, warden, self._usage.peak_of)
+        watchdog = WatchdogClient(directories.state, settings)
+        self._around = DriverContext(self._engine, settings, watchdog, self._usage.peak_of)
         self.cleaner = Cleaner(self._engine, settings, directories, agent)
         self._events: EventWatch | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -97,16 +97,16 @@ class DockerDriver:
             held = await asyncio.to_thread(_held, directory)
             found.append(held)
             if not isinstance(held.phase, Accepted | Finished):
-                self._follow(directory)
+                self._supervise(directory)
         return found
 
-    def missing(self, spec: SpecRecord) -> Lack | None:
-        """Asks the engine for image and networks. See `LookingDriver.missing`."""
+    def missing(self, spec: SpecRecord) -> MissingPrerequisite | None:
+        """Asks the engine for image and networks. See `CheckingDriver.missing`."""
         return unreachable(self.trouble) if self.trouble else missing_in_engine(self._engine, spec)
 
     async def start(self, key: AttemptKey) -> None:
         """Has the container made and started. See `Driver.start`."""
-        self._follow(self._directory(key))
+        self._supervise(self._directory(key))
 
     async def stop(
         self, key: AttemptKey, grace_seconds: float, reason: str, cause: Cause = "stopped"
@@ -115,7 +115,7 @@ class DockerDriver:
         directory = self._directory(key)
         stop = StopRequest(grace_seconds, reason, requested_at=time.time(), cause=cause)
         await asyncio.to_thread(directory.request_stop, stop)
-        self._follow(directory)
+        self._supervise(directory)
         self._wake(container_name(key))
 
     async def usage(self) -> dict[AttemptKey, WorkerUsage]:
@@ -126,7 +126,7 @@ class DockerDriver:
         """Stops watching. See `Driver.close`."""
         if self._events is not None:
             self._events.close()
-        tasks = [*self._tasks, *(followed.task for followed in self._followed.values())]
+        tasks = [*self._tasks, *(supervised.task for supervised in self._supervised.values())]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -149,40 +149,40 @@ class DockerDriver:
             raise UnknownAttempt(f"attempt {key} is not on this node")
         return directory
 
-    def _follow(self, directory: RunDirectory) -> None:
+    def _supervise(self, directory: RunDirectory) -> None:
         key = key_of(directory)
-        if key in self._followed:
+        if key in self._supervised:
             return
 
         def on_phase(phase: AttemptPhase) -> None:
             self._on_change(key, phase)
 
         container = Container(self._engine, key, self._agent)
-        follower = ContainerFollower(directory, container, self._around, on_phase)
-        task = asyncio.create_task(follower.run(), name=f"follow {key}")
-        self._followed[key] = _Followed(follower, task)
-        task.add_done_callback(lambda task: self._on_followed(key, task))
+        supervisor = ContainerSupervisor(directory, container, self._around, on_phase)
+        task = asyncio.create_task(supervisor.run(), name=f"follow {key}")
+        self._supervised[key] = _Supervised(supervisor, task)
+        task.add_done_callback(lambda task: self._on_supervised(key, task))
 
-    def _on_followed(self, key: AttemptKey, task: asyncio.Task[None]) -> None:
-        del self._followed[key]
+    def _on_supervised(self, key: AttemptKey, task: asyncio.Task[None]) -> None:
+        del self._supervised[key]
         self._usage.forget(key)
         if not task.cancelled() and (error := task.exception()):
             log.error("attempt_no_longer_followed", attempt=str(key), exc_info=error)
 
     def _on_event(self, container: str | None, action: str) -> None:
         if action == OOM:
-            for key, followed in self._followed.items():
+            for key, supervised in self._supervised.items():
                 if container == container_name(key):
-                    followed.follower.ran_out_of_memory()
+                    supervised.supervisor.ran_out_of_memory()
         self._wake(container)
 
     def _wake(self, container: str | None) -> None:
-        for key, followed in self._followed.items():
+        for key, supervised in self._supervised.items():
             if container in (None, container_name(key)):
-                followed.follower.wake()
+                supervised.supervisor.wake()
 
     def _live(self) -> list[AttemptKey]:
-        return [key for key, followed in self._followed.items() if followed.follower.is_running]
+        return [key for key, supervised in self._supervised.items() if supervised.supervisor.is_running]
 
     def _last_output(self, key: AttemptKey) -> float | None:
         directory = self._directories.open(key)

@@ -33,15 +33,15 @@ from runyard.agent.drivers.docker.copying import Copying
 from runyard.agent.drivers.docker.engine.client import Engine, EngineError, NameTaken, Unreachable
 from runyard.agent.drivers.docker.engine.images import PullFailed, PullInterrupted, ensure_image
 from runyard.agent.drivers.docker.enter import NOT_MINE
-from runyard.agent.drivers.docker.output import note
-from runyard.agent.drivers.docker.plan.plan import ENTER, TOOLS, ContainerPlan
-from runyard.agent.drivers.docker.verdicts import (
+from runyard.agent.drivers.docker.exit_records import (
     NOT_EXECUTABLE,
     ContainerState,
     container_ended,
     container_gone,
 )
-from runyard.agent.drivers.docker.watchdog import WardenLink
+from runyard.agent.drivers.docker.output import note
+from runyard.agent.drivers.docker.plan.plan import ENTER, TOOLS, ContainerPlan
+from runyard.agent.drivers.docker.watchdog import WatchdogClient
 from runyard.agent.drivers.outcomes import key_of, outcome_of, unreadable
 from runyard.agent.supervisor import procfs
 from runyard.agent.supervisor.contact import Fence
@@ -76,17 +76,17 @@ log = structlog.get_logger("runyard.agent.docker")
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class DriverContext:
     """What all followers of a driver share."""
 
     engine: Engine
     settings: DockerSettings
-    warden: WardenLink
+    watchdog: WatchdogClient
     peak_of: Callable[[AttemptKey], int]
     """The most memory that an attempt was seen to use, in bytes."""
 
 
-class ContainerFollower:
+class ContainerSupervisor:
     """Sees one attempt through to its outcome, starting its container if nobody has.
 
     Args:
@@ -100,7 +100,7 @@ class ContainerFollower:
         self,
         directory: RunDirectory,
         container: Container,
-        around: Surroundings,
+        around: DriverContext,
         on_phase: Callable[[AttemptPhase], None],
     ) -> None:
         self.container = container
@@ -130,7 +130,7 @@ class ContainerFollower:
         self.wake()
 
     async def run(self) -> None:
-        """Returns when the verdict is on disk, and was told."""
+        """Returns when the exit_record is on disk, and was told."""
         pause, longest = _RETRY_SECONDS
         try:
             while True:
@@ -149,14 +149,14 @@ class ContainerFollower:
         """One round; true when the attempt is over."""
         self._news.clear()
         try:
-            verdict = await asyncio.to_thread(self._directory.read_exit)
+            exit_record = await asyncio.to_thread(self._directory.read_exit)
             stop = await asyncio.to_thread(self._directory.read_stop)
             spec = await asyncio.to_thread(self._directory.read_spec)
         except UnreadableRecord as error:
             self._enter(Finished(unreadable(error)))
             return True
-        if verdict is not None:
-            self._enter(Finished(await asyncio.to_thread(outcome_of, verdict, self._directory)))
+        if exit_record is not None:
+            self._enter(Finished(await asyncio.to_thread(outcome_of, exit_record, self._directory)))
             return True
         if spec is None:
             raise RunDirectoryError(f"{self._directory.path / 'spec'} is missing")
@@ -340,10 +340,10 @@ class ContainerFollower:
             state = replace(state, oom_killed=await self._hears_of_oom())
         if isinstance(self._phase, Starting):
             self._enter(Running(recorded.pid if recorded else 0))  # it was over before anybody looked
-        verdict = container_ended(state, stop, recorded, self._around.peak_of(key_of(self._directory)))
+        exit_record = container_ended(state, stop, recorded, self._around.peak_of(key_of(self._directory)))
         if spec.argv[1:2] == [ENTER] and stop is None:
-            verdict = await self._without_a_worker(verdict, state, spec)
-        await self._conclude(verdict)
+            exit_record = await self._without_a_worker(exit_record, state, spec)
+        await self._conclude(exit_record)
 
     async def _hears_of_oom(self) -> bool:
         """Whether the kernel took a process: the engine may hear of it after the end."""
@@ -354,9 +354,9 @@ class ContainerFollower:
         return self._is_out_of_memory
 
     async def _without_a_worker(
-        self, verdict: ExitRecord, state: ContainerState, spec: SpecRecord
+        self, exit_record: ExitRecord, state: ContainerState, spec: SpecRecord
     ) -> ExitRecord:
-        """The verdict, unless the worker's program never began in this container."""
+        """The exit_record, unless the worker's program never began in this container."""
         if state.exit_code == NOT_MINE and await self._was_started_twice():
             message = (
                 "the container was started once more by somebody else, and how it ended was lost with that"
@@ -365,7 +365,7 @@ class ContainerFollower:
         if state.exit_code in NOT_EXECUTABLE and await self.container.has(f"{TOOLS}/args"):
             message = f"the image cannot execute {spec.argv[0]}: set docker.python to its interpreter"
             return never_started("start_failed", message, EXECUTABLE_MISSING)
-        return verdict
+        return exit_record
 
     async def _was_started_twice(self) -> bool:
         return not await self.container.has(f"{TOOLS}/args")
@@ -384,17 +384,17 @@ class ContainerFollower:
             self._directory.write_container(record)
 
     def _guarded_fence_of(self, spec: SpecRecord) -> Fence | None:
-        """The fence, which the warden watches too, in case that this agent dies."""
+        """The fence, which the watchdog watches too, in case that this agent dies."""
         if spec.stop_after is not None:
-            self._around.warden.ensure()
+            self._around.watchdog.ensure()
         if self._fence is None:
             self._fence = Fence.of(self._directory, spec)
         return self._fence
 
-    async def _conclude(self, verdict: ExitRecord) -> None:
-        """Writes the verdict; the next look reads it."""
+    async def _conclude(self, exit_record: ExitRecord) -> None:
+        """Writes the exit_record; the next look reads it."""
         failpoint("docker.before_verdict")
-        await asyncio.to_thread(self._directory.write_exit, verdict)
+        await asyncio.to_thread(self._directory.write_exit, exit_record)
         failpoint("docker.after_verdict")
 
     def _enter(self, phase: AttemptPhase) -> None:

@@ -34,12 +34,12 @@ APPEARS_WITHIN = 10.0
 _POLL = 0.05
 
 
-class NoWarden(RunDirectoryError):
+class NoWatchdog(RunDirectoryError):
     """The program does not start; the message names its log."""
 
 
-class WardenLink:
-    """The agent's side: sees to it that there is a warden.
+class WatchdogClient:
+    """The agent's side: sees to it that there is a watchdog.
 
     Args:
         state: The agent's state directory.
@@ -52,10 +52,10 @@ class WardenLink:
         self._command = [sys.executable, "-m", __name__, str(state), settings.host, *tls]
 
     def ensure(self) -> None:
-        """Returns when a warden is at work. Blocks.
+        """Returns when a watchdog is at work. Blocks.
 
         Raises:
-            NoWarden: There is none, and none can be started.
+            NoWatchdog: There is none, and none can be started.
         """
         if _is_held(self._state):
             return
@@ -72,11 +72,11 @@ class WardenLink:
         deadline = time.monotonic() + APPEARS_WITHIN
         while not _is_held(self._state):
             if process.poll() is not None or time.monotonic() > deadline:
-                raise NoWarden(f"the warden of containers does not start; see {log}")
+                raise NoWatchdog(f"the watchdog of containers does not start; see {log}")
             time.sleep(_POLL)
 
 
-class Warden:
+class ContainerWatchdog:
     """Watches the fenced containers of one state directory.
 
     Args:
@@ -166,7 +166,7 @@ def main() -> None:
     if not _try_lock(lock):
         return
     settings = DockerSettings(host=host, tls_directory=Path(tls[0]) if tls else None)
-    Warden(RunDirectories(Path(state)), Engine(settings)).watch()
+    ContainerWatchdog(RunDirectories(Path(state)), Engine(settings)).watch()
 
 
 if __name__ == "__main__":

@@ -9,12 +9,12 @@ import structlog
 
 from runyard.agent.config.warm import WarmSettings
 from runyard.agent.core.model import Accepted, AttemptKey, AttemptPhase, Finished, HeldAttempt
-from runyard.agent.drivers.base import DriverError, Lack, OnChange, UnknownAttempt
+from runyard.agent.drivers.base import DriverError, MissingPrerequisite, OnChange, UnknownAttempt
 from runyard.agent.drivers.outcomes import held_attempt, key_of
-from runyard.agent.drivers.process.fork_server_client import ForkServerLink
-from runyard.agent.drivers.process.prerequisites import Requisites
-from runyard.agent.drivers.process.start_limiter import Shims
-from runyard.agent.drivers.process.supervise import Follower
+from runyard.agent.drivers.process.fork_server_client import ForkServerClient
+from runyard.agent.drivers.process.prerequisites import Prerequisites
+from runyard.agent.drivers.process.start_limiter import StartLimiter
+from runyard.agent.drivers.process.supervise import ProcessSupervisor
 from runyard.agent.drivers.process.warm_servers import WarmServers
 from runyard.agent.node.facts import UsageSampler, UsageTarget, WorkerUsage
 from runyard.agent.supervisor import worker as worker_script
@@ -63,13 +63,15 @@ class ProcessDriver:
         self._directories = directories
         self._on_change = on_change
         log_path = directories.state / "forkserver.log"
-        self._forks = ForkServerLink(log_path, self._on_running, lambda news: self.warm_servers.on_news(news))
+        self._forks = ForkServerClient(
+            log_path, self._on_running, lambda news: self.warm_servers.on_news(news)
+        )
         self.warm_servers = WarmServers(warm, directories.state, self._forks)
-        self._shims = Shims(self._forks, self.warm_servers, max_concurrent_starts)
-        self._followers: dict[AttemptKey, Follower] = {}
+        self._starts = StartLimiter(self._forks, self.warm_servers, max_concurrent_starts)
+        self._supervisors: dict[AttemptKey, ProcessSupervisor] = {}
         self._tasks: dict[AttemptKey, asyncio.Task[None]] = {}
         self._sampler = UsageSampler()
-        self._requisites = Requisites()
+        self._requisites = Prerequisites()
 
     @property
     def fork_server_pid(self) -> int | None:
@@ -91,16 +93,16 @@ class ProcessDriver:
             held = await asyncio.to_thread(held_attempt, directory)
             found.append(held)
             if not isinstance(held.phase, Accepted | Finished):
-                self._follow(directory)
+                self._supervise(directory)
         return found
 
-    def missing(self, spec: SpecRecord) -> Lack | None:
-        """Looks for program, directory, user and Dagster. See `LookingDriver.missing`."""
+    def missing(self, spec: SpecRecord) -> MissingPrerequisite | None:
+        """Looks for program, directory, user and Dagster. See `CheckingDriver.missing`."""
         return self._requisites.missing(spec)
 
     async def start(self, key: AttemptKey) -> None:
         """Has the worker started. See `Driver.start`."""
-        self._follow(self._directory(key))
+        self._supervise(self._directory(key))
 
     async def stop(
         self, key: AttemptKey, grace_seconds: float, reason: str, cause: Cause = "stopped"
@@ -109,14 +111,16 @@ class ProcessDriver:
         directory = self._directory(key)
         stop = StopRequest(grace_seconds, reason, requested_at=time.time(), cause=cause)
         await asyncio.to_thread(directory.request_stop, stop)
-        self._follow(directory)
-        if follower := self._followers.get(key):
-            follower.wake()
+        self._supervise(directory)
+        if supervisor := self._supervisors.get(key):
+            supervisor.wake()
 
     async def usage(self) -> dict[AttemptKey, WorkerUsage]:
         """Measures the live workers. See `Driver.usage`."""
         targets: dict[AttemptKey, UsageTarget] = {
-            key: follower.usage_target for key, follower in self._followers.items() if follower.usage_target
+            key: supervisor.usage_target
+            for key, supervisor in self._supervisors.items()
+            if supervisor.usage_target
         }
         return await asyncio.to_thread(self._sampler.sample, targets)
 
@@ -126,7 +130,7 @@ class ProcessDriver:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._shims.close()
+        await self._starts.close()
         await self.warm_servers.close()
         self._forks.close()
 
@@ -149,25 +153,25 @@ class ProcessDriver:
             raise UnknownAttempt(f"attempt {key} is not on this node")
         return directory
 
-    def _follow(self, directory: RunDirectory) -> None:
+    def _supervise(self, directory: RunDirectory) -> None:
         key = key_of(directory)
-        if key in self._followers:
+        if key in self._supervisors:
             return
 
         def on_phase(phase: AttemptPhase) -> None:
             self._on_change(key, phase)
 
-        follower = Follower(directory, self._shims, on_phase)
-        task = asyncio.create_task(follower.run(), name=f"follow {key}")
-        self._followers[key] = follower
+        supervisor = ProcessSupervisor(directory, self._starts, on_phase)
+        task = asyncio.create_task(supervisor.run(), name=f"follow {key}")
+        self._supervisors[key] = supervisor
         self._tasks[key] = task
-        task.add_done_callback(lambda task: self._on_followed(key, task))
+        task.add_done_callback(lambda task: self._on_supervised(key, task))
 
-    def _on_followed(self, key: AttemptKey, task: asyncio.Task[None]) -> None:
-        del self._followers[key], self._tasks[key]
+    def _on_supervised(self, key: AttemptKey, task: asyncio.Task[None]) -> None:
+        del self._supervisors[key], self._tasks[key]
         if not task.cancelled() and (error := task.exception()):
             log.error("attempt_no_longer_followed", attempt=str(key), exc_info=error)
 
     def _on_running(self, path: Path) -> None:
-        if follower := self._followers.get(key_of(RunDirectory(path))):
-            follower.on_running()
+        if supervisor := self._supervisors.get(key_of(RunDirectory(path))):
+            supervisor.on_running()

@@ -38,7 +38,7 @@ class NoShim(Exception):
     """The fork server died, or could not fork. The run directory tells whether a shim was made."""
 
 
-class ForkServerLink:
+class ForkServerClient:
     """Asks a fork server for shims.
 
     Args:

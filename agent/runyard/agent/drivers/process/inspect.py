@@ -47,15 +47,15 @@ class Rebooted:
 
 @dataclass(frozen=True)
 class Ended:
-    """The verdict is on disk."""
+    """The exit_record is on disk."""
 
     exit: ExitRecord
 
 
-Situation = Untouched | Watched | NeverRan | Orphaned | Vanished | Rebooted | Ended
+ObservedState = Untouched | Watched | NeverRan | Orphaned | Vanished | Rebooted | Ended
 
 
-def survey(directory: RunDirectory) -> Situation:
+def inspect(directory: RunDirectory) -> ObservedState:
     """Looks at one attempt.
 
     Raises:

@@ -37,7 +37,7 @@ def sweep(directories: RunDirectories) -> dict[int, RunDirectory]:
     return killed
 
 
-def sweep_belongings(directories: RunDirectories, backend: IsolationBackend, scratch: Path | None) -> None:
+def sweep_resources(directories: RunDirectories, backend: IsolationBackend, scratch: Path | None) -> None:
     """Removes control groups and scratch directories of attempts that are over, with what runs in the groups.
 
     Args:

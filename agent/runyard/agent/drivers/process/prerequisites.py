@@ -4,7 +4,7 @@ import os
 import subprocess
 from collections.abc import Mapping
 
-from runyard.agent.drivers.base import Lack
+from runyard.agent.drivers.base import MissingPrerequisite
 from runyard.agent.drivers.process.installed import InstalledDagster
 from runyard.agent.supervisor import worker as worker_script
 from runyard.agent.supervisor.privileges import UnknownUser, find_user
@@ -21,23 +21,23 @@ if [ -n "$1" ]; then cd -- "$1" || exit 101; fi
 """
 
 
-class Requisites:
+class Prerequisites:
     """Looks for what workers need."""
 
     def __init__(self) -> None:
         self._dagster = InstalledDagster()
 
-    def missing(self, spec: SpecRecord) -> Lack | None:
+    def missing(self, spec: SpecRecord) -> MissingPrerequisite | None:
         """Why the worker could not start here; None if nothing is known. Blocks."""
         try:
             program = find_executable(spec)
             closed = closed_to_its_user(spec, program)
         except StartFailure as failure:
-            return Lack(str(failure), failure.why)
+            return MissingPrerequisite(str(failure), failure.why)
         except UnknownUser as failure:
-            return Lack(str(failure))
+            return MissingPrerequisite(str(failure))
         reason = closed or (self._dagster.trouble(program, spec.env) if _script_of(spec) else "")
-        return Lack(reason) if reason else None
+        return MissingPrerequisite(reason) if reason else None
 
 
 def closed_to_its_user(spec: SpecRecord, program: str) -> str:

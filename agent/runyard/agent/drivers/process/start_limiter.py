@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from runyard.agent.core.warmth import Wait, Warm
-from runyard.agent.drivers.process.fork_server_client import ForkServerLink
+from runyard.agent.drivers.process.fork_server_client import ForkServerClient
 from runyard.agent.drivers.process.warm_servers import WarmServers
 from runyard.agent.supervisor.procfs import ProcessIdentity
 from runyard.agent.supervisor.rundir import RunDirectory
@@ -24,7 +24,7 @@ class NotYet:
     seconds: float | None
 
 
-class Shims:
+class StartLimiter:
     """Starts shims.
 
     Args:
@@ -33,10 +33,10 @@ class Shims:
         width: How many workers may be starting up at once.
     """
 
-    def __init__(self, link: ForkServerLink, warm: WarmServers, width: int) -> None:
+    def __init__(self, link: ForkServerClient, warm: WarmServers, width: int) -> None:
         self._link = link
         self._warm = warm
-        self._line = _StartingLine(width)
+        self._line = _StartQueue(width)
 
     async def start(
         self, directory: RunDirectory, wake: Callable[[], None], may_be_warm: bool
@@ -72,7 +72,7 @@ class Shims:
         await self._line.close()
 
 
-class _StartingLine:
+class _StartQueue:
     """Lets only so many workers start up at once, in the order in which they came."""
 
     def __init__(self, width: int) -> None:

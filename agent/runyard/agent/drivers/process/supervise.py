@@ -1,6 +1,6 @@
 """Follows one attempt from its run directory to its end, whoever dies meanwhile.
 
-The follower goes round one loop: look at the disk and the process table, do what the situation calls for,
+The supervisor goes round one loop: look at the disk and the process table, do what the situation calls for,
 wait until something may have changed. It believes nothing but what it sees, so it does not matter whether it
 started the worker itself or found it after a restart of the agent.
 """
@@ -21,18 +21,18 @@ from runyard.agent.drivers.process.fork_server_client import NoShim
 from runyard.agent.drivers.process.inspect import (
     Ended,
     NeverRan,
+    ObservedState,
     Orphaned,
     Rebooted,
-    Situation,
     Untouched,
     Vanished,
     Watched,
-    survey,
+    inspect,
 )
-from runyard.agent.drivers.process.start_limiter import NotYet, Shims
+from runyard.agent.drivers.process.start_limiter import NotYet, StartLimiter
 from runyard.agent.node.facts import UsageTarget
 from runyard.agent.supervisor import procfs
-from runyard.agent.supervisor.attempt_resources import Belongings, belongings_of
+from runyard.agent.supervisor.attempt_resources import AttemptResources, attempt_resources_of
 from runyard.agent.supervisor.contact import Fence
 from runyard.agent.supervisor.exit_records import (
     ended,
@@ -68,7 +68,7 @@ _STUCK_SECONDS = 20.0
 log = structlog.get_logger("runyard.agent.drivers")
 
 
-class Follower:
+class ProcessSupervisor:
     """Sees one attempt through to its outcome, starting its worker if nobody has.
 
     Args:
@@ -78,10 +78,10 @@ class Follower:
     """
 
     def __init__(
-        self, directory: RunDirectory, shims: Shims, on_phase: Callable[[AttemptPhase], None]
+        self, directory: RunDirectory, shims: StartLimiter, on_phase: Callable[[AttemptPhase], None]
     ) -> None:
         self._directory = directory
-        self._shims = shims
+        self._starts = shims
         self._on_phase = on_phase
         self._log = log.bind(attempt=str(key_of(directory)))
         self._news = asyncio.Event()
@@ -94,13 +94,13 @@ class Follower:
         self._signalled: tuple[ProcessIdentity, StopRequest] | None = None
         self._deadline: StopDeadline | None = None
         self._fence: Fence | None = None
-        self._belongings: Belongings | None = None
+        self._resources: AttemptResources | None = None
         self._vanished_at: float | None = None
         self._wait_status: int | None = None
         self.usage_target: UsageTarget | None = None
 
     def wake(self) -> None:
-        """Has the follower look again: a stop request was written."""
+        """Has the supervisor look again: a stop request was written."""
         self._news.set()
 
     def on_running(self) -> None:
@@ -122,7 +122,7 @@ class Follower:
                     await self._wait(pause * random.uniform(0.5, 1.0))
                     pause = min(pause * 2, longest)
         finally:
-            self._shims.over(self._directory)
+            self._starts.over(self._directory)
             for pidfd in list(self._watched.values()):
                 self._unwatch(pidfd)
 
@@ -130,24 +130,24 @@ class Follower:
         """One round; true when the attempt is over."""
         self._news.clear()
         try:
-            situation = await asyncio.to_thread(survey, self._directory)
+            situation = await asyncio.to_thread(inspect, self._directory)
             stop = await asyncio.to_thread(self._directory.read_stop)
         except UnreadableRecord as error:
             return await self._on_unreadable(error)
         if isinstance(situation, Ended):
-            verdict = await asyncio.to_thread(outcome_of, situation.exit, self._directory)
+            exit_record = await asyncio.to_thread(outcome_of, situation.exit, self._directory)
             self._catch_up(await asyncio.to_thread(self._directory.read_worker), situation.exit)
-            self._enter(Finished(verdict))
+            self._enter(Finished(exit_record))
             return True
         await self._act(situation, stop)
         return False
 
-    def _catch_up(self, worker: WorkerRecord | None, verdict: ExitRecord) -> None:
+    def _catch_up(self, worker: WorkerRecord | None, exit_record: ExitRecord) -> None:
         """Tells of a worker that was over before anybody looked: people want to know which it was."""
-        if worker is not None and isinstance(self._phase, Starting) and verdict.cause != "start_failed":
+        if worker is not None and isinstance(self._phase, Starting) and exit_record.cause != "start_failed":
             self._enter(Running(worker.pid))
 
-    async def _act(self, situation: Situation, stop: StopRequest | None) -> None:
+    async def _act(self, situation: ObservedState, stop: StopRequest | None) -> None:
         match situation:
             case Untouched() if stop is not None:
                 self._enter(Stopping(None))
@@ -176,7 +176,7 @@ class Follower:
             message = f"{_SHIMS_TRIED} shims in a row died before they could start the worker"
             await self._end_before_start(never_started("start_failed", message))
             return
-        shim = await self._shims.start(self._directory, self.wake, may_be_warm=self._shims_tried == 0)
+        shim = await self._starts.start(self._directory, self.wake, may_be_warm=self._shims_tried == 0)
         if isinstance(shim, NotYet):
             await self._wait(shim.seconds)
             return
@@ -186,8 +186,8 @@ class Follower:
         if self._watch(self._shim):
             await self._wait(_UNSURE_SECONDS)
 
-    async def _end_before_start(self, verdict: ExitRecord) -> None:
-        if not await asyncio.to_thread(_end_unstarted, self._directory, verdict):
+    async def _end_before_start(self, exit_record: ExitRecord) -> None:
+        if not await asyncio.to_thread(_end_unstarted, self._directory, exit_record):
             await self._wait(_UNSURE_SECONDS)  # a shim came first; the next look finds it
 
     async def _watch_shim(self, worker: WorkerRecord | None, stop: StopRequest | None) -> None:
@@ -220,7 +220,7 @@ class Follower:
         self.usage_target = self._target(worker)
         if not self._watch(worker.process):
             return
-        limits = (await self._belongings_of(worker)).limits
+        limits = (await self._attempt_resources_of(worker)).limits
         if limits.look_in() is not None and await asyncio.to_thread(limits.is_exceeded):
             await self._kill_orphan(worker)
         elif stop is not None:
@@ -237,11 +237,11 @@ class Follower:
         looks = [longest, None if self._fence is None else self._fence.look_in()]
         await self._wait(min((look for look in looks if look is not None), default=None))
 
-    async def _belongings_of(self, worker: WorkerRecord | None) -> Belongings:
-        if self._belongings is None:
+    async def _attempt_resources_of(self, worker: WorkerRecord | None) -> AttemptResources:
+        if self._resources is None:
             pid = worker.pid if worker else None
-            self._belongings = await asyncio.to_thread(belongings_of, self._directory, pid)
-        return self._belongings
+            self._resources = await asyncio.to_thread(attempt_resources_of, self._directory, pid)
+        return self._resources
 
     async def _stop_orphan(self, worker: WorkerRecord, stop: StopRequest) -> None:
         """Does for a worker without a shim what the shim would have done."""
@@ -254,7 +254,7 @@ class Follower:
         assert self._deadline is not None, "set with the signal"
         left = self._deadline.seconds_left(procfs.boottime())
         if left > 0:
-            look_in = (await self._belongings_of(worker)).limits.look_in()
+            look_in = (await self._attempt_resources_of(worker)).limits.look_in()
             await self._wait(left if look_in is None else min(left, look_in))
             return
         await self._kill_orphan(worker)
@@ -280,16 +280,16 @@ class Follower:
             message = "the worker is over, and so is everybody who could have seen how"
             await self._conclude(never_started("exit_unknown", message))
 
-    async def _conclude(self, verdict: ExitRecord) -> None:
-        """Clears away what is left of the attempt, then writes the verdict; the next look reads it."""
+    async def _conclude(self, exit_record: ExitRecord) -> None:
+        """Clears away what is left of the attempt, then writes the exit_record; the next look reads it."""
         worker = await asyncio.to_thread(self._directory.read_worker)
-        belongings = await self._belongings_of(worker)
-        limits = belongings.limits
+        resources = await self._attempt_resources_of(worker)
+        limits = resources.limits
         if await asyncio.to_thread(_kill_remaining, self._directory, limits):
             await self._wait(_UNSURE_SECONDS)
             return
-        await asyncio.to_thread(self._directory.write_exit, limits.judge(verdict))
-        await asyncio.to_thread(belongings.clear_away)
+        await asyncio.to_thread(self._directory.write_exit, limits.judge(exit_record))
+        await asyncio.to_thread(resources.release)
 
     async def _on_unreadable(self, error: UnreadableRecord) -> bool:
         if await asyncio.to_thread(self._directory.is_locked):
@@ -305,11 +305,11 @@ class Follower:
         if phase != self._phase:
             self._phase = phase
             if not isinstance(phase, Starting):
-                self._shims.begun(self._directory)
+                self._starts.begun(self._directory)
             self._on_phase(phase)
 
     def _watch(self, process: ProcessIdentity) -> bool:
-        """Has the end of a process wake the follower; false if it has ended."""
+        """Has the end of a process wake the supervisor; false if it has ended."""
         if process not in self._watched:
             pidfd = procfs.open_pidfd(process)
             if pidfd is None:
@@ -336,12 +336,12 @@ def _kill_remaining(directory: RunDirectory, limits: Unlimited) -> bool:
     return kill_all([*remaining_processes(directory, None), *running(limits.members())])
 
 
-def _end_unstarted(directory: RunDirectory, verdict: ExitRecord) -> bool:
-    """Writes the verdict under the lock, so that no shim can start the worker meanwhile."""
+def _end_unstarted(directory: RunDirectory, exit_record: ExitRecord) -> bool:
+    """Writes the exit_record under the lock, so that no shim can start the worker meanwhile."""
     lock = directory.try_lock()
     if lock is None:
         return False
     try:
-        return not directory.is_starting and directory.write_exit(verdict)
+        return not directory.is_starting and directory.write_exit(exit_record)
     finally:
         os.close(lock)

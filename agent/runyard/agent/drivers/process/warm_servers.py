@@ -29,7 +29,7 @@ from runyard.agent.core.warmth import (
     WarmServer,
     Warmth,
 )
-from runyard.agent.drivers.process.fork_server_client import ForkServerLink
+from runyard.agent.drivers.process.fork_server_client import ForkServerClient
 from runyard.agent.drivers.process.warm_plans import plan_of
 from runyard.agent.logs import read_tail
 from runyard.agent.supervisor import procfs
@@ -76,7 +76,7 @@ class WarmServers:
         link: To the fork server; its `on_warm` has to be `on_news`.
     """
 
-    def __init__(self, settings: WarmSettings, state: Path, link: ForkServerLink) -> None:
+    def __init__(self, settings: WarmSettings, state: Path, link: ForkServerClient) -> None:
         self._settings = settings
         self._homes = state / "warm"
         self._link = link

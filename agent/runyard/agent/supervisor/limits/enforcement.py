@@ -52,9 +52,9 @@ class Unlimited:
         """PIDs that belong to the attempt for certain, as far as this tells."""
         return set()
 
-    def judge(self, verdict: ExitRecord) -> ExitRecord:
-        """The verdict on the worker, with what is known of its limits."""
-        return verdict
+    def judge(self, exit_record: ExitRecord) -> ExitRecord:
+        """The exit_record on the worker, with what is known of its limits."""
+        return exit_record
 
     def remove(self) -> None:
         """Removes what was made; called when no process of the attempt is left."""
@@ -102,9 +102,9 @@ class Grouped(Unlimited):
     def members(self) -> set[int]:
         return self._group.members()
 
-    def judge(self, verdict: ExitRecord) -> ExitRecord:
-        peak = self._group.peak() or verdict.peak_rss_bytes
-        known = replace(verdict, memory_limit_bytes=self._limit, peak_rss_bytes=peak)
+    def judge(self, exit_record: ExitRecord) -> ExitRecord:
+        peak = self._group.peak() or exit_record.peak_rss_bytes
+        known = replace(exit_record, memory_limit_bytes=self._limit, peak_rss_bytes=peak)
         return _beyond_limit(known, "the kernel") if self.is_exceeded() or self._is_lost() else known
 
     def _is_lost(self) -> bool:
@@ -158,9 +158,9 @@ class Watched(Unlimited):
         # Forks share pages, with each other and with the server that they came from.
         return taken if taken <= self._limit else proportional_bytes(pids)
 
-    def judge(self, verdict: ExitRecord) -> ExitRecord:
-        peak = max(self._peak, verdict.peak_rss_bytes)
-        known = replace(verdict, memory_limit_bytes=self._limit, peak_rss_bytes=peak)
+    def judge(self, exit_record: ExitRecord) -> ExitRecord:
+        peak = max(self._peak, exit_record.peak_rss_bytes)
+        known = replace(exit_record, memory_limit_bytes=self._limit, peak_rss_bytes=peak)
         is_exceeded = self._is_exceeded or (self._mark is not None and self._mark.exists())
         return _beyond_limit(known, "Runyard's memory watchdog") if is_exceeded else known
 
@@ -239,10 +239,10 @@ def _watch(plan: LimitsPlan, worker: int) -> Watched:
     return Watched(plan, os.getpid(), counts_root=False)
 
 
-def _beyond_limit(verdict: ExitRecord, by: str) -> ExitRecord:
+def _beyond_limit(exit_record: ExitRecord, by: str) -> ExitRecord:
     # A worker that ended well, or as it was told to, did so in spite of what became of one of its processes.
-    if verdict.cause not in ("exited", "signaled") or verdict.code == 0:
-        return verdict
-    limit, peak = in_mib(verdict.memory_limit_bytes), in_mib(verdict.peak_rss_bytes)
+    if exit_record.cause not in ("exited", "signaled") or exit_record.code == 0:
+        return exit_record
+    limit, peak = in_mib(exit_record.memory_limit_bytes), in_mib(exit_record.peak_rss_bytes)
     message = f"killed by {by} at its memory limit of {limit}; its processes had reached {peak}"
-    return replace(verdict, cause="oom_killed", message=message)
+    return replace(exit_record, cause="oom_killed", message=message)

@@ -65,13 +65,13 @@ class RunDirectories:
         """
         return self._create(key, "spec", spec)
 
-    def create_refused(self, key: Key, verdict: ExitRecord) -> RunDirectory:
+    def create_refused(self, key: Key, exit_record: ExitRecord) -> RunDirectory:
         """Puts an attempt on disk that is over before it began: an assignment that comes later is too late.
 
         Raises:
             InvalidKey, AttemptExists, NoRoom, NotWritable: As for `create`.
         """
-        return self._create(key, "exit", verdict)
+        return self._create(key, "exit", exit_record)
 
     def scan(self) -> list[RunDirectory]:
         """Every attempt on disk, by run ID and number."""

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 
-from runyard.agent.drivers.base import Lack
+from runyard.agent.drivers.base import MissingPrerequisite
 from runyard.agent.drivers.docker.causes import ENGINE_UNAVAILABLE, IMAGE_NOT_FOUND, NETWORK_MISSING
 from runyard.agent.drivers.docker.engine.client import Engine, NoAnswer, NotThere, Unreachable
 from runyard.agent.drivers.docker.engine.images import not_there
@@ -14,7 +14,7 @@ LOOK_WITHIN = 2.0
 """Seconds for all questions together; each takes an engine some milliseconds."""
 
 
-def missing_in_engine(engine: Engine, spec: SpecRecord) -> Lack | None:
+def missing_in_engine(engine: Engine, spec: SpecRecord) -> MissingPrerequisite | None:
     """Why the container cannot start in this engine; None if nothing is known. Blocks.
 
     What a registry has is not asked: pulling is part of the start. An engine that is merely slow is no
@@ -39,15 +39,15 @@ def missing_in_engine(engine: Engine, spec: SpecRecord) -> Lack | None:
     return None
 
 
-def unreachable(trouble: str) -> Lack:
+def unreachable(trouble: str) -> MissingPrerequisite:
     """Says that the engine is not there."""
-    return Lack(f"the engine cannot be reached: {trouble}", ENGINE_UNAVAILABLE)
+    return MissingPrerequisite(f"the engine cannot be reached: {trouble}", ENGINE_UNAVAILABLE)
 
 
-def _needed(engine: Engine, plan: ContainerPlan) -> Iterator[tuple[str, Lack]]:
+def _needed(engine: Engine, plan: ContainerPlan) -> Iterator[tuple[str, MissingPrerequisite]]:
     """What the engine must have by itself: its path in the API, and what to say if it is missing."""
     if plan.pull == "never":
-        yield f"images/{plan.image}/json", Lack(not_there(engine, plan.image), IMAGE_NOT_FOUND)
+        yield f"images/{plan.image}/json", MissingPrerequisite(not_there(engine, plan.image), IMAGE_NOT_FOUND)
     for network in plan.networks:
         reason = f"network {network} is not in the engine at {engine.host}; create it there"
-        yield f"networks/{network}", Lack(reason, NETWORK_MISSING)
+        yield f"networks/{network}", MissingPrerequisite(reason, NETWORK_MISSING)

@@ -1,4 +1,4 @@
-"""From the state of a container that is over to the verdict on its attempt."""
+"""From the state of a container that is over to the exit_record on its attempt."""
 
 import time
 from collections.abc import Mapping
@@ -75,7 +75,7 @@ def container_ended(
     recorded: ContainerRecord | None,
     peak_bytes: int,
 ) -> ExitRecord:
-    """The verdict on a container that ran, and is over.
+    """The exit_record on a container that ran, and is over.
 
     Args:
         state: What the engine says.
@@ -89,7 +89,7 @@ def container_ended(
     code = None if signal else state.exit_code
     how = f"killed by signal {signal} ({Signals(signal).name})" if signal else f"exited with code {code}"
     cause: Cause = "signaled" if signal else "exited"
-    verdict = ExitRecord(
+    exit_record = ExitRecord(
         cause=stop.cause if stop else cause,
         message=f"stopped ({stop.reason}): {how}" if stop else how,
         ended_at=state.finished_at or time.time(),
@@ -100,11 +100,11 @@ def container_ended(
         memory_limit_bytes=state.memory_limit,
         why=stop.why if stop else "",
     )
-    return _out_of_memory(verdict) if state.oom_killed else verdict
+    return _out_of_memory(exit_record) if state.oom_killed else exit_record
 
 
 def container_gone(stop: StopRequest | None) -> ExitRecord:
-    """The verdict on a container that somebody removed before anybody saw how it ended."""
+    """The exit_record on a container that somebody removed before anybody saw how it ended."""
     if stop is not None:
         message = f"stopped ({stop.reason}): its container was removed meanwhile"
         return never_started(stop.cause, message, stop.why)
@@ -113,18 +113,18 @@ def container_gone(stop: StopRequest | None) -> ExitRecord:
     )
 
 
-def _out_of_memory(verdict: ExitRecord) -> ExitRecord:
-    """The verdict on a container in which the kernel killed a process for want of memory."""
+def _out_of_memory(exit_record: ExitRecord) -> ExitRecord:
+    """The exit_record on a container in which the kernel killed a process for want of memory."""
     # A worker that ended well, or as it was told to, did so in spite of what became of one of its processes.
-    if verdict.stop_requested or verdict.code == 0:
-        told = f"{verdict.message}; the kernel had killed a process in the container for want of memory"
-        return replace(verdict, message=told)
-    limit, seen = verdict.memory_limit_bytes, verdict.peak_rss_bytes
+    if exit_record.stop_requested or exit_record.code == 0:
+        told = f"{exit_record.message}; the kernel had killed a process in the container for want of memory"
+        return replace(exit_record, message=told)
+    limit, seen = exit_record.memory_limit_bytes, exit_record.peak_rss_bytes
     where = f"at its memory limit of {in_mib(limit)}" if limit else "for want of memory; it had no limit"
     sample = f"at most {in_mib(seen)} were seen in use" if seen else "it ended before anybody measured it"
     # Nobody can measure a container that is over. But where there is a limit, all of it was in use.
     return replace(
-        verdict,
+        exit_record,
         cause="oom_killed",
         message=f"killed by the kernel {where}; {sample}",
         peak_rss_bytes=max(limit, seen),
