@@ -1,17 +1,17 @@
 """Stands in for drivers that this agent had once, and has no more: their attempts are still on its disk."""
 
 import asyncio
-import time
 from collections.abc import Container
 
 import structlog
 
 from runyard.agent.core.model import Accepted, AttemptKey, Finished, HeldAttempt
-from runyard.agent.drivers.base import OnChange, UnknownAttempt
+from runyard.agent.drivers.base import OnChange
 from runyard.agent.drivers.outcomes import held_attempt, outcome_of
+from runyard.agent.drivers.run_directory_driver import find_directory, new_stop_request
 from runyard.agent.node.facts import WorkerUsage
 from runyard.agent.supervisor.exit_records import never_started, stopped_before_start
-from runyard.agent.supervisor.records import Cause, ExitRecord, StopRequest, UnreadableRecord
+from runyard.agent.supervisor.records import Cause, ExitRecord, UnreadableRecord
 from runyard.agent.supervisor.rundir import RunDirectories, RunDirectory
 
 log = structlog.get_logger("runyard.agent.drivers")
@@ -49,7 +49,7 @@ class AbsentDriver:
 
     async def start(self, key: AttemptKey) -> None:
         """Ends the attempt: nobody can start it. See `Driver.start`."""
-        directory = self._directory(key)
+        directory = find_directory(self._directories, key)
         if not directory.is_starting:
             message = f"this agent has no driver {_driver_of(directory)!r} any more"
             self._end(key, directory, never_started("start_failed", message))
@@ -58,8 +58,8 @@ class AbsentDriver:
         self, key: AttemptKey, grace_seconds: float, reason: str, cause: Cause = "stopped"
     ) -> None:
         """Ends what never started; leaves the request for the driver otherwise. See `Driver.stop`."""
-        directory = self._directory(key)
-        stop = StopRequest(grace_seconds, reason, requested_at=time.time(), cause=cause)
+        directory = find_directory(self._directories, key)
+        stop = new_stop_request(grace_seconds, reason, cause)
         await asyncio.to_thread(directory.request_stop, stop)
         if directory.is_starting:
             log.error("cannot_stop", attempt=str(key), driver=_driver_of(directory))
@@ -83,12 +83,6 @@ class AbsentDriver:
     def _is_orphaned(self, directory: RunDirectory) -> bool:
         driver = _driver_of(directory)
         return driver is not None and driver not in self._present
-
-    def _directory(self, key: AttemptKey) -> RunDirectory:
-        directory = self._directories.open(key)
-        if directory is None:
-            raise UnknownAttempt(f"attempt {key} is not on this node")
-        return directory
 
     def _end(self, key: AttemptKey, directory: RunDirectory, exit_record: ExitRecord) -> None:
         if directory.write_exit(exit_record):

@@ -21,8 +21,9 @@ from runyard.agent.core.model import (
     Starting,
     Stopping,
 )
-from runyard.agent.drivers.base import OnChange, UnknownAttempt
+from runyard.agent.drivers.base import OnChange
 from runyard.agent.drivers.outcomes import held_attempt, outcome_of
+from runyard.agent.drivers.run_directory_driver import find_directory, new_stop_request
 from runyard.agent.node.capacity import Capacity
 from runyard.agent.node.facts import WorkerUsage
 from runyard.agent.supervisor.exit_records import never_started, stopped_before_start
@@ -90,7 +91,7 @@ class FakeDriver:
 
     async def start(self, key: AttemptKey) -> None:
         """Plays the worker. See `Driver.start`."""
-        directory = self._directory(key)
+        directory = find_directory(self._directories, key)
         if key not in self._tasks and not directory.is_starting and directory.read_exit() is None:
             self._stops[key] = asyncio.Event()
             task = asyncio.create_task(self._play(key, directory, self._script(key)))
@@ -101,8 +102,8 @@ class FakeDriver:
         self, key: AttemptKey, grace_seconds: float, reason: str, cause: Cause = "stopped"
     ) -> None:
         """Ends the play, or keeps it from beginning. See `Driver.stop`."""
-        directory = self._directory(key)
-        stop = StopRequest(grace_seconds, reason, requested_at=time.time(), cause=cause)
+        directory = find_directory(self._directories, key)
+        stop = new_stop_request(grace_seconds, reason, cause)
         directory.request_stop(stop)
         if key in self._tasks:
             self._stops[key].set()
@@ -119,12 +120,6 @@ class FakeDriver:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-    def _directory(self, key: AttemptKey) -> RunDirectory:
-        directory = self._directories.open(key)
-        if directory is None:
-            raise UnknownAttempt(f"attempt {key} is not on this node")
-        return directory
 
     async def _play(self, key: AttemptKey, directory: RunDirectory, run: FakeRun) -> None:
         self._on_change(key, Starting())

@@ -22,6 +22,7 @@ import structlog
 
 from runyard.agent.config.docker import DockerSettings
 from runyard.agent.core.model import AttemptKey, AttemptPhase, Finished, Running, Starting, Stopping
+from runyard.agent.drivers.attempt_supervisor import AttemptSupervisor
 from runyard.agent.drivers.docker.causes import (
     ENGINE_UNAVAILABLE,
     EXECUTABLE_MISSING,
@@ -55,6 +56,7 @@ from runyard.agent.supervisor.records import (
 )
 from runyard.agent.supervisor.rundir import RunDirectory, RunDirectoryError
 from runyard.agent.supervisor.stop_deadline import StopDeadline
+from runyard.common.backoff import Backoff
 from runyard.common.service.failpoints import failpoint
 
 START_PATIENCE = 120.0
@@ -69,15 +71,12 @@ OOM_TOLD_WITHIN = 1.0
 _KILL_AGAIN = 1.0
 """Seconds for the engine to tell that a container which was killed is over."""
 
-_RETRY_SECONDS = (0.2, 5.0)
-"""First and longest pause after something failed; doubled each time, jittered."""
-
 log = structlog.get_logger("runyard.agent.docker")
 
 
 @dataclass(frozen=True)
 class DriverContext:
-    """What all followers of a driver share."""
+    """What all supervisors of a driver share."""
 
     engine: Engine
     settings: DockerSettings
@@ -86,42 +85,37 @@ class DriverContext:
     """The most memory that an attempt was seen to use, in bytes."""
 
 
-class ContainerSupervisor:
-    """Sees one attempt through to its outcome, starting its container if nobody has.
+class ContainerSupervisor(AttemptSupervisor):
+    """Sees a container through to its outcome, starting it if that has not been done.
 
     Args:
         directory: The attempt.
-        container: Its container, whether it is there or not.
-        around: What all followers share.
+        container: Its container, whether it exists or not.
+        context: What all supervisors of a driver share.
         on_phase: Called for each phase that the attempt enters.
     """
+
+    retried = (EngineError, PullInterrupted, OSError, RunDirectoryError)
+    backoff = Backoff(0.2, 5.0)
 
     def __init__(
         self,
         directory: RunDirectory,
         container: Container,
-        around: DriverContext,
+        context: DriverContext,
         on_phase: Callable[[AttemptPhase], None],
     ) -> None:
+        super().__init__(directory, on_phase, log.bind(attempt=directory.mark, container=container.name))
         self.container = container
         self.is_running = False
-        self._directory = directory
-        self._around = around
-        self._on_phase = on_phase
-        self._phase: AttemptPhase | None = None
-        self._news = asyncio.Event()
-        self._copying = Copying(around.engine, container.name, directory, self.wake)
+        self._context = context
+        self._copying = Copying(context.engine, container.name, directory, self.wake)
         self._delivered: StopRequest | None = None
         self._deadline: StopDeadline | None = None
         self._is_out_of_memory = False
         self._killing: asyncio.Task[None] | None = None
         self._fence: Fence | None = None
         self._trying_since: float | None = None
-        self._log = log.bind(attempt=directory.mark, container=container.name)
-
-    def wake(self) -> None:
-        """Has it look at once."""
-        self._news.set()
 
     def ran_out_of_memory(self) -> None:
         """Has what is left in it killed: the kernel has taken one of its processes, and a run ends as one."""
@@ -129,25 +123,10 @@ class ContainerSupervisor:
         self._killing = asyncio.create_task(self._kill())  # at once: looks take their time
         self.wake()
 
-    async def run(self) -> None:
-        """Returns when the exit_record is on disk, and was told."""
-        pause, longest = _RETRY_SECONDS
-        try:
-            while True:
-                try:
-                    if await self._look():
-                        return
-                    pause = _RETRY_SECONDS[0]
-                except (EngineError, PullInterrupted, OSError, RunDirectoryError) as error:
-                    self._log.warning("attempt_needs_another_look", error=str(error), pause_seconds=pause)
-                    await self._wait(pause * random.uniform(0.5, 1.0))
-                    pause = min(pause * 2, longest)
-        finally:
-            await self._copying.end()
+    async def _release(self) -> None:
+        await self._copying.end()
 
-    async def _look(self) -> bool:
-        """One round; true when the attempt is over."""
-        self._news.clear()
+    async def _observe_and_act(self) -> bool:
         try:
             exit_record = await asyncio.to_thread(self._directory.read_exit)
             stop = await asyncio.to_thread(self._directory.read_stop)
@@ -214,7 +193,7 @@ class ContainerSupervisor:
             await asyncio.to_thread(self._directory.mark_starting)
             return
 
-        await ensure_image(self._around.engine, self._around.settings, plan, self._note, self._tell)
+        await ensure_image(self._context.engine, self._context.settings, plan, self._note, self._tell)
         failpoint("docker.before_make")
         await self.container.make(plan, spec)
         failpoint("docker.after_make")
@@ -231,8 +210,8 @@ class ContainerSupervisor:
 
     async def _stop_requested(self) -> None:
         while await asyncio.to_thread(self._directory.read_stop) is None:
-            self._news.clear()
-            await self._news.wait()
+            self._changed.clear()
+            await self._changed.wait()
 
     async def _try_again(self, error: Exception) -> None:
         now = time.monotonic()
@@ -340,7 +319,7 @@ class ContainerSupervisor:
             state = replace(state, oom_killed=await self._hears_of_oom())
         if isinstance(self._phase, Starting):
             self._enter(Running(recorded.pid if recorded else 0))  # it was over before anybody looked
-        exit_record = container_ended(state, stop, recorded, self._around.peak_of(key_of(self._directory)))
+        exit_record = container_ended(state, stop, recorded, self._context.peak_of(key_of(self._directory)))
         if spec.argv[1:2] == [ENTER] and stop is None:
             exit_record = await self._without_a_worker(exit_record, state, spec)
         await self._conclude(exit_record)
@@ -349,7 +328,7 @@ class ContainerSupervisor:
         """Whether the kernel took a process: the engine may hear of it after the end."""
         deadline = time.monotonic() + OOM_TOLD_WITHIN
         while not self._is_out_of_memory and (left := deadline - time.monotonic()) > 0:
-            self._news.clear()
+            self._changed.clear()
             await self._wait(left)
         return self._is_out_of_memory
 
@@ -386,7 +365,7 @@ class ContainerSupervisor:
     def _guarded_fence_of(self, spec: SpecRecord) -> Fence | None:
         """The fence, which the watchdog watches too, in case that this agent dies."""
         if spec.stop_after is not None:
-            self._around.watchdog.ensure()
+            self._context.watchdog.ensure()
         if self._fence is None:
             self._fence = Fence.of(self._directory, spec)
         return self._fence
@@ -396,15 +375,6 @@ class ContainerSupervisor:
         failpoint("docker.before_verdict")
         await asyncio.to_thread(self._directory.write_exit, exit_record)
         failpoint("docker.after_verdict")
-
-    def _enter(self, phase: AttemptPhase) -> None:
-        if phase != self._phase:
-            self._phase = phase
-            self._on_phase(phase)
-
-    async def _wait(self, seconds: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._news.wait(), seconds)
 
 
 def _relist() -> float:

@@ -1,14 +1,12 @@
 """Follows one attempt from its run directory to its end, whoever dies meanwhile.
 
-The supervisor goes round one loop: look at the disk and the process table, do what the situation calls for,
+The supervisor goes round one loop: look at the disk and the process table, do what the observed calls for,
 wait until something may have changed. It believes nothing but what it sees, so it does not matter whether it
 started the worker itself or found it after a restart of the agent.
 """
 
 import asyncio
-import contextlib
 import os
-import random
 import signal
 import time
 from collections.abc import Callable
@@ -16,6 +14,7 @@ from collections.abc import Callable
 import structlog
 
 from runyard.agent.core.model import AttemptPhase, Finished, Running, Starting, Stopping
+from runyard.agent.drivers.attempt_supervisor import AttemptSupervisor
 from runyard.agent.drivers.outcomes import key_of, outcome_of, unreadable
 from runyard.agent.drivers.process.fork_server_client import NoShim
 from runyard.agent.drivers.process.inspect import (
@@ -49,6 +48,7 @@ from runyard.agent.supervisor.procfs import ProcessIdentity
 from runyard.agent.supervisor.records import ExitRecord, StopRequest, UnreadableRecord, WorkerRecord
 from runyard.agent.supervisor.rundir import RunDirectory, RunDirectoryError
 from runyard.agent.supervisor.stop_deadline import StopDeadline
+from runyard.common.backoff import Backoff
 
 EXIT_WAIT_SECONDS = 2.0
 """For how long an old fork server may take to write the exit of a worker whose shim is dead."""
@@ -56,8 +56,8 @@ EXIT_WAIT_SECONDS = 2.0
 _UNSURE_SECONDS = 0.2
 """Between two looks while a hint may have been lost."""
 
-_RETRY_SECONDS = (0.1, 5.0)
-"""First and longest pause after something failed; doubled each time, jittered."""
+_LONGEST_RETRY = 5.0
+"""Seconds; the longest pause after a failure."""
 
 _SHIMS_TRIED = 3
 """How many shims may die before they have done anything, until the attempt is given up."""
@@ -68,24 +68,23 @@ _STUCK_SECONDS = 20.0
 log = structlog.get_logger("runyard.agent.drivers")
 
 
-class ProcessSupervisor:
-    """Sees one attempt through to its outcome, starting its worker if nobody has.
+class ProcessSupervisor(AttemptSupervisor):
+    """Sees a process through to its outcome, starting it if that has not been done.
 
     Args:
         directory: The attempt.
-        shims: Where they come from.
+        starts: Where shims come from.
         on_phase: Called for each phase that the attempt enters.
     """
 
+    retried = (OSError, RunDirectoryError, UnreadableRecord, NoShim, TimeoutError)
+    backoff = Backoff(0.1, _LONGEST_RETRY)
+
     def __init__(
-        self, directory: RunDirectory, shims: StartLimiter, on_phase: Callable[[AttemptPhase], None]
+        self, directory: RunDirectory, starts: StartLimiter, on_phase: Callable[[AttemptPhase], None]
     ) -> None:
-        self._directory = directory
-        self._starts = shims
-        self._on_phase = on_phase
-        self._log = log.bind(attempt=str(key_of(directory)))
-        self._news = asyncio.Event()
-        self._phase: AttemptPhase | None = None
+        super().__init__(directory, on_phase, log.bind(attempt=str(key_of(directory))))
+        self._starts = starts
         self._watched: dict[ProcessIdentity, int] = {}
         self._shim: ProcessIdentity | None = None
         self._shims_tried = 0
@@ -99,47 +98,28 @@ class ProcessSupervisor:
         self._wait_status: int | None = None
         self.usage_target: UsageTarget | None = None
 
-    def wake(self) -> None:
-        """Has the supervisor look again: a stop request was written."""
-        self._news.set()
-
     def on_running(self) -> None:
-        """The shim says that the worker's program has begun."""
+        """Called when the shim reports that the worker's program has begun."""
         self._has_begun = True
-        self._news.set()
+        self._changed.set()
 
-    async def run(self) -> None:
-        """Returns when the attempt is over and `on_phase` was told."""
-        pause, longest = _RETRY_SECONDS
-        try:
-            while True:
-                try:
-                    if await self._look():
-                        return
-                    pause = _RETRY_SECONDS[0]
-                except (OSError, RunDirectoryError, UnreadableRecord, NoShim, TimeoutError) as error:
-                    self._log.warning("attempt_needs_another_look", error=str(error), pause_seconds=pause)
-                    await self._wait(pause * random.uniform(0.5, 1.0))
-                    pause = min(pause * 2, longest)
-        finally:
-            self._starts.over(self._directory)
-            for pidfd in list(self._watched.values()):
-                self._unwatch(pidfd)
+    async def _release(self) -> None:
+        self._starts.over(self._directory)
+        for pidfd in list(self._watched.values()):
+            self._unwatch(pidfd)
 
-    async def _look(self) -> bool:
-        """One round; true when the attempt is over."""
-        self._news.clear()
+    async def _observe_and_act(self) -> bool:
         try:
-            situation = await asyncio.to_thread(inspect, self._directory)
+            observed = await asyncio.to_thread(inspect, self._directory)
             stop = await asyncio.to_thread(self._directory.read_stop)
         except UnreadableRecord as error:
             return await self._on_unreadable(error)
-        if isinstance(situation, Ended):
-            exit_record = await asyncio.to_thread(outcome_of, situation.exit, self._directory)
-            self._catch_up(await asyncio.to_thread(self._directory.read_worker), situation.exit)
+        if isinstance(observed, Ended):
+            exit_record = await asyncio.to_thread(outcome_of, observed.exit, self._directory)
+            self._catch_up(await asyncio.to_thread(self._directory.read_worker), observed.exit)
             self._enter(Finished(exit_record))
             return True
-        await self._act(situation, stop)
+        await self._act(observed, stop)
         return False
 
     def _catch_up(self, worker: WorkerRecord | None, exit_record: ExitRecord) -> None:
@@ -147,8 +127,8 @@ class ProcessSupervisor:
         if worker is not None and isinstance(self._phase, Starting) and exit_record.cause != "start_failed":
             self._enter(Running(worker.pid))
 
-    async def _act(self, situation: ObservedState, stop: StopRequest | None) -> None:
-        match situation:
+    async def _act(self, observed: ObservedState, stop: StopRequest | None) -> None:
+        match observed:
             case Untouched() if stop is not None:
                 self._enter(Stopping(None))
                 await self._end_before_start(stopped_before_start(stop))
@@ -293,7 +273,7 @@ class ProcessSupervisor:
 
     async def _on_unreadable(self, error: UnreadableRecord) -> bool:
         if await asyncio.to_thread(self._directory.is_locked):
-            await self._wait(_RETRY_SECONDS[1])  # a shim is in charge, and will write an exit
+            await self._wait(_LONGEST_RETRY)  # a shim is in charge, and will write an exit
             return False
         self._enter(Finished(unreadable(error)))
         return True
@@ -302,14 +282,12 @@ class ProcessSupervisor:
         return UsageTarget(worker.process, worker.shim, (self._directory.stdout, self._directory.stderr))
 
     def _enter(self, phase: AttemptPhase) -> None:
-        if phase != self._phase:
-            self._phase = phase
-            if not isinstance(phase, Starting):
-                self._starts.begun(self._directory)
-            self._on_phase(phase)
+        if phase != self._phase and not isinstance(phase, Starting):
+            self._starts.begun(self._directory)
+        super()._enter(phase)
 
     def _watch(self, process: ProcessIdentity) -> bool:
-        """Has the end of a process wake the supervisor; false if it has ended."""
+        """Wake the supervisor when a process ends; false if it has ended."""
         if process not in self._watched:
             pidfd = procfs.open_pidfd(process)
             if pidfd is None:
@@ -321,15 +299,11 @@ class ProcessSupervisor:
     def _on_process_end(self, pidfd: int) -> None:
         # It stays readable for ever; the descriptor itself is kept to ask for the exit status.
         asyncio.get_running_loop().remove_reader(pidfd)
-        self._news.set()
+        self._changed.set()
 
     def _unwatch(self, pidfd: int) -> None:
         asyncio.get_running_loop().remove_reader(pidfd)
         os.close(pidfd)
-
-    async def _wait(self, seconds: float | None) -> None:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._news.wait(), seconds)
 
 
 def _kill_remaining(directory: RunDirectory, limits: Unlimited) -> bool:
