@@ -15,11 +15,11 @@ GRACE_SECONDS: Final = 30.0
 KILL_MARGIN_SECONDS: Final = 10.0
 """Seconds that a node may need after the grace period until a killed worker is gone for certain.
 
-The node's own deadline and the coordinator's verdict on a lost node both count with it.
+The node's own deadline and the coordinator's decision about a lost node both include it.
 """
 
 ISOLATION_MODES: Final = ("require", "prefer", "none")
-"""Whether a node must, should or need not enforce a run's limits by the kernel."""
+"""Modes in which a node must, should or need not have the kernel enforce a run's limits."""
 
 DEFAULT_ISOLATION: Final = "prefer"
 """The isolation mode of a launch that names none."""

@@ -11,7 +11,7 @@ _PARTS: Final = re.compile("".join(rf"(?:(?P<{unit}>{_NUMBER}){unit})?" for unit
 
 
 def parse_duration(text: str) -> float:
-    """Reads a span of time.
+    """Parse a span of time.
 
     Args:
         text: A number of seconds, or numbers with the units d, h, m and s, from the largest to the smallest.
@@ -20,7 +20,7 @@ def parse_duration(text: str) -> float:
         Seconds.
 
     Raises:
-        ValueError: It is neither; the message says what to write.
+        ValueError: The text is neither; the message says what to write.
     """
     written = text.strip()
     if re.fullmatch(_NUMBER, written):

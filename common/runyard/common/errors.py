@@ -2,7 +2,7 @@
 
 
 class RunyardError(Exception):
-    """Runyard could not do what was asked."""
+    """Base of all errors that Runyard raises for its callers."""
 
 
 class InvalidAddress(RunyardError, ValueError):
@@ -16,7 +16,7 @@ class InvalidAddress(RunyardError, ValueError):
 
 
 class InsecureAddress(RunyardError):
-    """The address is beyond this machine, and the connection would be neither encrypted nor authenticated."""
+    """The address is on another machine, and the connection would be neither encrypted nor authenticated."""
 
     def __init__(self, address: str, verb: str) -> None:
         self.address = address

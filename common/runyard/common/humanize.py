@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 
 def duration_words(seconds: float) -> str:
-    """A span for sentences, in at most two units: `42 s`, `7 min`, `1 h 20 min`, `3 d 4 h`."""
+    """Return a span for sentences, in at most two units: `42 s`, `7 min`, `1 h 20 min`, `3 d 4 h`."""
     whole = max(0, round(seconds))
     if whole < 120:
         return f"{whole} s"
@@ -17,7 +17,7 @@ def duration_words(seconds: float) -> str:
 
 
 def short_duration(seconds: float) -> str:
-    """A span for tables, in at most two units: `0.4s`, `12s`, `4m05s`, `3h20m`, `5d02h`."""
+    """Return a span for tables, in at most two units: `0.4s`, `12s`, `4m05s`, `3h20m`, `5d02h`."""
     seconds = max(0.0, seconds)
     if seconds < 9.95:
         return f"{seconds:.1f}s"
@@ -33,7 +33,7 @@ def short_duration(seconds: float) -> str:
 
 
 def byte_size(count: int) -> str:
-    """A number of bytes in the largest binary unit that fits: `512 B`, `1.5 GiB`."""
+    """Return a number of bytes in the largest binary unit that fits: `512 B`, `1.5 GiB`."""
     size = float(count)
     for unit in ("B", "KiB", "MiB", "GiB"):
         if size < 1024:

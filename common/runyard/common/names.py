@@ -1,4 +1,4 @@
-"""How nodes, clusters, drivers and labels may be written, on both sides of the protocol."""
+"""Patterns for the names of nodes, clusters, drivers and labels, for both sides of the protocol."""
 
 import re
 from typing import Final

@@ -1,4 +1,4 @@
-"""Sets of phases that several tools ask for."""
+"""Sets of phases that several tools use."""
 
 from typing import Final
 
@@ -13,4 +13,4 @@ PHASES_ON_A_NODE: Final = (
 """Phases in which a run holds resources of a node."""
 
 UNFINISHED_PHASES: Final = (run_pb2.PHASE_QUEUED, *PHASES_ON_A_NODE)
-"""Phases of runs that are not over."""
+"""Phases of runs that have not finished."""

@@ -7,19 +7,19 @@ _NANOSECONDS = 1_000_000_000
 
 
 def to_seconds(message: Duration | Timestamp) -> float:
-    """The length of a duration, or the Unix time of a timestamp, in seconds."""
+    """Return the length of a duration, or the Unix time of a timestamp, in seconds."""
     return message.ToNanoseconds() / _NANOSECONDS
 
 
 def to_duration(seconds: float) -> Duration:
-    """A span of so many seconds, to the nanosecond."""
+    """Return a duration of so many seconds, to the nanosecond."""
     message = Duration()
     message.FromNanoseconds(round(seconds * _NANOSECONDS))
     return message
 
 
 def to_timestamp(seconds: float) -> Timestamp:
-    """A Unix time in seconds, to the nanosecond."""
+    """Return the timestamp of a Unix time in seconds, to the nanosecond."""
     message = Timestamp()
     message.FromNanoseconds(round(seconds * _NANOSECONDS))
     return message

@@ -7,7 +7,7 @@ from typing import Final
 from runyard.common.names import NAME
 
 LARGEST: Final = 1 << 50
-"""The most of anything, in its whole units: the sum over 10,000 nodes still fits the protocol's uint64."""
+"""Largest amount, in whole units. The sum over 10,000 nodes still fits the protocol's uint64."""
 
 _BINARY: Final = {unit: 1 << 10 * power for power, unit in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi"), start=1)}
 _DECIMAL: Final = {unit: 1000**power for power, unit in enumerate(("k", "M", "G", "T", "P"), start=1)}
@@ -21,22 +21,22 @@ _AMOUNT: Final = re.compile(r"(?P<number>[0-9]{1,20}(?:\.[0-9]{1,20})?)\s*(?P<un
 _MEGABYTE: Final = 1_000_000
 
 _SHORT: Final = len("1536Mi")
-"""Memory that can be written exactly in so many letters is; what takes more is rounded to four digits."""
+"""Longest exact amount of memory, in letters. Longer ones are rounded to four digits."""
 
 
 def parse_quantity(name: str, written: object) -> int:
-    """Reads an amount.
+    """Parse an amount.
 
     Args:
-        name: Of what. `cpu` is in cores (`2`, `0.5`, `500m`); `memory` in bytes or with a unit (`16Gi`,
+        name: The resource. `cpu` is in cores (`2`, `0.5`, `500m`); `memory` in bytes or with a unit (`16Gi`,
             `1.5G`); `gpu`, `slots` and every other name in whole numbers.
         written: A number or a text.
 
     Returns:
-        Thousandths of a core, bytes, or whole units. What is finer than these is rounded up.
+        Thousandths of a core, bytes, or whole units, rounded up.
 
     Raises:
-        ValueError: The name or the amount cannot be used; the message says what is wrong and what to write.
+        ValueError: The name or the amount cannot be used; the message says what to write.
     """
     if not NAME.fullmatch(name):
         raise ValueError(f"the name {name[:80]!r} is not letters, digits, '.', '_' and '-', 128 at most")
@@ -50,10 +50,10 @@ def parse_quantity(name: str, written: object) -> int:
 
 
 def show_quantity(name: str, amount: int) -> str:
-    """Shows an amount as people write it: `2` or `0.5` for cores, `16Gi` or `31.26Gi` for memory, `3`.
+    """Return an amount as people write it: `2` or `0.5` for cores, `16Gi` or `31.26Gi` for memory, `3`.
 
     Args:
-        name: Of what.
+        name: The resource.
         amount: In whole units, as `parse_quantity` gives it.
     """
     match name:

@@ -1,6 +1,6 @@
 """Environment variables whose values a node looks up, as people write them: `KEY@env:NAME`, `KEY@file:/path`.
 
-No literal is written so: `KEY=VALUE` begins with the name and an equals sign, whatever the value looks like.
+A literal cannot be mistaken for one: `KEY=VALUE` begins with the name and an equals sign.
 Standard library only.
 """
 
@@ -16,7 +16,7 @@ _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 @dataclass(frozen=True)
 class FromEnvironment:
-    """The value is that of a variable of the agent's own environment."""
+    """Reference to a variable of the agent's own environment."""
 
     name: str
 
@@ -26,7 +26,7 @@ class FromEnvironment:
 
 @dataclass(frozen=True)
 class FromFile:
-    """The value is the content of a file on the node, without a final line break."""
+    """Reference to the content of a file on the node, without a final line break."""
 
     path: str
 
@@ -38,18 +38,18 @@ Reference = FromEnvironment | FromFile
 
 
 def is_reference(entry: str) -> bool:
-    """Whether an entry of `env_vars` says where the value is, rather than what it is."""
+    """True if an entry of `env_vars` refers to its value instead of holding it."""
     return _REFERENCE.fullmatch(entry) is not None
 
 
 def parse_reference(entry: str) -> tuple[str, Reference]:
-    """The name of the variable, and where its value is.
+    """Return the name of a variable and the reference to its value.
 
     Args:
-        entry: For which `is_reference` holds.
+        entry: An entry for which `is_reference` is true.
 
     Raises:
-        ValueError: It names nothing that can be looked up; the message says what to write.
+        ValueError: The reference is not valid; the message says what to write.
     """
     match = _REFERENCE.fullmatch(entry)
     if match is None:
@@ -59,10 +59,10 @@ def parse_reference(entry: str) -> tuple[str, Reference]:
 
 
 def from_environment(name: str) -> FromEnvironment:
-    """A variable of the agent's.
+    """Return the reference to a variable of the agent.
 
     Raises:
-        ValueError: It is no name of a variable.
+        ValueError: This is not a name of a variable.
     """
     if not _VARIABLE.fullmatch(name):
         raise ValueError(
@@ -72,10 +72,10 @@ def from_environment(name: str) -> FromEnvironment:
 
 
 def from_file(path: str) -> FromFile:
-    """A file of the node.
+    """Return the reference to a file on the node.
 
     Raises:
-        ValueError: The path is not absolute, or takes turns that a rule about paths could be led astray by.
+        ValueError: The path is not absolute, or holds '.', '..' or '//', which could evade rules.
     """
     parts = path.split("/")
     if not path.startswith("/") or "\0" in path or any(part in ("", ".", "..") for part in parts[1:]):

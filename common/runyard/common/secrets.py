@@ -1,4 +1,4 @@
-"""What must not be seen: a type for it, names that tell of it, and masks for text that may hold it.
+"""Secrets: a type for them, names that suggest them, and masking of texts that may hold them.
 
 Standard library only: the launcher and the services share it.
 """
@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import Final, NoReturn
 
 MASK: Final = "***"
-"""What stands in place of a secret."""
+"""Text that replaces a secret."""
 
 SHORTEST: Final = 6
-"""Characters that a value has at least to be masked: shorter ones are in every other word."""
+"""Minimum length of a value to be masked. Shorter ones occur in ordinary words."""
 
 MOST_REMEMBERED: Final = 1_000
-"""Values that are looked for in every text; of more, those are forgotten that were remembered first."""
+"""Maximum number of values that are masked. Beyond it the oldest are dropped."""
 
 _SECRET_NAME: Final = re.compile(r"TOKEN|SECRET|PASSW(OR)?D|PASSPHRASE|CREDENTIAL|KEY", re.IGNORECASE)
 _IN_URL: Final = re.compile(r"(://[^\s:/@]*:)([^\s@/]+)@")
@@ -30,7 +30,7 @@ _ASSIGNED: Final = re.compile(
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Secret:
-    """A text that shows itself to nobody who does not ask for it by name.
+    """A text that only `reveal` returns; every other representation is masked.
 
     Args:
         _value: The text.
@@ -39,7 +39,7 @@ class Secret:
     _value: str
 
     def reveal(self) -> str:
-        """The text itself."""
+        """Return the text."""
         return self._value
 
     def __repr__(self) -> str:
@@ -60,34 +60,34 @@ class Secret:
         return hash((Secret, self._value))
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a Secret is not pickled: what is written down, others may read")
+        raise TypeError("a Secret cannot be pickled: others may read what is written")
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether what is called so is a secret by the look of its name, such as `API_TOKEN` or `db_password`."""
+    """True if a name suggests a secret, such as `API_TOKEN` or `db_password`."""
     return _SECRET_NAME.search(name) is not None
 
 
 def secret_names(environment: Mapping[str, str]) -> list[str]:
-    """The variables that hold secrets by the look of their names."""
+    """Return the variables whose names suggest secrets."""
     return [name for name in environment if is_secret_name(name)]
 
 
 def names_of_urls_with_passwords(environment: Mapping[str, str]) -> list[str]:
-    """The variables in whose values a password is a part of a URL."""
+    """Return the variables whose values are URLs with passwords."""
     return [name for name, value in environment.items() if _IN_URL.search(value)]
 
 
 def secret_values(environment: Mapping[str, str], names: Iterable[str]) -> list[str]:
-    """What to look for in a text that may quote an environment.
+    """Return the values to mask in a text that may quote an environment.
 
     Args:
         environment: Variables.
-        names: Of those that are secret. Of all others, only passwords in URLs are.
+        names: Variables whose whole value is secret. Of the others, only passwords in URLs are.
 
     Returns:
-        Values without blanks around them, those of many lines as their lines, since logs are cut anywhere
-        between two lines. What is shorter than `SHORTEST` is left out.
+        Values without surrounding blanks. Values of several lines are split, since logs may be cut between
+        lines. Values shorter than `SHORTEST` are left out.
     """
     secret = set(names)
     found: dict[str, None] = {}
@@ -98,7 +98,7 @@ def secret_values(environment: Mapping[str, str], names: Iterable[str]) -> list[
 
 
 class KnownSecrets:
-    """Values that no text of this process may show; bounded, and safe to use from many threads."""
+    """Values that this process masks in every text. Bounded, and safe to use from many threads."""
 
     def __init__(self, most: int = MOST_REMEMBERED) -> None:
         self._most = most
@@ -107,7 +107,7 @@ class KnownSecrets:
         self._longest_first: tuple[str, ...] = ()
 
     def remember(self, values: Iterable[str]) -> None:
-        """Has these values masked from now on; what is shorter than `SHORTEST` cannot be."""
+        """Mask these values from now on, except those shorter than `SHORTEST`."""
         with self._lock:
             before = len(self._values)
             for value in values:
@@ -118,11 +118,11 @@ class KnownSecrets:
                 return
             while len(self._values) > self._most:
                 self._values.popitem(last=False)
-            # One may be a part of another: the whole goes first.
+            # One may be a part of another, so the longest is replaced first.
             self._longest_first = tuple(sorted(self._values, key=len, reverse=True))
 
     def masked(self, text: str) -> str:
-        """The text without remembered values, passwords in URLs, and values assigned to secret names."""
+        """Mask remembered values, passwords in URLs, and values assigned to secret names."""
         for value in self._longest_first:
             if value in text:
                 text = text.replace(value, MASK)
@@ -132,14 +132,14 @@ class KnownSecrets:
 
 
 KNOWN: Final = KnownSecrets()
-"""Those of this process."""
+"""Secrets of this process."""
 
 
 def remember(values: Iterable[str]) -> None:
-    """Has these values masked in all that this process logs."""
+    """Mask these values in everything that this process logs."""
     KNOWN.remember(values)
 
 
 def masked(text: str) -> str:
-    """The text as it may be shown; see `KnownSecrets.masked`."""
+    """Return the text with secrets masked; see `KnownSecrets.masked`."""
     return KNOWN.masked(text)

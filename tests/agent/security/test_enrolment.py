@@ -140,7 +140,7 @@ def test_agent_that_waits_to_join_leaves_when_it_is_told_to(plant: SecuredPlant)
     [
         ("", "there is no join token"),
         ("hello", "a join token begins with `ryj1.`"),
-        ("ryj1.0.0.0", "the join token's last part is no certificate"),
+        ("ryj1.0.0.0", "the join token's last part is not a certificate"),
         ("\0\xff\n" * 5000, "one line of at most 16384 letters and digits"),
     ],
 )

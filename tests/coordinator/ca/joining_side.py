@@ -104,7 +104,9 @@ class JoinSide:
 
     async def record(self, token: JoinToken) -> Token:
         """The stored record of a token."""
-        (found,) = [each for each in await self.enrolment.tokens() if each.token_id == token.ticket.token_id]
+        (found,) = [
+            each for each in await self.enrolment.tokens() if each.token_id == token.credential.token_id
+        ]
         return found
 
     async def join(
@@ -118,7 +120,7 @@ class JoinSide:
     ) -> security_pb2.JoinResponse:
         """The answer to Join."""
         asked = security_pb2.JoinRequest(
-            token=token.ticket.text if text is None else text,
+            token=token.credential.text if text is None else text,
             csr_pem=make_request() if request is None else request,
             node_id=node_id,
             cluster=cluster,

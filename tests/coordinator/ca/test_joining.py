@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from harness.waiting import await_until
 
 from runyard.common.security.identity import Identity, Role
-from runyard.common.security.join_token import Ticket
+from runyard.common.security.join_token import JoinCredential
 from runyard.coordinator.auth.callers import Caller
 from runyard.coordinator.ca.enrolment import NOT_VALID, JoinRefused
 from runyard.coordinator.core.errors import InvalidField
@@ -78,7 +78,7 @@ async def test_token_brings_the_authority_so_that_nothing_else_is_trusted(
     token = await side.token()
     assert token.authority_pem == side.directory.trusted_pem.encode()
     elsewhere = make_authority(tmp_path / "rogue")
-    stranger = type(token)(token.ticket, elsewhere.signing.certificate.public_bytes(Encoding.DER))
+    stranger = type(token)(token.credential, elsewhere.signing.certificate.public_bytes(Encoding.DER))
     code, details = await side.refused(stranger)
     assert code is grpc.StatusCode.UNAVAILABLE
     assert "CERTIFICATE_VERIFY_FAILED" in details
@@ -145,9 +145,9 @@ async def test_token_that_was_made_before_a_restart_is_good_after_it(tmp_path: P
 
 
 async def test_all_tokens_that_are_not_good_are_refused_alike(side: JoinSide, clock: Clock) -> None:
-    unknown = Ticket("0" * 12, "A" * 43).text
+    unknown = JoinCredential("0" * 12, "A" * 43).text
     good = await side.token()
-    wrong = Ticket(good.ticket.token_id, "A" * 43).text
+    wrong = JoinCredential(good.credential.token_id, "A" * 43).text
     refusals = {
         await side.refused(good, text=text)
         for text in (unknown, wrong, "", "nonsense", "ryj1.a.b", good.text)
@@ -156,7 +156,7 @@ async def test_all_tokens_that_are_not_good_are_refused_alike(side: JoinSide, cl
     await side.join(used)
     refusals.add(await side.refused(used, node_id="n2"))
     deleted = await side.token()
-    assert await side.enrolment.delete_token(deleted.ticket.token_id)
+    assert await side.enrolment.delete_token(deleted.credential.token_id)
     refusals.add(await side.refused(deleted))
     clock.now += 901
     refusals.add(await side.refused(good))
@@ -195,8 +195,8 @@ async def test_secret_of_a_token_is_nowhere_on_disk(side: JoinSide, tmp_path: Pa
     await side.join(token)
     for path in (tmp_path / "state").rglob("*"):
         if path.is_file():
-            assert token.ticket.secret.encode() not in path.read_bytes()
-    assert token.ticket.secret not in repr(token)
+            assert token.credential.secret.encode() not in path.read_bytes()
+    assert token.credential.secret not in repr(token)
 
 
 # Who one may be

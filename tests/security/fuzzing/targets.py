@@ -41,7 +41,7 @@ from runyard.common.durations import parse_duration
 from runyard.common.quantities import LARGEST, parse_quantity, show_quantity
 from runyard.common.references import parse_reference
 from runyard.common.security.identity import InvalidIdentity, parse_identity
-from runyard.common.security.join_token import InvalidToken, parse_join_token, parse_ticket
+from runyard.common.security.join_token import InvalidToken, parse_join_credential, parse_join_token
 from runyard.common.service.yaml_document import InvalidYamlFile
 from runyard.common.transport.address import is_local, parse_address
 from runyard.coordinator.auth.callers import NotIdentified, read_certificate
@@ -130,7 +130,7 @@ def identities(data: bytes) -> None:
 
 def join_tokens(data: bytes) -> None:
     text = _text(data)
-    for read in (parse_join_token, parse_ticket):
+    for read in (parse_join_token, parse_join_credential):
         try:
             token = read(text)
         except InvalidToken as refusal:

@@ -116,7 +116,7 @@ async def join_once(
     """
     mine = directory.joining()
     request = security_pb2.JoinRequest(
-        token=token.ticket.text, csr_pem=mine.request, node_id=settings.node_id, cluster=settings.cluster
+        token=token.credential.text, csr_pem=mine.request, node_id=settings.node_id, cluster=settings.cluster
     )
     try:
         async with open_aio_channel(address, TlsMaterial(token.authority_pem)) as channel:
@@ -128,7 +128,7 @@ async def join_once(
         raise JoinFailed(f"join: {error.details() or error.code().name}") from error
     failpoint("agent.after_join_answer")
     certificate, authority = answer.certificate_pem.encode(), answer.authority_pem.encode()
-    token_id = token.ticket.token_id
+    token_id = token.credential.token_id
     try:
         require_fitting(mine.key, certificate, authority)
         held = read_certificate(certificate, token_id)

@@ -89,7 +89,7 @@ class Renewal:
             token = read_token(join.token_file)
         except JoinFailed:
             return False  # it is not needed any more, and may well be gone
-        token_id = token.ticket.token_id
+        token_id = token.credential.token_id
         if token_id == self._held.token_id or token_id in self._refused:
             return False
         try:

@@ -10,7 +10,7 @@ from runyard.cli.exit_codes import CommandFailed
 
 @dataclass(frozen=True)
 class Daemon:
-    """A daemon that another part of Runyard brings."""
+    """A daemon in another part of Runyard."""
 
     command: str
     module: str
@@ -20,23 +20,26 @@ class Daemon:
 
 DAEMONS = (
     Daemon(
-        "coordinator", "runyard.coordinator.__main__", "coordinator", "Take launches and route them to nodes."
+        "coordinator",
+        "runyard.coordinator.__main__",
+        "coordinator",
+        "Accept launches and route them to nodes.",
     ),
     Daemon("agent", "runyard.agent.__main__", "agent", "Run workers on this machine for a coordinator."),
     Daemon(
         "dagster-reporter",
         "runyard.launcher.reporter_main",
         "dagster",
-        "Tell Dagster how workers ended.",
+        "Report the outcomes of workers to Dagster.",
     ),
 )
 
 
 def run_daemon(daemon: Daemon, argv: list[str]) -> int:
-    """Runs a daemon in this process until it ends.
+    """Run a daemon in this process until it ends.
 
     Raises:
-        CommandFailed: What it needs is not installed.
+        CommandFailed: A package that it needs is not installed.
     """
     try:
         module = importlib.import_module(daemon.module)
@@ -50,13 +53,13 @@ def run_daemon(daemon: Daemon, argv: list[str]) -> int:
 
 
 def register(app: typer.Typer) -> None:
-    """Adds a command for each daemon."""
+    """Add a command for each daemon."""
     for daemon in DAEMONS:
         _add(app, daemon)
 
 
 def _add(app: typer.Typer, daemon: Daemon) -> None:
-    # --help too is answered by the daemon.
+    # The daemon also answers --help.
     untouched = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
     @app.command(daemon.command, help=daemon.help, context_settings=untouched)

@@ -1,4 +1,4 @@
-"""Whose a certificate is, and who has signed it. Needs `cryptography`, which clients can do without."""
+"""Holder and issuer of a certificate. Needs `cryptography`, which clients do not require."""
 
 from collections.abc import Iterable
 
@@ -9,15 +9,15 @@ from runyard.common.security.identity import Identity, InvalidIdentity, parse_id
 
 
 def holder_of(certificate: x509.Certificate) -> Identity:
-    """Reads the one URI of a certificate.
+    """Return the identity in a certificate's only URI.
 
     Raises:
-        InvalidIdentity: There is none, or another number of them, or it is no identity.
+        InvalidIdentity: The certificate does not have exactly one URI, or it is not an identity.
     """
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except (ValueError, x509.ExtensionNotFound) as error:
-        raise InvalidIdentity(f"it names nobody ({error})") from error
+        raise InvalidIdentity(f"it names no identity ({error})") from error
     uris = names.get_values_for_type(x509.UniformResourceIdentifier)
     if len(uris) != 1:
         raise InvalidIdentity(f"it must name one identity, as a URI; it names {len(uris)}")
@@ -27,7 +27,7 @@ def holder_of(certificate: x509.Certificate) -> Identity:
 def signer_of(
     certificate: x509.Certificate, authorities: Iterable[x509.Certificate]
 ) -> x509.Certificate | None:
-    """The one of these authorities that has signed a certificate. None: none of them."""
+    """Return the authority that has signed a certificate; None if none of these has."""
     return next((each for each in authorities if _has_signed(each, certificate)), None)
 
 

@@ -1,20 +1,20 @@
-"""When it is time to say that a certificate expires soon. Pure: times are in seconds since 1970."""
+"""Warning about certificates that expire soon. Pure: times are in seconds since 1970."""
 
 from typing import Final
 
 SHARE_LEFT: Final = 0.1
-"""Of a certificate's life. Whoever renews by himself, as agents do, has renewed long before."""
+"""Fraction of a certificate's lifetime. Agents renew theirs long before."""
 
 MOST_LEFT: Final = 14 * 86_400.0
-"""Seconds; people need so long at most."""
+"""Seconds; long enough for people to renew a certificate."""
 
 
 def expires_soon(not_before: float, not_after: float, now: float) -> bool:
-    """Whether somebody should see to it: in the last tenth of its life, or its last fortnight if less.
+    """True in the last tenth of a certificate's lifetime, or in its last fortnight if that is shorter.
 
     Args:
-        not_before: From when it holds.
-        not_after: When it expires.
-        now: This moment.
+        not_before: Start of its validity.
+        not_after: End of its validity.
+        now: Current time.
     """
     return not_after - now < min(MOST_LEFT, (not_after - not_before) * SHARE_LEFT)

@@ -1,4 +1,4 @@
-"""Who somebody is: what a certificate says of its holder, in the one URI that counts."""
+"""Identities: role and name of a certificate's holder, as a URI in the certificate."""
 
 import re
 from dataclasses import dataclass
@@ -16,36 +16,36 @@ _SCHEME: Final = "spiffe://"
 
 
 class Role(StrEnum):
-    """What somebody is to the others."""
+    """Role of a party, which decides its permissions."""
 
     COORDINATOR = "coordinator"
     AGENT = "agent"
     CLIENT = "client"
     """Launches runs: Dagster's daemon and web server."""
     OPERATOR = "operator"
-    """Looks at runs and nodes, and takes nodes out of service."""
+    """Inspects runs and nodes, and takes nodes out of service."""
     ADMIN = "admin"
-    """May do what operators may, and gives and takes identities."""
+    """Has the permissions of operators, and issues and revokes identities."""
     LOCAL = "local"
-    """Came over a unix socket or plain-text loopback: whoever may reach that may do everything."""
+    """Connected over a unix socket or plain-text loopback, which gives every permission."""
 
 
 class InvalidIdentity(ValueError):
-    """What was written is no identity; the message says why."""
+    """The text is not an identity; the message says why."""
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Who somebody is. Written as a URI, the form of SPIFFE IDs, so that other authorities can issue it too.
+    """Role and name of a party. Its URI is a SPIFFE ID, so that other authorities can issue it too.
 
     Attributes:
-        role: What it is.
-        name: Of the coordinator, the client, the operator or the admin; the node ID of an agent.
-        cluster: Of an agent; empty for all others.
-        trust_domain: Name of those who share one authority.
+        role: The role.
+        name: Name of the coordinator, client, operator or admin; for an agent its node ID.
+        cluster: Cluster of an agent; empty for other roles.
+        trust_domain: Name of the fleet that shares one authority.
 
     Raises:
-        InvalidIdentity: A name cannot be one, or a cluster is missing or too many.
+        InvalidIdentity: A name is not valid, or the cluster does not fit the role.
     """
 
     role: Role
@@ -66,7 +66,7 @@ class Identity:
 
     @property
     def uri(self) -> str:
-        """As it stands in a certificate: `spiffe://<trust domain>/<role>/[<cluster>/]<name>`."""
+        """Its URI in a certificate: `spiffe://<trust domain>/<role>/[<cluster>/]<name>`."""
         place = f"{self.cluster}/" if self.cluster else ""
         return f"{_SCHEME}{self.trust_domain}/{self.role}/{place}{self.name}"
 
@@ -75,14 +75,14 @@ class Identity:
 
 
 def parse_identity(uri: str, trust_domain: str | None = None) -> Identity:
-    """Reads an identity.
+    """Parse an identity.
 
     Args:
         uri: As `Identity.uri` writes it.
-        trust_domain: The one that it must be of. None: any, which whoever asks must look at.
+        trust_domain: Required trust domain. None: any; the caller must check it.
 
     Raises:
-        InvalidIdentity: It is none, or is of another trust domain.
+        InvalidIdentity: The text is not an identity, or is of another trust domain.
     """
     if not uri.startswith(_SCHEME):
         raise InvalidIdentity(f"{uri!r} does not begin with {_SCHEME}")
@@ -107,4 +107,4 @@ def _check_name(what: str, name: str) -> None:
 
 
 LOCAL: Final = Identity(Role.LOCAL, "local")
-"""Whoever comes without a certificate, from this machine."""
+"""Identity of any caller without a certificate, which must be on this machine."""

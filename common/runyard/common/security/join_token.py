@@ -1,4 +1,4 @@
-"""The one string with which a node joins: which token, its secret, and the authority to expect."""
+"""Join token: one line with the token's ID, its secret, and the certificate of the authority to trust."""
 
 import base64
 import binascii
@@ -10,7 +10,7 @@ from typing import Final
 _PREFIX: Final = "ryj1"
 
 _LONGEST: Final = 16 * 1024
-"""Characters. A certificate of an authority has less than a thousand bytes, at most a few thousand."""
+"""Maximum length in characters. A certificate of an authority has a few thousand bytes at most."""
 
 _TOKEN_ID: Final = re.compile(r"[0-9a-f]{12}")
 _SECRET: Final = re.compile(r"[A-Za-z0-9_-]{43}")
@@ -19,15 +19,15 @@ REMEDY: Final = "make a new one with `runyard token create` and copy the whole l
 
 
 class InvalidToken(ValueError):
-    """What was given is no join token; the message says why, and nothing of what it holds."""
+    """The text is not a join token; the message says why and does not quote it."""
 
 
 @dataclass(frozen=True)
-class Ticket:
-    """What the coordinator needs of a token.
+class JoinCredential:
+    """Part of a join token that the node sends to the coordinator.
 
     Attributes:
-        token_id: Names the token; no secret.
+        token_id: ID of the token; not secret.
         secret: 32 random bytes in base64url.
     """
 
@@ -36,55 +36,55 @@ class Ticket:
 
     @property
     def text(self) -> str:
-        """As it is sent: `ryj1.<ID>.<secret>`."""
+        """Text on the wire: `ryj1.<ID>.<secret>`."""
         return f"{_PREFIX}.{self.token_id}.{self.secret}"
 
 
 @dataclass(frozen=True)
 class JoinToken:
-    """What the node needs.
+    """Join token of a node.
 
     Attributes:
-        ticket: For the coordinator.
+        credential: Part for the coordinator.
         authority: The certificate of the authority in DER. The node trusts nothing else before it has joined.
     """
 
-    ticket: Ticket
+    credential: JoinCredential
     authority: bytes = field(repr=False)
 
     @property
     def text(self) -> str:
-        """As it is given to people: `ryj1.<ID>.<secret>.<certificate>`."""
-        return f"{self.ticket.text}.{base64.urlsafe_b64encode(self.authority).decode().rstrip('=')}"
+        """Text for people: `ryj1.<ID>.<secret>.<certificate>`."""
+        return f"{self.credential.text}.{base64.urlsafe_b64encode(self.authority).decode().rstrip('=')}"
 
     @property
     def authority_pem(self) -> bytes:
-        """The certificate of the authority in PEM."""
+        """Certificate of the authority in PEM."""
         return ssl.DER_cert_to_PEM_cert(self.authority).encode()
 
 
 def parse_join_token(text: str) -> JoinToken:
-    """Reads a token as `runyard token create` prints it.
+    """Parse a token as `runyard token create` prints it.
 
     Raises:
-        InvalidToken: It is none, or not the whole of it.
+        InvalidToken: The text is not a complete join token.
     """
     parts = _parts(text, 4)
     try:
         authority = base64.b64decode(parts[3] + "=" * (-len(parts[3]) % 4), altchars=b"-_", validate=True)
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=authority)
     except (binascii.Error, ssl.SSLError, ValueError):
-        raise InvalidToken(f"the join token's last part is no certificate; {REMEDY}") from None
-    return JoinToken(_ticket(parts), authority)
+        raise InvalidToken(f"the join token's last part is not a certificate; {REMEDY}") from None
+    return JoinToken(_credential(parts), authority)
 
 
-def parse_ticket(text: str) -> Ticket:
-    """Reads a token without its last part, as it is sent.
+def parse_join_credential(text: str) -> JoinCredential:
+    """Parse a token without its last part, as it is sent.
 
     Raises:
-        InvalidToken: It is none.
+        InvalidToken: The text is not one.
     """
-    return _ticket(_parts(text, 3))
+    return _credential(_parts(text, 3))
 
 
 def _parts(text: str, count: int) -> list[str]:
@@ -101,7 +101,7 @@ def _parts(text: str, count: int) -> list[str]:
     return parts
 
 
-def _ticket(parts: list[str]) -> Ticket:
+def _credential(parts: list[str]) -> JoinCredential:
     if not _TOKEN_ID.fullmatch(parts[1]) or not _SECRET.fullmatch(parts[2]):
         raise InvalidToken(f"the join token is damaged; {REMEDY}")
-    return Ticket(parts[1], parts[2])
+    return JoinCredential(parts[1], parts[2])

@@ -1,4 +1,4 @@
-"""Signatures of launches: the keys, their files, and what exactly is signed. Needs `cryptography`."""
+"""Signatures of launches: keys, their files, and the signed bytes. Needs `cryptography`."""
 
 import base64
 import binascii
@@ -22,7 +22,7 @@ from runyard.common.errors import RunyardError
 from runyard.common.service.durable import sync_directory
 
 CONTEXT: Final = b"runyard launch statement 1\0"
-"""Goes before what is signed, so that a signature made for another purpose never fits a launch."""
+"""Prefix of the signed bytes, so that a signature made for another purpose never fits a launch."""
 
 PRIVATE_KEY: Final = "launch-signing.key"
 PUBLIC_KEY: Final = "launch-signing.pub"
@@ -38,20 +38,20 @@ class UnusableKey(RunyardError):
 
 @dataclass(frozen=True)
 class PublicKey:
-    """What tells whether a launch was signed by the holder of the private key."""
+    """Public key that verifies signatures of launches."""
 
     raw: bytes
 
     @property
     def key_id(self) -> str:
-        """A short name for people, and to find the key by."""
+        """Short name of the key, for people and for look-up."""
         return hashlib.sha256(self.raw).hexdigest()[:_KEY_ID_DIGITS]
 
     def __str__(self) -> str:
         return _KIND + base64.b64encode(self.raw).decode()
 
     def has_signed(self, payload: bytes, signature: bytes) -> bool:
-        """Whether the signature is this key's, of this payload."""
+        """True if this key made the signature of this payload."""
         try:
             Ed25519PublicKey.from_public_bytes(self.raw).verify(signature, CONTEXT + payload)
         except InvalidSignature:
@@ -61,25 +61,25 @@ class PublicKey:
 
 @dataclass(frozen=True)
 class SigningKey:
-    """What signs launches. Whoever has it can run commands on every node that trusts its public key."""
+    """Private key that signs launches. Its holder can run commands on every node that trusts it."""
 
     _key: Ed25519PrivateKey = field(repr=False)
 
     @property
     def public(self) -> PublicKey:
-        """What nodes are given."""
+        """The public key, for nodes."""
         return PublicKey(self._key.public_key().public_bytes_raw())
 
     def sign(self, payload: bytes) -> bytes:
-        """The signature of a payload."""
+        """Return the signature of a payload."""
         return self._key.sign(CONTEXT + payload)
 
 
 def public_key_of(text: str) -> PublicKey:
-    """Reads a public key as its file has it.
+    """Parse a public key as its file holds it.
 
     Raises:
-        UnusableKey: It is none.
+        UnusableKey: The text is not a public key.
     """
     kind, _, encoded = text.strip().partition(":")
     try:
@@ -87,18 +87,20 @@ def public_key_of(text: str) -> PublicKey:
     except (binascii.Error, ValueError):
         raw = b""
     if f"{kind}:" != _KIND or len(raw) != _RAW_BYTES:
-        raise UnusableKey(f"{text[:60]!r} is no public key; `runyard signing-key show` prints it: {_KIND}...")
+        raise UnusableKey(
+            f"{text[:60]!r} is not a public key; `runyard signing-key show` prints it: {_KIND}..."
+        )
     return PublicKey(raw)
 
 
 def read_public_key(written: str) -> PublicKey:
-    """Reads a public key from a setting.
+    """Read a public key from a setting.
 
     Args:
         written: The key itself, as in its file, or the path of that file.
 
     Raises:
-        UnusableKey: It is neither, or others may write to the file.
+        UnusableKey: The setting is neither, or others may write to the file.
     """
     if written.startswith(_KIND):
         return public_key_of(written)
@@ -111,10 +113,10 @@ def read_public_key(written: str) -> PublicKey:
 
 
 def read_signing_key(path: Path) -> SigningKey:
-    """Reads a private key.
+    """Read a private key.
 
     Raises:
-        UnusableKey: It cannot be read, is none, or others may read it too.
+        UnusableKey: The file cannot be read, is not a key, or others may read it too.
     """
     text = _read(path, forbidden=stat.S_IRWXG | stat.S_IRWXO, remedy="chmod 600")
     try:
@@ -123,16 +125,16 @@ def read_signing_key(path: Path) -> SigningKey:
         key = None
     if not isinstance(key, Ed25519PrivateKey):
         raise UnusableKey(
-            f"{path} is no Ed25519 key in PEM without a password; make one: runyard signing-key create"
+            f"{path} is not an Ed25519 key in PEM without a password; make one: runyard signing-key create"
         )
     return SigningKey(key)
 
 
 def public_half(path: Path) -> PublicKey:
-    """The public key of whichever file of a key is given, or of the directory with both.
+    """Return the public key in a file with either half of a key, or in the directory with both.
 
     Raises:
-        UnusableKey: There is none, or it cannot be read.
+        UnusableKey: The key does not exist or cannot be read.
     """
     path = path / PUBLIC_KEY if path.is_dir() else path
     if _read(path, forbidden=0, remedy="").startswith(b"-----BEGIN"):
@@ -141,13 +143,13 @@ def public_half(path: Path) -> PublicKey:
 
 
 def create_signing_key(directory: Path) -> SigningKey:
-    """Makes a key, and writes both halves to files of their own; the private one is for its owner alone.
+    """Create a key and write each half to a file. Only the owner can read the private one.
 
     Args:
-        directory: Where; made if need be.
+        directory: Directory of the files; created if necessary.
 
     Raises:
-        UnusableKey: There is a key already, or the files cannot be written.
+        UnusableKey: A key exists already, or the files cannot be written.
     """
     key = SigningKey(Ed25519PrivateKey.generate())
     private = key._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

@@ -1,1 +1,1 @@
-"""What the two services, coordinator and agent, have in common: settings and structured logs."""
+"""Shared by the two services, coordinator and agent: settings, command line and structured logs."""

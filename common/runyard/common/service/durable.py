@@ -1,19 +1,22 @@
-"""Writing small files so that a crash leaves the old content or the new, never a part."""
+"""Atomic, durable writes of small files.
+
+`runyard.agent.supervisor` has its own `sync_directory`, as it may import the standard library only.
+"""
 
 import os
 from pathlib import Path
 
 
 def write_durably(path: Path, content: bytes, mode: int = 0o600) -> None:
-    """Replaces a file as a whole; on disk when it returns.
+    """Replace a file as a whole. The content is on disk on return; a crash leaves the old or the new content.
 
     Args:
-        path: The file. Its directory must be there.
-        content: All of it.
-        mode: Who may read it. It never was readable to others, not even for a moment.
+        path: The file. Its directory must exist.
+        content: The whole content.
+        mode: Permissions, also while the file is written.
 
     Raises:
-        OSError: The disk refuses; the old content is still there.
+        OSError: The write failed; the old content is kept.
     """
     aside = path.with_name(f".{path.name}.new")
     aside.unlink(missing_ok=True)
@@ -27,7 +30,7 @@ def write_durably(path: Path, content: bytes, mode: int = 0o600) -> None:
 
 
 def sync_directory(directory: Path) -> None:
-    """Makes names that were given or taken in a directory durable."""
+    """Make created, renamed and deleted names in a directory durable."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Points at which a test has the process killed, as by a power cut; inert unless one is named."""
+"""Points at which a test kills the process, like a power cut. Inert unless one is named."""
 
 import os
 import signal
@@ -10,6 +10,6 @@ _armed = os.environ.get(VARIABLE)
 
 
 def failpoint(name: str) -> None:
-    """Ends the process with SIGKILL here if this is the point that the environment names."""
+    """Kill the process with SIGKILL if the environment names this point."""
     if name == _armed:
         os.kill(os.getpid(), signal.SIGKILL)

@@ -15,11 +15,11 @@ LogFormat = Literal["console", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 _NAMES_ONLY = ("_id", "_ids", "_name", "_names")
-"""How keys of the log end that tell which secret is meant, and not what it is."""
+"""Suffixes of keys that name a secret without holding it."""
 
 
 def configure_log(log_format: LogFormat, level: LogLevel = "info") -> None:
-    """Sets up the process's logs. Called once, before anything is logged.
+    """Configure the process's logs. Call it once, before anything is logged.
 
     Args:
         log_format: `console` for people, `json` for one object a line.
@@ -47,7 +47,7 @@ def configure_log(log_format: LogFormat, level: LogLevel = "info") -> None:
 
 
 class _Lines:
-    """Writes lines. What cannot be written is lost: no run is, for a full disk or a reader who has left."""
+    """Writes lines. A line that cannot be written is dropped: a full disk must not stop runs."""
 
     def __init__(self, stream: TextIO, *_: object) -> None:
         self._stream = stream
@@ -61,9 +61,9 @@ class _Lines:
 
 
 def mask_secrets(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """A processor: masks what is called like a secret, and known secrets in texts and tracebacks.
+    """Processor that masks values with secret names, and known secrets in texts and tracebacks.
 
-    It stands after what turns exceptions into text, and before what renders.
+    It must come after the processor that formats exceptions, and before the renderer.
     """
     return {key: _masked_entry(key, value) for key, value in event.items()}
 
@@ -84,6 +84,6 @@ def _masked_value(value: object) -> object:
             return {key: _masked_entry(key, item) for key, item in value.items()}
         case list() | tuple() | set() | frozenset():
             return [_masked_value(item) for item in value]
-    shown = repr(value)  # as the renderers would have it
+    shown = repr(value)  # as the renderers print it
     without = masked(shown)
     return value if without == shown else without

@@ -1,4 +1,4 @@
-"""State directories: for their owner's eyes alone, as they hold secrets."""
+"""State directories, which only their owner may enter, as they hold secrets."""
 
 import os
 import stat
@@ -6,19 +6,19 @@ from pathlib import Path
 
 
 class NotPrivate(Exception):
-    """Others can reach what is kept in a state directory; the message holds the remedy."""
+    """Other users can enter a state directory; the message holds the remedy."""
 
 
 def make_private(directory: Path, setting: str) -> None:
-    """Makes a directory that only this user can enter, or sees to it that the one that is there is such.
+    """Create a directory that only this user can enter, or check that an existing one is private.
 
     Args:
-        directory: With its parents, if they are missing.
-        setting: What names it, for messages.
+        directory: The directory; missing parents are created too.
+        setting: Name of its setting, for messages.
 
     Raises:
-        NotPrivate: It belongs to somebody else, or others may enter it.
-        OSError: It cannot be made.
+        NotPrivate: Another user owns it, or others may enter it.
+        OSError: It cannot be created.
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = directory.stat()

@@ -1,10 +1,10 @@
-"""What is wrong with a YAML file, without quoting it as the parser does: its lines may hold secrets."""
+"""Messages about invalid YAML that do not quote it as the parser does: its lines may hold secrets."""
 
 import yaml
 
 
 def explained(error: yaml.YAMLError) -> str:
-    """What is wrong and where, on one line."""
+    """Return the problem and its place, on one line."""
     if not isinstance(error, yaml.MarkedYAMLError):
         return " ".join(str(error).split())  # about a character that no YAML may hold
     said = ", ".join(part for part in (error.context, error.problem) if part)

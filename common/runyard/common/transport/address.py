@@ -1,4 +1,4 @@
-"""Addresses of coordinators: how they are written, and which of them stay on this machine."""
+"""Addresses of coordinators: their syntax, and which of them are local to this machine."""
 
 import ipaddress
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ Address = HostPort | UnixSocket
 
 
 def parse_address(text: str, field: str = "address") -> Address:
-    """Reads an address. `str()` of the result is the form that gRPC takes, to dial and to listen.
+    """Parse an address. `str()` of the result is the form that gRPC takes, to dial and to listen.
 
     Args:
         text: `host:port`, `[ipv6]:port` or `unix:/path`. Port 0 is for listeners: any free port.
@@ -56,7 +56,7 @@ def parse_address(text: str, field: str = "address") -> Address:
 
 
 def is_local(address: str | Address) -> bool:
-    """Tells whether only this machine can reach the address: loopback, `localhost` or a unix socket.
+    """True if only this machine can reach the address: loopback, `localhost` or a unix socket.
 
     Raises:
         InvalidAddress: It is text that cannot be understood.
@@ -71,7 +71,7 @@ def is_local(address: str | Address) -> bool:
 
 
 def require_local(address: str | Address, verb: Literal["listen on", "dial"]) -> None:
-    """Refuses plain text on a connection that may leave this machine. Nothing overrides it.
+    """Refuse plain text on a connection that may leave this machine. Nothing overrides it.
 
     Args:
         address: What to listen on or dial without certificates.

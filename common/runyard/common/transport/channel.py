@@ -17,7 +17,7 @@ from runyard.common.transport.address import (
 from runyard.common.transport.tls import TlsMaterial
 
 RETRY_AFTER: Final = "runyard-retry-after-ms"
-"""Trailing metadata of a refusal that only time stands behind: milliseconds until the call may succeed."""
+"""Trailing metadata of a refusal that is only temporary: milliseconds until the call may succeed."""
 
 MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
 
@@ -45,12 +45,12 @@ CHANNEL_OPTIONS: Final[tuple[tuple[str, int], ...]] = (
 # A proxy from the environment cannot reach this machine's loopback.
 _LOCAL_OPTIONS: Final[tuple[tuple[str, int], ...]] = (*CHANNEL_OPTIONS, ("grpc.enable_http_proxy", 0))
 
-# A path stands in no certificate; whoever holds the socket is on this machine.
+# No certificate names a path; the owner of the socket is on this machine.
 _SOCKET_NAME: Final = (("grpc.ssl_target_name_override", "localhost"),)
 
 
 def open_channel(address: str | Address, tls: TlsMaterial | None = None) -> grpc.Channel:
-    """Opens a channel, which connects when it is first used.
+    """Open a channel, which connects when it is first used.
 
     Args:
         address: `host:port`, `[ipv6]:port` or `unix:/path`.

@@ -1,4 +1,4 @@
-"""What this side shows and whom it trusts: three PEM files, read again whenever they change."""
+"""TLS files of one side: trusted authorities, certificate and key in PEM, read again when they change."""
 
 import hashlib
 import logging
@@ -26,7 +26,7 @@ _Signature = tuple[tuple[int, ...], ...]
 
 @dataclass(frozen=True)
 class TlsMaterial:
-    """What the files held when they were read, in PEM. Certificate and key come together or not at all."""
+    """Content of the files in PEM. Certificate and key are both present or both absent."""
 
     authority: bytes
     certificate: bytes | None = None
@@ -34,22 +34,22 @@ class TlsMaterial:
 
     @property
     def digest(self) -> str:
-        """Tells whether two are the same."""
+        """Hash of the content, for comparison."""
         parts = (self.authority, self.certificate or b"", self.key or b"")
         return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
 
     def channel_credentials(self) -> grpc.ChannelCredentials:
-        """For channels that trust this authority and show this certificate."""
+        """Return credentials for channels that trust this authority and present this certificate."""
         return grpc.ssl_channel_credentials(self.authority, self.key, self.certificate)
 
 
 @dataclass(frozen=True)
 class TlsFiles:
-    """Where the PEM files are.
+    """Paths of the PEM files.
 
     Attributes:
-        authority: Certificates of the authorities that are trusted, one after the other.
-        certificate: This side's certificate, then those between it and the authority. None: none is shown.
+        authority: Certificates of the trusted authorities, concatenated.
+        certificate: This side's certificate, followed by the intermediate ones. None: none is presented.
         key: The private key of that certificate, without a passphrase.
 
     Raises:
@@ -65,10 +65,10 @@ class TlsFiles:
             raise InvalidTlsFiles("tls: a certificate needs its key, and a key its certificate; name both")
 
     def read(self) -> TlsMaterial:
-        """Reads the files, and makes sure that they belong together.
+        """Read the files and check that they belong together.
 
         Raises:
-            InvalidTlsFiles: One cannot be read or is not what it should be, the key is not the certificate's,
+            InvalidTlsFiles: One cannot be read or has the wrong content, the key is not the certificate's,
                 or others may read the key.
         """
         for _ in range(_TRIES):
@@ -79,7 +79,7 @@ class TlsFiles:
         raise InvalidTlsFiles(f"tls: {self.authority} or its companions change faster than they can be read")
 
     def signature(self) -> _Signature:
-        """Differs after each change of a file: cheap enough to be looked at before every use."""
+        """Return a value that differs after each change of a file; cheap enough for every use."""
         return tuple(_signature(path) for path in (self.authority, self.certificate, self.key) if path)
 
     def _read(self) -> TlsMaterial:
@@ -95,20 +95,20 @@ class TlsFiles:
 
 
 class WatchedTls:
-    """The newest usable state of some files. Half-written or otherwise bad ones are reported and passed over.
+    """Newest usable content of the files. Invalid content, such as half a file, is reported and ignored.
 
     Safe to share between threads, and has no lock that a fork could leave locked.
     """
 
     def __init__(self, files: TlsFiles, report: Callable[[str], None] = _LOG.warning) -> None:
-        """Reads the files.
+        """Read the files.
 
         Args:
-            files: Which ones.
-            report: Called with what is wrong with a later state of them, once for each state.
+            files: Their paths.
+            report: Called with the problem of each later content that is not usable.
 
         Raises:
-            InvalidTlsFiles: They cannot be used now.
+            InvalidTlsFiles: They cannot be used.
         """
         self.files = files
         self._report = report
@@ -116,7 +116,7 @@ class WatchedTls:
         self._material = files.read()
 
     def current(self) -> TlsMaterial:
-        """What to use from now on: the same as before unless the files' content is new. Never raises."""
+        """Return the content to use: as before unless the files have new usable content. Never raises."""
         signature = self.files.signature()
         if signature != self._seen:
             self._seen = signature
@@ -150,14 +150,14 @@ def _read_pem(name: str, path: Path, kind: bytes) -> bytes:
             f"{name}: {path} cannot be read ({error.strerror}); name a PEM file that this user may read"
         ) from error
     if len(content) > _LARGEST_FILE_BYTES:
-        raise InvalidTlsFiles(f"{name}: {path} is larger than 1 MiB; that is no file of certificates")
+        raise InvalidTlsFiles(f"{name}: {path} is larger than 1 MiB; that is not a file of certificates")
     if b"-----BEGIN " not in content or kind not in content:
         raise InvalidTlsFiles(f"{name}: {path} holds no {kind.decode()} in PEM form")
     return content
 
 
 def _check_private(key: Path) -> None:
-    """Refuses a key that others may read. As in PostgreSQL, a group may be lent a key of root's."""
+    """Refuse a key that others may read. As in PostgreSQL, a group may read a key that root owns."""
     try:
         found = key.stat()
     except OSError:

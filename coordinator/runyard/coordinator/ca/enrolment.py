@@ -12,7 +12,7 @@ import structlog
 from sqlalchemy import Connection
 
 from runyard.common.security.identity import Identity, InvalidIdentity, Role, parse_identity
-from runyard.common.security.join_token import InvalidToken, JoinToken, Ticket, parse_ticket
+from runyard.common.security.join_token import InvalidToken, JoinCredential, JoinToken, parse_join_credential
 from runyard.common.service.failpoints import failpoint
 from runyard.coordinator.auth.callers import Caller
 from runyard.coordinator.auth.revocations import Revocations
@@ -92,14 +92,14 @@ class Applicant:
     """A request of a node to join.
 
     Attributes:
-        ticket: The token as it was sent.
+        credential: The token as it was sent.
         csr_pem: The certificate request.
         node_id: Node ID in the agent's settings.
         cluster: Cluster in the agent's settings.
         peer: Address of the caller, for the log.
     """
 
-    ticket: str
+    credential: str
     csr_pem: str
     node_id: str
     cluster: str
@@ -147,11 +147,11 @@ class Enrolment:
             AuthorityError: The authority's directory cannot be used.
             StoreFull: The disk is full.
         """
-        token, ticket = make_token(cluster, node_id, ttl, uses, created_by=created_by, now=self._wall())
+        token, credential = make_token(cluster, node_id, ttl, uses, created_by=created_by, now=self._wall())
         pin = self._authority.issuer_of(self._own_certificate())
         await self._in_transaction(lambda connection: insert_token(connection, token))
         log.info("token_created", token_id=token.token_id, cluster=cluster, node=node_id, by=created_by)
-        return token, JoinToken(ticket, to_der(pin))
+        return token, JoinToken(credential, to_der(pin))
 
     async def tokens(self) -> list[Token]:
         """Return all stored tokens, newest first."""
@@ -177,8 +177,8 @@ class Enrolment:
             StoreFull: The disk is full.
         """
         try:
-            ticket = _ticket(applicant.ticket)
-            certificate = await self._in_transaction(lambda inside: self._join(inside, ticket, applicant))
+            credential = _credential(applicant.credential)
+            certificate = await self._in_transaction(lambda inside: self._join(inside, credential, applicant))
         except (JoinRefused, NodeIdTaken, InvalidField) as refusal:
             reason = refusal.reason if isinstance(refusal, JoinRefused) else str(refusal)
             # The caller may have put anything into the name.
@@ -234,8 +234,10 @@ class Enrolment:
 
         return await self._runtime.in_writer(transaction)
 
-    def _join(self, connection: Connection, ticket: Ticket, applicant: Applicant) -> NodeCertificate:
-        token = _token_for(connection, ticket)
+    def _join(
+        self, connection: Connection, credential: JoinCredential, applicant: Applicant
+    ) -> NodeCertificate:
+        token = _token_for(connection, credential)
         request = read_request(applicant.csr_pem)
         now = self._wall()
         given = certificate_issued_for(
@@ -295,19 +297,19 @@ class Enrolment:
         return self._revocations.is_revoked(parse_identity(held.uri), held.serial, held.not_before)
 
 
-def _ticket(text: str) -> Ticket:
+def _credential(text: str) -> JoinCredential:
     try:
-        return parse_ticket(text)
+        return parse_join_credential(text)
     except InvalidToken as error:
         raise JoinRefused(NOT_VALID, str(error)) from error
 
 
-def _token_for(connection: Connection, ticket: Ticket) -> Token:
-    """Return the token of a ticket, if the ticket has its secret."""
-    token = find_token(connection, ticket.token_id)
-    if not has_secret(token, ticket.secret) or token is None:
+def _token_for(connection: Connection, credential: JoinCredential) -> Token:
+    """Return the token of a credential, if the credential has its secret."""
+    token = find_token(connection, credential.token_id)
+    if not has_secret(token, credential.secret) or token is None:
         known = "its secret is wrong" if token else "there is no such token"
-        raise JoinRefused(NOT_VALID, f"{known}: {ticket.token_id}")
+        raise JoinRefused(NOT_VALID, f"{known}: {credential.token_id}")
     return token
 
 

@@ -6,7 +6,7 @@ import secrets
 from typing import Final
 
 from runyard.common.names import NAME
-from runyard.common.security.join_token import Ticket
+from runyard.common.security.join_token import JoinCredential
 from runyard.coordinator.core.errors import InvalidField
 from runyard.coordinator.store.ca_records import Token
 
@@ -17,8 +17,8 @@ MOST_USES: Final = 1_000
 
 def make_token(
     cluster: str, node_id: str, ttl: float, uses: int, *, created_by: str, now: float
-) -> tuple[Token, Ticket]:
-    """Return a new token, and the ticket with its secret, which is shown only once.
+) -> tuple[Token, JoinCredential]:
+    """Return a new token, and the credential with its secret, which is shown only once.
 
     Args:
         cluster: Cluster of the nodes that join with it.
@@ -36,10 +36,10 @@ def make_token(
         raise InvalidField("ttl", f"is {ttl:g} s; it must be from 1 s to 24 h")
     if not 1 <= uses <= MOST_USES:
         raise InvalidField("uses", f"is {uses}; it must be from 1 to {MOST_USES}")
-    ticket = Ticket(secrets.token_hex(6), secrets.token_urlsafe(32))
-    digest = _digest(ticket.secret)
-    token = Token(ticket.token_id, digest, cluster, node_id, now, now + ttl, uses, 0, created_by)
-    return token, ticket
+    credential = JoinCredential(secrets.token_hex(6), secrets.token_urlsafe(32))
+    digest = _digest(credential.secret)
+    token = Token(credential.token_id, digest, cluster, node_id, now, now + ttl, uses, 0, created_by)
+    return token, credential
 
 
 def has_secret(token: Token | None, secret: str) -> bool:

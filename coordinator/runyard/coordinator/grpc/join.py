@@ -47,7 +47,7 @@ class JoinService(security_pb2_grpc.JoinServiceServicer):
     async def Join(self, request: security_pb2.JoinRequest, context: Context) -> security_pb2.JoinResponse:
         async with StatusOfErrors(context):
             applicant = Applicant(
-                ticket=request.token,
+                credential=request.token,
                 csr_pem=request.csr_pem,
                 node_id=request.node_id,
                 cluster=request.cluster,

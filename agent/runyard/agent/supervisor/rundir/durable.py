@@ -20,7 +20,7 @@ def write_and_sync(path: Path, data: bytes) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Has what was made, renamed or deleted in a directory on disk when this returns."""
+    """Make created, renamed and deleted names in a directory durable."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
