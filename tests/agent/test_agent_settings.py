@@ -9,6 +9,7 @@ from harness.certificates import Authority, tls_settings
 
 from runyard.agent.__main__ import main
 from runyard.agent.config.agent import INHERITED, AgentSettings
+from runyard.common.service.settings_sources import load_settings
 
 Check = Callable[..., tuple[int, str]]
 
@@ -131,3 +132,28 @@ def test_node_is_named_after_its_host() -> None:
 def test_amounts_are_read_into_whole_units() -> None:
     settings = AgentSettings.model_validate({"resources": {"cpu": 7.5, "memory": "1Gi", "licenses": "3"}})
     assert settings.resources == {"cpu": 7500, "memory": 1 << 30, "licenses": 3}
+
+
+def test_settings_of_0_1_0_are_read_under_their_old_names(tmp_path: Path) -> None:
+    file = tmp_path / "agent.yaml"
+    file.write_text(
+        "{expect_back: 5, isolation: {rungs: [watchdog]}, pressure: {calm: 6}, warm: {remember: 7}}"
+    )
+    renamed: list[tuple[str, str]] = []
+    settings = load_settings(
+        AgentSettings,
+        file=file,
+        prefix="NONE",
+        flags={},
+        on_renamed=lambda old, new: renamed.append((old, new)),
+    )
+    assert settings.restart_grace == 5.0
+    assert settings.isolation.backends == ("watchdog",)
+    assert settings.pressure.recovery_period == 6.0
+    assert settings.warm.retention == 7.0
+    assert renamed == [
+        ("expect_back", "restart_grace"),
+        ("isolation.rungs", "isolation.backends"),
+        ("pressure.calm", "pressure.recovery_period"),
+        ("warm.remember", "warm.retention"),
+    ]

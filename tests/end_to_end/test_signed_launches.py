@@ -111,7 +111,7 @@ ALTERED: dict[str, tuple[Callable[[run_pb2.LaunchSpec], None], str]] = {
     "another environment": (with_environment, "it is not what was signed: environment altered on the way"),
     "other arguments": (with_arguments, "it is not what was signed: worker_args altered on the way"),
     "another interpreter": (with_interpreter, "it is not what was signed: code_origin altered on the way"),
-    "altered all over": (with_payload, "its signature is not that of what was signed"),
+    "altered all over": (with_payload, "its signature does not match"),
     "no signature": (without_signature, "it is not signed"),
     "an unknown key": (with_another_key, "it is signed with the key '0123456789abcdef'"),
 }

@@ -1,4 +1,4 @@
-"""The worker's output, read by byte offset: during the run, after it, and after the agent's restart."""
+"""Reading of workers' output by byte offset, during and after the run."""
 
 import asyncio
 import os
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CHUNK_BYTES = 64 * 1024
-"""Most that is read at once; PushLogs carries no more per message."""
+"""Largest number of bytes in one read, and in one message of PushLogs."""
 
 _POLL_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
 class LogChunk:
-    """A piece of a log. `offset` is that of its first byte; the next piece begins at `end`."""
+    """Part of a log. `offset` is the position of its first byte; the next part begins at `end`."""
 
     offset: int
     data: bytes
@@ -26,12 +26,12 @@ class LogChunk:
 
 
 def read_chunk(path: Path, offset: int, limit: int = CHUNK_BYTES) -> LogChunk:
-    """Reads one piece of a log.
+    """Read one part of a log.
 
     Args:
-        path: The file. One that is missing reads as empty: the worker may not have started yet.
-        offset: Of the first byte; negative counts from the end. Beyond the end there is nothing.
-        limit: Most bytes to read; never more than `CHUNK_BYTES` are.
+        path: The file. A missing one counts as empty: the worker may not have started yet.
+        offset: Position of the first byte; negative counts from the end.
+        limit: Largest number of bytes; at most `CHUNK_BYTES` are read.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY)
@@ -45,7 +45,7 @@ def read_chunk(path: Path, offset: int, limit: int = CHUNK_BYTES) -> LogChunk:
 
 
 def read_tail(path: Path, limit: int) -> str:
-    """The last lines of a log as text of at most `limit` bytes in UTF-8; what is not UTF-8 is replaced."""
+    """Return the last lines of a log, at most `limit` bytes in UTF-8. Invalid bytes are replaced."""
     chunk = read_chunk(path, -limit, limit)
     text = chunk.data.decode(errors="replace").encode()[-limit:].decode(errors="ignore")
     is_cut = chunk.offset > 0
@@ -53,12 +53,12 @@ def read_tail(path: Path, limit: int) -> str:
 
 
 async def stream(path: Path, offset: int, limit: int = 0) -> AsyncIterator[LogChunk]:
-    """Gives what the log holds now, piece by piece.
+    """Yield the current content of a log in parts.
 
     Args:
         path: The file.
-        offset: Of the first byte; negative counts from the end.
-        limit: Most bytes in all; 0 means no limit.
+        offset: Position of the first byte; negative counts from the end.
+        limit: Largest number of bytes in total; 0 means no limit.
     """
     left = limit or None
     while True:
@@ -77,18 +77,18 @@ async def stream(path: Path, offset: int, limit: int = 0) -> AsyncIterator[LogCh
 async def follow(
     path: Path, offset: int, is_over: Callable[[], bool], limit: int = 0
 ) -> AsyncIterator[LogChunk]:
-    """As `stream`, but goes on until the attempt is over and all that it wrote was given.
+    """Yield a log in parts until the attempt has ended and all of its output was yielded.
 
     Args:
         path: The file.
-        offset: Of the first byte; negative counts from the end as it is now.
-        is_over: Whether the attempt is over; asked between reads.
-        limit: Most bytes in all; 0 means no limit.
+        offset: Position of the first byte; negative counts from the current end.
+        is_over: Returns true if the attempt has ended; called between reads.
+        limit: Largest number of bytes in total; 0 means no limit.
     """
     start = (await asyncio.to_thread(read_chunk, path, offset, 0)).offset
     position = start
     while True:
-        over = is_over()  # asked before the last look, so that nothing written in between is missed
+        over = is_over()  # checked before the last read, so that no output in between is missed
         async for chunk in stream(path, position, limit and limit - (position - start)):
             position = chunk.end
             yield chunk

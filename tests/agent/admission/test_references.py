@@ -96,7 +96,7 @@ def test_a_reference_of_a_later_version_is_refused() -> None:
     [
         (b"x" * (LARGEST_FILE + 1), "larger than 64 KiB"),
         (b"a\0b", "zero byte"),
-        (b"\xff\xfe", "no UTF-8"),
+        (b"\xff\xfe", "not UTF-8"),
     ],
     ids=["large", "zero", "binary"],
 )
@@ -107,7 +107,7 @@ def test_a_file_that_cannot_be_a_value_is_refused(folder: Path, content: bytes, 
 
 def test_a_pipe_does_not_hang_the_agent(folder: Path) -> None:
     os.mkfifo(folder / "pipe")
-    assert "no regular file" in refusal(
+    assert "not a regular file" in refusal(
         launch(A={"file": f"{folder}/pipe"}), references={"files": [f"{folder}/*"]}
     )
 

@@ -2,7 +2,7 @@
 
 from runyard.agent.core.warmth import (
     BUSY,
-    RETRY,
+    LONGEST_RETRY,
     Close,
     Cold,
     Limits,
@@ -90,7 +90,7 @@ def test_a_server_that_is_of_no_use_is_tried_again_ever_more_rarely() -> None:
     for _ in range(20):
         _, effects = servers.on_start(now, "a")
         servers.on_unusable(now, opened(effects), "2 threads")
-        now += RETRY[1]
+        now += LONGEST_RETRY
     assert isinstance(phase(servers, "a"), Unusable)
 
 

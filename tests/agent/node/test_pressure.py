@@ -16,7 +16,7 @@ from runyard.agent.session.conversions import pressure_of
 from runyard.v1 import fleet_pb2
 
 GIB = 1 << 30
-TIGHT = Thresholds({Scarce.MEMORY: 100}, calm=30.0)
+TIGHT = Thresholds({Scarce.MEMORY: 100}, recovery_period=30.0)
 
 
 def memory(left: int, total: int = 1000) -> dict[Scarce, Room]:
@@ -99,7 +99,7 @@ def test_pressure_follows_need_and_never_flutters(steps: list[tuple[float, int]]
             enough_since = now
         if before and not pressures.all():
             assert enough_since is not None
-            assert now - enough_since >= TIGHT.calm
+            assert now - enough_since >= TIGHT.recovery_period
 
 
 # What is measured

@@ -1,7 +1,7 @@
-"""Values that this node looks up for its workers, so that they neither travel nor are stored elsewhere.
+"""References to values on this node, resolved here so that the values are neither sent nor stored elsewhere.
 
-The agent's owner writes references into its settings as he likes. Launches and code locations may refer only
-to what he lets them, which by default is nothing: else whoever may launch could read what the agent can.
+The agent's settings may contain any reference. Launches and code locations may use only those that the owner
+allows, by default none: otherwise any launcher could read everything that the agent can read.
 """
 
 import json
@@ -26,7 +26,7 @@ from runyard.common.secrets import Secret
 from runyard.v1 import run_pb2
 
 LARGEST_FILE: Final = 64 * 1024
-"""Bytes of a file that can be a variable's value; the kernel takes 128 KiB for name and value: execve(2)."""
+"""Largest file that can be a variable, in bytes. The kernel limits name and value to 128 KiB: execve(2)."""
 
 
 class UnresolvedReference(Exception):
@@ -34,10 +34,10 @@ class UnresolvedReference(Exception):
 
 
 def variables_of(spec: run_pb2.LaunchSpec) -> dict[str, str | Reference]:
-    """The variables that a launch and its code location set, as they say it.
+    """Return the variables that a launch and its code location set, unresolved.
 
     Raises:
-        UnresolvedReference: One of them is written in no form that this agent knows.
+        UnresolvedReference: One of them is written in a form that this agent does not know.
     """
     referred = sorted(spec.environment_references.items())
     return {
@@ -48,11 +48,11 @@ def variables_of(spec: run_pb2.LaunchSpec) -> dict[str, str | Reference]:
 
 
 class Lookup:
-    """Looks up values on this node.
+    """Resolves references on this node.
 
     Args:
         node: Name of the node, for messages.
-        rules: What launches may refer to.
+        rules: References that launches may use.
         own: The agent's own environment.
     """
 
@@ -64,14 +64,14 @@ class Lookup:
     def resolve(
         self, settings: Mapping[str, Secret | Reference], spec: run_pb2.LaunchSpec
     ) -> ResolvedEnvironment:
-        """All that is given to the worker of a launch. Reads files, and so blocks.
+        """Return the variables of a launch's worker. Reads files, and so blocks.
 
         Args:
-            settings: `environment` of the agent.
+            settings: Setting `environment` of the agent.
             spec: The launch.
 
         Raises:
-            UnresolvedReference: A value is not there, or may not be referred to.
+            UnresolvedReference: A value does not exist, or the reference is not allowed.
         """
         by_owner = {
             name: value.reveal() if isinstance(value, Secret) else self._value(name, value)
@@ -101,7 +101,7 @@ class Lookup:
             why = error.strerror if isinstance(error, OSError) else str(error)
             raise UnresolvedReference(
                 f"environment variable {name} refers to {reference}, which node {self._node} lacks: {why}"
-            ) from None  # the error that was may quote what was read
+            ) from None  # the original error may quote the content
         return value
 
     def _found(self, reference: Reference) -> str:
@@ -115,10 +115,10 @@ class Lookup:
 
 
 def _text_of(path: str) -> str:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe must not hang the agent
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe must not block the agent
     with os.fdopen(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise ValueError("it is no regular file")
+            raise ValueError("it is not a regular file")
         content = file.read(LARGEST_FILE + 1)
     if len(content) > LARGEST_FILE:
         raise ValueError(f"it is larger than {LARGEST_FILE // 1024} KiB")
@@ -127,7 +127,7 @@ def _text_of(path: str) -> str:
     try:
         text = content.decode()
     except UnicodeDecodeError:
-        raise ValueError("it is no UTF-8 text") from None
+        raise ValueError("it is not UTF-8 text") from None
     return text.removesuffix("\n").removesuffix("\r")
 
 
@@ -146,7 +146,7 @@ def _of_message(name: str, message: run_pb2.EnvironmentReference) -> Reference:
 
 
 def _of_location(context_json: str) -> dict[str, str | Reference]:
-    """`env_vars` in the part of a code location's context that is for Runyard."""
+    """Return `env_vars` from Runyard's part of a code location's context."""
     try:
         context = json.loads(context_json) if context_json else {}
         entries = (context.get(CONTEXT_KEY) or {}).get("env_vars") or []

@@ -1,4 +1,4 @@
-"""Deletes the secrets of run directories as soon as nobody needs them."""
+"""Deletion of secrets in run directories as soon as they are not needed."""
 
 import asyncio
 
@@ -11,7 +11,7 @@ log = structlog.get_logger("runyard.agent")
 
 
 class SecretsOnDisk:
-    """What is done with the secrets of attempts, one after the other.
+    """Deletes secrets of attempts, one at a time.
 
     Args:
         directories: The attempts on this disk.
@@ -22,7 +22,7 @@ class SecretsOnDisk:
         self._one_at_a_time = asyncio.Lock()
 
     async def forget(self, held: HeldAttempt) -> None:
-        """Deletes what only a start needs, if there can be no start any more. A failure is only logged."""
+        """Delete secrets that only a start needs, if no start can follow. A failure is only logged."""
         match held.phase:
             case Running() | Stopping(pid=int()) | Finished():
                 directory = self._directories.open(held.key)
@@ -33,11 +33,11 @@ class SecretsOnDisk:
                 async with self._one_at_a_time:
                     await asyncio.to_thread(directory.forget_secrets)
         except (RunDirectoryError, OSError) as error:
-            # Tried again when the attempt is over, and when its end is acknowledged.
+            # Retried when the attempt ends, and when its end is acknowledged.
             log.warning("secrets_still_on_disk", attempt=str(held.key), error=str(error))
 
     async def acknowledge(self, directory: RunDirectory) -> None:
-        """Notes that the coordinator has the end, and deletes the last that could tell of a secret.
+        """Mark the attempt as acknowledged, and delete the fingerprints of its secrets.
 
         Raises:
             RunDirectoryError: The disk refuses.

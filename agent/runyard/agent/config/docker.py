@@ -11,20 +11,20 @@ from runyard.agent.config.docker_kwargs import conflicting_kwargs
 from runyard.common.service.settings import Settings
 
 PullPolicy = Literal["always", "if-not-present", "never"]
-"""When an image is pulled: before every start, if this engine does not have it, or not at all."""
+"""Time of pulling an image: before every start, if the engine does not have it, or never."""
 
 
 class Allow(Settings):
-    """What a launch or a code location may ask for beyond the rest of this section, which is the owner's own.
+    """Options that a launch or a code location may add to those of this section.
 
-    Each entry is a pattern: `*` stands for any text.
+    Each entry is a pattern: `*` matches any text.
     """
 
     images: tuple[str, ...] = ("*",)
-    """Images as they are written, such as `registry.example/etl:*`."""
+    """Images, such as `registry.example/etl:*`."""
 
     mounts: tuple[str, ...] = ()
-    """Folders of this machine, such as `/data/*`, and names of volumes."""
+    """Directories of this machine, such as `/data/*`, and names of volumes."""
 
     networks: tuple[str, ...] = ()
     """Networks, and network modes such as `host`."""
@@ -36,11 +36,11 @@ class Allow(Settings):
     """Variables of the agent's own environment that a code location may pass on by name alone."""
 
     privileged: bool = False
-    """Everything that reaches beyond the container: `privileged`, `cap_add`, `devices`, `pid_mode`..."""
+    """Options that reach beyond the container: `privileged`, `cap_add`, `devices`, `pid_mode`..."""
 
 
 class Registry(Settings):
-    """The credentials for one registry."""
+    """Credentials for one registry."""
 
     username: str
     """User name at the registry."""
@@ -49,7 +49,7 @@ class Registry(Settings):
     """Password in the settings. `password_file` keeps it out of them."""
 
     password_file: Path | None = None
-    """Read before every pull, so that it may be changed at any time."""
+    """File with the password. It is read before every pull, so it can be changed at any time."""
 
     @model_validator(mode="after")
     def _one_password(self) -> Self:
@@ -58,7 +58,7 @@ class Registry(Settings):
         return self
 
     def read_password(self) -> str:
-        """The password as it is now.
+        """Return the current password.
 
         Raises:
             OSError: The file cannot be read.
@@ -69,34 +69,34 @@ class Registry(Settings):
 
 
 class DockerSettings(Settings):
-    """How this agent starts containers. Without this section it starts none."""
+    """Containers as workers. Without this section the agent starts none."""
 
     host: str = Field(default_factory=lambda: os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock"))
-    """The engine: `unix:///path`, or `tcp://host:port`. By default what DOCKER_HOST says, as for `docker`."""
+    """Address of the engine: `unix:///path` or `tcp://host:port`. Default: the variable DOCKER_HOST."""
 
     tls_directory: Path | None = None
-    """Holds `ca.pem`, `cert.pem` and `key.pem` for an engine that is reached by TCP."""
+    """Directory with `ca.pem`, `cert.pem` and `key.pem` for an engine with a TCP address."""
 
     image: str = ""
-    """Of runs that name none, and whose code location names none."""
+    """Image of runs if neither the run nor its code location names one."""
 
     pull: PullPolicy = "if-not-present"
     """When an image is pulled: before every start, if this engine does not have it, or never."""
 
     pull_timeout: float = Field(default=1800.0, gt=0)
-    """Seconds that one pull may take."""
+    """Longest duration of one pull in seconds."""
 
     python: str = ""
-    """Interpreter in the image. By default the one that the code location names, else `python`."""
+    """Interpreter in the image. Default: the one that the code location names, or `python`."""
 
     env_vars: tuple[str, ...] = Field(default=(), repr=False)
-    """`KEY=VALUE`, or just `KEY` for the value that the agent's own environment has."""
+    """Variables of every container: `KEY=VALUE`, or `KEY` for the value in the agent's own environment."""
 
     networks: tuple[str, ...] = ()
-    """Networks to which every container is connected."""
+    """Networks of every container."""
 
     volumes: tuple[str, ...] = ()
-    """`/on/this/machine:/in/the/container`, or `name:/in/the/container`; with `:ro` to make it read-only."""
+    """Volumes: `/on/this/machine:/in/the/container` or `name:/in/the/container`; `:ro` makes it read-only."""
 
     labels: dict[str, str] = Field(default_factory=dict)
     """Labels of every container."""
@@ -105,16 +105,16 @@ class DockerSettings(Settings):
     """Further arguments of `containers.create` of the `docker` package, as in Dagster's DockerRunLauncher."""
 
     registries: dict[str, Registry] = Field(default_factory=dict)
-    """By host name, as it begins an image's name; `docker.io` for images that begin with none."""
+    """Credentials by the host name in an image's name; `docker.io` for images without one."""
 
     allow: Allow = Allow()
     """Limits on what a launch or a code location may request beyond the rest of this section."""
 
     keep_containers: int = Field(default=100, ge=0)
-    """How many containers stay after the coordinator has their outcome."""
+    """Maximum number of containers that are kept after the coordinator has stored their outcome."""
 
     keep_for: float = Field(default=3600.0, ge=0)
-    """For how many seconds they stay at most."""
+    """Seconds for which such containers are kept."""
 
     @field_validator("host")
     @classmethod
@@ -132,9 +132,9 @@ class DockerSettings(Settings):
 
     @model_validator(mode="after")
     def _safe_host(self) -> Self:
-        # Whoever reaches an engine is root on its machine: also by loopback, which all users of one share.
+        # Access to an engine is root access to its machine, and all local users share the loopback interface.
         if self.host.startswith("tcp://") and self.tls_directory is None:
             raise ValueError(
-                f"host {self.host} is open to all who reach it: set tls_directory, or use unix:///path"
+                f"host {self.host} is open to everyone who can reach it: set tls_directory, or use unix:///path"
             )
         return self

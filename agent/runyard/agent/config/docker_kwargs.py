@@ -1,4 +1,4 @@
-"""What is known of the arguments of `containers.create`, without loading the `docker` package."""
+"""Rules for arguments of `containers.create`, without importing the `docker` package."""
 
 import posixpath
 from collections.abc import Mapping, Sequence
@@ -15,12 +15,12 @@ _CONFLICTS: Final = {
     "tty": "a worker has no terminal; leave it out",
     "stdin_open": "a worker has no terminal; leave it out",
 }
-"""Arguments that Runyard, or Dagster's own launcher too, keeps for itself; with what to do instead."""
+"""Arguments that Runyard, and some also Dagster's own launcher, sets itself; each with the alternative."""
 
-OVERRULED: Final = frozenset({"auto_remove", "remove", "stop_timeout"})
-"""Accepted for the sake of settings made for Dagster's launcher, and without effect.
+IGNORED: Final = frozenset({"auto_remove", "remove", "stop_timeout"})
+"""Arguments without effect, accepted because settings for Dagster's launcher may contain them.
 
-Containers are removed once their outcome is known, and the grace period is the run's own.
+Containers are removed after their outcome is known, and the run sets the grace period.
 """
 
 HARMLESS: Final = frozenset(
@@ -38,22 +38,22 @@ HARMLESS: Final = frozenset(
             "stop_signal",
             "storage_opt",
         ),
-        *("tmpfs", "ulimits", "working_dir", *OVERRULED),
+        *("tmpfs", "ulimits", "working_dir", *IGNORED),
     }
 )
-"""What changes the container itself and reaches nothing beyond it, so that no rule is needed."""
+"""Arguments that affect only the container itself, so that no rule is needed."""
 
 
 def conflicting_kwargs(kwargs: Mapping[str, Any]) -> dict[str, str]:
-    """The arguments that cannot be used, each with what to do instead."""
+    """Return the arguments that cannot be used, each with the alternative."""
     return {name: remedy for name, remedy in _CONFLICTS.items() if name in kwargs}
 
 
 def volume_list(volumes: object) -> list[str]:
-    """Volumes in the one form `source:target[:mode]`, from either form that the `docker` package knows.
+    """Convert volumes to the form `source:target[:mode]`, from either form of the `docker` package.
 
     Raises:
-        ValueError: They have neither form.
+        ValueError: They have another form.
     """
     if isinstance(volumes, Mapping):
         return [_bind(str(source), entry) for source, entry in volumes.items()]
@@ -63,10 +63,10 @@ def volume_list(volumes: object) -> list[str]:
 
 
 def label_map(labels: object) -> dict[str, str]:
-    """Labels by name, from either form that the `docker` package knows.
+    """Convert labels to a mapping, from either form of the `docker` package.
 
     Raises:
-        ValueError: They have neither form.
+        ValueError: They have another form.
     """
     if isinstance(labels, Mapping):
         return {str(name): str(value) for name, value in labels.items()}
@@ -111,5 +111,5 @@ def _bind(source: str, entry: object) -> str:
 
 
 def _plain(source: str) -> str:
-    """The path without the detours by which it could look like another."""
+    """Return the normalized path, so that it cannot pass for another one."""
     return f"/{posixpath.normpath(source).lstrip('/')}" if source.startswith("/") else source

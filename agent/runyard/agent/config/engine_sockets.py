@@ -1,4 +1,4 @@
-"""Where container engines listen: a mount of such a place makes its container the owner of the machine."""
+"""Sockets of container engines. A container that mounts one has root access to the machine."""
 
 import posixpath
 import re
@@ -11,16 +11,16 @@ _NAMES: Final = frozenset(
 _ABOVE: Final = re.compile(
     r"/|/(var/)?run|/var|/(var/)?run/(docker|podman|containerd|crio|buildkit|user(/[0-9]+(/podman)?)?)"
 )
-"""Folders that hold such sockets, or hold those folders, by their usual names."""
+"""Usual directories of such sockets, and their parents."""
 
 
 def holds_engine_socket(source: str, engine: str) -> bool:
-    """Whether a mount of this place shows the socket of a container engine.
+    """True if a mount of this source contains the socket of a container engine.
 
     Args:
-        source: A plain path of this machine, or the name of a volume, which never does. Symbolic links are
-            not supervised.
-        engine: Address of this node's own engine.
+        source: A normalized path on this machine, or the name of a volume, which never does. Symbolic links
+            are not followed.
+        engine: Address of this node's engine.
     """
     if not source.startswith("/"):
         return False

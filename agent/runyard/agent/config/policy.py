@@ -1,4 +1,4 @@
-"""The owner's policy as the agent's settings have it."""
+"""The `policy` section: launches that the owner of this node allows."""
 
 import posixpath
 
@@ -10,50 +10,50 @@ from runyard.common.quantities import parse_quantity
 from runyard.common.service.settings import Settings
 
 ANY = "*"
-"""The pattern that everything matches."""
+"""Pattern that matches everything."""
 
 
 def is_plain_path(path: str) -> bool:
-    """Whether a path is absolute and without detours, by which it could look like another."""
+    """True if a path is absolute and normalized, so that it cannot pass for another one."""
     return path.startswith("/") and not path.startswith("//") and posixpath.normpath(path) == path
 
 
 class Profile(Settings):
-    """A kind of launch that the owner allows. What a profile leaves out, it does not limit.
+    """Kind of launches that the owner allows. A profile does not limit what it leaves out.
 
-    Entries are patterns: `*` stands for any text, `/` included. The owner's own settings are not held against
-    them, such as the interpreter of `interpreters` or the image of `docker`.
+    Entries are patterns: `*` matches any text, including `/`. They do not apply to values of the owner's own
+    settings, such as the interpreters in `interpreters` or the image in `docker`.
     """
 
     name: str
     """Name of the profile, for messages."""
 
     code_locations: tuple[str, ...] = (ANY,)
-    """Code locations whose runs it is for."""
+    """Code locations of the runs."""
 
     drivers: tuple[str, ...] = (ANY,)
-    """What may start workers: `process`, `docker`..."""
+    """Drivers that may start workers: `process`, `docker`..."""
 
     interpreters: tuple[str, ...] = (ANY,)
-    """Python interpreters that a launch may name, as absolute paths, such as `/opt/*/bin/python`."""
+    """Python interpreters that a launch may name: absolute paths such as `/opt/*/bin/python`."""
 
     working_directories: tuple[str, ...] = (ANY,)
-    """Where a launch may have a process start, as absolute paths."""
+    """Working directories that a launch may name: absolute paths."""
 
     users: tuple[str, ...] = (ANY,)
-    """As whom a process may run; see `isolation.run_as`."""
+    """Users that a process may run as; see `isolation.run_as`."""
 
     environment: tuple[str, ...] = (ANY,)
-    """Names of variables that a launch may set. Dangerous ones count only if they are written out in full."""
+    """Names of variables that a launch may set. Dangerous ones must be listed by their full name."""
 
     memory: int | None = None
-    """The most that a run may reserve, in bytes, also as in 16Gi; it must then reserve some."""
+    """Largest amount that a run may reserve, in bytes, such as 16Gi. The run must then reserve some."""
 
     cpu: int | None = None
-    """As `memory`, in cores: `2`, `0.5`, `500m`."""
+    """Largest amount that a run may reserve, in cores: `2`, `0.5`, `500m`. The run must then reserve some."""
 
     containers: Allow = Allow()
-    """The rules of `docker.allow`, which they replace."""
+    """Rules for containers. They replace `docker.allow`."""
 
     @field_validator("name")
     @classmethod
@@ -79,16 +79,16 @@ class Profile(Settings):
 
 
 class PolicySettings(Settings):
-    """What the owner of this node lets others do with it: all that one of the profiles allows."""
+    """Launches that the owner of this node allows: those that match one of the profiles."""
 
     profiles: tuple[Profile, ...] = ()
-    """The kinds of launches that are allowed. None: all but what `docker.allow` forbids."""
+    """Kinds of launches that are allowed. Default: all except those that `docker.allow` forbids."""
 
     allow_root: bool = False
-    """Whether processes may run as root."""
+    """Allow processes to run as root."""
 
     allow_engine_socket: bool = False
-    """Whether containers may get the socket of a container engine: whoever has it is root on this machine."""
+    """Allow containers to mount a container engine's socket, which gives them root access to this machine."""
 
     @field_validator("profiles")
     @classmethod

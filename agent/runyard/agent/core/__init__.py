@@ -1,1 +1,1 @@
-"""The decisions of the agent: pure functions of what it holds and what it hears. No I/O, no clock."""
+"""Decisions of the agent: a state machine without I/O or clock."""

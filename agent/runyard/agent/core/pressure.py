@@ -1,4 +1,4 @@
-"""When a node is too short of something for new runs, and when it has enough again."""
+"""Detection of shortages that keep a node from accepting runs, with hysteresis."""
 
 import enum
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 
 class Scarce(enum.Enum):
-    """What a node can be short of."""
+    """Kind of a shortage."""
 
     MEMORY = "memory"
     DISK = "disk"
@@ -15,7 +15,7 @@ class Scarce(enum.Enum):
 
 @dataclass(frozen=True)
 class Room:
-    """How much is left of something: bytes, or processes."""
+    """Amount that is left: bytes, or processes."""
 
     left: int
     total: int
@@ -23,13 +23,13 @@ class Room:
 
 @dataclass(frozen=True)
 class Bound:
-    """How little may be left where nobody says otherwise: a share of all, or an amount if that is less."""
+    """Default threshold: a share of the total, or an amount if that is less."""
 
     divisor: int
     most: int
 
     def of(self, total: int) -> int:
-        """How little it is on a machine that has so much."""
+        """Return the threshold for a total."""
         return min(total // self.divisor, self.most)
 
 
@@ -38,37 +38,37 @@ BOUNDS: Mapping[Scarce, Bound] = {
     Scarce.DISK: Bound(20, 1 << 30),
     Scarce.PIDS: Bound(20, 1_000),
 }
-"""Of memory it is half of what the offer keeps back for the system."""
+"""Default thresholds. For memory, it is half of the amount that a node reserves for the system."""
 
 RELIEF = 1.25
-"""With so many times the bound left, there is enough again."""
+"""Multiple of the threshold at which there is enough again."""
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """When the pressure begins and ends.
+    """Beginning and end of pressure.
 
     Attributes:
-        least: In bytes or processes; with less left, there is pressure. 0: there never is.
-        calm: Seconds for which there must be enough again before it is over.
+        least: Thresholds in bytes or processes. 0 disables a check.
+        recovery_period: Seconds for which enough must be left before the pressure ends.
     """
 
     least: Mapping[Scarce, int] = field(default_factory=dict)
-    calm: float = 30.0
+    recovery_period: float = 30.0
 
     def bound(self, scarce: Scarce, total: int) -> int:
-        """How little may be left."""
+        """Return the threshold for a total."""
         set_by_owner = self.least.get(scarce)
         return BOUNDS[scarce].of(total) if set_by_owner is None else set_by_owner
 
 
 @dataclass(frozen=True)
 class Pressure:
-    """The node is short of something.
+    """A shortage.
 
     Attributes:
-        bound: How little may be left.
-        better_since: When there was enough again, in seconds of the caller's clock; None: there is not.
+        bound: The threshold.
+        better_since: Time since which enough is left, in seconds of the caller's clock; None if it is not.
     """
 
     scarce: Scarce
@@ -78,22 +78,22 @@ class Pressure:
 
 
 class Pressures:
-    """What the node is short of. Begins at once, and ends only when there has been enough for a while."""
+    """Shortages of a node. One begins at once, and ends when enough was left for the recovery period."""
 
     def __init__(self, thresholds: Thresholds) -> None:
         self._thresholds = thresholds
         self._present: dict[Scarce, Pressure] = {}
 
     def all(self) -> list[Pressure]:
-        """One at most of each kind."""
+        """Return the shortages, at most one of each kind."""
         return list(self._present.values())
 
     def on_measured(self, now: float, rooms: Mapping[Scarce, Room]) -> None:
-        """Takes measurements; what could not be measured stays as it was.
+        """Apply measurements. Kinds that were not measured stay as they are.
 
         Args:
-            now: Seconds of a clock that only goes forward.
-            rooms: What is left.
+            now: Seconds of a monotonic clock.
+            rooms: Amounts that are left.
         """
         for scarce, room in rooms.items():
             after = self._judge(now, scarce, room)
@@ -112,4 +112,6 @@ class Pressures:
         if room.left < bound * RELIEF:
             return Pressure(scarce, room, bound)
         since = now if before.better_since is None else before.better_since
-        return None if now - since >= self._thresholds.calm else Pressure(scarce, room, bound, since)
+        if now - since >= self._thresholds.recovery_period:
+            return None
+        return Pressure(scarce, room, bound, since)

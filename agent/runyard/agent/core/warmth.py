@@ -1,25 +1,25 @@
-"""Which warm servers a node keeps: pure decisions over what is known of each.
+"""Decisions about a node's warm servers. Pure.
 
-A server is known by the name of its plan, and each process that is made for it by a serial number too, so
-that news of one that was replaced cannot be mistaken for news of the other.
+A server has the name of its plan. Each process of it also has a serial number, so that a late update about a
+replaced process cannot be mistaken for one about its successor.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 BUSY = 60.0
-"""Seconds after its last fork for which a server is not given up to make room for another."""
+"""Seconds after its last fork for which a server is not closed to make room for another."""
 
-RETRY = (30.0, 3600.0)
-"""First and longest pause in seconds before a server that was of no use is tried again; doubled each time."""
+FIRST_RETRY, LONGEST_RETRY = 30.0, 3600.0
+"""Pauses in seconds before an unusable server is tried again; each is twice the one before."""
 
 PATIENCE = 5.0
-"""Seconds at most for which a start waits for a server that is nearly there, instead of going on cold."""
+"""Longest time in seconds that a start waits for a server that is almost ready, instead of starting cold."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How many servers there may be, and for how long each. Times are in seconds."""
+    """Limits on the number, age and size of servers. Times are in seconds."""
 
     max_servers: int = 4
     max_age: float = 6 * 3600.0
@@ -27,19 +27,19 @@ class Limits:
     max_rss: int = 2 << 30
     """Bytes of one server's resident set."""
     min_available: float = 0.1
-    """Share of the machine's memory; with less available, servers are given up and none is made."""
+    """Share of the machine's memory. With less available, servers are closed and none is opened."""
 
 
 @dataclass(frozen=True)
 class Preloading:
-    """A process imports what its runs will need."""
+    """A process is importing the code of its runs."""
 
     since: float
 
 
 @dataclass(frozen=True)
 class Ready:
-    """A process forks."""
+    """A process can be forked."""
 
     since: float
     pid: int
@@ -50,7 +50,7 @@ class Ready:
 
 @dataclass(frozen=True)
 class Unusable:
-    """Runs of this environment start cold; the next one after `retry_at` has it tried again."""
+    """Runs of this environment start cold. The first one after `retry_at` opens the server again."""
 
     since: float
     reason: str
@@ -59,7 +59,7 @@ class Unusable:
 
 @dataclass(frozen=True)
 class Resting:
-    """There is no process, for want of runs or of room."""
+    """There is no process, because of a lack of runs or of room."""
 
     since: float
     reason: str
@@ -70,31 +70,31 @@ WarmPhase = Preloading | Ready | Unusable | Resting
 
 @dataclass(frozen=True)
 class WarmServer:
-    """One environment's server and its history."""
+    """Server of one environment, with its history."""
 
     name: str
     serial: int = 0
     phase: WarmPhase = field(default_factory=lambda: Resting(0.0, "not needed yet"))
     usual_seconds: float = 0.0
-    """What the last preload took; 0 if there was none."""
+    """Duration of the last preload; 0 if there was none."""
     used_at: float = 0.0
     forks: int = 0
-    """Of the present process."""
+    """Number of forks of the current process."""
     all_forks: int = 0
     cold_starts: int = 0
     last_cold_reason: str = ""
     failures: int = 0
-    """In a row."""
+    """Number of consecutive failures."""
 
     @property
     def process(self) -> str:
-        """Names the present process to the fork server."""
+        """Name of the current process for the fork server."""
         return f"{self.name}-{self.serial}"
 
 
 @dataclass(frozen=True)
 class Open:
-    """Have a process made. `process` names it, `name` its plan."""
+    """Open a process. `process` is its name, `name` that of its plan."""
 
     name: str
     process: str
@@ -102,7 +102,7 @@ class Open:
 
 @dataclass(frozen=True)
 class Close:
-    """Let a process go; its forks go on."""
+    """Close a process; its forks keep running."""
 
     process: str
 
@@ -126,7 +126,7 @@ class Cold:
 
 @dataclass(frozen=True)
 class Wait:
-    """Ask again after that many seconds, or when there is news of servers."""
+    """Ask again after this time, or when a server changes."""
 
     seconds: float
 
@@ -135,7 +135,7 @@ Choice = Warm | Cold | Wait
 
 
 class Warmth:
-    """All servers of a node. Methods take the time in seconds of a clock that only goes forward."""
+    """All servers of a node. Methods take the time in seconds of a monotonic clock."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -143,13 +143,13 @@ class Warmth:
         self._is_short_of_memory = False
 
     def all(self) -> list[WarmServer]:
-        """Every server that was ever asked for, the most recently used first."""
+        """Return every server that was ever requested, the most recently used first."""
         return sorted(self._servers.values(), key=lambda server: -server.used_at)
 
-    # What runs ask for
+    # Requests of runs
 
     def on_start(self, now: float, name: str) -> tuple[Choice, list[WarmEffect]]:
-        """A run of this environment is to start."""
+        """Choose the start of a run of this environment."""
         server = replace(self._servers.get(name) or WarmServer(name), used_at=now)
         self._servers[name] = server
         match server.phase:
@@ -169,23 +169,23 @@ class Warmth:
                 return self._cold(self._servers[name], reason), effects
 
     def on_ahead(self, now: float, name: str) -> list[WarmEffect]:
-        """Runs of this environment are expected."""
+        """Prepare for runs of this environment."""
         server = self._servers.setdefault(name, WarmServer(name))
         return self._open(now, server) if isinstance(server.phase, Resting) else []
 
     def on_refresh(self, now: float, name: str | None) -> list[WarmEffect]:
-        """An operator wants a server made anew, or all that are not resting, however often they failed."""
+        """Replace a server, or all that are not resting, regardless of earlier failures."""
         effects: list[WarmEffect] = []
         for server in self._chosen(name):
             effects += self._replace(now, replace(server, failures=0))
         return effects
 
-    # What becomes of processes
+    # Updates about processes
 
     def on_ready(
         self, now: float, process: str, pid: int, preload_seconds: float, modules: int, watched_files: int
     ) -> list[WarmEffect]:
-        """A process has imported everything and can be forked."""
+        """Record that a process has imported everything and can be forked."""
         server = self._of(process)
         if server is None:
             return [Close(process)]
@@ -194,11 +194,11 @@ class Warmth:
         return []
 
     def on_unusable(self, now: float, process: str, reason: str) -> list[WarmEffect]:
-        """A process cannot be forked, or has ended unasked."""
+        """Record that a process cannot be forked, or has ended unexpectedly."""
         server = self._of(process)
         if server is not None:
             failures = server.failures + 1
-            pause = min(RETRY[0] * 2 ** (failures - 1), RETRY[1])
+            pause = min(FIRST_RETRY * 2 ** (failures - 1), LONGEST_RETRY)
             phase = Unusable(now, reason, retry_at=now + pause)
             self._put(
                 replace(
@@ -208,7 +208,7 @@ class Warmth:
         return []
 
     def on_refused(self, now: float, process: str, reason: str) -> list[WarmEffect]:
-        """A process found out that it must not be forked any more; the run that met this started cold."""
+        """Replace a process that detected that it must not be forked again; the run started cold."""
         server = self._of(process)
         if server is None:
             return []
@@ -216,12 +216,12 @@ class Warmth:
         return self._replace(now, self._servers[server.name])
 
     def on_tick(self, now: float, available: float, rss: Mapping[str, int]) -> list[WarmEffect]:
-        """Time has passed.
+        """Close or replace servers as time passes.
 
         Args:
             now: Seconds.
             available: Share of the machine's memory that is available, 0 to 1.
-            rss: Bytes of the resident sets of processes, as far as they are known.
+            rss: Resident sets of processes in bytes, as far as they are known.
         """
         effects: list[WarmEffect] = []
         for server in list(self._servers.values()):
@@ -232,7 +232,7 @@ class Warmth:
             effects += self._give_up_one(now, "memory is short", idle_for=0.0)
         return effects
 
-    # Inner workings
+    # Implementation
 
     def _is_worn_out(self, now: float, server: WarmServer, rss: Mapping[str, int]) -> bool:
         assert isinstance(server.phase, Ready)
@@ -258,7 +258,7 @@ class Warmth:
         effects: list[WarmEffect] = []
         if isinstance(server.phase, Ready | Preloading):
             effects.append(Close(server.process))
-        server = replace(server, phase=Resting(now, "about to be made anew"))
+        server = replace(server, phase=Resting(now, "about to be replaced"))
         self._put(server)
         return [*effects, *self._open(now, server)]
 
@@ -283,13 +283,13 @@ class Warmth:
         return [each for each in self._servers.values() if isinstance(each.phase, Ready | Preloading)]
 
     def _of(self, process: str) -> WarmServer | None:
-        """The server whose present process this is."""
+        """Return the server whose current process this is."""
         return next((each for each in self._alive() if each.process == process), None)
 
     def _chosen(self, name: str | None) -> Iterable[WarmServer]:
         if name is not None:
             return [self._servers[name]] if name in self._servers else []
-        # Those that rest would push out others.
+        # Resting servers would displace others.
         return [server for server in self._servers.values() if not isinstance(server.phase, Resting)]
 
     def _put(self, server: WarmServer) -> None:

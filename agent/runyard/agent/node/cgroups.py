@@ -1,4 +1,4 @@
-"""How much of the machine the kernel's control groups leave to this process, and so to its workers."""
+"""Limits and free amounts in the control groups of this process, which also apply to its workers."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from pathlib import Path
 from runyard.agent.core.pressure import Room
 
 NO_LIMIT = 1 << 62
-"""Bytes; version 1 writes the largest number that it has, rounded to pages, where there is no limit."""
+"""Bytes. Without a limit, version 1 reports its largest number, rounded to pages."""
 
 _MEMBERSHIP = Path("/proc/self/cgroup")
 _MOUNT = Path("/sys/fs/cgroup")
@@ -16,7 +16,7 @@ _CONTROLLERS = ("cpu", "memory", "pids")
 
 @dataclass(frozen=True)
 class Limits:
-    """What the groups allow. None: as much as there is."""
+    """Limits of the groups. None: no limit."""
 
     cpu: int | None
     """Thousandths of a core."""
@@ -25,11 +25,11 @@ class Limits:
 
 
 def own_limits(membership: Path = _MEMBERSHIP, mount: Path = _MOUNT) -> Limits:
-    """The tightest limits of the groups that this process is in, of version 1 and 2, and of those above them.
+    """Return the tightest limits of this process's groups and their ancestors, of versions 1 and 2.
 
     Args:
-        membership: As `/proc/self/cgroup`.
-        mount: Where the hierarchies are, as in `/sys/fs/cgroup`.
+        membership: File such as `/proc/self/cgroup`.
+        mount: Directory of the hierarchies, such as `/sys/fs/cgroup`.
     """
     try:
         groups = list(_groups(membership.read_text(), mount))
@@ -40,19 +40,19 @@ def own_limits(membership: Path = _MEMBERSHIP, mount: Path = _MOUNT) -> Limits:
 
 @dataclass(frozen=True)
 class Rooms:
-    """What the groups leave to their processes. None: as much as the machine does."""
+    """Amounts that the groups leave to their processes. None: no limit."""
 
     memory: Room | None
-    """Bytes. Cached files that can be given up at once count as left."""
+    """Bytes. File cache that can be reclaimed at once counts as free."""
     pids: Room | None
     """Processes and threads."""
 
 
 def own_rooms(membership: Path = _MEMBERSHIP, mount: Path = _MOUNT) -> Rooms:
-    """What is left in the tightest of the groups that this process is in, and of those above them.
+    """Return what is left in the tightest of this process's groups and their ancestors.
 
     Args:
-        membership, mount: As for `own_limits`.
+        membership, mount: See `own_limits`.
     """
     try:
         groups = list(_groups(membership.read_text(), mount))
@@ -92,7 +92,7 @@ def _number(file: Path) -> int | None:
 def _groups(membership: str, mount: Path) -> Iterator[Path]:
     for line in membership.splitlines():
         _, controllers, path = line.split(":", 2)
-        # A container may see the names that its groups have outside of it: then only the root is there.
+        # A container may see its groups' names outside of it; then only the root exists.
         group = [part for part in path.split("/") if part not in ("", "..")]
         for root in _roots(controllers, mount):
             yield from (root.joinpath(*group[:depth]) for depth in range(len(group) + 1))

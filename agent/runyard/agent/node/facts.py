@@ -1,4 +1,4 @@
-"""What the agent tells of its machine and of the workers on it."""
+"""Facts and load of the machine, and resource usage of its workers."""
 
 import os
 import platform
@@ -21,7 +21,7 @@ K = TypeVar("K", bound=Key)
 
 @dataclass(frozen=True)
 class NodeFacts:
-    """What does not change while the agent runs."""
+    """Facts that do not change while the agent runs."""
 
     hostname: str
     agent_version: str
@@ -32,10 +32,10 @@ class NodeFacts:
 
 @dataclass(frozen=True)
 class NodeLoad:
-    """How busy the machine is."""
+    """Load of the machine."""
 
     cpu_fraction: float
-    """Share of all cores in use since the call before, 0 to 1."""
+    """Share of all cores in use since the previous call, 0 to 1."""
     memory_available_bytes: int
     disk_available_bytes: int
     """On the disk of the agent's state directory."""
@@ -44,20 +44,20 @@ class NodeLoad:
 
 @dataclass(frozen=True)
 class WorkerUsage:
-    """What a worker and its descendants use."""
+    """Resource usage of a worker and its descendants."""
 
     cpu_cores: float
-    """CPU time per wall time since the sample before; 1.0 is one core."""
+    """CPU time per wall time since the previous sample; 1.0 is one core."""
     rss_bytes: int
     peak_rss_bytes: int
-    """Largest sum that any sample saw, or the kernel's own peak of the worker if that is larger."""
+    """Largest sum in any sample, or the kernel's peak of the worker if that is larger."""
     last_output_at: float | None
     """Unix time in seconds of the last write to stdout or stderr; None if there was none."""
 
 
 @dataclass(frozen=True)
 class UsageTarget:
-    """A live worker to be measured."""
+    """Live worker to measure."""
 
     worker: ProcessIdentity
     shim: ProcessIdentity
@@ -65,7 +65,7 @@ class UsageTarget:
 
 
 def node_facts() -> NodeFacts:
-    """The facts of this machine."""
+    """Return the facts of this machine."""
     return NodeFacts(
         hostname=socket.gethostname(),
         agent_version=metadata.version("runyard"),
@@ -76,7 +76,7 @@ def node_facts() -> NodeFacts:
 
 
 def node_load(state: Path) -> NodeLoad:
-    """The load of this machine. The first call has nothing to compare with and gives a CPU share of 0.
+    """Return the load of this machine. The first call returns a CPU share of 0.
 
     Args:
         state: The agent's state directory, whose disk is measured.
@@ -92,7 +92,7 @@ def node_load(state: Path) -> NodeLoad:
 
 @dataclass(frozen=True)
 class _Sample:
-    """What was seen of one worker's tree, kept to compare the next look with."""
+    """Sample of one worker's process tree, for comparison with the next."""
 
     taken_at: float
     cpu_ticks: Mapping[ProcessIdentity, int]
@@ -100,16 +100,16 @@ class _Sample:
 
 
 class UsageSampler:
-    """Measures workers by one walk over /proc for all of them, not one each. Blocks: call it in a thread."""
+    """Measures all workers in one walk over /proc. Blocks: call it in a thread."""
 
     def __init__(self) -> None:
         self._samples: dict[Key, _Sample] = {}
 
     def sample(self, targets: Mapping[K, UsageTarget]) -> dict[K, WorkerUsage]:
-        """Measures the workers; those that are not among the targets any more are forgotten.
+        """Measure the workers, and forget those that are not targets.
 
         Returns:
-            The usage of those that still live.
+            The usage of the live ones.
         """
         processes = procfs.all_processes()
         self._samples = {key: sample for key, sample in self._samples.items() if key in targets}
@@ -146,7 +146,7 @@ def _cores(before: _Sample | None, now: float, ticks: Mapping[ProcessIdentity, i
     if before is None or now <= before.taken_at:
         return 0.0
     spent = sum(count - before.cpu_ticks.get(process, 0) for process, count in ticks.items())
-    # The kernel counts in ticks of 10 ms, which makes too much of two samples that are close together.
+    # The kernel counts in ticks of 10 ms, so samples that are close together overestimate.
     return min(spent / CLOCK_TICKS_PER_SECOND / (now - before.taken_at), float(os.cpu_count() or 1))
 
 
@@ -157,6 +157,6 @@ def _last_output_at(logs: Iterable[Path]) -> float | None:
             status = path.stat()
         except OSError:
             continue
-        if status.st_size > 0:  # an empty file only tells when it was made
+        if status.st_size > 0:  # the time of an empty file is that of its creation
             times.append(status.st_mtime)
     return max(times, default=None)

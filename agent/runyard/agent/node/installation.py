@@ -1,4 +1,4 @@
-"""The agent's state directory: held by one agent at a time, and known by a name of its own."""
+"""The agent's state directory: used by one agent at a time, and identified by an ID."""
 
 import fcntl
 import os
@@ -12,14 +12,14 @@ _NAME = "installation"
 
 
 class StateError(Exception):
-    """The state directory cannot be used; the message says why and what to do."""
+    """The state directory cannot be used; the message names the reason and the remedy."""
 
 
 class Installation:
-    """Holds a state directory until the process ends, however it ends.
+    """Exclusive use of a state directory until the process ends.
 
     Attributes:
-        id: Made once with the directory; tells two agents under one node ID apart.
+        id: Created with the directory; distinguishes two agents with the same node ID.
 
     Raises:
         StateError: The directory is not writable, open to others, or another agent holds it.
@@ -40,7 +40,7 @@ class Installation:
             os.close(self._fd)
             raise StateError(
                 f"state_directory {directory} is in use by another agent; stop that one first, "
-                "or give this one a state_directory of its own"
+                "or give this one another state_directory"
             ) from None
         try:
             self.id = _read_or_make_id(directory)
@@ -50,21 +50,21 @@ class Installation:
 
     @property
     def last_epoch(self) -> int:
-        """Largest epoch that was noted; 0 if none was."""
+        """Largest stored epoch; 0 if there is none."""
         try:
             return int((self._directory / "epoch").read_text())
         except (FileNotFoundError, ValueError):
             return 0
 
     def note_epoch(self, epoch: int) -> None:
-        """Notes the epoch of a session, unless a larger one is on disk.
+        """Store the epoch of a session, unless a larger one is stored.
 
         Raises:
             OSError: The disk refuses.
         """
         if epoch <= self.last_epoch:
             return
-        # Written in place and always of one length, so that a full disk does not matter.
+        # Written in place with a constant length, so that it works on a full disk.
         descriptor = os.open(self._directory / "epoch", os.O_WRONLY | os.O_CREAT, 0o600)
         try:
             os.pwrite(descriptor, f"{epoch:020}\n".encode(), 0)
@@ -74,7 +74,7 @@ class Installation:
         sync_directory(self._directory)
 
     def release(self) -> None:
-        """Lets another agent have the directory."""
+        """Release the directory for another agent."""
         os.close(self._fd)
 
 

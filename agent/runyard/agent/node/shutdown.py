@@ -1,4 +1,4 @@
-"""Tells the shutdown of the machine from a mere stop of the agent."""
+"""Distinction between a shutdown of the machine and a stop of the agent."""
 
 import asyncio
 from collections.abc import Sequence
@@ -12,13 +12,13 @@ log = structlog.get_logger("runyard.agent")
 
 
 async def machine_is_stopping(command: Sequence[str]) -> bool:
-    """Whether the machine is shutting down.
+    """Return true if the machine is shutting down.
 
     Args:
-        command: Prints `stopping` if so, as `systemctl is-system-running` does; empty: never.
+        command: Prints `stopping` if it is, as `systemctl is-system-running` does. Empty: false.
 
     Returns:
-        False also if the command is missing, or does not answer.
+        False also if the command does not exist or does not answer.
     """
     if not command:
         return False

@@ -1,1 +1,1 @@
-"""How this node gets its certificate, and keeps one that is valid."""
+"""The node's certificate: joining, storage and renewal."""

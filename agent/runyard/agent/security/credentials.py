@@ -1,8 +1,8 @@
-"""The node's key and certificates on disk. They change as a set: a rename of one link.
+"""The node's key and certificates on disk. They change together, by renaming one symbolic link.
 
 tls/current        a link to the set in use
-tls/00000001/      a set: key.pem, certificate.pem, authority.pem, and which token it goes back to
-tls/joining/       a key that has no certificate yet, and the request for one
+tls/00000001/      a set: key.pem, certificate.pem, authority.pem, and the ID of the token that it is based on
+tls/joining/       a key without a certificate, and the request for one
 """
 
 import os
@@ -27,7 +27,7 @@ _TOKEN_ID: Final = "token-id"  # noqa: S105 - the name of a file
 
 
 class UnusableCertificate(Exception):
-    """What was given or is on disk is no certificate for this node; the message says why."""
+    """A received or stored certificate cannot be used for this node; the message names the reason."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class KeyAndRequest:
 
     @classmethod
     def make(cls) -> "KeyAndRequest":
-        """With a new key (EC P-256). The request says nothing of who asks: whoever signs knows."""
+        """Make a key (EC P-256) and a request. The request names no subject: the signer knows it."""
         key = ec.generate_private_key(ec.SECP256R1())
         request = (
             x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(key, hashes.SHA256())
@@ -56,13 +56,13 @@ class KeyAndRequest:
 
 @dataclass(frozen=True)
 class Held:
-    """The certificate that the node has. Times are in seconds since 1970.
+    """The node's certificate. Times are Unix times in seconds.
 
     Attributes:
-        identity: As whom it is known.
-        not_before: From when it holds.
-        not_after: When it expires.
-        token_id: The token that the node joined with, also after renewals.
+        identity: Identity that the certificate proves.
+        not_before: Start of its validity.
+        not_after: End of its validity.
+        token_id: Token that the node joined with; kept by renewals.
     """
 
     identity: Identity
@@ -72,15 +72,15 @@ class Held:
 
     @property
     def lifetime(self) -> float:
-        """Seconds for which it holds in all."""
+        """Length of its validity in seconds."""
         return self.not_after - self.not_before
 
 
 class CredentialsDirectory:
-    """The directory `tls` in the agent's state directory, which the agent alone writes to."""
+    """Directory `tls` in the agent's state directory. Only the agent writes to it."""
 
     def __init__(self, state: Path) -> None:
-        """Makes the directory if need be.
+        """Make the directory if it does not exist.
 
         Args:
             state: The agent's state directory.
@@ -93,10 +93,10 @@ class CredentialsDirectory:
         self._path.chmod(0o700)
 
     def held(self) -> Held | None:
-        """The certificate in use; None if there is none.
+        """Return the certificate in use; None if there is none.
 
         Raises:
-            UnusableCertificate: What is there is none.
+            UnusableCertificate: The file does not hold a certificate.
             OSError: It cannot be read.
         """
         current = self._path / CURRENT
@@ -108,7 +108,7 @@ class CredentialsDirectory:
         return read_certificate(pem, token_file.read_text().strip() if token_file.exists() else "")
 
     def joining(self) -> KeyAndRequest:
-        """The key to join with. The same over crashes, so that a lost answer can be asked for again.
+        """Return the key to join with. It survives crashes, so that a lost answer can be requested again.
 
         Raises:
             OSError: The disk refuses.
@@ -128,16 +128,16 @@ class CredentialsDirectory:
         return made
 
     def install(self, key: bytes, certificate: bytes, authority: bytes, token_id: str) -> None:
-        """Puts a new set in use, as a whole or not at all; on disk when it returns.
+        """Replace the set in use atomically; it is on disk when this returns.
 
         Args:
             key: The private key, in PEM.
             certificate: Its certificate, in PEM.
-            authority: Whom to trust, in PEM.
+            authority: Trusted certificates, in PEM.
             token_id: The token that the node joined with.
 
         Raises:
-            OSError: The disk refuses; what was in use still is.
+            OSError: The disk refuses; the old set stays in use.
         """
         name = self._next_name()
         directory = self._path / name
@@ -169,7 +169,7 @@ class CredentialsDirectory:
         return [int(path.name) for path in self._path.iterdir() if path.name.isdecimal()]
 
     def _clear_away(self) -> None:
-        """Leaves the set in use, and the one before it, which somebody may be reading at this moment."""
+        """Delete all sets except the one in use and the one before, which may be being read."""
         in_use = os.readlink(self._path / CURRENT)
         before = sorted(number for number in self._numbers() if number < int(in_use))[-1:]
         kept = {int(in_use), *before}
@@ -179,10 +179,10 @@ class CredentialsDirectory:
 
 
 def read_certificate(pem: bytes, token_id: str) -> Held:
-    """Reads what counts of the node's own certificate.
+    """Parse the node's own certificate.
 
     Raises:
-        UnusableCertificate: It is none, or names nobody.
+        UnusableCertificate: It cannot be parsed, or holds no identity.
     """
     try:
         certificate = x509.load_pem_x509_certificate(pem)
@@ -198,18 +198,18 @@ def read_certificate(pem: bytes, token_id: str) -> Held:
 
 
 def require_fitting(key: bytes, certificate: bytes, authority: bytes) -> None:
-    """Makes sure that what was given belongs together, before it replaces what works.
+    """Check that a received set is consistent before it replaces the old one.
 
     Raises:
-        UnusableCertificate: It does not.
+        UnusableCertificate: It is not.
     """
     try:
         private = serialization.load_pem_private_key(key, password=None)
         given = x509.load_pem_x509_certificate(certificate)
         trusted = x509.load_pem_x509_certificates(authority)
     except (ValueError, TypeError) as error:
-        raise UnusableCertificate(f"the coordinator gave what is no certificate: {error}") from error
+        raise UnusableCertificate(f"the coordinator sent an invalid certificate: {error}") from error
     if given.public_key() != private.public_key():
-        raise UnusableCertificate("the coordinator gave a certificate for another key")
+        raise UnusableCertificate("the coordinator sent a certificate for another key")
     if signer_of(given, trusted) is None:
-        raise UnusableCertificate("the coordinator gave a certificate that its own authority did not sign")
+        raise UnusableCertificate("the coordinator sent a certificate that its own authority did not sign")

@@ -1,7 +1,6 @@
-"""Joins: gets this node's first certificate for a token."""
+"""Joining: exchanges a token for this node's first certificate."""
 
 import asyncio
-import random
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -19,6 +18,7 @@ from runyard.agent.security.credentials import (
     read_certificate,
     require_fitting,
 )
+from runyard.common.backoff import Backoff
 from runyard.common.security.identity import Identity, Role
 from runyard.common.security.join_token import InvalidToken, JoinToken, parse_join_token
 from runyard.common.service.failpoints import failpoint
@@ -32,11 +32,11 @@ if TYPE_CHECKING:  # this name exists in the type stubs only
 ANSWER_WITHIN: Final = 10.0
 """Seconds for the coordinator to answer."""
 
-LONGEST_PAUSE: Final = 32.0
-"""Seconds; pauses between tries are drawn from a window that doubles from one second up to this."""
+RETRY: Final = Backoff(first=2.0, longest=32.0)
+"""Pauses between attempts to join, in seconds."""
 
 LARGEST_TOKEN_FILE: Final = 64 * 1024
-"""Bytes. A token has less than two thousand."""
+"""Bytes that are read of a token file. A token has fewer than two thousand."""
 
 _MAY_PASS: Final = frozenset(
     {
@@ -48,22 +48,22 @@ _MAY_PASS: Final = frozenset(
         grpc.StatusCode.UNKNOWN,
     }
 )
-"""Answers that another try may change."""
+"""Status codes after which a retry may succeed."""
 
 log = structlog.get_logger("runyard.agent.security")
 
 
 class JoinFailed(Exception):
-    """This node cannot join as things are; the message says why and what to do."""
+    """This node cannot join; the message names the reason and the remedy."""
 
 
 async def ensure_certificate(settings: AgentSettings) -> None:
-    """Returns when this node has a certificate that has not expired, or needs none.
+    """Wait until this node has a valid certificate, or needs none.
 
-    Tries again for as long as the coordinator is away.
+    Retries for as long as the coordinator cannot be reached.
 
     Raises:
-        JoinFailed: The token, its file, or what is on the disk cannot be used.
+        JoinFailed: The token, its file, or the stored credentials cannot be used.
     """
     if not settings.renews_certificate:
         return
@@ -79,7 +79,7 @@ async def ensure_certificate(settings: AgentSettings) -> None:
     if settings.join is None:
         raise JoinFailed("the certificate of this node has expired; set `join` and give it a new token")
     if held is not None:
-        log.error("certificate_expired", identity=held.identity.uri, remedy="joining anew with the token")
+        log.error("certificate_expired", identity=held.identity.uri, remedy="joining again with the token")
     await _join_in_time(settings, settings.join, directory)
 
 
@@ -91,27 +91,27 @@ async def _join_in_time(settings: AgentSettings, join: JoinSettings, directory: 
             await join_once(settings, join.address, token, directory)
             return
         except grpc.aio.AioRpcError as error:
-            log.warning("cannot_join_yet", coordinator=join.address, reason=_why(error))
+            log.warning("cannot_join_yet", coordinator=join.address, reason=_describe(error))
         except OSError as error:
             log.error("cannot_keep_certificate", reason=str(error), remedy="free some space")
         failures += 1
-        await asyncio.sleep(random.uniform(0, min(LONGEST_PAUSE, 2.0**failures)))
+        await asyncio.sleep(RETRY.pause(failures))
 
 
 async def join_once(
     settings: AgentSettings, address: str, token: JoinToken, directory: CredentialsDirectory
 ) -> Held:
-    """Asks once for a certificate, and puts it in use.
+    """Request a certificate once, and install it.
 
     Args:
-        settings: Who this node is.
-        address: Where the coordinator lets nodes join.
-        token: What it shows there.
-        directory: Where the key and the certificate are kept.
+        settings: The agent's settings.
+        address: Address where the coordinator accepts joining nodes.
+        token: The token to present.
+        directory: Holds the key and the certificate.
 
     Raises:
-        JoinFailed: The coordinator refuses, and will again.
-        grpc.aio.AioRpcError: No answer; another try may get one.
+        JoinFailed: The coordinator refuses, and a retry would not help.
+        grpc.aio.AioRpcError: There was no answer; a retry may succeed.
         OSError: The disk refuses.
     """
     mine = directory.joining()
@@ -141,7 +141,7 @@ async def join_once(
 
 
 def read_token(path: Path) -> JoinToken:
-    """Reads the file with the token.
+    """Read the token file.
 
     Raises:
         JoinFailed: It cannot be read, or holds no token.
@@ -160,10 +160,10 @@ def read_token(path: Path) -> JoinToken:
 
 
 def require_own(settings: AgentSettings, identity: Identity) -> None:
-    """Makes sure that a certificate is this node's.
+    """Check that a certificate belongs to this node.
 
     Raises:
-        JoinFailed: It is somebody else's.
+        JoinFailed: It belongs to another one.
     """
     if (identity.role, identity.cluster, identity.name) != (Role.AGENT, settings.cluster, settings.node_id):
         raise JoinFailed(
@@ -172,5 +172,5 @@ def require_own(settings: AgentSettings, identity: Identity) -> None:
         )
 
 
-def _why(error: grpc.aio.AioRpcError) -> str:
+def _describe(error: grpc.aio.AioRpcError) -> str:
     return f"{error.code().name}: {error.details()}"

@@ -1,7 +1,6 @@
-"""Keeps the node's certificate valid: another one, for a new key, long before the old one expires."""
+"""Renewal of the node's certificate, with a new key, long before the old one expires."""
 
 import asyncio
-import random
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -20,6 +19,7 @@ from runyard.agent.security.credentials import (
     require_fitting,
 )
 from runyard.agent.security.enrolment import ANSWER_WITHIN, JoinFailed, join_once, read_token, require_own
+from runyard.common.backoff import jittered
 from runyard.common.errors import InvalidTlsFiles
 from runyard.common.transport.channel import open_aio_channel
 from runyard.v1 import security_pb2, security_pb2_grpc
@@ -28,16 +28,17 @@ if TYPE_CHECKING:  # this name exists in the type stubs only
     from runyard.v1.security_pb2_grpc import SecurityServiceAsyncStub
 
 RENEW_AT: Final = 2 / 3
-"""Share of the lifetime after which a certificate is renewed, as kubelets do; give or take a tenth of it."""
+"""Share of the lifetime after which a certificate is renewed, as in kubelets; with a tenth of jitter."""
 
 URGENT_AT: Final = 0.9
-"""Share of the lifetime from which on a failed renewal is an error, and no longer a warning."""
+"""Share of the lifetime after which a failed renewal is logged as an error instead of a warning."""
 
-LOOK_AFTER: Final = 60.0
-"""Seconds between two looks at the clock, which may be set, and at the token, which may be new."""
+CHECK_EVERY: Final = 60.0
+"""Seconds between two checks of the clock, which may be adjusted, and of the token, which may be new."""
 
 SHORTEST_PAUSE: Final = 0.5
-"""Seconds between two tries; a tenth of what is left of the lifetime where that is more, up to LOOK_AFTER."""
+"""Shortest pause between two attempts, in seconds. A tenth of the remaining lifetime if that is longer, up to
+`CHECK_EVERY`."""
 
 log = structlog.get_logger("runyard.agent.security")
 
@@ -46,10 +47,10 @@ _FAILURES: Final = (grpc.aio.AioRpcError, JoinFailed, UnusableCertificate, Inval
 
 
 async def keep_certificate(settings: AgentSettings) -> None:
-    """Renews the certificate that this node joined for, for as long as the agent lives. Never ends.
+    """Renew the certificate that this node got by joining. Never returns.
 
-    Also joins anew when another token is put in place of the one that the node joined with: that is how a
-    node whose certificate was revoked, or has expired, comes back.
+    Also joins again when the token file holds another token than the one that the node joined with. That is
+    how a node returns whose certificate was revoked or has expired.
     """
     if settings.renews_certificate:
         await Renewal(settings).keep()
@@ -57,13 +58,13 @@ async def keep_certificate(settings: AgentSettings) -> None:
 
 
 class Renewal:
-    """One node's certificate over time."""
+    """Renewal of one node's certificate."""
 
     def __init__(self, settings: AgentSettings) -> None:
-        """Reads what the node holds.
+        """Read the current certificate.
 
         Args:
-            settings: Who this node is, and where it may join anew.
+            settings: The agent's settings.
         """
         self._settings = settings
         self._directory = CredentialsDirectory(settings.state_directory)
@@ -73,22 +74,22 @@ class Renewal:
         self._refused: set[str] = set()
 
     async def keep(self) -> None:
-        """Renews and joins anew, whenever it is time. Never ends."""
+        """Renew and join again when it is time. Never returns."""
         while True:
             pause = max(0.0, self._renew_at - time.time())
-            if not await self._joined_anew() and not pause:
+            if not await self._joined_again() and not pause:
                 pause = await self._renewed()
-            await asyncio.sleep(min(pause, LOOK_AFTER))
+            await asyncio.sleep(min(pause, CHECK_EVERY))
 
-    async def _joined_anew(self) -> bool:
-        """Joins with the token in the file, if that is another one than before. True if the node did."""
+    async def _joined_again(self) -> bool:
+        """Join if the file holds a new token. True if the node has joined."""
         join = self._settings.join
         if join is None:
             return False
         try:
             token = read_token(join.token_file)
         except JoinFailed:
-            return False  # it is not needed any more, and may well be gone
+            return False  # the token was used, and its file may have been removed
         token_id = token.credential.token_id
         if token_id == self._held.token_id or token_id in self._refused:
             return False
@@ -99,19 +100,19 @@ class Renewal:
             log.warning("new_token_refused", token_id=token_id, reason=str(error))
             return False
         except _FAILURES as error:
-            log.warning("cannot_join_anew_yet", token_id=token_id, reason=_why(error))
+            log.warning("cannot_join_anew_yet", token_id=token_id, reason=_describe(error))
             return False
         self._take(held)
         return True
 
     async def _renewed(self) -> float:
-        """Renews; gives the seconds until the next look."""
+        """Renew once; return the seconds until the next check."""
         try:
             self._take(await self._ask())
         except _FAILURES as error:
             left = self._held.not_after - time.time()
-            self._complain(error, left)
-            return max(SHORTEST_PAUSE, min(LOOK_AFTER, left / 10)) * random.uniform(0.5, 1.5)
+            self._log_failure(error, left)
+            return jittered(max(SHORTEST_PAUSE, min(CHECK_EVERY, left / 10)), spread=0.5)
         log.info("certificate_renewed", identity=self._held.identity.uri, until=self._held.not_after)
         return max(0.0, self._renew_at - time.time())
 
@@ -131,12 +132,12 @@ class Renewal:
 
     def _take(self, held: Held) -> None:
         self._held = held
-        self._renew_at = held.not_before + held.lifetime * RENEW_AT * random.uniform(0.9, 1.1)
+        self._renew_at = held.not_before + jittered(held.lifetime * RENEW_AT)
 
-    def _complain(self, error: Failure, left: float) -> None:
-        """Says that the renewal failed, the louder the less time is left."""
+    def _log_failure(self, error: Failure, left: float) -> None:
+        """Log a failed renewal, with a level that depends on the remaining lifetime."""
         facts = {
-            "reason": _why(error),
+            "reason": _describe(error),
             "coordinator": self._settings.coordinator,
             "seconds_left": round(left),
         }
@@ -149,7 +150,7 @@ class Renewal:
             log.warning("certificate_not_renewed", **facts)
 
 
-def _why(error: Failure) -> str:
+def _describe(error: Failure) -> str:
     return (
         f"{error.code().name}: {error.details()}" if isinstance(error, grpc.aio.AioRpcError) else str(error)
     )

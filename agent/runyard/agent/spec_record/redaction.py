@@ -1,8 +1,7 @@
-"""How the secrets of a run are recognised in its last words, when they themselves are on no disk any more.
+"""Redaction of secrets in a run's output after the secrets themselves were deleted.
 
-Of each secret, its length and 24 bits of a checksum are kept. That is as little as can be: a good hash would
-confirm a guess, while this gives away 24 bits at most, whatever is tried. Once in some 2000 outputs it takes
-something else for a secret, and masks that.
+The length of each secret and 24 bits of a checksum are kept. A good hash would confirm a guess; this reveals
+24 bits at most. In about one of 2000 outputs, other text matches by chance and is masked.
 """
 
 import zlib
@@ -14,16 +13,16 @@ _BITS = 0xFFFFFF
 
 
 def redaction_fingerprints(values: Iterable[str]) -> list[list[int]]:
-    """What is kept of these values: of each, its length in bytes of UTF-8 and its checksum."""
+    """Return the fingerprints of secrets: the length of each in bytes of UTF-8, and its checksum."""
     return sorted([len(value.encode()), _checksum(value.encode())] for value in set(values))
 
 
 def redacted(fingerprints: Iterable[Sequence[int]], text: str) -> str:
-    """The text without what has one of the fingerprints.
+    """Return the text with every match of a fingerprint masked.
 
     Args:
-        fingerprints: As `redaction_fingerprints` made them.
-        text: A few KiB; the work grows with its length, for each length that there is.
+        fingerprints: Results of `redaction_fingerprints`.
+        text: A few KiB; the work is its length times the number of different secret lengths.
     """
     data = text.encode()
     wanted: dict[int, set[int]] = {}

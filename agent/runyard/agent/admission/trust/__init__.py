@@ -1,10 +1,8 @@
-"""What this node believes and does for whoever controls its coordinator: as little as its owner says.
+"""Authorization of launches: limits what a compromised coordinator can do on this node.
 
-profiles     the owner's settings
-policy       decides: a launch and the owner's policy give Allowed or Refused
-asking       from a launch and the agent's settings to what the policy decides on
-environment  names of variables by which another program can be made to run
-sockets      where engines listen for whom may own the machine
-signatures   whether a launch is its launcher's own word
-gatekeeper   all of it in order, for the runtime
+signatures   verify that a launch is unchanged since a trusted launcher signed it
+requested    extract the access that a launch requests
+environment  names of variables that can make another program run
+policy       decide whether the owner's policy allows the access
+authorizer   all steps in order
 """

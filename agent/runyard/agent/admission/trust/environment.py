@@ -1,7 +1,7 @@
-"""Names of variables by which whoever sets them can make another program run than the one that is started.
+"""Names of environment variables that can make another program run than the intended one.
 
-A worker's program is Python, and jobs start others: shells, Git, Java, whatever is on the node. The list can
-never be complete; what a launch does is bounded by signatures and by the user it runs as.
+Workers are Python programs, and jobs start others: shells, Git, Java, anything on the node. The list cannot
+be complete; signatures and the worker's user are what limits a launch.
 """
 
 import re
@@ -10,13 +10,13 @@ from fnmatch import fnmatchcase, translate
 from typing import Final
 
 _LOADERS: Final = ("LD_*", "DYLD_*", "GLIBC_TUNABLES", "GCONV_PATH", "LOCPATH", "NLSPATH")
-"""Of the dynamic linker and the C library: ld.so(8)."""
+"""Variables of the dynamic linker and the C library: ld.so(8)."""
 
 _SHELLS: Final = (
     *("PATH", "HOME", "SHELL", "IFS", "ENV", "BASH_*", "BASHOPTS", "SHELLOPTS", "PS4", "PROMPT_COMMAND"),
     *("EDITOR", "VISUAL", "PAGER", "XDG_CONFIG_*"),
 )
-"""Where programs and their settings are found. HOME also says where Python looks for its user's packages."""
+"""Locations of programs and their settings. HOME also locates the user's Python packages."""
 
 _LANGUAGES: Final = (
     *(
@@ -49,7 +49,7 @@ _TOOLS: Final = (
 )
 
 _OURS: Final = ("RUNYARD_*",)
-"""What the agent tells its shims and workers."""
+"""Variables by which the agent configures its shims and workers."""
 
 _DANGEROUS: Final = re.compile("|".join(map(translate, (*_LOADERS, *_SHELLS, *_LANGUAGES, *_TOOLS, *_OURS))))
 
@@ -62,16 +62,16 @@ _HARMLESS: Final = frozenset(
         *("PYTHONUTF8", "PYTHONVERBOSE"),
     }
 )
-"""Of the above: what changes how a program talks or checks, not which one runs. From python(1)."""
+"""Exceptions: variables that change a program's output or checks, not which program runs. From python(1)."""
 
 
 def is_dangerous(name: str) -> bool:
-    """Whether a variable of that name needs to be allowed in full, and by no pattern."""
+    """True if a variable of that name must be allowed by its full name, not by a pattern."""
     return name not in _HARMLESS and _DANGEROUS.match(name) is not None
 
 
 def not_settable(names: Iterable[str], patterns: Iterable[str]) -> list[str]:
-    """The names that the patterns do not allow, in order. For a dangerous one, only its own name counts."""
+    """Return the names that the patterns do not allow, in order. Dangerous names need an exact entry."""
     allowed = tuple(patterns)
     return sorted(
         name

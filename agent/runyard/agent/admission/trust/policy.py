@@ -1,4 +1,4 @@
-"""Decides whether the owner of this node allows a launch. Pure."""
+"""Decision of the owner's policy about a launch. Pure."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,29 +14,29 @@ from runyard.agent.drivers.docker.plan.context import DockerContext
 from runyard.common.quantities import show_quantity
 
 DEFAULT_PROFILE = "default"
-"""Name of the profile that there is if the owner gives none."""
+"""Name of the profile that exists if the owner defines none."""
 
 
 @dataclass(frozen=True)
 class AsProcess:
-    """The worker would be a process of this machine."""
+    """Access of a worker that is a process on this machine."""
 
     interpreter: str
-    """As the launch names it; empty if the owner's settings do."""
+    """Interpreter that the launch names; empty if the owner's settings name one."""
     working_directory: str
-    """As `interpreter`."""
+    """Directory that the launch names; empty for the owner's."""
     user: str
     is_root: bool
     is_limited: bool
-    """Whether what the run reserves is also the most that it gets."""
+    """True if the run cannot use more than it reserves."""
 
 
 @dataclass(frozen=True)
 class AsContainer:
-    """The worker would be in a container."""
+    """Access of a worker in a container."""
 
     image: str
-    """As the launch or the code location names it; empty for the owner's own."""
+    """Image that the launch or the code location names; empty for the owner's."""
     context: DockerContext
     engine: str
     """Address of the engine."""
@@ -44,25 +44,25 @@ class AsContainer:
 
 @dataclass(frozen=True)
 class AsOther:
-    """Another driver would start the worker."""
+    """Access of a worker that another driver starts."""
 
 
 @dataclass(frozen=True)
 class RequestedAccess:
-    """What a launch asks for, as far as the owner may mind."""
+    """Access that a launch requests, as far as a policy can limit it."""
 
     code_location: str
     driver: str
     environment: tuple[str, ...]
-    """Names of the variables that it sets."""
+    """Names of the variables that the launch sets."""
     memory: int
-    """What it reserves, in bytes."""
+    """Reserved memory in bytes."""
     cpu: int
-    """What it reserves, in thousandths of a core."""
+    """Reserved CPU in thousandths of a core."""
     worker: AsProcess | AsContainer | AsOther
     unsigned_choices: frozenset[str] = frozenset()
-    """Of `driver` and `image`, what the coordinator chose although the launch is signed: the owner must name
-    it, and a mere `*` does not."""
+    """Those of `driver` and `image` that the coordinator chose for a signed launch. The policy must name
+    their values; `*` does not match them."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Policy:
     allow_root: bool = False
     allow_engine_socket: bool = False
     container_rules: str = "containers"
-    """Where the owner finds the rules for containers."""
+    """Name of the setting that holds the rules for containers."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Allowed:
 
 @dataclass(frozen=True)
 class Refused:
-    """No profile allows the launch; of the nearest one, the first rule that says no."""
+    """No profile allows the launch. The rule is the first one of the nearest profile that refuses it."""
 
     profile: str
     rule: str
@@ -105,7 +105,7 @@ class _No:
 
 
 def policy_of(settings: PolicySettings, docker: DockerSettings | None) -> Policy:
-    """The policy of an agent with these settings."""
+    """Return the policy of an agent with these settings."""
     profiles, container_rules = settings.profiles, "containers"
     if not profiles:
         allow = docker.allow if docker is not None else Allow()
@@ -114,10 +114,10 @@ def policy_of(settings: PolicySettings, docker: DockerSettings | None) -> Policy
 
 
 def decide(policy: Policy, asked: RequestedAccess) -> Decision:
-    """Whether one of the profiles allows all of it.
+    """Decide whether one of the profiles allows all of the requested access.
 
-    The nearest of several that do not is one that is for the code location, and of these the one with the
-    fewest rules against it.
+    If none does, the nearest profile is one for the code location, and among these the one with the fewest
+    violated rules.
     """
     nearest: tuple[tuple[bool, int], Refused] | None = None
     for profile in policy.profiles:
@@ -185,7 +185,7 @@ def _sources(context: DockerContext) -> Sequence[str]:
     try:
         return mount_sources(context.container_kwargs)
     except ValueError:
-        return ()  # a violation of its own
+        return ()  # reported as a separate violation
 
 
 def _against_environment(profile: Profile, asked: RequestedAccess) -> Iterator[_No]:

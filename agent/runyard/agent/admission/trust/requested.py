@@ -1,4 +1,4 @@
-"""From a launch and the agent's settings to what the owner's policy decides on."""
+"""Extraction of the access that a launch requests, for the policy's decision."""
 
 import os
 import pwd
@@ -8,27 +8,25 @@ from runyard.agent.admission.trust.policy import AsContainer, AsOther, AsProcess
 from runyard.agent.config.agent import AgentSettings
 from runyard.agent.drivers.docker.plan.context import read_context
 from runyard.agent.drivers.docker.plan.plan import DRIVER_NAME
+from runyard.common.defaults import DRIVER
 from runyard.v1 import run_pb2
-
-PROCESS = "process"
-"""The driver where a launch names none."""
 
 
 def requested_access(
     settings: AgentSettings, spec: run_pb2.LaunchSpec, unsigned_choices: frozenset[str] = frozenset()
 ) -> RequestedAccess:
-    """What a launch asks for on this node.
+    """Return the access that a launch requests on this node.
 
     Args:
-        settings: The agent's.
+        settings: The agent's settings.
         spec: The launch.
         unsigned_choices: See `RequestedAccess`.
 
     Raises:
         BadContext: The container_context of its code location has another form.
-        UnresolvedReference: A variable is written in no form that this agent knows.
+        UnresolvedReference: A variable is written in a form that this agent does not know.
     """
-    driver = spec.requirements.driver or PROCESS
+    driver = spec.requirements.driver or DRIVER
     resources = spec.requirements.resources
     names = list(variables_of(spec))
     worker: AsProcess | AsContainer | AsOther
@@ -67,9 +65,9 @@ def _as_process(settings: AgentSettings, spec: run_pb2.LaunchSpec) -> AsProcess:
 
 
 def _whom(user: str) -> tuple[str, bool]:
-    """Name of a user, or of the agent's own if it is empty, and whether that is root."""
+    """Return the name of a user, or of the agent's own if it is empty, and true if it is root."""
     try:
         found = pwd.getpwnam(user) if user else pwd.getpwuid(os.geteuid())
-    except KeyError:  # a user who does not exist is refused elsewhere
+    except KeyError:  # a later step rejects a user that does not exist
         return (user, False) if user else (str(os.geteuid()), os.geteuid() == 0)
     return found.pw_name, found.pw_uid == 0

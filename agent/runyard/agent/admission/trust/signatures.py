@@ -1,6 +1,6 @@
-"""Whether a launch is its launcher's own word. Pure: the time and the keys are arguments.
+"""Verification of signed launches. Pure: the time and the keys are arguments.
 
-Everything in a launch is taken from what was signed, except the fields that are the coordinator's to decide.
+Everything in a launch is taken from the signed statement, except the fields that the coordinator decides.
 """
 
 import json
@@ -12,29 +12,30 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from runyard.agent.core.model import AttemptKey
+from runyard.common.protobuf_time import to_seconds
 from runyard.common.security.signing import PublicKey
 from runyard.v1 import run_pb2
 
 COORDINATORS: Final = ("requirements", "policies")
-"""Fields of a launch that the coordinator decides, also of one that is signed."""
+"""Fields that the coordinator decides, even in a signed launch."""
 
 CLOCK_SKEW: Final = 60.0
-"""Seconds by which the clocks of launcher and node may differ."""
+"""Largest accepted difference between the clocks of launcher and node, in seconds."""
 
 
 @dataclass(frozen=True)
 class Genuine:
-    """The launch is as its launcher signed it."""
+    """The launch has a valid signature of a trusted launcher."""
 
     spec: run_pb2.LaunchSpec
-    """What was signed, with the coordinator's decisions."""
+    """The signed launch, with the coordinator's decisions."""
     unsigned_choices: frozenset[str]
-    """Of `driver` and `image`, which are among these: what nothing that was signed asks for."""
+    """Those of `driver` and `image` that no signed part of the launch requires."""
 
 
 @dataclass(frozen=True)
 class Doubtful:
-    """Nobody vouches for the launch; `reason` says why, and what to do."""
+    """The launch has no valid signature; `reason` names the cause and the remedy."""
 
     reason: str
 
@@ -42,12 +43,12 @@ class Doubtful:
 def examine(
     key: AttemptKey, sent: run_pb2.LaunchSpec, keys: Mapping[str, PublicKey], now: float
 ) -> Genuine | Doubtful:
-    """Holds a launch against its signature.
+    """Verify the signature of a launch.
 
     Args:
-        key: The attempt for which it was sent.
-        sent: As the coordinator sent it.
-        keys: Those that the owner of this node trusts, by ID.
+        key: The attempt that it was sent for.
+        sent: The launch as the coordinator sent it.
+        keys: Keys that the owner of this node trusts, by ID.
         now: Unix time in seconds.
     """
     if not sent.HasField("signed"):
@@ -58,12 +59,12 @@ def examine(
         known = ", ".join(keys) or "none"
         return Doubtful(f"it is signed with the key {signed.key_id[:64]!r}; signing_keys here has {known}")
     if not trusted.has_signed(signed.payload, signed.signature):
-        return Doubtful("its signature is not that of what was signed: somebody altered it")
+        return Doubtful("its signature does not match: the launch was altered")
     statement = run_pb2.LaunchStatement()
     try:
         statement.ParseFromString(signed.payload)
     except DecodeError:
-        return Doubtful("what was signed is no statement of a launch")
+        return Doubtful("the signed payload is not a statement of a launch")
     reason = (
         _not_understood(statement) or _out_of_time(statement, now) or _another_launch(key, sent, statement)
     )
@@ -87,7 +88,7 @@ def _not_understood(statement: run_pb2.LaunchStatement) -> str:
 
 
 def unknown_fields(message: Message, path: str = "") -> Iterator[str]:
-    """Every field that this version does not know, at any depth, as `unknown field 7 of spec.code_origin`."""
+    """Yield every unknown field, at any depth, as `unknown field 7 of spec.code_origin`."""
     where = f" of {path}" if path else ""
     unknown = UnknownFieldSet(message)
     for index in range(len(unknown)):
@@ -108,9 +109,9 @@ def _messages_in(value: Any) -> Iterator[Message]:
 
 def _out_of_time(statement: run_pb2.LaunchStatement, now: float) -> str:
     if not (statement.HasField("signed_at") and statement.HasField("expires_at")):
-        return "what was signed does not say until when it holds"
-    signed_at = statement.signed_at.ToNanoseconds() / 1e9
-    expires_at = statement.expires_at.ToNanoseconds() / 1e9
+        return "the signed statement has no validity period"
+    signed_at = to_seconds(statement.signed_at)
+    expires_at = to_seconds(statement.expires_at)
     if now >= expires_at + CLOCK_SKEW:
         late = now - expires_at
         return f"its signature expired {late:.0f} s ago; launch it again, or raise signature_lifetime_seconds"
@@ -143,7 +144,7 @@ def _unsigned_choices(sent: run_pb2.LaunchSpec, signed: run_pb2.LaunchSpec) -> I
 
 
 def _asked_for(name: str, signed: run_pb2.LaunchSpec) -> set[str]:
-    """What those layers of the requirements say that are signed; the tags of ops are not among them."""
+    """Return the values in the signed layers of the requirements, which do not include op tags."""
     values = [
         getattr(signed.requirements, name),
         signed.tags.get(f"runyard/{name}", ""),
@@ -154,7 +155,7 @@ def _asked_for(name: str, signed: run_pb2.LaunchSpec) -> set[str]:
 
 
 def _object(written: object) -> Mapping[str, Any]:
-    """A JSON object, or what one holds as one; empty for whatever is none."""
+    """Return a JSON object, parsed if it is a text; empty for anything else."""
     try:
         value = json.loads(written) if isinstance(written, str) and written else written
     except (ValueError, RecursionError):

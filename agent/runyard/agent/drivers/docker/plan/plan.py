@@ -10,7 +10,7 @@ from typing import Any
 
 from runyard.agent.config.docker import DockerSettings, PullPolicy
 from runyard.agent.config.docker_kwargs import (
-    OVERRULED,
+    IGNORED,
     conflicting_kwargs,
     label_map,
     volume_list,
@@ -137,7 +137,7 @@ def _merged(settings: DockerSettings, context: DockerContext) -> dict[str, Any]:
     kwargs = {**settings.container_kwargs, **context.container_kwargs}
     labels = {**settings.labels, **label_map(kwargs.pop("labels", None) or {})}
     volumes = [*settings.volumes, *volume_list(kwargs.pop("volumes", None) or [])]
-    for name in OVERRULED:
+    for name in IGNORED:
         kwargs.pop(name, None)
     # Without an init, the worker would be PID 1, which ignores SIGTERM until Dagster has handlers for it.
     return {"init": True, **kwargs, "labels": labels, "volumes": volumes}
