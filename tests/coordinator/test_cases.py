@@ -5,9 +5,9 @@ text of a routing file; its nodes have joined the real core. The tables are in `
 """
 
 import pytest
-from coordinator.cases.asking import LAYERS, MISTAKES, OPS
 from coordinator.cases.building import PLAIN, Case, InMemoryCluster, asked, node
 from coordinator.cases.nodes import AMOUNTS, CHOICES, LABELS
+from coordinator.cases.requirements import LAYERS, MISTAKES, OPS
 from coordinator.cases.routing import QUOTAS, ROUTES, TURNS, Turn
 
 from runyard.coordinator.core.errors import FleetError

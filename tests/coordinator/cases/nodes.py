@@ -27,9 +27,15 @@ LABELS = [
         refused="2 did not match label zone=c",
     ),
     Case("one node can be named", asked(node="b"), (node("a"), node("b")), goes="b"),
-    Case("a node that never joined is told with those that did", asked(node="z"), refused="known nodes: a"),
     Case(
-        "a cluster without nodes is told with those that have", asked(cluster="z"), refused="clusters: main"
+        "a node that never joined is refused with the names of those that did",
+        asked(node="z"),
+        refused="known nodes: a",
+    ),
+    Case(
+        "a cluster without nodes is refused with the names of those that have some",
+        asked(cluster="z"),
+        refused="clusters: main",
     ),
     Case(
         "a run with a container goes to a node that can start one",
@@ -137,7 +143,12 @@ CHOICES = [
         ZONES,
         goes="b",
     ),
-    Case("a wish that nobody fulfils keeps no run waiting", asked(prefer="zone=c"), (node("a"),), goes="a"),
+    Case(
+        "a preference that no node satisfies keeps no run waiting",
+        asked(prefer="zone=c"),
+        (node("a"),),
+        goes="a",
+    ),
     Case(
         "a preference does not make a run wait for a full node",
         asked(prefer="zone=a"),

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from coordinator.cases.asking import deployment
 from coordinator.cases.building import CLUSTERS, SIZES, Asked, Case, asked, node
+from coordinator.cases.requirements import deployment
 
 FIRST_FIT = "rules: [{name: all, clusters: [main, annex]}]"
 SPILL = "rules: [{name: all, clusters: [main, annex], spill_after: 30s}]"
@@ -234,7 +234,7 @@ TURNS = [
         "shop1 shop2 bakery",
     ),
     Turn(
-        "shares can be told apart by a tag",
+        "a tag can define the shares",
         {"one1": team("one"), "one2": team("one"), "two": team("two")},
         "one1 two one2",
         rules="queue: {share_by: {tag: team}}",

@@ -251,9 +251,9 @@ def test_all_problems_are_reported_at_once() -> None:
 
 
 def test_only_the_first_50_problems_are_listed_and_the_rest_are_counted() -> None:
-    told = problems("".join(f"key{number}: 1\n" for number in range(60)))
-    assert len(told) == 51
-    assert told[-1] == "and 10 more"
+    reported = problems("".join(f"key{number}: 1\n" for number in range(60)))
+    assert len(reported) == 51
+    assert reported[-1] == "and 10 more"
 
 
 def test_anchors_that_multiply_are_stopped_before_they_fill_the_memory() -> None:

@@ -1,1 +1,1 @@
-"""What a run asks for: resources, label rules, and the layers that add up to its requirements."""
+"""Requirements of runs: resources, label rules, and layers with their compilation."""

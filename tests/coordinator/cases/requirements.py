@@ -305,7 +305,9 @@ MISTAKES = [
         refused="code location shop",
     ),
     Case(
-        "a rule on labels that cannot be read is told how", asked(labels="zone=a b"), refused="runyard/labels"
+        "an invalid rule on labels is refused with the remedy",
+        asked(labels="zone=a b"),
+        refused="runyard/labels",
     ),
     Case("a part of a GPU is refused", asked(gpu="0.5"), refused="whole number"),
     Case("slots cannot be asked for", asked(resources='{"slots": 2}'), refused="every run takes exactly one"),
