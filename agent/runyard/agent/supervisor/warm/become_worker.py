@@ -1,4 +1,4 @@
-"""Turns a fork into what `python SCRIPT ARGUMENTS` is in a new interpreter, with everything imported."""
+"""Turns a fork into a process like `python SCRIPT ARGUMENTS`, with everything imported already."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from runyard.agent.supervisor.warm.randomness import Generators
 from runyard.agent.supervisor.warm.steps import fork_steps
 
 
-class Rebirth:
-    """Remembers the interpreter as importing left it, and gives that to each fork. A `shim.GoOn`.
+class BecomeWorker:
+    """Turns forks into workers, from the state of the interpreter after the imports.
 
     Args:
-        plan: What the server is for.
-        generators: The random number generators that were made on import.
-        kept: Descriptors that forks keep, beside the standard streams and their own.
+        plan: The plan of the server.
+        generators: The random number generators that the imports created.
+        kept: Descriptors that forks keep, in addition to the standard streams and their own.
     """
 
     def __init__(self, plan: WarmPlan, generators: Generators, kept: frozenset[int]) -> None:
@@ -45,12 +45,12 @@ class Rebirth:
         self._forks_steps = plan.forks_steps
 
     def __call__(self, spec: SpecRecord, environment: Mapping[str, str]) -> None:
-        """Goes on as the program of the spec, unless that is another one than the plan's."""
+        """Continue as the program of the spec; return if the plan is for another program."""
         if spec.argv[:2] != self._command:
             return
         try:
             self._become(spec, environment)
-        except Exception:  # the program is executed instead, and has had no part in this
+        except Exception:  # a fault of Runyard's, not of the program, which is executed instead
             traceback.print_exc()
             sys.stderr.flush()
             return
@@ -59,7 +59,7 @@ class Rebirth:
     def _become(self, spec: SpecRecord, environment: Mapping[str, str]) -> None:
         imported = {name: value for name, value in environment.items() if name not in self._unset}
         commandline.take_environment({**imported, **self._set}, (MARK_NAME, DIRECTORY_NAME))
-        self._part_from_siblings()
+        self._use_own_numbers()
         tempfile.tempdir = None  # a run may have a TMPDIR of its own
         importlib.invalidate_caches()  # directories may have changed since they were looked into
         sys.argv = spec.argv[1:]
@@ -70,10 +70,10 @@ class Rebirth:
         if self._collects:
             gc.enable()
         if self._forks_steps:
-            fork_steps(self._part_from_siblings)
+            fork_steps(self._use_own_numbers)
 
-    def _part_from_siblings(self) -> None:
-        self._generators.part_from_siblings()
+    def _use_own_numbers(self) -> None:
+        self._generators.use_own_numbers()
         for number, handler in self._handlers.items():
             if handler is not None and signal.getsignal(number) != handler:
                 signal.signal(number, handler)
@@ -90,7 +90,7 @@ def _compile(script: str) -> CodeType:
 
 
 def _run(code: CodeType, script: str) -> NoReturn:
-    """Executes the script as the interpreter does. The script has to end the process itself."""
+    """Execute the script as the interpreter does. The script must end the process itself."""
     main = ModuleType("__main__")
     main.__dict__.update(__file__=script, __builtins__=__builtins__, __cached__=None)
     sys.modules["__main__"] = main

@@ -1,7 +1,7 @@
-"""The way into a warm server: `python boot.py REQUESTS HINTS HOME ROOM`, by the environment's interpreter.
+"""Entry point of a warm server: `python boot.py REQUESTS HINTS HOME ROOM`, by the environment's interpreter.
 
-Runyard's own modules are loaded from beside this file and then forgotten, so that what the workers import
-under these names is what their environment has. `server.main` tells what the arguments are.
+Runyard's modules are loaded from the folder of this file and then removed from `sys.modules`, so that workers
+import the versions of their own environment. `server` describes the arguments.
 """
 
 import os

@@ -1,9 +1,9 @@
-"""Finds out that something that a server has read has changed since, so that no run executes old code.
+"""Detects that files which a server has read have changed since, so that no run executes old code.
 
-Watched are the files of all imported modules that were not installed as a package, every other file that was
-read while they were imported (settings, manifests, `.env`), the listings of directories that were looked
-into (a new module may appear there), and the places where packages are installed. A look costs one `stat` for
-each; what was compiled (`.pyc`) plays no part.
+It checks the files of all imported modules that were not installed as a package, every other file that was
+read during the imports (settings, manifests, `.env`), the listings of directories that were searched (a new
+module may appear there), and the places where packages are installed. A check costs one `stat` each. Compiled
+files (`.pyc`) are ignored.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ _CLOCK_STEP_SECONDS = 0.05
 
 _NO_CONTENT = ("/proc/", "/sys/", "/dev/")
 _SOURCES = (".py", ".so", ".pth", ".yaml", ".yml", ".json", ".toml", ".sql", ".cfg", ".ini", ".env")
-"""Files whose coming and going in a directory counts; logs and databases come and go all the time."""
+"""Files whose creation or deletion in a directory counts; logs and databases appear all the time."""
 
 
-class Witness:
-    """Notes what is read while code is imported. One in a process, as Python never forgets a hook."""
+class ReadRecorder:
+    """Records the files that are read during imports. One per process: Python never removes an audit hook."""
 
     def __init__(self) -> None:
-        self._is_noting = False
+        self._is_recording = False
         self._began = 0.0
         self._files: set[str] = set()
         self._directories: set[str] = set()
         sys.addaudithook(self._on_event)
 
     @contextmanager
-    def noting(self) -> Iterator[None]:
-        """Notes for as long as this lasts."""
+    def recording(self) -> Iterator[None]:
+        """Record in this context."""
         self._began = self._began or time.time()
-        self._is_noting = True
+        self._is_recording = True
         try:
             yield
         finally:
-            self._is_noting = False
+            self._is_recording = False
 
     def _on_event(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if not self._is_noting:
+        if not self._is_recording:
             return
         if event == "open":
             path, _, flags = arguments
@@ -57,20 +57,20 @@ class Witness:
             if path is None or isinstance(path, (str, bytes)):
                 self._directories.add(os.path.abspath(os.fsdecode(path or ".")))
 
-    def memory(self, also: Iterable[str]) -> Memory:
-        """What to look at from now on.
+    def snapshot(self, also: Iterable[str]) -> Snapshot:
+        """Return the state of the recorded files.
 
         Args:
-            also: Paths of files that count even if they are not there yet.
+            also: Paths of files that count even if they do not exist yet.
         """
         installed = _installed_places()
         files = {path for path in {*self._files, *_module_files()} if _is_watched(path, installed)}
         directories = {path for path in self._directories if _is_watched(f"{path}/", installed)}
-        return Memory({*files, *also}, directories, self._began)
+        return Snapshot({*files, *also}, directories, self._began)
 
 
-class Memory:
-    """What the watched files were like.
+class Snapshot:
+    """State of the watched files when they were read.
 
     Args:
         files: Paths.
@@ -87,7 +87,7 @@ class Memory:
         self._suspect = [path for path, seen in self._files.items() if seen and seen[0] > _stamp(began)]
 
     def change(self) -> str | None:
-        """The first change that is found, as a sentence; None if all is as it was read."""
+        """Return the first change found, as a sentence; None if nothing changed."""
         if self._suspect:
             return f"{self._suspect[0]} changed while it was read"
         for path, seen in self._files.items():
@@ -119,7 +119,7 @@ def _stamp(seconds: float) -> int:
 
 
 def _signature(path: str) -> tuple[int, ...] | None:
-    # The time of change comes first: unlike that of modification nobody can set it, as `rsync -t` does.
+    # The change time comes first: unlike the modification time it cannot be set, as `rsync -t` does.
     try:
         status = os.stat(path)
     except OSError:
@@ -149,7 +149,7 @@ def _module_files() -> Iterator[str]:
 
 
 def _package_places() -> list[str]:
-    """Where packages are installed: an installation or an upgrade changes the directory itself."""
+    """Places where packages are installed; an installation or an upgrade changes the directory itself."""
     places = [path for path in sys.path if os.path.basename(path) in ("site-packages", "dist-packages")]
     return [*places, os.path.realpath(sys.executable), os.path.join(sys.prefix, "pyvenv.cfg")]
 

@@ -1,7 +1,7 @@
-"""What `ps` and /proc show of a process: a fork shows that of its parent until it is written over.
+"""Command and environment that `ps` and /proc show. A fork shows those of its parent until they are replaced.
 
-Others find the processes of an attempt by the variables that they were started with, so a fork has to carry
-them where the kernel looks: in the memory at the top of the stack. Standard library only.
+Other processes find those of an attempt by their initial environment, so a fork must put its variables where
+the kernel reads them: in the memory at the top of the stack. Standard library only.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ import time
 from collections.abc import Mapping, Sequence
 
 ROOM_NAME = "RUNYARD_WARM_ROOM"
-"""A variable that only takes up room in the environment, for what forks are to show."""
+"""A variable that only reserves space in the environment, for the variables of forks."""
 
 ROOM_BYTES = 6000
 """Above the longest path, with the names of the variables: PATH_MAX is 4096 bytes."""
 
 
 def show_command(argv: Sequence[str]) -> None:
-    """Has /proc show this process as if it had been executed with this command, as far as there is room."""
+    """Make /proc show this command for this process, as far as there is room."""
     with contextlib.suppress(OSError, ValueError):
         _fill(_regions()[0], [argument.encode() for argument in argv])
 
 
 def take_environment(environment: Mapping[str, str], first: Sequence[str]) -> None:
-    """Gives this process another environment, and has /proc show it, as far as there is room.
+    """Replace the environment of this process, and make /proc show it, as far as there is room.
 
     Args:
         environment: All variables.
-        first: Names of those that must be seen.
+        first: Names of the variables that must be visible.
     """
-    # The C library's list points into the memory that is written over, until each variable was set anew.
+    # The C library's list points into the memory that is overwritten, until each variable has been set again.
     os.environ.clear()
     os.environ.update(environment)
     time.tzset()

@@ -1,7 +1,7 @@
-"""Finds what a fork cannot carry over from a server: threads, connections, open files, shared memory.
+"""Finds what a fork cannot inherit from a server: threads, connections, open files, shared memory.
 
-Whatever is found here makes a server unusable, with the reason given; its runs then start cold, as they would
-without Runyard's warm servers. Nothing is closed or repaired behind the back of the code that made it.
+Anything found here makes the server unusable, with the reason. Its runs then start cold, as they do without
+warm servers. Nothing that imported code created is closed or repaired.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ UNFORKABLE = {
 """Modules that must not be imported before a fork, and why."""
 
 THREADED = ("numpy", "pandas", "pyarrow", "sklearn", "torch", "polars", "scipy")
-"""Modules that are known to start threads when they are imported; named to people who see threads."""
+"""Modules that may start threads when they are imported; named in the message about threads."""
 
 _HARMLESS = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 
@@ -56,12 +56,12 @@ def _needed() -> dict[str, object]:
     }
 
 
-_AT_FIRST = _needed()
-"""What a shim cannot do without, as it was before anything was imported."""
+_ORIGINALS = _needed()
+"""Functions that shims need, as they were before the imports."""
 
 
 def obstacle(own_descriptors: Iterable[int]) -> str | None:
-    """Why this process must not be forked for runs; None if it may.
+    """Return the reason why this process must not be forked for runs; None if it may be.
 
     Args:
         own_descriptors: File descriptors that are the server's own.
@@ -73,14 +73,14 @@ def obstacle(own_descriptors: Iterable[int]) -> str | None:
 
 
 def threads() -> str | None:
-    """As `obstacle`, for the one thing that may appear at any time."""
+    """As `obstacle`, for threads only: they may appear at any time."""
     return next(_threads(), None)
 
 
 def _modules() -> Iterator[str]:
-    for name, why in UNFORKABLE.items():
+    for name, reason in UNFORKABLE.items():
         if name in sys.modules:
-            yield f"{name} was imported: {why}"
+            yield f"{name} was imported: {reason}"
 
 
 def _threads() -> Iterator[str]:
@@ -114,7 +114,7 @@ def open_descriptors() -> set[int]:
 
 
 def _is_open(descriptor: int) -> bool:
-    # The one by which the list was read is in it, too.
+    # The list contains the descriptor that it was read with.
     try:
         os.fstat(descriptor)
     except OSError:
@@ -133,7 +133,7 @@ def _shared_memory() -> Iterator[str]:
 
 def _replacements() -> Iterator[str]:
     for name, function in _needed().items():
-        if function is not _AT_FIRST[name]:
+        if function is not _ORIGINALS[name]:
             yield f"importing replaced {name}, which the shims of its forks rely on"
 
 

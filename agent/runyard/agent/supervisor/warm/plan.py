@@ -1,4 +1,4 @@
-"""What one warm server is for. Two runs whose plans are equal may be forks of one server."""
+"""Plan of one warm server. Two runs with equal plans may be forks of the same server."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from runyard.agent.supervisor.records import Record
 
 PER_RUN = frozenset({"DAGSTER_RUN_JOB_NAME", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"})
-"""Variables that differ between runs of one environment, so that servers do without them."""
+"""Variables that differ between runs of one environment, so servers do not have them."""
 
 
 @dataclass(frozen=True)
@@ -19,26 +19,26 @@ class WarmPlan(Record):
     python: str
     """Path of the interpreter."""
     script: str
-    """What the interpreter would be asked to run; a fork goes on as this."""
+    """Path of the program that forks continue as."""
     cwd: str
     env: dict[str, str] = field(repr=False)
-    """The whole environment, without what `PER_RUN` names."""
+    """The whole environment except the variables in `PER_RUN`."""
     modules: tuple[str, ...] = ()
-    """To be imported."""
+    """Modules to import."""
     job_origin: str = ""
-    """Of a job whose code location is loaded too, as Dagster serialises it; empty: no user code is."""
+    """Job whose code location is loaded too, serialised by Dagster; empty: no user code is loaded."""
     secrets_loader: str = ""
-    """Of what puts variables into the environment before user code is loaded; serialised likewise."""
+    """Loader that sets variables before user code is loaded, serialised by Dagster; empty for none."""
     forks_steps: bool = False
-    """Whether the processes of Dagster's steps are forks too, where that is safe."""
+    """True if the processes of Dagster's steps are forks too, where that is safe."""
     location: str = ""
     """Name of the code location, for people and for the secrets loader."""
     is_secret: bool = False
-    """The environment holds secrets: the plan is not left on disk."""
+    """The environment holds secrets: the plan is deleted from disk after use."""
 
     @property
     def name(self) -> str:
-        """Of the server, and of the directory of its files. Jobs of one code location share a server."""
+        """Name of the server and of its directory. Jobs of one code location share a server."""
         origin = json.loads(self.job_origin)["repository_origin"] if self.job_origin else ""
         shared = replace(self, job_origin=json.dumps(origin, sort_keys=True))
         return hashlib.sha256(shared.encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Imports what the runs of an environment will need, before they need it."""
+"""Imports the modules that the runs of an environment need, ahead of them."""
 
 from __future__ import annotations
 
@@ -9,42 +9,42 @@ import traceback
 from typing import Any
 
 from runyard.agent.supervisor.warm.plan import PER_RUN, WarmPlan
-from runyard.agent.supervisor.warm.warm_up_run import rehearse
+from runyard.agent.supervisor.warm.warm_up_run import execute_warm_up_run
 from runyard.agent.supervisor.worker import read_migrations_once
 
 
 class NotPreloaded(Exception):
-    """Something could not be imported, or must not be; the message says what and why."""
+    """A module could not be imported, or must not be; the message names it and the reason."""
 
 
 def import_modules(plan: WarmPlan) -> None:
-    """Imports what the plan names.
+    """Import the modules of the plan.
 
     Raises:
-        NotPreloaded: The server is of no use; runs start cold, and show the same error if it is one.
+        NotPreloaded: The server cannot be used. Runs start cold, and report the same error if it is real.
     """
     for module in plan.modules:
         try:
             importlib.import_module(module)
         except (Exception, SystemExit) as error:
             raise NotPreloaded(f"cannot import {module}: {type(error).__name__}: {error}") from error
-    # Each start forgets where modules were looked for, which needs this one.
+    # Each start invalidates the import caches, which needs this module.
     importlib.import_module("importlib.metadata")
 
 
-def rehearse_run() -> None:
-    """Executes a run of no consequence, if Dagster was imported. A rehearsal that fails costs only time."""
+def warm_up() -> None:
+    """Execute a throw-away run, if Dagster was imported. A failure costs only time."""
     if "dagster._cli.api" not in sys.modules:
         return
     try:
         read_migrations_once()
-        rehearse()
+        execute_warm_up_run()
     except Exception:
         traceback.print_exc()
 
 
 def load_code_location(plan: WarmPlan) -> None:
-    """Does what a run does to load its job: Dagster keeps the definition, and the fork finds it there.
+    """Load the job as a run does. Dagster caches the definition, and the forks inherit it.
 
     Raises:
         NotPreloaded: As for `import_modules`.
@@ -71,7 +71,7 @@ def load_code_location(plan: WarmPlan) -> None:
 
 
 def _load_variables(plan: WarmPlan) -> None:
-    """Adds to the environment what `dagster api` does before the user's code is imported."""
+    """Add the variables that `dagster api` adds before it imports user code."""
     from dagster._core.secrets.env_file import get_env_var_dict
 
     os.environ.update(get_env_var_dict(os.getcwd()))
@@ -84,7 +84,7 @@ def _load_variables(plan: WarmPlan) -> None:
 
 
 class _Reads:
-    """Notes which variables of `PER_RUN` are looked for in the environment."""
+    """Records which variables of `PER_RUN` the code reads from the environment."""
 
     def __init__(self) -> None:
         self.found: set[str] = set()

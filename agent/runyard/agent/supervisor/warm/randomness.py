@@ -1,11 +1,12 @@
-"""Keeps the forks of one process from drawing the same random numbers, where new processes would not.
+"""Gives each fork its own random numbers where new processes would have their own.
 
-What was seeded with a value stays as it is: a new interpreter that imports the same code seeds it likewise.
-Python itself seeds the functions of `random` anew in every fork.
+A generator that was seeded with a value keeps it: a new interpreter that imports the same code seeds it the
+same way. Python itself reseeds the functions of `random` in every fork.
 """
 
 from __future__ import annotations
 
+import gc
 import random
 import sys
 import weakref
@@ -17,26 +18,26 @@ _SEED = random.Random.seed
 
 
 class Generators:
-    """The random number generators that were made while code was imported."""
+    """The random number generators that imported code created."""
 
     def __init__(self) -> None:
         self._unseeded: weakref.WeakSet[random.Random] = weakref.WeakSet()
         self._global_state: Any = None
 
     @contextmanager
-    def noted(self) -> Iterator[None]:
-        """Notes those that are made or seeded while this lasts."""
-        noted = self
+    def recording(self) -> Iterator[None]:
+        """Record the generators that are created or seeded in this context."""
+        recorder = self
         the_global = _the_global()
 
         def seed(self: random.Random, a: Any = None, version: int = 2) -> None:
             _SEED(self, a, version)
             if self is the_global:
-                noted._global_state = None if a is None else self.getstate()
+                recorder._global_state = None if a is None else self.getstate()
             elif a is None:
-                noted._unseeded.add(self)
+                recorder._unseeded.add(self)
             else:
-                noted._unseeded.discard(self)
+                recorder._unseeded.discard(self)
 
         seed_the_global = random.seed
         random.Random.seed = seed  # type: ignore[method-assign]
@@ -49,8 +50,8 @@ class Generators:
             if self._global_state is not None:
                 self._global_state = the_global.getstate()
 
-    def part_from_siblings(self) -> None:
-        """In a fork: from now on its numbers are its own."""
+    def use_own_numbers(self) -> None:
+        """Reseed what was not seeded with a value. Called in a fork."""
         for generator in list(self._unseeded):
             generator.seed()
         if self._global_state is not None:
@@ -61,12 +62,10 @@ class Generators:
 
 
 def numpy_generators() -> bool:
-    """Whether imported code made generators of numpy's own kind; they cannot be told from seeded ones."""
+    """True if imported code created numpy generators; seeded and unseeded ones cannot be distinguished."""
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is None:
         return False
-    import gc
-
     kinds = (numpy_random.Generator, numpy_random.RandomState)
     the_global = numpy_random.mtrand._rand
     return any(isinstance(each, kinds) and each is not the_global for each in gc.get_objects())
@@ -79,5 +78,5 @@ def _the_global() -> random.Random:
 
 
 def _numpy_seed(numpy_random: Any) -> object:
-    """What numpy's own generator was seeded with by itself; None once somebody gave it a seed."""
+    """Seed that numpy's global generator chose itself; None once code has seeded it."""
     return getattr(numpy_random.mtrand._rand._bit_generator, "_seed_seq", None)

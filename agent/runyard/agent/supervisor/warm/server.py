@@ -2,17 +2,17 @@
 
 Started as `python boot.py REQUESTS HINTS HOME ROOM`. REQUESTS is a socket of type SOCK_SEQPACKET whose other
 end is the fork server's; HINTS is the fork server's own end of the socket to the agent, for the shims; HOME
-holds the `plan`; ROOM only takes up room in the command line. Each datagram is one JSON object:
+holds the `plan`; ROOM only reserves space in the command line. Each datagram is one JSON object:
 
     {"ready": facts}                     from the server: it will fork
     {"unusable": reason}                 from the server: it will not, and ends
     {"start": path}                      to the server: fork a shim for this run directory
     {"shim": path, "pid": n}             from the server: the shim lives
-    {"refused": path, "reason": text}    from the server: no fork, and there will be none any more
-    {"shim": path, "error": text}        from the server: no fork this time
+    {"refused": path, "reason": text}    from the server: no fork, now or later
+    {"shim": path, "error": text}        from the server: this fork failed
 
-The server ends when the fork server closes its end. Its forks go on: when it is gone, the fork server becomes
-their parent, as it is what reaps everything that has none.
+The server ends when the fork server closes its end. Its forks continue: the fork server is the subreaper, and
+so becomes their parent.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from typing import Any, NoReturn
 from runyard.agent.supervisor import procfs, shim
 from runyard.agent.supervisor.records import UnreadableRecord
 from runyard.agent.supervisor.warm import commandline, fork_safety
-from runyard.agent.supervisor.warm.become_worker import Rebirth
-from runyard.agent.supervisor.warm.change_detection import Memory, Witness
+from runyard.agent.supervisor.warm.become_worker import BecomeWorker
+from runyard.agent.supervisor.warm.change_detection import ReadRecorder, Snapshot
 from runyard.agent.supervisor.warm.plan import WarmPlan
 from runyard.agent.supervisor.warm.preload import (
     NotPreloaded,
     import_modules,
     load_code_location,
-    rehearse_run,
+    warm_up,
 )
 from runyard.agent.supervisor.warm.randomness import Generators
 
@@ -47,28 +47,28 @@ MAX_DATAGRAM_BYTES = 16384
 
 
 class Server:
-    """Forks shims until it is told to end, or finds that it must not fork any more.
+    """Forks shims until the fork server closes the socket, or forking is no longer safe.
 
     Args:
         requests: The socket to the fork server.
-        hints: The socket on which shims tell the agent that a worker has begun.
-        rebirth: Makes the program of a worker of its fork.
-        memory: What was imported, to compare with.
+        hints: The socket on which shims report to the agent that a worker has started.
+        become_worker: Turns a fork into a worker.
+        snapshot: State of the imported files, for change detection.
     """
 
     def __init__(
-        self, requests: socket.socket, hints: socket.socket, rebirth: Rebirth, memory: Memory
+        self, requests: socket.socket, hints: socket.socket, become_worker: BecomeWorker, snapshot: Snapshot
     ) -> None:
         self._requests = requests
         self._hints = hints
-        self._rebirth = rebirth
-        self._memory = memory
+        self._become_worker = become_worker
+        self._snapshot = snapshot
 
     def serve(self) -> None:
-        """Returns when the fork server has let go, or after a refusal."""
+        """Serve requests until the fork server closes the socket, or until the first refusal."""
         while datagram := self._requests.recv(MAX_DATAGRAM_BYTES):
             path = json.loads(datagram)["start"]
-            reason = fork_safety.threads() or self._memory.change()
+            reason = fork_safety.threads() or self._snapshot.change()
             if reason is not None:
                 tell(self._requests, {"refused": path, "reason": reason})
                 return
@@ -88,7 +88,7 @@ class Server:
         code = os.EX_SOFTWARE
         try:
             self._requests.close()
-            code = shim.run(path, lambda: self._say_running(path), self._rebirth)
+            code = shim.run(path, lambda: self._say_running(path), self._become_worker)
         except BaseException:
             traceback.print_exc()
             sys.stderr.flush()
@@ -101,7 +101,7 @@ class Server:
 
 
 def tell(peer: socket.socket, message: dict[str, Any]) -> None:
-    """Sends a datagram, unless the peer has gone or does not read: nothing depends on one alone."""
+    """Send a datagram; dropped if the peer has gone or does not read. No single datagram is essential."""
     try:
         peer.send(json.dumps(message).encode(), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
     except OSError:
@@ -109,7 +109,7 @@ def tell(peer: socket.socket, message: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Reads the plan, imports, checks itself, and serves."""
+    """Read the plan, import its modules, check that forking is safe, and serve."""
     requests, hints = (socket.socket(fileno=int(argument)) for argument in sys.argv[1:3])
     home = Path(sys.argv[3])
     os.environ.pop(commandline.ROOM_NAME, None)
@@ -129,34 +129,34 @@ def main() -> None:
 def _make(plan: WarmPlan, requests: socket.socket, hints: socket.socket) -> tuple[Server, dict[str, Any]]:
     began = time.monotonic()
     own = {requests.fileno(), hints.fileno()}
-    witness, generators = Witness(), Generators()
-    with generators.noted():
-        with witness.noting():
+    recorder, generators = ReadRecorder(), Generators()
+    with generators.recording():
+        with recorder.recording():
             import_modules(plan)
-        rehearse_run()
-        with witness.noting():
+        warm_up()
+        with recorder.recording():
             load_code_location(plan)
     if reason := fork_safety.obstacle(own):
         raise NotPreloaded(reason)
-    rebirth = Rebirth(plan, generators, frozenset(fork_safety.open_descriptors() - own))
-    memory = witness.memory(_looked_for(plan))
-    _settle(plan)
+    become_worker = BecomeWorker(plan, generators, frozenset(fork_safety.open_descriptors() - own))
+    snapshot = recorder.snapshot(_extra_files(plan))
+    _become_forker(plan)
     facts = {
         "pid": os.getpid(),
         "seconds": time.monotonic() - began,
         "modules": len(sys.modules),
-        "watched": len(memory),
+        "watched": len(snapshot),
     }
-    return Server(requests, hints, rebirth, memory), facts
+    return Server(requests, hints, become_worker, snapshot), facts
 
 
-def _looked_for(plan: WarmPlan) -> list[str]:
+def _extra_files(plan: WarmPlan) -> list[str]:
     return [os.path.join(plan.cwd or os.getcwd(), ".env")] if plan.job_origin else []
 
 
-def _settle(plan: WarmPlan) -> None:
-    """Becomes a process that does nothing but fork."""
-    # What ends the run, or the agent, is not for the server; and it has no use for how its forks end.
+def _become_forker(plan: WarmPlan) -> None:
+    """Prepare this process to do nothing but fork."""
+    # Signals to end the run or the agent are not for the server, and it does not wait for its forks.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     procfs.rename_process("runyard-warm")
@@ -165,4 +165,4 @@ def _settle(plan: WarmPlan) -> None:
         if stream is not None:
             stream.flush()
     gc.collect()
-    gc.freeze()  # keeps the collector from touching, and so copying, what the forks share
+    gc.freeze()  # the collector would touch shared pages, and so copy them

@@ -1,9 +1,9 @@
 """Starts the processes of Dagster's steps as forks of their run's worker, where that is safe.
 
-The multiprocess executor makes a new interpreter for each step, which then imports everything anew. A fork
-has that imported. From there on it does what the new interpreter would do: it reads from the same pipe what
-to execute, and unpickles it. Where the worker has threads, or connections open, or modules that do not stand
-it, and for every other use of multiprocessing, there is a new interpreter as ever.
+The multiprocess executor starts a new interpreter for each step, which imports everything again. A fork has
+it imported already. It then does what the new interpreter would do: it reads its instructions from the same
+pipe and unpickles them. If the worker has threads, open connections or modules that cannot be forked, and for
+every other use of multiprocessing, a new interpreter is started as usual.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _STEPS = "dagster._core.executor.child_process_executor"
 
 
 def fork_steps(restore: Callable[[], None]) -> None:
-    """In a worker, before its program begins: has the processes of its steps be forks from now on.
+    """Fork the processes of steps from now on. Called in a worker before its program starts.
 
     Args:
-        restore: Called in each fork, to give it the signal handlers and the random numbers of its own.
+        restore: Called in each fork, to restore signal handlers and to separate its random numbers.
     """
     from multiprocessing import popen_spawn_posix
     from multiprocessing import util as util_module
@@ -80,10 +80,10 @@ def _fork(command: list[str], descriptors: set[int], restore: Callable[[], None]
 
 
 def _become_step(command: list[str], descriptors: set[int], restore: Callable[[], None]) -> NoReturn:
-    """In the fork: as `python COMMAND`, from its first line to the end of the process."""
+    """Run in the fork like `python COMMAND`, to the end of the process."""
     status = 1
     try:
-        gc.freeze()  # what the worker had is never collected here, and so nothing of it is closed
+        gc.freeze()  # the worker's objects are never collected here, so none of their files are closed
         for number in open_descriptors() - {0, 1, 2} - descriptors:
             os.close(number)
         restore()
@@ -104,7 +104,7 @@ def _become_step(command: list[str], descriptors: set[int], restore: Callable[[]
 
 
 def _execute(program: str) -> int:
-    """Executes what follows `-c` in the command: it calls `spawn_main`."""
+    """Execute the program after `-c` in the command, which calls `spawn_main`."""
     try:
         exec(program, {"__name__": "__main__"})  # noqa: S102 - the program of multiprocessing
     except SystemExit as end:

@@ -1,7 +1,7 @@
-"""Executes a run of no consequence before any is forked: what Dagster makes once is made then.
+"""Executes a throw-away run before the first fork, so that Dagster creates its caches then.
 
-It uses the code path of a real run, with a Dagster instance of its own in a temporary directory, which is
-gone afterwards. No storage of the user's, no network and no user code takes part.
+It takes the code path of a real run, with its own Dagster instance in a temporary directory that is deleted
+afterwards. It uses none of the user's storage, no network and no user code.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def job() -> None:
 """
 
 
-def rehearse() -> None:
-    """Executes a run with one step. What it leaves in this process is as if it had not been."""
-    with tempfile.TemporaryDirectory(prefix="runyard-rehearsal-") as folder, _nothing_left(), _unheard():
+def execute_warm_up_run() -> None:
+    """Execute a run with one step. It restores environment, signal handlers and modules afterwards."""
+    with tempfile.TemporaryDirectory(prefix="runyard-warm-up-") as folder, _restored(), _silenced():
         arguments = _arguments(folder)
         with contextlib.suppress(SystemExit):
             _execute(arguments)
@@ -47,7 +47,7 @@ def _arguments(home: str) -> str:
     from dagster._grpc.types import ExecuteRunArgs
     from dagster._serdes import serialize_value
 
-    script = os.path.join(home, "runyard_rehearsal.py")
+    script = os.path.join(home, "runyard_warm_up.py")
     for name, content in ((script, _JOB), (os.path.join(home, "dagster.yaml"), _SETTINGS)):
         with open(name, "w") as file:
             file.write(content)
@@ -69,7 +69,7 @@ def _execute(arguments: str) -> None:
 
 
 @contextlib.contextmanager
-def _nothing_left() -> Iterator[None]:
+def _restored() -> Iterator[None]:
     environment = dict(os.environ)
     handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
     modules = set(sys.modules)
@@ -87,8 +87,8 @@ def _nothing_left() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _unheard() -> Iterator[None]:
-    """Keeps the rehearsal's log out of everybody's sight."""
+def _silenced() -> Iterator[None]:
+    """Suppress the output of the warm-up run."""
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
