@@ -1,4 +1,4 @@
-"""Clients that are bound to clusters: where their runs may go, and which runs they see."""
+"""Scope of clients that are bound to clusters: clusters for their runs, and runs that they see."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -9,12 +9,12 @@ from runyard.coordinator.core.routing.rules import Route, WeightedCluster
 
 
 def restrict_route(route: Route, launched_by: str, allowed: Collection[str] | None) -> Route:
-    """What is left of a route for runs of a client.
+    """Return the part of a route that a client may use.
 
     Args:
-        route: As the rules have it.
+        route: Route by the rules.
         launched_by: The client.
-        allowed: The clusters that it is bound to. None: it is not.
+        allowed: Clusters that the client is bound to; None if it is not bound.
 
     Raises:
         NotAllowed: Nothing is left.
@@ -33,27 +33,27 @@ def restrict_route(route: Route, launched_by: str, allowed: Collection[str] | No
 
 @dataclass(frozen=True)
 class ClientScope:
-    """What of the fleet a caller sees.
+    """Part of the fleet that a caller sees.
 
     Attributes:
         who: The caller.
-        clusters: Those that it is bound to. None: it is not, and sees everything.
+        clusters: Clusters that it is bound to; None if it is not bound and sees everything.
     """
 
     who: str
     clusters: frozenset[str] | None = None
 
     def includes(self, launch: Launch) -> bool:
-        """Whether a launch is among those that the caller sees and may end."""
+        """True if the caller sees the launch and may end it."""
         return self.clusters is None or launch.launched_by == self.who
 
     def includes_cluster(self, name: str) -> bool:
-        """Whether the caller sees a cluster and its nodes."""
+        """True if the caller sees the cluster and its nodes."""
         return self.clusters is None or name in self.clusters
 
 
 def require_own(known: Run, launch: Launch, allowed: Collection[str] | None) -> None:
-    """Raises `NotAllowed` if a client that is bound launches a run that somebody else has launched."""
+    """Raise `NotAllowed` if a bound client launches a run that another client has launched."""
     if allowed is not None and known.launch.launched_by != launch.launched_by:
         raise NotAllowed(f"run {launch.run_id} was launched by another client")
 

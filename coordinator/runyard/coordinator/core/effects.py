@@ -1,4 +1,4 @@
-"""Effects: what the core asks of the runtime, which carries out each batch as persist, send, answer."""
+"""Effects: requests of the core to the runtime, which carries out each batch as persist, send, answer."""
 
 from dataclasses import dataclass
 
@@ -23,7 +23,7 @@ class DropRun:
 
 @dataclass(frozen=True)
 class SaveNode:
-    """Write what must outlive the coordinator of a node: its identity, epoch and offer."""
+    """Write the durable part of a node: its identity, epoch and resources."""
 
     node: Node
 

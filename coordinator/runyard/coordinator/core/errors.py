@@ -1,11 +1,11 @@
-"""What the core refuses.
+"""Errors of the core.
 
     FleetError
     ├── InvalidField         a field of the request cannot be right
     ├── LaunchConflict       the same launch key with another content
     ├── LaunchRefused        the launch cannot be taken now or ever
-    ├── QueueFull            as many runs wait as may
-    ├── NotAllowed           the client is bound to clusters or runs, and this is none of them
+    ├── QueueFull            the queue is at its limit
+    ├── NotAllowed           the client is bound to clusters or runs, and this is outside its scope
     ├── NodeRefused          the agent may not join
     │   └── NodeIdInUse      another agent holds the node ID
     ├── UnknownNode          the node never joined
@@ -46,7 +46,7 @@ class NotAllowed(FleetError):
 
 
 class QueueFull(FleetError):
-    """As many runs wait as may."""
+    """The queue is at its limit."""
 
 
 class NodeRefused(FleetError):

@@ -1,4 +1,4 @@
-"""The fleet as the coordinator knows it: runs, nodes, and the indices between them."""
+"""State of the fleet: runs, nodes, and the indexes between them."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -44,9 +44,9 @@ class Fleet:
 
     Attributes:
         index: The nodes, and what live runs have of them.
-        queue: The runs without a node, and what shares hold.
-        deadlines: When runs will be too late.
-        progress: What keeps the workers of starting runs from beginning, where that is known.
+        queue: Runs without a node, and the usage of fair shares.
+        deadlines: Deadlines of the present phases of runs.
+        progress: Progress of the workers of starting runs, as their agents report it.
     """
 
     def __init__(
@@ -72,13 +72,13 @@ class Fleet:
     def restore(
         self, runs: Iterable[Run], nodes: Iterable[Node], tombstones: Mapping[str, Tombstone]
     ) -> None:
-        """Takes up what the store holds. Nodes are silent until they say Hello, and none is presumed dead."""
+        """Load the content of the store. Nodes are silent until they say Hello; none is presumed dead."""
         for node in nodes:
             self.put_node(replace(node, liveness=Suspect(self.started.monotonic)))
         self.restore_runs(runs, tombstones)
 
     def restore_runs(self, runs: Iterable[Run], tombstones: Mapping[str, Tombstone]) -> None:
-        """Goes back to the runs as the store holds them, after a write that failed."""
+        """Return to the runs in the store, after a failed write."""
         self.runs.clear()
         self.usage.clear()
         self.progress.clear()
@@ -96,7 +96,7 @@ class Fleet:
         effects, self._effects = self._effects, []
         return effects
 
-    # What the fleet knows
+    # Queries
 
     def recovering(self, now: Instant) -> bool:
         """True while a node may still come back with a run that this coordinator does not know."""
@@ -124,11 +124,11 @@ class Fleet:
         return [self.runs[run_id] for run_id in sorted(self._live_by_node.get(node_id, ()))]
 
     def slots_used(self, node_id: str) -> int:
-        """How many attempts the node has."""
+        """Number of live attempts on the node."""
         return len(self._live_by_node.get(node_id, ()))
 
     def allocated(self, node_id: str) -> Resources:
-        """What live runs have reserved of the node."""
+        """Resources that live runs hold of the node."""
         return Resources.of(self.index.taken(node_id))
 
     def unreachable(self, run: Run) -> bool:
@@ -159,17 +159,17 @@ class Fleet:
         return node is not None and node.is_ready
 
     def hold_verdicts(self, now: Instant) -> None:
-        """Lets no silence before this moment count against a node: the coordinator may have been away."""
+        """Ignore all silence before this moment: the coordinator may have been away."""
         self._verdicts_from = max(self._verdicts_from, now.monotonic)
 
-    # How it changes; only the functions `on_...` call these
+    # Changes; only the functions `on_...` call these
 
     def move(self, run: Run, phase: Phase, now: Instant, event: str) -> Run:
-        """Advances the run and has it saved."""
+        """Advance the run and save it."""
         return self.put(advance(run, phase, now), event)
 
     def put(self, run: Run, event: str) -> Run:
-        """Takes the run as it is now and has it saved."""
+        """Store the run and save it."""
         self._index(run)
         self._effects.append(SaveRun(run, event))
         return run
@@ -180,34 +180,34 @@ class Fleet:
         self._effects.append(DropRun(run_id))
 
     def put_node(self, node: Node) -> None:
-        """Takes the node as it is now, without having it saved: liveness and load live in memory."""
+        """Store the node in memory alone, such as its liveness and load."""
         self.nodes[node.node_id] = node
         if self.index.put(node):
             recheck(self.queue, self.index, node.node_id)
 
     def save_node(self, node: Node) -> None:
-        """Takes the node as it is now and has it saved."""
+        """Store the node and save it."""
         self.put_node(node)
         self._effects.append(SaveNode(node))
 
     def apply_config(self, config: SchedulingConfig) -> None:
-        """Places by another policy from now on; nothing that was concluded by the old one holds any more."""
+        """Schedule by another configuration; all waiting runs are tried again."""
         self.config = config
         self.queue.apply_config(config)
 
     def bury(self, run_id: str, tombstone: Tombstone) -> None:
-        """Leaves a tombstone: this run must never start."""
+        """Record a tombstone: this run must never start."""
         self.tombstones[run_id] = tombstone
         self._effects.append(SaveTombstone(run_id, tombstone))
 
     def send(self, node_id: str, message: agent_pb2.SessionResponse) -> None:
-        """Sends to the node if it is in session; otherwise its next Hello will bring the matter up again."""
+        """Send to the node if it is in session; otherwise its next Hello triggers the message again."""
         node = self.nodes.get(node_id)
         if node is not None and isinstance(node.liveness, Ready):
             self._effects.append(Send(node_id, node.liveness.session, message))
 
     def end_session(self, node: Node, reason: str) -> None:
-        """Has the node's session closed, if it has one."""
+        """Close the node's session, if it has one."""
         if isinstance(node.liveness, Ready):
             self._effects.append(EndSession(node.node_id, node.liveness.session, reason))
 
@@ -235,7 +235,7 @@ class Fleet:
             self.queue.remove(run.run_id)
 
     def _hold(self, before: Run | None, run: Run) -> None:
-        """Moves what a run has from where it was to where it is."""
+        """Move the resources of a run from its former node to its present one."""
         if before is not None and before.is_live and before.place is not None:
             self._live_by_node[before.place.node].discard(before.run_id)
             self.index.release(before.place.node, before.launch.requirements.resources)
@@ -266,7 +266,7 @@ class Fleet:
 
 
 def _holding(run: Run) -> tuple[object, ...] | None:
-    """What decides what the run holds, and where."""
+    """Return the node, share and resources that the run holds; None if it holds nothing."""
     if not run.is_live or run.place is None:
         return None
     return run.place.node, run.launch.share, run.launch.requirements.resources

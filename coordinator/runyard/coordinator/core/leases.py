@@ -1,4 +1,4 @@
-"""How long the coordinator trusts a silent node, and when it mistrusts itself."""
+"""Leases: how long a silent node is trusted, and when its silence is ignored."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -11,12 +11,12 @@ CLOCK_RATE_ERROR = 0.001
 """How much faster one machine's clock may run than another's. Crystals are better than 0.0002."""
 
 BRAKE_FROM = 4
-"""Nodes from which on a silent majority tells more of the coordinator than of the nodes."""
+"""Number of nodes from which a silent majority points to the coordinator itself."""
 
 
 @dataclass(frozen=True)
 class LeaseSettings:
-    """The rhythm of heartbeats, in seconds.
+    """Intervals of heartbeats and leases, in seconds.
 
     Attributes:
         shortest_interval: Between two heartbeats of one node in a small fleet.
@@ -25,7 +25,7 @@ class LeaseSettings:
         lost_after: Silence after which a node counts as lost.
         recovery: After a restart of the coordinator, how long every node has to come back before its silence
             means anything.
-        start_within: For how long an offer to start an attempt holds.
+        start_within: Time within which an assignment must be started.
     """
 
     shortest_interval: float = 5.0
@@ -44,7 +44,7 @@ class LeaseSettings:
         return max(self.shortest_lease, 3 * self.interval(nodes))
 
     def assignment_timeout(self, limits: TimeLimits) -> float:
-        """Seconds for which an attempt with these limits may be started once it was offered."""
+        """Seconds for which an attempt with these limits may be started once it was assigned."""
         return min(self.start_within, limits.stop_after or self.start_within)
 
 

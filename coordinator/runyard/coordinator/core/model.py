@@ -1,4 +1,4 @@
-"""What the coordinator knows: runs, each in exactly one phase, and nodes, each with one kind of liveness."""
+"""Model of the fleet: runs, each in exactly one phase, and nodes, each in one state of liveness."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -32,12 +32,12 @@ class Launch:
 
     Attributes:
         requirements: Result of all layers under the current rules; so are `time_limits` and `route`.
-        digest: SHA-256 of the spec without its signature; tells a repeat from another launch of its key.
-        spec: What the agent needs. Its secrets are dropped when the run has finished.
+        digest: SHA-256 of the spec without its signature; equal for a repeated launch.
+        spec: Specification for the agent. Its secrets are dropped when the run has finished.
         layers: The launch's own layers, lowest precedence first; defaults and rules come below.
         priority: As the run's tag says; a higher one goes first.
-        share: Under which name the run shares the fleet with others.
-        launched_by: Who launched it, as an identity is written; empty: not known.
+        share: Name of the fair share that the run counts against.
+        launched_by: Identity of the client; empty if unknown.
     """
 
     run_id: str
@@ -62,7 +62,7 @@ class Launch:
         return self.spec.tags
 
     def without_secrets(self) -> "Launch":
-        """The same launch, without what only its worker needs: arguments, environment, and their copies."""
+        """Return the launch without arguments, environment, and their copies, which only its worker needs."""
         public = run_pb2.LaunchSpec()
         public.CopyFrom(self.spec)
         public.ClearField("worker_args")
@@ -75,7 +75,7 @@ class Launch:
 
 @dataclass(frozen=True)
 class Place:
-    """Where an attempt was put, and why there."""
+    """Node of an attempt, and why it was chosen."""
 
     node: str
     cluster: str
@@ -89,7 +89,7 @@ class Queued:
 
 @dataclass(frozen=True)
 class Assigned:
-    """A node was told; it has not confirmed. The node may or may not have started the worker."""
+    """Assigned to a node that has not confirmed it, and may or may not have started the worker."""
 
     place: Place
 
@@ -132,7 +132,7 @@ Phase = Queued | Assigned | Starting | Running | Stopping | Finished
 
 @dataclass(frozen=True)
 class StopRequest:
-    """Why the attempt is to end, and what its outcome is called when the stop ends it."""
+    """Request to end the attempt, with the outcome if the stop ends it."""
 
     reason: str
     outcome: run_pb2.OutcomeKind.ValueType
@@ -148,7 +148,7 @@ class Tombstone:
 
 @dataclass(frozen=True)
 class Times:
-    """When things happened, in seconds since the epoch on the coordinator's wall clock. For display only."""
+    """Times of events, in seconds since the epoch on the coordinator's wall clock. For display only."""
 
     launched: float
     assigned: float | None = None
@@ -163,10 +163,10 @@ class Run:
     Attributes:
         attempt: The fencing number; counts up with every new attempt, for whatever reason.
         queued_since: Monotonic time of the launch, from which `max_queue_time` counts.
-        since: Monotonic time of the last change of phase, from which `start_timeout` counts: STARTING goes on
-            with the time of ASSIGNED. Both times start anew with the coordinator.
+        since: Monotonic time of the last change of phase, from which `start_timeout` counts: STARTING keeps
+            the time of ASSIGNED. Both times restart with the coordinator.
         reported: The outcome is settled in Dagster.
-        avoided: Nodes on which earlier attempts failed for want of the node; others are better.
+        avoided: Nodes that failed earlier attempts; others are preferred.
         refused_by: Nodes that refused earlier attempts of this launch or could not start them, and why.
     """
 
@@ -187,7 +187,7 @@ class Run:
 
     @property
     def place(self) -> Place | None:
-        """Where the attempt is or was."""
+        """Node of the attempt; None while it is queued."""
         return None if isinstance(self.phase, Queued) else self.phase.place
 
     @property
@@ -230,7 +230,7 @@ class Unreachable:
 
 @dataclass(frozen=True)
 class Lost:
-    """Silent for so long that somebody should look. Its runs stay, unless their own policy says otherwise."""
+    """Silent for so long that an operator should check. Its runs stay, unless they set stop_after."""
 
     last_heard: float
 
@@ -250,7 +250,7 @@ class Cordoned:
 
 @dataclass(frozen=True)
 class Draining:
-    """The node takes no new runs, and those it has are waited for.
+    """The node takes no new runs, and its runs may finish.
 
     Attributes:
         deadline: Seconds from `since` after which they are stopped; None: never.
@@ -262,7 +262,7 @@ class Draining:
 
 
 Service = Open | Cordoned | Draining
-"""What the operator wants of a node."""
+"""Service state of a node, set by the operator."""
 
 
 @dataclass(frozen=True)
@@ -279,20 +279,20 @@ class Pressure:
 
     @property
     def reason(self) -> str:
-        """Why nothing is placed there."""
+        """Reason why the node takes no runs."""
         return f"{self.kind} pressure".lstrip()
 
 
 @dataclass(frozen=True)
 class NodeResources:
-    """What a node offers to runs.
+    """Resources and properties that a node offers to runs.
 
     Attributes:
         taints: Runs that do not tolerate every taint stay away: `key` or `key=value`.
-        resources: What all runs together may take.
-        reserved: What was kept back for the system; for display.
-        largest_run: The most that one run may take of what is named here. Only gateways say so.
-        gateway: The agent stands for a whole cluster, whose own scheduler places the workers.
+        resources: Amounts that all runs together may take.
+        reserved: Amounts kept back for the system; for display.
+        largest_run: Limits for one run, by resource. Only gateways set them.
+        gateway: The agent represents a whole cluster, whose own scheduler places the workers.
     """
 
     labels: tuple[tuple[str, str], ...] = ()
@@ -305,7 +305,7 @@ class NodeResources:
 
     @property
     def slots(self) -> int:
-        """How many runs may be live at once."""
+        """Number of runs that may be live at once."""
         return self.resources[SLOTS]
 
 
@@ -314,14 +314,14 @@ class Node:
     """A place that can host run workers.
 
     Attributes:
-        installation: Names the agent's state directory; tells two agents under one node ID apart.
+        installation: ID of the agent's state directory; distinguishes two agents with one node ID.
         epoch: Counts the sessions of the node, over restarts of the coordinator.
         confirmed_epoch: The latest epoch that is on the agent's disk; a heartbeat of that session proves it.
-        service: What the operator wants of the node.
+        service: Service state, set by the operator.
         heartbeat: Sequence of the last heartbeat in the present session.
-        warm_servers: What runs could be forks of there, when the node was last heard of.
-        warm_for: The code locations for whose runs one of these is ready.
-        pressures: What it is short of; known while it is in session.
+        warm_servers: Its warm servers, as of its last message.
+        warm_for: Code locations with a ready warm server.
+        pressures: Resources that it is short of; known while it is in session.
     """
 
     node_id: str

@@ -1,4 +1,4 @@
-"""When something must be looked at again, by key; the next one is always at hand."""
+"""Timers by key, in a heap."""
 
 import heapq
 import itertools
@@ -20,7 +20,7 @@ class Timers(Generic[K]):
         self._numbers = itertools.count()
 
     def set(self, key: K, at: float) -> None:
-        """Wakes `key` at this time, and no more at the time set before."""
+        """Set the timer of `key`, replacing an earlier one."""
         if self._at.get(key) == at:
             return
         self._at[key] = at
@@ -30,16 +30,16 @@ class Timers(Generic[K]):
             heapq.heapify(self._heap)
 
     def cancel(self, key: K) -> None:
-        """Wakes `key` no more."""
+        """Cancel the timer of `key`."""
         self._at.pop(key, None)
 
     def clear(self) -> None:
-        """Wakes nobody."""
+        """Cancel all timers."""
         self._at.clear()
         self._heap.clear()
 
     def take_due(self, now: float) -> list[K]:
-        """The keys whose time has come, the longest overdue first; their timers are gone."""
+        """Remove and return the keys that are due, the longest overdue first."""
         due = []
         while self._heap and self._heap[0][0] <= now:
             at, _, key = heapq.heappop(self._heap)

@@ -26,15 +26,15 @@ ALLOWED: dict[type[Phase], frozenset[type[Phase]]] = {
 """From each phase, the phases that may follow. Reports are level-triggered, so a phase may be skipped."""
 
 PRESUMED = frozenset({run_pb2.OUTCOME_KIND_NODE_LOST, run_pb2.OUTCOME_KIND_EXIT_UNKNOWN})
-"""Outcomes that a real result may still correct, because nobody saw the end."""
+"""Outcomes that a real result may still correct, because the end was not observed."""
 
 
 class ForbiddenTransition(Exception):
-    """A run was to enter a phase that may not follow its present one. Always a fault of Runyard's own."""
+    """A run was to enter a phase that may not follow its present one. Always a bug in Runyard."""
 
 
 def advance(run: Run, phase: Phase, now: Instant) -> Run:
-    """The run in its next phase.
+    """Return the run in its next phase.
 
     Raises:
         ForbiddenTransition: `phase` may not follow the run's present phase.
@@ -54,13 +54,13 @@ def advance(run: Run, phase: Phase, now: Instant) -> Run:
             times = replace(times, finished=now.wall)
             run = replace(run, launch=run.launch.without_secrets())
         case Queued():
-            # Back from a node that refused, or told that the worker never began: the next is another attempt.
+            # The node refused it, or its worker never began: the next is another attempt.
             run = replace(run, attempt=run.attempt + 1)
     return replace(run, phase=phase, times=times, since=since)
 
 
 def correct(run: Run, outcome: run_pb2.Outcome) -> Run | None:
-    """A finished run with the outcome that was really seen, or None if there is nothing to correct."""
+    """Return the finished run with the observed outcome, or None if there is nothing to correct."""
     if not isinstance(run.phase, Finished) or run.phase.outcome.kind not in PRESUMED:
         return None
     if outcome.kind in PRESUMED:

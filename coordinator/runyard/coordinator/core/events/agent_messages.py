@@ -1,4 +1,4 @@
-"""What the coordinator tells an agent. Every command may be repeated without harm."""
+"""Messages to agents. Every command may be repeated without harm."""
 
 from google.protobuf.duration_pb2 import Duration
 
@@ -16,7 +16,7 @@ def duration(seconds: float) -> Duration:
 
 
 def assign(fleet: Fleet, run: Run) -> None:
-    """Tells the run's node to start the attempt."""
+    """Send the run's node the assignment to start the attempt."""
     assert run.place is not None
     node = fleet.nodes.get(run.place.node)
     command = agent_pb2.Assign(
@@ -30,7 +30,7 @@ def assign(fleet: Fleet, run: Run) -> None:
 
 
 def _resolved_spec(launch: Launch) -> run_pb2.LaunchSpec:
-    """The spec with what all layers came to in the place of what its deployment asked for."""
+    """Return the spec with the compiled requirements and time limits."""
     spec = run_pb2.LaunchSpec()
     spec.CopyFrom(launch.spec)
     spec.requirements.CopyFrom(requirements_message(launch.requirements))
@@ -43,20 +43,20 @@ def _resolved_spec(launch: Launch) -> run_pb2.LaunchSpec:
 
 
 def stop(fleet: Fleet, run: Run) -> None:
-    """Tells the run's node to end the attempt, or never to start it."""
+    """Send the run's node the command to end the attempt, or never to start it."""
     assert run.place is not None
     reason = run.stop.reason if run.stop else ""
     _stop(fleet, run.place.node, run.run_id, run.attempt, run.launch.time_limits.grace, reason)
 
 
 def stop_stale(fleet: Fleet, node_id: str, run_id: str, attempt: int) -> None:
-    """Tells a node to end an attempt that is not the run's latest one there."""
+    """Send a node the command to end an attempt that is not the run's latest."""
     grace = fleet.runs[run_id].launch.time_limits.grace
     _stop(fleet, node_id, run_id, attempt, grace, "superseded: this is not the run's latest attempt")
 
 
 def acknowledge(fleet: Fleet, node_id: str, run_id: str, attempt: int) -> None:
-    """Tells a node that the end of an attempt is on disk here, or of no interest."""
+    """Acknowledge the end of an attempt: it is on disk here, or needs no record."""
     ack = agent_pb2.ReportAck(run_id=run_id, attempt=attempt)
     fleet.send(node_id, agent_pb2.SessionResponse(report_ack=ack))
 

@@ -1,4 +1,4 @@
-"""The end of an attempt: its run is over, or goes to another node because its worker never began."""
+"""End of an attempt: the run is over, or is rescheduled because its worker never began."""
 
 from dataclasses import replace
 
@@ -10,7 +10,7 @@ from runyard.v1 import run_pb2
 
 
 def finish(fleet: Fleet, now: Instant, run: Run, outcome: run_pb2.Outcome) -> None:
-    """Records the end of an attempt; an end that came of a stop is called what the stop says."""
+    """Record the end of an attempt; one caused by a stop request gets the outcome of the request."""
     if run.stop is not None and outcome.kind == run_pb2.OUTCOME_KIND_STOPPED:
         named = run_pb2.Outcome()
         named.CopyFrom(outcome)
@@ -20,29 +20,29 @@ def finish(fleet: Fleet, now: Instant, run: Run, outcome: run_pb2.Outcome) -> No
 
 
 def never_began(run: Run, outcome: run_pb2.Outcome) -> bool:
-    """True if the outcome proves that the attempt ran nothing for want of the node, and it may still run.
+    """True if the outcome proves that the node never began the attempt, and the run may still start.
 
     Args:
-        run: As it was before its node told the outcome.
-        outcome: As the node told it. START_FAILED is what agents say only of workers that never began.
+        run: State before the report.
+        outcome: As reported. Agents report START_FAILED only for workers that never began.
     """
     return (
         outcome.kind == run_pb2.OUTCOME_KIND_START_FAILED
         and isinstance(run.phase, Assigned | Starting)
         and run.stop is None
-        and bool(run.launch.digest)  # of an adopted run nobody knows what to start
+        and bool(run.launch.digest)  # the spec of an adopted run is lost
     )
 
 
 def reschedule(fleet: Fleet, now: Instant, run: Run, did: str, outcome: run_pb2.Outcome) -> None:
-    """Has a run that its node provably never began placed on another, as its next attempt.
+    """Put a run that its node provably never began back into the queue, as its next attempt.
 
-    Where there is no other node, or as many were tried as the policy allows, the run is over.
+    If no other node could take it, or the maximum number of nodes was tried, the run is over.
 
     Args:
         run: Assigned or starting.
-        did: What the node did, in words.
-        outcome: That of the run if it was the only node. Its message says why the worker did not begin.
+        did: Action of the node, in words.
+        outcome: Outcome of the run if this was the only node; its message says why the worker did not begin.
     """
     assert run.place is not None
     refused_by = (*run.refused_by, (run.place.node, outcome.message))
@@ -54,13 +54,13 @@ def reschedule(fleet: Fleet, now: Instant, run: Run, did: str, outcome: run_pb2.
     elif len(refused_by) >= fleet.config.max_placement_attempts:
         finish(fleet, now, run, _of_all(run, outcome, "no more are tried (max_placement_attempts)"))
     else:
-        # What it spent with the node does not count as waiting for one.
+        # The time on the node does not count as waiting.
         run = replace(run, queued_since=run.queued_since + now.monotonic - run.since)
         fleet.move(run, Queued(), now, f"node {run.refused_by[-1][0]} {did}: {outcome.message}")
 
 
 def _of_all(run: Run, outcome: run_pb2.Outcome, why_over: str) -> run_pb2.Outcome:
-    """The last outcome, with the reasons of all nodes if several were tried."""
+    """Return the last outcome, with the reasons of all nodes if several were tried."""
     if len(run.refused_by) == 1:
         return outcome
     reasons = "; ".join(f"{node_id}: {why}" for node_id, why in run.refused_by)

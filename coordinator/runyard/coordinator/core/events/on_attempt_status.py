@@ -1,4 +1,4 @@
-"""How the news of one attempt changes the account of its run."""
+"""Event: the status of one attempt -> the phase of its run, an acknowledgement or a stop."""
 
 from dataclasses import replace
 
@@ -29,7 +29,7 @@ from runyard.v1 import run_pb2
 
 
 def apply_status(fleet: Fleet, now: Instant, node: Node, status: AttemptStatus) -> None:
-    """Takes the status of one attempt, whatever it is: news, old news, or an attempt that must not be."""
+    """Apply the status of one attempt: a change, a repeat, or an attempt that must not exist."""
     run = fleet.runs.get(status.run_id)
     if run is None or (status.attempt > run.attempt and not _is_live_on_another_node(fleet, now, run, node)):
         # Only this coordinator numbers attempts, so its store is older than the agent's memory.
@@ -56,7 +56,7 @@ def _apply(fleet: Fleet, now: Instant, run: Run, place: Place, status: AttemptSt
     if status.phase == run_pb2.PHASE_FINISHED:
         _end(fleet, now, run, status)
     elif isinstance(run.phase, Finished):
-        # Presumed over, yet alive: the verdict stands, so the worker must go.
+        # Presumed over, yet alive: the outcome stands, so the worker is stopped.
         stop(fleet, run)
     else:
         phase = _phase(place, status)
@@ -69,7 +69,7 @@ def _apply(fleet: Fleet, now: Instant, run: Run, place: Place, status: AttemptSt
 
 
 def _note_progress(fleet: Fleet, run: Run, progress: str) -> None:
-    """Writes down what keeps the worker from beginning, once; heartbeats repeat it."""
+    """Record the progress of a starting worker once; heartbeats repeat it."""
     if isinstance(run.phase, Starting) and progress and fleet.progress.get(run.run_id) != progress:
         fleet.progress[run.run_id] = progress
         fleet.put(run, progress)
@@ -114,7 +114,7 @@ def _end(fleet: Fleet, now: Instant, run: Run, status: AttemptStatus) -> None:
 
 
 def _adopt(fleet: Fleet, now: Instant, node: Node, status: AttemptStatus) -> None:
-    """Takes up an attempt that only the agent remembers."""
+    """Adopt an attempt that only the agent knows."""
     place = Place(node.node_id, node.cluster)
     phase: Phase
     if status.phase == run_pb2.PHASE_FINISHED:
@@ -134,7 +134,7 @@ def _adopt(fleet: Fleet, now: Instant, node: Node, status: AttemptStatus) -> Non
     if isinstance(phase, Finished):
         acknowledge(fleet, node.node_id, status.run_id, status.attempt)
     elif buried is not None:
-        # Somebody stopped the run while nothing was known of it.
+        # The run was stopped before this coordinator knew it.
         end(fleet, now, run, StopRequest(buried.reason, run_pb2.OUTCOME_KIND_STOPPED))
 
 

@@ -1,4 +1,4 @@
-"""What happens when the operator decides anew."""
+"""Event: another scheduling configuration, from the routing file."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,14 +11,14 @@ from runyard.coordinator.core.scheduling.config import SchedulingConfig
 
 
 def on_config_change(fleet: Fleet, now: Instant, config: SchedulingConfig) -> int:
-    """Takes a new policy for the runs that wait; those with a node keep what they were placed by.
+    """Event: the configuration changes -> waiting runs are re-evaluated; placed runs keep their assignment.
 
-    A waiting run that could not be launched any more is kept, with the reason, until things change again.
+    A waiting run that could no longer be launched stays in the queue, with the reason.
 
     Returns:
-        How many waiting runs ask for something else, or may go elsewhere, than before.
+        Number of waiting runs whose requirements or route changed.
     """
-    # Who is bound to which clusters, no routing file says.
+    # The clusters of bound clients are not in the routing file.
     fleet.apply_config(replace(config, client_clusters=fleet.config.client_clusters))
     changed = 0
     for run in fleet.waiting():
@@ -35,7 +35,7 @@ def _decided(launch: Launch) -> tuple[object, ...]:
 
 
 def changes(before: SchedulingConfig, after: SchedulingConfig) -> list[str]:
-    """What differs, in a few words each; empty: nothing."""
+    """Return the differences, in a few words each."""
     return [
         *_changed_rules(before, after),
         *_changed_settings(before, after),

@@ -1,4 +1,4 @@
-"""What clients ask: launch a run, end a run, settle its outcome."""
+"""Events of clients: launch a run, end a run, settle its outcome."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -24,16 +24,16 @@ from runyard.v1 import run_pb2
 
 
 def on_launch(fleet: Fleet, now: Instant, launch: Launch) -> Run:
-    """Takes a launch, or recognises the repeat of one.
+    """Event: a client launches a run -> the run is queued and, if a node can take it, assigned.
 
     Returns:
-        The run as it is after the call.
+        The run after the call; for a repeated launch, the known run.
 
     Raises:
-        LaunchConflict: The same key was launched with another content.
+        LaunchConflict: The same key was launched with other content.
         LaunchRefused: An earlier attempt is live, the key is superseded, or no node could ever take the run.
         NotAllowed: The client is bound, and neither the run nor its clusters are among what it may use.
-        QueueFull: As many runs wait as may.
+        QueueFull: The queue is at its limit.
     """
     known = fleet.runs.get(launch.run_id)
     if known is not None:
@@ -82,7 +82,7 @@ def _require_superseding(known: Run, launch: Launch) -> None:
 
 
 def on_terminate(fleet: Fleet, now: Instant, run_id: str, reason: str) -> bool:
-    """Ends a run, wherever it is in its life.
+    """Event: a client ends a run -> the run is over, or its node is told to stop it.
 
     Returns:
         True if there was something to end; False if the run is over or was never seen.
@@ -101,14 +101,14 @@ def on_terminate(fleet: Fleet, now: Instant, run_id: str, reason: str) -> bool:
 
 
 def end(fleet: Fleet, now: Instant, run: Run, request: StopRequest) -> None:
-    """Has a run stopped: at once if it is still in the queue, through its agent otherwise."""
+    """Stop a run: at once if it is in the queue, through its agent otherwise."""
     run = replace(run, stop=request)
     if isinstance(run.phase, Queued):
         outcome = run_pb2.Outcome(kind=request.outcome, message=request.reason)
         fleet.move(run, Finished(outcome, None), now, request.reason)
         return
     if isinstance(run.phase, Stopping):
-        # Its agent stops it already, for reasons that were lost with the store.
+        # Its agent stops it already; the reason was lost with the store.
         run = fleet.put(run, request.reason)
     else:
         assert run.place is not None
@@ -117,7 +117,7 @@ def end(fleet: Fleet, now: Instant, run: Run, request: StopRequest) -> None:
 
 
 def on_reports_settled(fleet: Fleet, keys: Iterable[tuple[str, int]]) -> None:
-    """Notes which outcomes are settled in Dagster."""
+    """Event: the reporter settled outcomes in Dagster -> they are not reported again."""
     for run_id, attempt in keys:
         run = fleet.runs.get(run_id)
         if run is None or run.attempt != attempt or run.reported:
@@ -127,7 +127,7 @@ def on_reports_settled(fleet: Fleet, keys: Iterable[tuple[str, int]]) -> None:
 
 
 def unsettled(fleet: Fleet, deployment: str) -> list[Run]:
-    """The finished runs of a deployment that its reporter has not settled, oldest first."""
+    """Return the finished runs of a deployment that its reporter has not settled, oldest first."""
     return [
         run
         for run in fleet.runs.values()

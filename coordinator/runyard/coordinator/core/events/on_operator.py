@@ -1,4 +1,4 @@
-"""What operators and admins ask: cordon, drain, uncordon, fence and expel nodes."""
+"""Events of operators and admins: cordon, drain, uncordon, fence and expel nodes."""
 
 from dataclasses import replace
 
@@ -12,7 +12,7 @@ from runyard.v1 import run_pb2
 
 
 def on_cordon(fleet: Fleet, now: Instant, node_id: str) -> Node:
-    """Keeps new runs off the node.
+    """Event: cordon -> the node takes no new runs.
 
     Raises:
         UnknownNode: It never joined.
@@ -21,7 +21,7 @@ def on_cordon(fleet: Fleet, now: Instant, node_id: str) -> Node:
 
 
 def on_uncordon(fleet: Fleet, now: Instant, node_id: str) -> Node:
-    """Ends a cordon or a drain.
+    """Event: uncordon -> the node takes runs again.
 
     Raises:
         UnknownNode: It never joined.
@@ -30,7 +30,7 @@ def on_uncordon(fleet: Fleet, now: Instant, node_id: str) -> Node:
 
 
 def on_drain(fleet: Fleet, now: Instant, node_id: str, deadline: float | None) -> Node:
-    """Keeps new runs off the node, and after `deadline` seconds, if given, stops those that are left.
+    """Event: drain -> the node takes no new runs; after `deadline` seconds, the remaining ones are stopped.
 
     Raises:
         UnknownNode: It never joined.
@@ -39,7 +39,7 @@ def on_drain(fleet: Fleet, now: Instant, node_id: str, deadline: float | None) -
 
 
 def on_fence(fleet: Fleet, now: Instant, node_id: str, reason: str) -> int:
-    """Takes an operator's word that the node and all its workers are off.
+    """Event: fence, by which an operator confirms that the node is off -> its runs are lost.
 
     Returns:
         How many runs it ended.
@@ -64,7 +64,7 @@ def on_fence(fleet: Fleet, now: Instant, node_id: str, reason: str) -> int:
 
 
 def on_revocation(fleet: Fleet, node_id: str, reason: str) -> None:
-    """Closes the session of a node that may not speak any more. Its runs are not presumed dead."""
+    """Event: the node's certificate was revoked -> its session ends. Its runs are not presumed dead."""
     node = fleet.nodes.get(node_id)
     if node is not None and node.is_ready:
         fleet.end_session(node, reason)

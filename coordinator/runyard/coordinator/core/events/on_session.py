@@ -1,4 +1,4 @@
-"""What agents say: Hello, heartbeats, reports, and silence."""
+"""Events of agents: Hello, heartbeats, reports, rejections and the end of a session."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -34,7 +34,7 @@ REPEAT_AFTER = 2.0
 
 
 def on_hello(fleet: Fleet, now: Instant, session: int, hello: Hello) -> None:
-    """Opens a session and brings both sides' accounts together.
+    """Event: an agent opens a session -> Welcome, and both sides agree on the node's attempts.
 
     Args:
         session: Number of the session, never used before.
@@ -112,7 +112,7 @@ def _node(fleet: Fleet, before: Node | None, hello: Hello, now: Instant, session
 
 
 def _lost_at_hello(fleet: Fleet, now: Instant, run: Run, rebooted: bool, restored: bool) -> None:
-    """Ends a run that the node had on its disk and has no more."""
+    """End a run that the node had on its disk and no longer has."""
     if restored:
         kind = run_pb2.OUTCOME_KIND_EXIT_UNKNOWN
         message = "the node's disk was restored from an older image, without the record of the attempt"
@@ -126,7 +126,7 @@ def _lost_at_hello(fleet: Fleet, now: Instant, run: Run, rebooted: bool, restore
 
 
 def on_heartbeat(fleet: Fleet, now: Instant, node_id: str, session: int, heartbeat: Heartbeat) -> None:
-    """Renews the node's lease, takes its measurements, and repeats what the agent has not taken up."""
+    """Event: a heartbeat -> the lease is renewed, and commands that it does not reflect are repeated."""
     node = _in_session(fleet, node_id, session)
     if node is None:
         return
@@ -150,7 +150,7 @@ def on_heartbeat(fleet: Fleet, now: Instant, node_id: str, session: int, heartbe
 
 
 def _repeat(fleet: Fleet, run: Run, phase_there: run_pb2.Phase.ValueType | None) -> None:
-    """Sends the run's last command again if the agent's account does not reflect it."""
+    """Repeat the run's last command if the agent's attempts do not reflect it."""
     never_arrived = isinstance(run.phase, Assigned) and phase_there is None
     waits_there = isinstance(run.phase, Assigned | Starting) and phase_there == run_pb2.PHASE_ASSIGNED
     if never_arrived or waits_there:
@@ -166,7 +166,7 @@ def _phases(
 
 
 def on_status(fleet: Fleet, now: Instant, node_id: str, session: int, status: AttemptStatus) -> None:
-    """Takes the news of one attempt."""
+    """Event: an agent reports one attempt -> its run follows."""
     node = _in_session(fleet, node_id, session)
     if node is not None:
         fleet.put_node(hear(node, now))
@@ -177,7 +177,7 @@ def on_status(fleet: Fleet, now: Instant, node_id: str, session: int, status: At
 def on_rejection(
     fleet: Fleet, now: Instant, node_id: str, session: int, rejection: agent_pb2.Rejection
 ) -> None:
-    """Takes an assignment back from a node that refused it; the next attempt goes elsewhere."""
+    """Event: a node rejects an assignment -> the run is rescheduled on another node."""
     run = fleet.runs.get(rejection.run_id)
     if _in_session(fleet, node_id, session) is None or run is None:
         return
@@ -194,14 +194,14 @@ def on_rejection(
 
 
 def on_disconnect(fleet: Fleet, node_id: str, session: int) -> None:
-    """Notes that a session ended: nothing new is placed on the node, and nothing is presumed of its runs."""
+    """Event: a session broke -> the node is suspect and takes no new runs; its runs stay."""
     node = _in_session(fleet, node_id, session)
     if node is not None:
         fleet.put_node(suspect(node))
 
 
 def on_goodbye(fleet: Fleet, now: Instant, node_id: str, session: int, back_within: float) -> None:
-    """Notes that an agent left on purpose; for `back_within` seconds its silence means nothing."""
+    """Event: an agent says goodbye -> its silence is ignored for `back_within` seconds."""
     node = _in_session(fleet, node_id, session)
     if node is not None:
         back_by = now.monotonic + min(back_within, LONGEST_ABSENCE)

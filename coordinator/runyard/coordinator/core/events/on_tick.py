@@ -1,4 +1,4 @@
-"""What the passing of time brings: silent nodes, late runs, old records."""
+"""Event: time passes -> silent nodes, missed deadlines, old records."""
 
 from dataclasses import dataclass
 
@@ -19,9 +19,9 @@ class Retention:
 
     Attributes:
         seconds: Age after which a settled run is forgotten.
-        unsettled_seconds: Age after which a run is forgotten though no reporter ever settled it.
-        count: How many finished and settled runs are kept at most.
-        tombstone_seconds: For how long a stop waits for the launch that it is to prevent.
+        unsettled_seconds: Age after which a run that no reporter settled is forgotten.
+        count: Limit on finished and settled runs.
+        tombstone_seconds: Time for which a stop prevents a later launch.
     """
 
     seconds: float = 7 * 86400.0
@@ -35,7 +35,7 @@ FREEZE = 5.0
 
 
 def on_tick(fleet: Fleet, now: Instant) -> None:
-    """Looks at every deadline. Called about once a second; a late call only delays a verdict."""
+    """Event: about one second has passed -> leases, drains, deadlines and reservations are checked."""
     _mistrust_own_absence(fleet, now)
     _expire_leases(fleet, now)
     if is_storm(fleet.nodes.values(), fleet.lease(now)):

@@ -1,4 +1,4 @@
-"""Which nodes are warm: where runs of a code location would be forks of a process that is ready for them."""
+"""Warm servers of nodes: interpreters whose forks start runs of a code location quickly."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,7 +14,7 @@ SERVERS_KEPT: Final = 64
 
 
 def with_warmth(node: Node, told: Sequence[fleet_pb2.WarmServer]) -> Node:
-    """The node with the warm servers that its agent tells of."""
+    """Return the node with the warm servers that its agent reports."""
     servers = tuple(told[:SERVERS_KEPT])
     ready = (server for server in servers if server.state == fleet_pb2.WARM_SERVER_STATE_READY)
     warm_for = frozenset(location for server in ready for location in server.code_locations)
@@ -22,15 +22,15 @@ def with_warmth(node: Node, told: Sequence[fleet_pb2.WarmServer]) -> Node:
 
 
 def on_refresh_warm_servers(fleet: Fleet, node_id: str, name: str) -> int:
-    """Has a node make warm servers anew.
+    """Event: an operator refreshes warm servers -> the node replaces them.
 
     Args:
         fleet: The node's.
         node_id: The node.
-        name: Of one server; empty: all that are not resting.
+        name: Name of one server; empty: all that are not resting.
 
     Returns:
-        How many servers it was asked for.
+        Number of servers that it was asked to replace.
 
     Raises:
         UnknownNode: It never joined.

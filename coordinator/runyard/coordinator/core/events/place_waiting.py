@@ -1,4 +1,4 @@
-"""Gives waiting runs to nodes."""
+"""Assignment of waiting runs to nodes."""
 
 from runyard.coordinator.core.events.agent_messages import assign
 from runyard.coordinator.core.explain.wording import because
@@ -13,9 +13,9 @@ from runyard.coordinator.core.scheduling.scores import ScoringContext
 
 
 def place_waiting(fleet: Fleet, now: Instant) -> None:
-    """Places every waiting run that finds a node, in the order of the queue.
+    """Assign every waiting run for which there is a node, in queue order.
 
-    A run that finds none lets others pass. Costs next to nothing where nothing has changed for any run.
+    A run without a node lets others pass (backfill). Costs next to nothing if nothing has changed.
     """
     scheduling_pass = SchedulingPass(fleet.queue, fleet.index, now.monotonic)
     while (run_class := scheduling_pass.next()) is not None:
@@ -31,7 +31,7 @@ def place_waiting(fleet: Fleet, now: Instant) -> None:
 def _find(
     fleet: Fleet, now: Instant, run_class: EquivalenceClass, scheduling_pass: SchedulingPass
 ) -> Placement | None:
-    """A node for the first run of a lane; where there is none, the lane notes why it waits."""
+    """Return a node for the first run of a class, or None after noting why it waits."""
     queue = fleet.queue
     share = queue.shares[run_class.key.share]
     if share.over_quota_reason(run_class.resources):
@@ -54,7 +54,7 @@ def _find(
 
 
 def _clusters(fleet: Fleet, run_class: EquivalenceClass) -> tuple[str, ...] | None:
-    """The clusters that are open to the first run of the lane, the best first; None: any."""
+    """Return the clusters that are open to the first run of the class, the best first; None: any."""
     opened = run_class.open_clusters()
     route = run_class.key.route
     if opened is None or route.order is Order.FIRST_FIT:

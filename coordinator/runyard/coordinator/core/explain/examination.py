@@ -1,4 +1,4 @@
-"""All that bears on where a run goes, gathered for people. Changes nothing."""
+"""Examination of everything that decides where a run goes. Changes nothing."""
 
 import heapq
 from collections import Counter
@@ -31,15 +31,15 @@ from runyard.coordinator.core.scheduling.scores import (
 )
 
 BEST: Final = 10
-"""How many nodes are shown."""
+"""Number of nodes that are shown."""
 
 
 @dataclass(frozen=True)
 class ClusterState:
-    """A cluster of the run's route.
+    """State of a cluster of the run's route.
 
     Attributes:
-        closed: Why it is not open to the run; empty: it is.
+        closed: Why it is not open to the run; empty if it is.
         utilization: Share in use of its scarcest resource, 0 to 1.
         nodes_ready: Nodes in service.
     """
@@ -52,11 +52,11 @@ class ClusterState:
 
 @dataclass(frozen=True)
 class ScoredNode:
-    """A node that can take the run.
+    """Node that can take the run, with its scores.
 
     Attributes:
-        total: Weighted sum of the marks.
-        marks: From 0 to 1, by the name of the score.
+        total: Weighted sum of the scores.
+        scores: From 0 to 1, by the name of the score.
     """
 
     node_id: str
@@ -67,16 +67,16 @@ class ScoredNode:
 
 @dataclass(frozen=True)
 class Examination:
-    """What was found.
+    """Result of an examination.
 
     Attributes:
-        clusters: Those of the route, in the order in which they are tried; empty: any will do.
-        reasons: Why nodes cannot take the run, with how many, the most frequent first.
-        free: How many nodes can take it now, of which `nodes` are the best.
+        clusters: Clusters of the route, in the order in which they are tried; empty: any.
+        reasons: Reasons why nodes cannot take the run, with counts, the most frequent first.
+        free: Number of nodes that can take it now; `nodes` are the best of them.
         position: In the queue, from 1; 0 if the run is not in it.
-        length: How many runs wait.
-        waits_for: What must happen before the run is placed; empty: nothing.
-        effective_priority: The priority, and what waiting has made of it.
+        length: Number of waiting runs.
+        waits_for: Event that the run needs to be placed; empty if none.
+        effective_priority: The priority, raised by waiting.
     """
 
     clusters: tuple[ClusterState, ...]
@@ -92,12 +92,12 @@ class Examination:
 
 
 def examine(fleet: Fleet, run: Run, now: Instant) -> Examination:
-    """Looks at everything that a placement of the run would look at.
+    """Examine everything that decides the placement of the run.
 
     Args:
-        fleet: Where it would go.
-        run: One in the queue, or one that is only thought of and in phase Queued.
-        now: The moment.
+        fleet: The fleet that would take it.
+        run: A waiting run, or a hypothetical one in phase Queued.
+        now: Time of the examination.
     """
     run_class = _alone(fleet, run, now.monotonic)
     context = ScoringContext(run.run_id, run.launch.requirements, run.launch.location, run.avoided)
@@ -125,7 +125,7 @@ def examine(fleet: Fleet, run: Run, now: Instant) -> Examination:
 
 
 def _alone(fleet: Fleet, run: Run, now: float) -> EquivalenceClass:
-    """A lane with this run and no other."""
+    """Return a class with this run alone."""
     key = EquivalenceKey.of(run)
     run_class = EquivalenceClass(key, fleet.index.matcher(key.ask))
     run_class.add(QueueEntry(run.queued_since, run.times.launched, 0, run.run_id))
@@ -160,7 +160,7 @@ def _position(fleet: Fleet, run: Run, now: float) -> int:
 
 
 def _in_trial_order(fleet: Fleet, run_class: EquivalenceClass) -> list[str]:
-    """The clusters as the run tries them: those that are open, then the others as they will open."""
+    """Return the clusters in the order of trial: the open ones, then the others as they open."""
     names = run_class.key.clusters
     loads = {name: tally.load for name, tally in fleet.index.tallies(names)}
     tried = cluster_order(run_class.key.route, run_class.head.run_id, loads)
@@ -182,7 +182,7 @@ def _clusters(fleet: Fleet, run_class: EquivalenceClass, now: float) -> Iterator
 
 
 def _openings(run_class: EquivalenceClass) -> dict[str, float]:
-    """After how many seconds of waiting each cluster opens."""
+    """Return the seconds of waiting after which each cluster opens."""
     route, names = run_class.key.route, run_class.key.clusters
     opens = dict.fromkeys(names[: open_count(route, 0.0)], 0.0)
     waited = next_opening(route, 0.0)
@@ -226,7 +226,7 @@ def _best_nodes(
 def _best_buckets(
     fleet: Fleet, run_class: EquivalenceClass, context: ScoringContext, clusters: list[str]
 ) -> list[tuple[NodeClassIndex, CapacityBucket]]:
-    """Groups of equal nodes, enough of them to hold the best nodes."""
+    """Return enough buckets to hold the best nodes."""
     named = context.requirements.node
     found: list[tuple[int, float, int, NodeClassIndex, CapacityBucket]] = []
     for class_index in fleet.index.suitable(run_class.matcher):
@@ -258,7 +258,7 @@ def _place(cluster: str, clusters: list[str]) -> int:
     return clusters.index(cluster) if clusters else 0
 
 
-# What it waits for
+# Reasons for waiting
 
 
 def _waits_for(fleet: Fleet, run: Run, run_class: EquivalenceClass, counts: Counter[str], now: float) -> str:

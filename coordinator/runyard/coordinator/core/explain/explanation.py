@@ -1,4 +1,4 @@
-"""Why a run is where it is, where a launch would go, and what either waits for. Changes nothing."""
+"""Explanation of a run's placement, or of where a launch would go. Changes nothing."""
 
 from typing import Final
 
@@ -29,13 +29,13 @@ from runyard.coordinator.core.scheduling.reasons import availability
 from runyard.v1 import placement_pb2
 
 FORMER: Final = "when it was placed"
-"""Source of what a run asked for under rules that are not those of today."""
+"""Source of requirements that were compiled under earlier rules."""
 
 Explanation = placement_pb2.Explanation
 
 
 def explain_run(fleet: Fleet, now: Instant, run: Run) -> Explanation:
-    """Why the run is where it is, or what it waits for."""
+    """Explain where the run is, or why it waits."""
     match run.phase:
         case Queued():
             examination = examine(fleet, run, now)
@@ -56,10 +56,10 @@ def explain_run(fleet: Fleet, now: Instant, run: Run) -> Explanation:
 
 
 def explain_launch(fleet: Fleet, now: Instant, launch: Launch) -> Explanation:
-    """Where the launch would go if it came now. That it would be refused is an answer too.
+    """Explain where the launch would go now; that it would be refused is an explanation too.
 
     Raises:
-        FleetError: What it asks for makes no sense.
+        FleetError: Its requirements contradict each other.
     """
     fields = _origins(all_layers(launch, fleet.config))
     try:
@@ -79,7 +79,7 @@ def explain_launch(fleet: Fleet, now: Instant, launch: Launch) -> Explanation:
     return explanation
 
 
-# Verdicts
+# Summary sentences
 
 
 def _verb(placed: Placed) -> str:
@@ -102,7 +102,7 @@ def _ended(finished: Finished) -> str:
 
 
 def _not_started(run: Run, said: str) -> str:
-    """The nodes that did not start the run, unless that is said already."""
+    """Return the nodes that did not start the run, unless the text names them already."""
     return "".join(
         f"; node {node} did not start it: {why}" for node, why in run.refused_by if why not in said
     )
@@ -127,11 +127,11 @@ def _prospect(examination: Examination, strategy: Strategy) -> str:
     return f"such a run would go to node {best.node_id} of cluster {best.cluster}: {how}"
 
 
-# What is asked for
+# Requirements
 
 
 def _fields(launch: Launch, config: SchedulingConfig) -> list[placement_pb2.ExplainedField]:
-    """By layer if these are still the layers that the run was placed by; otherwise what they came to."""
+    """Return the fields by layer; as one layer if the rules have changed since the placement."""
     try:
         is_current = bool(launch.layers) and resolved(launch, config).requirements == launch.requirements
     except FleetError:
@@ -169,7 +169,7 @@ def _as_layer(requirements: CompiledRequirements) -> RequirementLayer:
     )
 
 
-# What was found
+# Results
 
 
 def _examined(verdict: str, examination: Examination) -> Explanation:

@@ -1,4 +1,4 @@
-"""In which order waiting runs would be placed, if each of them found a node."""
+"""Forecast of the order in which waiting runs are placed, if each finds a node."""
 
 import heapq
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from runyard.coordinator.core.scheduling.scheduling_pass import Rank
 
 @dataclass
 class _ForecastShare:
-    """What a share will have been given."""
+    """Forecast state of a fair share."""
 
     share: FairShare
     usage: float
@@ -26,7 +26,7 @@ class _ForecastShare:
 
 @dataclass
 class _ForecastLevel:
-    """What will be left of a band."""
+    """Remaining entries of a priority level."""
 
     share: _ForecastShare
     priority: int
@@ -41,7 +41,7 @@ class _ForecastLevel:
 
 
 def forecast_order(queue: RunQueue, now: float) -> Iterator[str]:
-    """The IDs of all waiting runs, the next one first."""
+    """Yield the IDs of all waiting runs, the next one first."""
     accounts = {
         share.name: _ForecastShare(share, share.usage, share.dominant_share, dict(share.held))
         for share in queue.shares.values()

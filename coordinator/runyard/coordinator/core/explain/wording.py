@@ -50,7 +50,7 @@ def deadline_message(fleet: Fleet, run: Run) -> str:
 
 
 def because(run_class: EquivalenceClass, placement: Placement, strategy: Strategy, now: float) -> str:
-    """Why the first run of a lane gets this node.
+    """Return why the first run of a class gets this node.
 
     Args:
         now: Monotonic seconds.
@@ -78,7 +78,7 @@ def _routed(run_class: EquivalenceClass, placement: Placement) -> str:
 
 
 def _spilled(run_class: EquivalenceClass, placement: Placement) -> str:
-    """Which clusters the run could not have."""
+    """Return the clusters that could not take the run."""
     if run_class.key.route.spill_after <= 0 or placement.cluster not in run_class.key.clusters:
         return ""
     before = run_class.key.clusters[: run_class.key.clusters.index(placement.cluster)]

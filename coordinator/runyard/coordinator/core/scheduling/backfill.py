@@ -1,4 +1,4 @@
-"""Reserves nodes for runs that have waited long while smaller ones passed them."""
+"""Backfill: reserve nodes for runs that starve while smaller ones pass them."""
 
 import itertools
 from collections.abc import Iterator
@@ -13,18 +13,18 @@ from runyard.coordinator.core.scheduling.scheduling_pass import rank
 from runyard.coordinator.core.scheduling.scores import Needs, fits
 
 MAX_RESERVATION_CANDIDATES: Final = 256
-"""Nodes among which the one to reserve is chosen, at most."""
+"""Limit on the nodes among which the one to reserve is chosen."""
 
 
 def expire(queue: RunQueue, now: float) -> None:
-    """Ends reservations that were of no use in their time; another node may be better."""
+    """End reservations whose time is over; another node may be better."""
     for reservation in queue.reservations:
         if now >= reservation.until:
             queue.end(reservation)
 
 
 def reserve(queue: RunQueue, index: NodeIndex, now: float) -> None:
-    """Reserves nodes for those lanes that come first in the queue and have waited for too long."""
+    """Reserve nodes for the starving classes that come first in the queue."""
     queue.find_starving(now)
     while queue.starving and queue.reservations.may_add:
         run_class = min(queue.starving, key=lambda each: rank(queue, queue.level_of(each), each, now))
@@ -38,7 +38,7 @@ def reserve(queue: RunQueue, index: NodeIndex, now: float) -> None:
 
 
 def recheck(queue: RunQueue, index: NodeIndex, node_id: str) -> None:
-    """Ends the reservation of a node that is not what it was."""
+    """End the reservation of a node that can no longer take the run."""
     reservation = queue.reservations.on(node_id)
     known = index.node(node_id)
     if reservation is not None and (known is None or _needs(reservation.run_class, known) is None):
@@ -46,7 +46,7 @@ def recheck(queue: RunQueue, index: NodeIndex, node_id: str) -> None:
 
 
 def _candidate(queue: RunQueue, index: NodeIndex, run_class: EquivalenceClass) -> str | None:
-    """The node that lacks least of what the run needs."""
+    """Return the node that lacks least of what the run needs."""
     chosen: tuple[bool, float, str] | None = None
     for known in itertools.islice(_in_reach(queue, index, run_class), MAX_RESERVATION_CANDIDATES):
         needs = _needs(run_class, known)
@@ -58,7 +58,7 @@ def _candidate(queue: RunQueue, index: NodeIndex, run_class: EquivalenceClass) -
 
 
 def _in_reach(queue: RunQueue, index: NodeIndex, run_class: EquivalenceClass) -> Iterator[IndexedNode]:
-    """The nodes that could take the run if only they were emptier; those that take anything come first."""
+    """Yield the nodes that could take the run when empty; those with free slots come first."""
     for node_id in _large_enough(index, run_class):
         known = index.node(node_id)
         if (
@@ -87,7 +87,7 @@ def _large_enough(index: NodeIndex, run_class: EquivalenceClass) -> Iterator[str
 
 
 def _needs(run_class: EquivalenceClass, known: IndexedNode) -> Needs | None:
-    """What the run takes of the node, if that is in service and large enough."""
+    """Return what the run takes of the node, if that is in service and large enough."""
     if known.bucket.reason not in (FREE, FULL):
         return None
     needs = run_class.matcher.needs(known.class_index)

@@ -1,4 +1,4 @@
-"""What the operator has decided on placement: defaults, rules, the queue, quotas."""
+"""Configuration of scheduling: defaults, rules, the queue, quotas."""
 
 import enum
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from runyard.coordinator.core.routing.rules import Rule
 
 
 class Strategy(enum.Enum):
-    """How nodes fill up."""
+    """Order in which nodes fill up."""
 
     BINPACK = "binpack"
     """One after the other, so that large runs find empty nodes."""
@@ -20,7 +20,7 @@ class Strategy(enum.Enum):
 
 
 class NoRuleAction(enum.Enum):
-    """What becomes of a run that no rule matches, where there is no default cluster."""
+    """Handling of a run that no rule matches, without a default cluster."""
 
     ANYWHERE = "anywhere"
     QUEUE = "queue"
@@ -28,7 +28,7 @@ class NoRuleAction(enum.Enum):
 
 
 class NoNodeAction(enum.Enum):
-    """What becomes of a run that no node of the fleet could ever take."""
+    """Handling of a run that no node of the fleet could ever take."""
 
     FAIL = "fail"
     QUEUE = "queue"
@@ -36,7 +36,7 @@ class NoNodeAction(enum.Enum):
 
 @dataclass(frozen=True)
 class QueueConfig:
-    """How waiting runs are ordered.
+    """Order and limits of the queue.
 
     Attributes:
         share_by: The tag whose values share the fleet fairly; empty: the code location.
@@ -58,11 +58,11 @@ class QueueConfig:
 
 @dataclass(frozen=True)
 class Quota:
-    """What the live runs of one share may hold.
+    """Bounds on what the live runs of one share hold.
 
     Attributes:
-        least: Until the share holds this much of something, its runs take precedence over those of others.
-        most: More than this it never holds; only what is named here is bounded.
+        guaranteed: While the share holds less, its runs take precedence over those of others.
+        limit: The share never holds more; resources that are not named here are unlimited.
     """
 
     guaranteed: Resources = NOTHING
@@ -71,11 +71,11 @@ class Quota:
 
 @dataclass(frozen=True)
 class SchedulingConfig:
-    """All of it.
+    """Configuration of scheduling, from the routing file and the coordinator's settings.
 
     Attributes:
-        most_places: On how many nodes a launch is tried that none of them starts.
-        confinement: By who launched them: the clusters in which runs may be. Who is not here is not bound.
+        max_placement_attempts: Nodes on which a launch is tried before the run fails.
+        client_clusters: Clusters of each bound client; other clients are not bound.
     """
 
     defaults: RequirementLayer = EMPTY_LAYER
@@ -91,4 +91,4 @@ class SchedulingConfig:
 
 
 DEFAULT_CONFIG: Final = SchedulingConfig()
-"""That of a coordinator without a routing file."""
+"""Configuration of a coordinator without a routing file."""

@@ -1,4 +1,4 @@
-"""Runs that wait for the same, in the order of their coming."""
+"""Equivalence classes of waiting runs (as in Borg): if the first finds no node, no other does."""
 
 import enum
 import heapq
@@ -14,12 +14,12 @@ from runyard.coordinator.core.scheduling.node_classes import NodeMatcher
 
 
 class QueueEntry(NamedTuple):
-    """A run's place in its lane; tickets sort by age.
+    """Entry of a run in its class; entries sort by age.
 
     Attributes:
-        queued_since: On the monotonic clock, which starts anew with the coordinator.
-        launched: Seconds since the epoch; tells the age of runs that an earlier coordinator took.
-        number: Counts up with every ticket.
+        queued_since: On the monotonic clock, which restarts with the coordinator.
+        launched: Seconds since the epoch; orders runs that were launched before a restart.
+        number: Counts up with every entry.
     """
 
     queued_since: float
@@ -33,13 +33,13 @@ OLDER_THAN_ALL: Final = QueueEntry(float("-inf"), 0.0, 0, "")
 
 @dataclass(frozen=True)
 class EquivalenceKey:
-    """What runs of one lane have in common: if the first of them finds no node, no other does.
+    """Properties that runs of one class share; they decide which nodes can take a run and when it is served.
 
     Attributes:
         route: Where the runs may go; `ANYWHERE` if they name the cluster themselves.
-        clusters: Those of the route, in the order in which they open.
+        clusters: Clusters of the route, in the order in which they open.
         refused: Nodes that refused the launch, or could not start it.
-        share: Under which name the runs share the fleet with others.
+        share: Name of the fair share that the runs count against.
     """
 
     ask: Ask
@@ -51,39 +51,39 @@ class EquivalenceKey:
 
     @classmethod
     def of(cls, run: Run) -> Self:
-        """The shape of a run in the queue."""
+        """Return the key of a waiting run."""
         assert isinstance(run.phase, Queued)
         launch = run.launch
         route = Route(closed=launch.route.closed) if launch.requirements.cluster else launch.route
         refused = tuple(sorted({node_id for node_id, _ in run.refused_by}))
         clusters = tuple(each.name for each in route.clusters)
         if route.spill_after > 0:
-            # By weight, each run draws an order of its own; without spilling all clusters are open anyway.
+            # With weights, each run draws its own order; without spilling, all clusters are open anyway.
             clusters = cluster_order(route, launch.run_id, {})
         return cls(Ask.of(launch), route, clusters, refused, launch.priority, launch.share)
 
 
 class ClassState(enum.Enum):
-    """What is known of the first run of a lane."""
+    """State of the first run of a class."""
 
     UNTRIED = "untried"
-    """Nothing: it has to look at all nodes."""
+    """Not tried yet: needs a search over all nodes."""
     BLOCKED = "blocked"
-    """No node can take it, but for those that became freer since."""
+    """No node can take it, except perhaps nodes freed since."""
     OVER_QUOTA = "over_quota"
-    """Its share has all that it may have."""
+    """Its share is at its quota."""
     CLOSED = "closed"
-    """Its route leads nowhere for now."""
+    """Its route allows no cluster at present."""
 
 
 class EquivalenceClass:
-    """Runs of one shape.
+    """Waiting runs with the same key.
 
     Attributes:
-        opened: How many clusters of the route were open when it was last tried.
-        placed_at: When a run of the lane last got a node, in monotonic seconds.
-        filed: Under which ticket its band has it.
-        passed_over: The node that was reserved for it in vain.
+        opened: Number of clusters of the route that were open at the last try.
+        placed_at: Monotonic time of the last placement of one of its runs.
+        sorted_by: Entry by which its priority level sorts it.
+        failed_node: The node whose reservation did not help.
     """
 
     def __init__(self, key: EquivalenceKey, matcher: NodeMatcher) -> None:
@@ -107,28 +107,28 @@ class EquivalenceClass:
 
     @property
     def head(self) -> QueueEntry:
-        """The run that is tried next: the oldest."""
+        """Entry of the oldest run, which is tried next."""
         while self._entries.get(self._heap[0].run_id) != self._heap[0]:
             heapq.heappop(self._heap)
         return self._heap[0]
 
     def entries(self) -> list[QueueEntry]:
-        """All its runs, the oldest first."""
+        """Return its entries, the oldest first."""
         return sorted(self._entries.values())
 
     def add(self, entry: QueueEntry) -> None:
-        """Takes a run in."""
+        """Add a run."""
         self._entries[entry.run_id] = entry
         heapq.heappush(self._heap, entry)
 
     def discard(self, run_id: str) -> None:
-        """Lets a run go."""
+        """Remove a run."""
         del self._entries[run_id]
 
     def count_open(self, now: float) -> int:
-        """How many clusters, of those in `shape.clusters`, are open to the first run."""
+        """Return how many of `key.clusters` are open to the first run."""
         return open_count(self.key.route, now - self.head.queued_since)
 
     def open_clusters(self) -> tuple[str, ...] | None:
-        """The clusters that were open when it was last tried; None: any."""
+        """Return the clusters that were open at the last try; None: any."""
         return self.key.clusters[: self.opened] if self.key.clusters else None

@@ -1,4 +1,4 @@
-"""Who waits and who holds what: shares of the fleet, and within each the runs of one priority."""
+"""Fair shares of the fleet (dominant resource fairness), and the priority levels within each."""
 
 import bisect
 
@@ -11,15 +11,16 @@ UNBOUNDED = Quota()
 
 
 class FairShare:
-    """Runs that share the fleet with those of other shares.
+    """Usage, quota and waiting runs of one share: a code location, or a value of the configured tag.
 
     Attributes:
-        quota: What it is promised, and what it may have at most.
-        passed: How much it was given, counted in parts of the fleet; who was given least comes next.
-        last_cost: How much of that its last placement was.
-        held: What its live runs have, and `part_held`, which part of the fleet that was when it last changed.
-        waiting: How many of its runs wait.
-        over_quota: Classes that wait for the share to hold less.
+        quota: Its guaranteed resources and its limit.
+        usage: Sum of the dominant shares of all its placements; the share with the least is served next.
+        last_cost: Dominant share of its last placement.
+        held: Resources that its live runs hold.
+        dominant_share: Largest fraction of the fleet's resources that it holds, as of the last change.
+        waiting: Number of its waiting runs.
+        over_quota: Classes that wait until the share holds less.
     """
 
     def __init__(self, name: str, quota: Quota) -> None:
@@ -36,12 +37,12 @@ class FairShare:
 
     @property
     def is_below_guarantee(self) -> bool:
-        """True while it holds less than it is promised."""
+        """True while it holds less than it is guaranteed."""
         promised = self.quota.guaranteed
         return bool(promised) and any(self.held.get(name, 0) < least for name, least in promised)
 
     def over_quota_reason(self, more: Resources) -> str | None:
-        """Why it may not have so much more, or None if it may."""
+        """Return why it may not hold so much more, or None if it may."""
         for name, most in self.quota.limit:
             held, asked = self.held.get(name, 0), more[name]
             bound = f"{show_quantity(name, most)} {name}"
@@ -52,18 +53,18 @@ class FairShare:
         return None
 
     def change(self, taken: Resources, sign: int) -> None:
-        """Counts what a run got, or gave back."""
+        """Add (1) or subtract (-1) what a run holds."""
         self.live += sign
         for name, amount in taken:
             self.held[name] = self.held.get(name, 0) + sign * amount
 
 
 class PriorityLevel:
-    """The lanes of a share that have the same priority, the one with the oldest run first.
+    """Classes of a share with the same priority, the one with the oldest run first.
 
     Attributes:
-        served: When a run of the band last got a node, in monotonic seconds.
-        untried: Those of its lanes that have to look at all nodes.
+        served: Monotonic time of its last placement.
+        untried: Classes that need a search over all nodes.
     """
 
     def __init__(self, share: FairShare, priority: int) -> None:
@@ -81,7 +82,7 @@ class PriorityLevel:
         return self._classes[position]
 
     def insert(self, run_class: EquivalenceClass) -> None:
-        """Puts a lane where the age of its first run wants it."""
+        """Insert a class by the age of its first run, or move it there."""
         if run_class.sorted_by is not None:
             self.remove_class(run_class)
         run_class.sorted_by = run_class.head
@@ -90,7 +91,7 @@ class PriorityLevel:
         self._classes.insert(position, run_class)
 
     def remove_class(self, run_class: EquivalenceClass) -> None:
-        """Takes a lane out."""
+        """Remove a class."""
         assert run_class.sorted_by is not None
         position = bisect.bisect_left(self._entries, run_class.sorted_by)
         del self._entries[position]
@@ -98,13 +99,13 @@ class PriorityLevel:
         run_class.sorted_by = None
 
     def first_untried(self) -> int:
-        """Position of the first lane that has to look at all nodes; that of no lane if there is none."""
+        """Return the position of the first untried class; the length if there is none."""
         if not self.untried:
             return len(self._classes)
         return bisect.bisect_left(self._entries, min(run_class.head for run_class in self.untried))
 
     def set_state(self, run_class: EquivalenceClass, state: ClassState) -> None:
-        """Notes what is known of a lane of the band."""
+        """Set the state of a class of this level."""
         run_class.state = state
         if state is ClassState.UNTRIED:
             self.untried[run_class] = None
@@ -116,10 +117,10 @@ class PriorityLevel:
             self.share.over_quota.pop(run_class, None)
 
     def priority_now(self, now: float, age_step: float | None) -> int:
-        """The priority, raised by one for each `age_step` seconds without service.
+        """Return the priority, raised by one for each `age_step` seconds without a placement.
 
-        Waiting counts from when a run of the band last got a node. So what nobody serves rises until it is
-        served, and a long queue that is served does not rise above those who came later.
+        Waiting counts from the last placement at this level. So a level that is not served rises until it is,
+        and a long queue that is served does not rise above later runs.
         """
         if age_step is None or not self._classes:
             return self.priority

@@ -1,4 +1,4 @@
-"""Why a node cannot take a run: small questions, each answered by a short reason that can be counted."""
+"""Filters: each excludes nodes that cannot take a run, with a short reason that can be counted."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -30,10 +30,10 @@ INSUFFICIENT: Final = "insufficient "
 
 @dataclass(frozen=True)
 class Ask:
-    """What decides which nodes could ever take a run.
+    """The constraints that decide which nodes could ever take a run.
 
     Attributes:
-        clusters: Those that the run's route allows; empty: any.
+        clusters: Clusters that the run's route allows; empty: any.
     """
 
     requirements: CompiledRequirements
@@ -41,7 +41,7 @@ class Ask:
 
     @classmethod
     def of(cls, launch: Launch) -> Self:
-        """What the launch asks for; the cluster that its requirements name wins over its route."""
+        """Return the constraints of a launch; a cluster in its requirements overrides its route."""
         wanted = launch.requirements
         if wanted.cluster:
             return cls(wanted, (wanted.cluster,))
@@ -50,7 +50,7 @@ class Ask:
 
 @dataclass(frozen=True)
 class NodeClass:
-    """What nodes of one kind have in common: all that they offer, except for the amounts.
+    """Properties that nodes of one class share: all but the amounts of their resources.
 
     Attributes:
         offered: Names of the resources, in order.
@@ -66,7 +66,7 @@ class NodeClass:
 
     @classmethod
     def of(cls, node: Node) -> Self:
-        """The site of a node."""
+        """Return the class of a node."""
         offer = node.capacity
         return cls(
             node.cluster,
@@ -85,7 +85,7 @@ class NodeClass:
 
 
 StaticFilter = Callable[[Ask, NodeClass], str | None]
-"""Gives the reason why no node of the site could ever take the run, or None."""
+"""Returns the reason why no node of the class can ever take the run, or None."""
 
 
 def wrong_cluster(ask: Ask, node_class: NodeClass) -> str | None:
@@ -117,7 +117,7 @@ def taint_not_tolerated(ask: Ask, node_class: NodeClass) -> str | None:
 
 
 def offers_none(ask: Ask, node_class: NodeClass) -> str | None:
-    """Whatever the run takes must be on offer at all."""
+    """The class must have every resource that the run takes."""
     for name, amount in ask.requirements.resources:
         if amount and name not in node_class.offered:
             return f"without {name}"
@@ -125,7 +125,7 @@ def offers_none(ask: Ask, node_class: NodeClass) -> str | None:
 
 
 def larger_than_one_run_may_be(ask: Ask, node_class: NodeClass) -> str | None:
-    """A gateway may have much in sum, and little for each run."""
+    """A gateway may limit each run to less than its total."""
     for name, most in node_class.largest_run:
         if ask.requirements.resources[name] > most:
             return f"with too little {name} for one run"
@@ -140,11 +140,11 @@ STATIC_FILTERS: Final[tuple[StaticFilter, ...]] = (
     offers_none,
     larger_than_one_run_may_be,
 )
-"""Reasons that waiting does not cure, and that all nodes of a site share."""
+"""Filters whose result depends on the class alone and does not change with time."""
 
 
 def static_reason(ask: Ask, node_class: NodeClass) -> str | None:
-    """The first lasting reason against all nodes of a site, or None."""
+    """Return the first static reason against all nodes of a class, or None."""
     for static_filter in STATIC_FILTERS:
         if reason := static_filter(ask, node_class):
             return reason
@@ -164,7 +164,7 @@ def too_small(wanted: CompiledRequirements, total: Mapping[str, int]) -> str | N
 
 
 def static_node_reason(ask: Ask, node: Node) -> str | None:
-    """The first lasting reason against the node, or None if it could take the run some day."""
+    """Return the first static reason against the node, or None if it could take the run when empty."""
     if ask.requirements.node not in ("", node.node_id):
         return ANOTHER_NODE
     return static_reason(ask, NodeClass.of(node)) or too_small(
@@ -174,10 +174,10 @@ def static_node_reason(ask: Ask, node: Node) -> str | None:
 
 @dataclass(frozen=True)
 class View:
-    """A node at this moment, as one run sees it.
+    """Present state of a node, relative to one run.
 
     Attributes:
-        free: What of its resources no run has; an adopted run may have made it negative.
+        free: Resources that no run holds; an adopted run may make them negative.
         open: Its cluster is open to the run.
         refused: It refused an earlier attempt of this launch.
         held: It is reserved for another run.
@@ -191,31 +191,31 @@ class View:
 
 
 DynamicFilter = Callable[[CompiledRequirements, View], str | None]
-"""Gives the reason why the node cannot take the run at this moment, or None."""
+"""Returns the reason why the node cannot take the run now, or None."""
 
 
 def not_open_yet(_: CompiledRequirements, view: View) -> str | None:
-    """The clusters of a route open one after the other."""
+    """The clusters of a route may open one after the other."""
     return None if view.open else NOT_OPEN_YET
 
 
 def refused_it(_: CompiledRequirements, view: View) -> str | None:
-    """Who refused a launch once is not asked again."""
+    """A node that refused a launch does not get it again."""
     return REFUSED_IT if view.refused else None
 
 
 def not_in_service(_: CompiledRequirements, view: View) -> str | None:
-    """Nothing is placed on a node that is silent or short of something, or that its operator wants empty."""
+    """A node that is silent, under pressure, cordoned or draining takes no run."""
     return out_of_service(view.node)
 
 
 def held_for_another(_: CompiledRequirements, view: View) -> str | None:
-    """A reserved node fills up no further."""
+    """A reserved node takes no other run."""
     return HELD if view.held else None
 
 
 def full(wanted: CompiledRequirements, view: View) -> str | None:
-    """There must be enough left of everything; a node without a free slot is full for all."""
+    """The node must have enough free resources, and a free slot."""
     if view.free.get(SLOTS, 0) < 1:
         return FULL
     lacking = wanted.resources.lacking(view.free)
@@ -236,11 +236,11 @@ DYNAMIC_FILTERS: Final[tuple[DynamicFilter, ...]] = (
     held_for_another,
     full,
 )
-"""Reasons that pass."""
+"""Filters whose result changes with time."""
 
 
 def reason_against(ask: Ask, view: View) -> str | None:
-    """The first reason against the node at this moment, or None if it can take the run."""
+    """Return the first reason why the node cannot take the run now, or None."""
     if reason := static_node_reason(ask, view.node):
         return reason
     for dynamic_filter in DYNAMIC_FILTERS:
@@ -250,7 +250,7 @@ def reason_against(ask: Ask, view: View) -> str | None:
 
 
 def out_of_service(node: Node) -> str | None:
-    """Why the node takes nothing new from anybody, or None."""
+    """Return why the node takes no new runs at all, or None."""
     match node.liveness, node.service:
         case Suspect(), _:
             return "suspect"

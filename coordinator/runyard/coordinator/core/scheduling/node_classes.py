@@ -1,4 +1,4 @@
-"""Nodes in groups: by what they offer, and among these by how much of it is free."""
+"""Nodes by class, and within a class by free resources."""
 
 import heapq
 from collections.abc import Callable, Iterable, Iterator
@@ -11,10 +11,10 @@ BucketKey = tuple[str, Amounts, Amounts]
 
 
 class NodeSet:
-    """Node IDs, of which the smallest is found at once.
+    """Set of node IDs with quick access to the smallest.
 
     Attributes:
-        nodes: Those that are in it.
+        nodes: Its members.
     """
 
     def __init__(self) -> None:
@@ -23,18 +23,18 @@ class NodeSet:
         self._in_heap: set[str] = set()
 
     def add(self, node_id: str) -> None:
-        """Takes a node in."""
+        """Add a node."""
         self.nodes[node_id] = None
         if node_id not in self._in_heap:
             self._in_heap.add(node_id)
             heapq.heappush(self._heap, node_id)
 
     def discard(self, node_id: str) -> None:
-        """Lets a node go."""
+        """Remove a node."""
         del self.nodes[node_id]
 
     def first(self, suits: Callable[[str], bool]) -> str | None:
-        """The node with the smallest ID of those that suit."""
+        """Return the smallest node ID that satisfies the predicate, or None."""
         set_aside = []
         found = None
         while self._heap and found is None:
@@ -51,13 +51,13 @@ class NodeSet:
 
 
 class CapacityBucket(NodeSet):
-    """Nodes of one kind that nothing but their names and what they are warm for tells apart.
+    """Interchangeable nodes: same class, same free resources, same state.
 
     Attributes:
-        reason: Why they take nothing at all, or `FREE`.
-        total: What each of them has of each resource of the kind.
-        free: What of it no run has; empty where nothing can be had.
-        warm: Those that are warm, by code location.
+        reason: Why they take no run at all, or `FREE`.
+        total: Amount of each resource of the class on each node.
+        free: Amount of each that no run holds; empty if the nodes take no run.
+        warm: The nodes with a ready warm server, by code location.
     """
 
     def __init__(self, reason: str, total: Amounts, free: Amounts) -> None:
@@ -69,7 +69,7 @@ class CapacityBucket(NodeSet):
 
 
 class BucketSet:
-    """Cells in a row, so that a sample can be taken from any place of it."""
+    """Set of buckets with access by position, for sampling."""
 
     def __init__(self) -> None:
         self._buckets: list[CapacityBucket] = []
@@ -85,13 +85,13 @@ class BucketSet:
         return self._buckets[place]
 
     def add(self, bucket: CapacityBucket) -> None:
-        """Puts a cell at the end, if it is not there yet."""
+        """Add a bucket, if it is not there yet."""
         if bucket not in self._places:
             self._places[bucket] = len(self._buckets)
             self._buckets.append(bucket)
 
     def discard(self, bucket: CapacityBucket) -> None:
-        """Takes a cell away, if it is there; the last one gets its place."""
+        """Remove a bucket, if it is there; the last one takes its position."""
         place = self._places.pop(bucket, None)
         if place is None:
             return
@@ -102,13 +102,13 @@ class BucketSet:
 
 
 class NodeClassIndex:
-    """All nodes of one site.
+    """All nodes of one class.
 
     Attributes:
-        cells: Its nodes.
-        open: Those cells of which a node may take something.
-        warm: Those of the open cells in which nodes are warm, by code location.
-        totals: How many nodes have how much of each resource.
+        buckets: Its nodes, by capacity.
+        open: Buckets whose nodes can take runs.
+        warm: Open buckets with warm nodes, by code location.
+        totals: Number of nodes by their total amounts.
     """
 
     def __init__(self, node_class: NodeClass) -> None:
@@ -121,7 +121,7 @@ class NodeClassIndex:
     def enter(
         self, node_id: str, reason: str, total: Amounts, free: Amounts, warm_for: Iterable[str]
     ) -> CapacityBucket:
-        """Puts a node where it belongs."""
+        """Add a node to its bucket."""
         key = (reason, total, free if reason == FREE else ())
         bucket = self.buckets.get(key)
         if bucket is None:
@@ -133,7 +133,7 @@ class NodeClassIndex:
         return bucket
 
     def leave(self, node_id: str, bucket: CapacityBucket, warm_for: Iterable[str]) -> None:
-        """Takes a node from where it is."""
+        """Remove a node from its bucket."""
         self.cool_down(node_id, bucket, warm_for)
         bucket.discard(node_id)
         if not bucket.nodes:
@@ -141,14 +141,14 @@ class NodeClassIndex:
             self.open.discard(bucket)
 
     def warm_up(self, node_id: str, bucket: CapacityBucket, locations: Iterable[str]) -> None:
-        """Takes a node of a cell as warm for these."""
+        """Mark a node of a bucket as warm for these code locations."""
         for location in locations:
             bucket.warm.setdefault(location, NodeSet()).add(node_id)
             if bucket.reason == FREE:
                 self.warm.setdefault(location, BucketSet()).add(bucket)
 
     def cool_down(self, node_id: str, bucket: CapacityBucket, locations: Iterable[str]) -> None:
-        """Takes a node of a cell as no longer warm for these."""
+        """Mark a node of a bucket as no longer warm for these code locations."""
         for location in locations:
             nodes = bucket.warm[location]
             nodes.discard(node_id)
@@ -161,7 +161,7 @@ class NodeClassIndex:
                     del self.warm[location]
 
     def count(self, total: Amounts, change: int) -> None:
-        """Counts a node that came with so much, or left."""
+        """Count a node with that total that joined (1) or left (-1)."""
         self.totals[total] = self.totals.get(total, 0) + change
         if not self.totals[total]:
             del self.totals[total]
@@ -171,7 +171,7 @@ NEVER_LOOKED_AT: Final = -1
 
 
 class NodeMatcher:
-    """What an ask comes to on each kind of node; found out once, and kept."""
+    """Match of one run's requirements with node classes; each result is computed once and kept."""
 
     def __init__(self, ask: Ask) -> None:
         self.ask = ask
@@ -182,7 +182,7 @@ class NodeMatcher:
         self._generation = NEVER_LOOKED_AT
 
     def view(self, class_index: NodeClassIndex) -> Needs | str:
-        """What the run takes of such a node; a text says why it could never have it."""
+        """Return what the run takes of a node of the class, or the reason why none can ever take it."""
         view = self._views.get(class_index)
         if view is None:
             node_class = class_index.node_class
@@ -191,18 +191,18 @@ class NodeMatcher:
         return view
 
     def needs(self, class_index: NodeClassIndex) -> Needs | None:
-        """What the run takes of such a node, or None if it could never have it."""
+        """Return what the run takes of a node of the class, or None if none can ever take it."""
         view = self.view(class_index)
         return None if isinstance(view, str) else view
 
     def suitable(
         self, class_indexes: list[NodeClassIndex], generation: int, cluster: str | None
     ) -> list[NodeClassIndex]:
-        """The kinds that could take the run some day, in one cluster or in all.
+        """Return the classes whose nodes could take the run if large enough, in one cluster or in all.
 
         Args:
-            kinds: All that there are; new ones come at the end.
-            generation: Changes when kinds are taken out.
+            class_indexes: All classes; new ones are appended.
+            generation: Changes when classes are removed.
         """
         if generation != self._generation:
             self._views.clear()
@@ -219,7 +219,7 @@ class NodeMatcher:
 
 
 def lacks(class_index: NodeClassIndex, needs: Needs, amounts: Amounts) -> str | None:
-    """The first resource of which the amounts hold too little, or None."""
+    """Return the first resource of which the amounts are insufficient, or None."""
     if fits(needs, amounts):
         return None
     return next(

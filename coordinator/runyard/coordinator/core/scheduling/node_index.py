@@ -1,4 +1,4 @@
-"""The nodes, indexed so that a place for a run is found without looking at each of them."""
+"""Index of all nodes, so that finding one for a run does not visit each of them."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,15 +19,15 @@ from runyard.coordinator.core.scheduling.node_classes import CapacityBucket, Nod
 from runyard.coordinator.core.scheduling.scores import Amounts, Needs, fits
 
 MAX_CACHED_RESULTS: Final = 2_000_000
-"""How many verdicts of demands on kinds are kept at most, as a product of both numbers."""
+"""Limit on cached results: number of matchers times number of node classes."""
 
 MAX_EMPTY_CLASSES: Final = 64
-"""Kinds without nodes that are kept in any case; a node that comes and goes finds its own again."""
+"""Classes without nodes that are always kept, for nodes that leave and come back."""
 
 
 @dataclass
 class IndexedNode:
-    """What the index knows of one node."""
+    """Entry of one node in the index."""
 
     node: Node
     class_index: NodeClassIndex
@@ -38,7 +38,7 @@ class IndexedNode:
 
 @dataclass
 class ClusterTally:
-    """Sums over the nodes of a cluster that are in service, and its live runs wherever they are."""
+    """Sums over the nodes of a cluster that are in service, and the number of its live runs."""
 
     nodes: int = 0
     live_runs: int = 0
@@ -47,17 +47,17 @@ class ClusterTally:
 
     @property
     def load(self) -> ClusterLoad:
-        """How busy the cluster is; one that has nothing to give is entirely so."""
+        """Utilization of the cluster; 1 if it has no resources."""
         uses = [1.0 - self.free.get(name, 0) / total for name, total in self.total.items() if total]
         return ClusterLoad(min(1.0, max(uses, default=1.0)), self.live_runs)
 
 
 class NodeIndex:
-    """Nodes by kind, what runs have of them, and which became better since somebody asked.
+    """Nodes by class, the resources that runs hold on them, and the nodes freed since the last pass.
 
     Attributes:
-        version: Counts every change, so that conclusions can be kept until the next one.
-        total: What all nodes offer together, in service or not.
+        version: Counts every change; cached results hold for one version.
+        total: Sum of the resources of all nodes, in service or not.
     """
 
     def __init__(self) -> None:
@@ -76,10 +76,10 @@ class NodeIndex:
     # How it changes
 
     def put(self, node: Node) -> bool:
-        """Takes a node as it is now.
+        """Store the present state of a node.
 
         Returns:
-            True if it may be good for other runs than before.
+            True if it may now take other runs than before.
         """
         known = self._nodes.get(node.node_id)
         if known is not None and _is_same(known, node):
@@ -95,7 +95,7 @@ class NodeIndex:
         return True
 
     def _take_warmth(self, known: IndexedNode, node: Node) -> None:
-        """Takes what the node is warm for now. It was as free for every run before, so nobody is woken."""
+        """Update what the node is warm for. Its free resources are the same, so no run is woken."""
         before, now = known.node.warm_for, node.warm_for
         if before != now:
             known.class_index.cool_down(node.node_id, known.bucket, before - now)
@@ -103,16 +103,16 @@ class NodeIndex:
         known.node = node
 
     def allocate(self, node_id: str, taken: Resources) -> None:
-        """Reserves what a live run takes, also if the node does not have so much."""
+        """Reserve what a live run takes, even if that exceeds what the node has."""
         self._change(node_id, taken, 1)
 
     def release(self, node_id: str, taken: Resources) -> None:
-        """Gives back what a run had."""
+        """Release what a run held."""
         self._change(node_id, taken, -1)
         self._freed[node_id] = None
 
     def forget_runs(self) -> None:
-        """Gives back what all runs had."""
+        """Release what all runs held."""
         for node_id in list(self._taken):
             self._taken[node_id].clear()
             self._live_runs[node_id] = 0
@@ -124,12 +124,12 @@ class NodeIndex:
             tally.live_runs = 0
 
     def mark_freed(self, node_id: str) -> None:
-        """Has the node looked at again by runs that wait."""
+        """Have waiting runs tried on the node again."""
         self.version += 1
         self._freed[node_id] = None
 
     def take_freed(self) -> list[str]:
-        """The nodes that became freer or better since the last call and can take something now."""
+        """Return the nodes that were freed or changed since the last call and can take runs."""
         if not self._freed:
             return []
         freed, self._freed = self._freed, {}
@@ -137,7 +137,7 @@ class NodeIndex:
 
     @property
     def has_freed(self) -> bool:
-        """True if `take_freed` may give something."""
+        """True if `take_freed` may return nodes."""
         return bool(self._freed)
 
     # What it knows
@@ -146,7 +146,7 @@ class NodeIndex:
         return len(self._nodes)
 
     def matcher(self, ask: Ask) -> NodeMatcher:
-        """What the ask comes to, remembered if it was asked lately."""
+        """Return the matcher of these requirements; recently used ones are cached."""
         matcher = self._matchers.pop(ask, None) or NodeMatcher(ask)
         self._matchers[ask] = matcher
         if len(self._matchers) * (len(self._in_order) + 1) > MAX_CACHED_RESULTS:
@@ -154,7 +154,7 @@ class NodeIndex:
         return matcher
 
     def node(self, node_id: str) -> IndexedNode | None:
-        """A node, if it ever joined."""
+        """Return the entry of a node, if it ever joined."""
         return self._nodes.get(node_id)
 
     def nodes(self) -> Iterator[IndexedNode]:
@@ -162,27 +162,27 @@ class NodeIndex:
         return iter(self._nodes.values())
 
     def taken(self, node_id: str) -> Mapping[str, int]:
-        """What live runs have of the node."""
+        """Return what live runs hold of the node."""
         return self._taken.get(node_id, {})
 
     def clusters(self) -> Mapping[str, ClusterTally]:
-        """Those that any node ever joined."""
+        """Return the clusters that any node ever joined."""
         return self._clusters
 
     def tallies(self, names: Iterable[str]) -> Iterator[tuple[str, ClusterTally]]:
-        """Those of the clusters in which there are nodes."""
+        """Return those of the clusters that have nodes."""
         return ((name, self._clusters[name]) for name in names if name in self._clusters)
 
     def class_indexes(self) -> Iterator[NodeClassIndex]:
-        """All kinds of which there are nodes."""
+        """Return the classes that have nodes."""
         return (class_index for class_index in self._in_order if class_index.buckets)
 
     def suitable(self, matcher: NodeMatcher, cluster: str | None = None) -> list[NodeClassIndex]:
-        """The kinds of nodes that could take the run some day, if they are large enough."""
+        """Return the classes whose nodes could take the run if large enough."""
         return matcher.suitable(self._in_order, self._generation, cluster)
 
     def fits(self, matcher: NodeMatcher, node_id: str) -> Needs | None:
-        """What the run takes of the node if it can take it now, but for refusals and reservations."""
+        """Return what the run takes of a node that can take it now; ignores refusals and reservations."""
         known = self._nodes.get(node_id)
         if known is None or known.bucket.reason != FREE or matcher.ask.requirements.node not in ("", node_id):
             return None
@@ -190,7 +190,7 @@ class NodeIndex:
         return needs if needs is not None and fits(needs, known.free) else None
 
     def takers(self, matchers: Iterable[NodeMatcher], node_id: str) -> list[NodeMatcher]:
-        """Those demands that the node can meet now, but for refusals and reservations."""
+        """Return the matchers whose runs the node can take now; ignores refusals and reservations."""
         known = self._nodes.get(node_id)
         if known is None or known.bucket.reason != FREE:
             return []
@@ -204,7 +204,7 @@ class NodeIndex:
         ]
 
     def could_ever(self, matcher: NodeMatcher, without: Collection[str] = ()) -> bool:
-        """True if some node, other than those, could take the run when it is empty."""
+        """True if some node, other than those, could take the run when empty."""
         if named := matcher.ask.requirements.node:
             known = self._nodes.get(named)
             return known is not None and named not in without and _could_ever(matcher, known)
@@ -315,7 +315,7 @@ class NodeIndex:
                 again.free,
                 again.bucket.reason,
             ), node_id
-            assert node_id in known.bucket.nodes, f"{node_id} is not in its cell"
+            assert node_id in known.bucket.nodes, f"{node_id} is not in its bucket"
         filled = {class_index.node_class: _contents(class_index) for class_index in self.class_indexes()}
         assert filled == {
             class_index.node_class: _contents(class_index) for class_index in afresh.class_indexes()

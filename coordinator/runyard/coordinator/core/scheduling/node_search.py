@@ -1,4 +1,4 @@
-"""Finds the best node for a run, among all or among a few."""
+"""Search for the best node of a run, among all nodes or among a few."""
 
 import itertools
 import zlib
@@ -27,19 +27,19 @@ from runyard.coordinator.core.scheduling.scores import (
 )
 
 MAX_COMPARED: Final = 256
-"""Up to so many groups of equal nodes, all that can take the run are compared; of more, a sample."""
+"""Up to this many buckets, all that can take the run are compared; of more, a sample."""
 
 SAMPLE_SIZE: Final = 64
-"""So many groups that can take the run are a sample."""
+"""Number of suitable buckets in a sample."""
 
 
 @dataclass(frozen=True)
 class PlacementRequest:
-    """One look for a node.
+    """Request to place one run.
 
     Attributes:
-        clusters: Tried one after the other; None: all at once.
-        excluded: Nodes that this run must not have now: they refused it, or are reserved for another.
+        clusters: Searched one after the other; None: all at once.
+        excluded: Nodes that refused the run or are reserved for another.
     """
 
     context: ScoringContext
@@ -51,10 +51,10 @@ class PlacementRequest:
 
 @dataclass(frozen=True)
 class Placement:
-    """The node that was found.
+    """Node that was chosen for a run.
 
     Attributes:
-        among: How many nodes of its cluster were found free for the run.
+        among: Number of nodes found that could take the run.
         warm_for: The code location, if the node was chosen because it is warm for that; else empty.
     """
 
@@ -65,7 +65,7 @@ class Placement:
 
 
 def search(index: NodeIndex, request: PlacementRequest) -> Placement | None:
-    """The best node of all that can take the run now, or None if there is none."""
+    """Return the best of all nodes that can take the run now, or None."""
     if named := request.matcher.ask.requirements.node:
         return search_among(index, request, [named])
     if request.clusters is None:
@@ -77,7 +77,7 @@ def search(index: NodeIndex, request: PlacementRequest) -> Placement | None:
 
 
 def search_among(index: NodeIndex, request: PlacementRequest, node_ids: Iterable[str]) -> Placement | None:
-    """The best of these nodes, or None if none of them can take the run now."""
+    """Return the best of these nodes, or None if none can take the run now."""
     candidates: dict[str, list[ScoredCandidate]] = {}
     for node_id in node_ids:
         needs = index.fits(request.matcher, node_id)
@@ -141,9 +141,9 @@ def _best_of_classes(request: PlacementRequest, class_indexes: Sequence[NodeClas
 def _get_to_know(
     request: PlacementRequest, class_index: NodeClassIndex, known: dict[NodeClassIndex, tuple[Needs, float]]
 ) -> tuple[Needs, float]:
-    """What the run takes of nodes of the kind, and what they are worth to it; kept for this look."""
+    """Return what the run takes of nodes of the class, and the score of the class; cached per search."""
     needs = request.matcher.needs(class_index)
-    assert needs is not None, "only suitable kinds are looked at"
+    assert needs is not None, "only suitable classes are searched"
     known[class_index] = needs, class_score(request.context, class_index.node_class)
     return known[class_index]
 
@@ -155,9 +155,9 @@ def _all(class_indexes: Sequence[NodeClassIndex]) -> Iterator[tuple[NodeClassInd
 def _shuffled(
     request: PlacementRequest, class_indexes: Sequence[NodeClassIndex]
 ) -> Iterator[tuple[NodeClassIndex, CapacityBucket]]:
-    """All cells, in another order for each run, of every kind in turn.
+    """Yield all buckets, one of each class in turn, starting elsewhere for each run.
 
-    What is warm comes first, but takes no more than half of the sample.
+    Warm buckets come first, but make up no more than half of the sample.
     """
     start = zlib.crc32(request.context.run_id.encode())
     class_indexes = [
@@ -181,7 +181,7 @@ def _shuffled(
 def _in_turn(
     bucket_sets: Sequence[tuple[NodeClassIndex, BucketSet]], start: int
 ) -> Iterator[tuple[NodeClassIndex, CapacityBucket]]:
-    """A cell of each shelf, then the next of each, until all have come."""
+    """Yield one bucket of each set, then the next of each, until all are exhausted."""
     for step in range(max((len(bucket_set) for _, bucket_set in bucket_sets), default=0)):
         for class_index, bucket_set in bucket_sets:
             if step < len(bucket_set):
@@ -189,7 +189,7 @@ def _in_turn(
 
 
 def _firsts(request: PlacementRequest, bucket: CapacityBucket) -> list[tuple[str, bool]]:
-    """Of equal nodes the first, and the first that is warm; each with whether it is."""
+    """Return the first node of the bucket and its first warm one, each with its warmth."""
     first = _first(request, bucket)
     if first is None:
         return []
@@ -203,7 +203,7 @@ def _firsts(request: PlacementRequest, bucket: CapacityBucket) -> list[tuple[str
 
 
 def _first(request: PlacementRequest, nodes: NodeSet) -> str | None:
-    """Of nodes that are equal otherwise, one that has not failed the run before, if there is one."""
+    """Return the first node, preferably one that has not failed the run before."""
     excluded, avoided = request.excluded, request.context.avoided
     if not excluded and not avoided:
         return nodes.first(_any)

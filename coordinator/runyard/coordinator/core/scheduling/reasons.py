@@ -1,4 +1,4 @@
-"""Why nodes cannot take a run, counted, without looking at each of them."""
+"""Counted reasons why nodes cannot take a run, by class and bucket rather than by node."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
@@ -35,10 +35,10 @@ def count_reasons(
     refused: Collection[str] = (),
     held: Collection[str] = (),
 ) -> Counter[str]:
-    """Counts the nodes by the first reason against each; `free` for those that can take the run now.
+    """Count the nodes by the first reason against each; `FREE` for those that can take the run now.
 
     Args:
-        clusters: Those that are open to the run; None: all.
+        clusters: Clusters that are open to the run; None: all.
         refused: Nodes that refused the launch.
         held: Nodes that are reserved for other runs.
     """
@@ -65,7 +65,7 @@ def reason_in(
     bucket: CapacityBucket,
     clusters: Collection[str] | None,
 ) -> str:
-    """The first reason against the nodes of a cell, or `free`."""
+    """Return the first reason against the nodes of a bucket, or `FREE`."""
     if never := _static_reason(matcher, class_index, bucket.total):
         return never
     if clusters is not None and class_index.node_class.cluster not in clusters:
@@ -103,7 +103,7 @@ def availability(counts: Mapping[str, int]) -> str:
 
 
 def what_is_missing(index: NodeIndex, ask: Ask) -> str | None:
-    """Why no node that ever joined could take the run, in a sentence with a remedy; None if one could."""
+    """Return why no node that ever joined can take the run, in a sentence; None if one could."""
     if not len(index):
         return "no node has joined this coordinator yet; start an agent first"
     known = index.clusters()
@@ -121,7 +121,7 @@ def what_is_missing(index: NodeIndex, ask: Ask) -> str | None:
 
 
 def static_reasons(index: NodeIndex, matcher: NodeMatcher) -> Counter[str]:
-    """Counts the nodes that could never take the run by the first reason against each."""
+    """Count the nodes that can never take the run by the first reason against each."""
     counts: Counter[str] = Counter()
     if named := matcher.ask.requirements.node:
         counts[ANOTHER_NODE] = len(index)
@@ -137,7 +137,7 @@ def static_reasons(index: NodeIndex, matcher: NodeMatcher) -> Counter[str]:
 
 
 def _static_reason(matcher: NodeMatcher, class_index: NodeClassIndex, total: Amounts) -> str:
-    """The first lasting reason against nodes that have so much, or nothing."""
+    """Return the first static reason against nodes with that total, or an empty string."""
     view = matcher.view(class_index)
     if isinstance(view, str):
         return view

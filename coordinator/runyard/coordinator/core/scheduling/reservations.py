@@ -1,4 +1,4 @@
-"""Nodes that are kept for runs which smaller ones would keep out for ever."""
+"""Nodes reserved for runs that smaller runs would otherwise starve."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,15 +7,15 @@ from typing import Final
 from runyard.coordinator.core.scheduling.equivalence_classes import EquivalenceClass
 
 MAX_RESERVATIONS: Final = 4
-"""How many nodes are reserved at most. Each stands partly idle until its run fits."""
+"""Limit on reserved nodes. Each is partly idle until its run fits."""
 
 
 @dataclass(frozen=True)
 class Reservation:
-    """One node for the first run of one lane.
+    """Reservation of one node for the first run of one class.
 
     Attributes:
-        above: Runs of a higher priority than this may go there all the same.
+        above: Runs of a higher priority than this may still use the node.
         until: Monotonic seconds.
     """
 
@@ -26,7 +26,7 @@ class Reservation:
 
 
 class Reservations:
-    """All of them.
+    """All reservations, by node and by class.
 
     Attributes:
         version: Counts every change.
@@ -49,15 +49,15 @@ class Reservations:
         return len(self._by_node) < MAX_RESERVATIONS
 
     def on(self, node_id: str) -> Reservation | None:
-        """Who has the node reserved."""
+        """Return the reservation of a node."""
         return self._by_node.get(node_id)
 
     def of(self, run_class: EquivalenceClass) -> Reservation | None:
-        """What the lane has reserved."""
+        """Return the reservation of a class."""
         return self._by_class.get(run_class)
 
     def reserved_for_others(self, run_class: EquivalenceClass) -> list[str]:
-        """The nodes that the lane's runs may not have."""
+        """Return the nodes that runs of the class may not use."""
         return [
             each.node_id
             for each in self._by_node.values()
@@ -65,13 +65,13 @@ class Reservations:
         ]
 
     def make(self, reservation: Reservation) -> None:
-        """Reserves a node."""
+        """Add a reservation."""
         self.version += 1
         self._by_node[reservation.node_id] = reservation
         self._by_class[reservation.run_class] = reservation
 
     def end(self, reservation: Reservation) -> None:
-        """Opens a node to all again."""
+        """Remove a reservation."""
         self.version += 1
         del self._by_node[reservation.node_id]
         del self._by_class[reservation.run_class]

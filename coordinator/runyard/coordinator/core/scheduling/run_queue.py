@@ -1,4 +1,4 @@
-"""The runs that wait for a node, by what they wait for."""
+"""Queue of the runs that wait for a node: equivalence classes in priority levels in fair shares."""
 
 import itertools
 from collections.abc import Iterable, Iterator
@@ -22,15 +22,15 @@ from runyard.coordinator.core.timers import Timers
 
 
 class RunQueue:
-    """Runs in lanes of one shape, lanes in bands of one share and priority.
+    """Waiting runs by equivalence class; classes by share and priority.
 
-    A lane whose first run found no node is blocked: it is tried again only on nodes that became freer since,
-    or when more of the fleet opens to it. So a run that joins a blocked lane costs no search.
+    A class whose first run found no node is blocked: it is tried again only on nodes that were freed since,
+    or when more clusters open to it. So a run that joins a blocked class costs no search.
 
     Attributes:
-        restless: Bands with lanes that have to look at all nodes.
-        demands: What lanes ask for, and in which bands, with how many lanes there.
-        hungry: Blocked lanes that have been without a node for so long that one should be reserved.
+        dirty: Priority levels with classes that need a search over all nodes.
+        matchers: Matchers of the classes, with their levels and the number of classes in each.
+        starving: Blocked classes that have waited so long that a node should be reserved.
     """
 
     def __init__(self, index: NodeIndex, config: SchedulingConfig) -> None:
@@ -44,8 +44,8 @@ class RunQueue:
         self._classes: dict[EquivalenceKey, EquivalenceClass] = {}
         self._class_of: dict[str, EquivalenceClass] = {}
         self._quota_freed: dict[FairShare, None] = {}
-        self._youngest_placed = OLDER_THAN_ALL  # the youngest of the runs that got a node
-        self._usage_last_served = 0.0  # how much the share that was served last had been given before
+        self._youngest_placed = OLDER_THAN_ALL  # the youngest run that got a node
+        self._usage_last_served = 0.0  # usage of the share that was served last, before that placement
         self._openings: Timers[EquivalenceClass] = Timers()
         self._starvation_timers: Timers[EquivalenceClass] = Timers()
         self._numbers = itertools.count()
@@ -57,42 +57,42 @@ class RunQueue:
         return run_id in self._class_of
 
     def class_of(self, run_id: str) -> EquivalenceClass:
-        """The lane of a waiting run."""
+        """Return the class of a waiting run."""
         return self._class_of[run_id]
 
     def run_ids(self) -> list[str]:
-        """All waiting runs, the oldest first."""
+        """Return the IDs of all waiting runs, the oldest first."""
         return [entry.run_id for entry in sorted(self._entries())]
 
     def classes(self) -> Iterator[EquivalenceClass]:
-        """All lanes; none of them is empty."""
+        """Return all classes; none is empty."""
         return iter(self._classes.values())
 
     def level_of(self, run_class: EquivalenceClass) -> PriorityLevel:
-        """The band that the lane is in."""
+        """Return the priority level of a class."""
         return self.shares[run_class.key.share].levels[run_class.key.priority]
 
     def levels(self) -> Iterator[PriorityLevel]:
-        """All bands with lanes."""
+        """Return all priority levels with classes."""
         return (level for share in self.shares.values() for level in share.levels.values() if len(level))
 
     def levels_with(self, matchers: Iterable[NodeMatcher]) -> dict[PriorityLevel, None]:
-        """The bands in which some lane asks for one of these."""
+        """Return the levels with classes of these matchers."""
         return {level: None for matcher in matchers for level in self.matchers.get(matcher, ())}
 
     def waiting_in(self, share: str) -> int:
-        """How many runs of the share wait."""
+        """Return the number of waiting runs of a share."""
         return self.shares[share].waiting if share in self.shares else 0
 
     def dominant_share(self, amounts: Iterable[tuple[str, int]]) -> float:
-        """How much of the fleet that is, in the resource of which it is most."""
+        """Return the largest fraction of the fleet that the amounts are, over all resources (DRF)."""
         total = self._index.total
         return max((amount / total[name] for name, amount in amounts if total.get(name)), default=0.0)
 
     # Runs come and go
 
     def add(self, run: Run) -> None:
-        """Takes a run that waits from now on."""
+        """Add a run."""
         key = EquivalenceKey.of(run)
         run_class = self._classes.get(key) or self._new_class(key)
         share = self.shares[key.share]
@@ -108,7 +108,7 @@ class RunQueue:
                 self.set_state(run_class, ClassState.UNTRIED)
 
     def remove(self, run_id: str) -> None:
-        """Lets a run go: it has a node, or is over."""
+        """Remove a run that got a node or is over."""
         run_class = self._class_of.pop(run_id)
         share = self.shares[run_class.key.share]
         share.waiting -= 1
@@ -120,17 +120,17 @@ class RunQueue:
         elif was_first:
             self.level_of(run_class).insert(run_class)
             if run_class.state is ClassState.BLOCKED and run_class.key.route.spill_after > 0:
-                # Fewer clusters are open to the next one, at other times.
+                # Other clusters are open to the next run, which has waited less.
                 self.set_state(run_class, ClassState.UNTRIED)
 
     def allocate(self, share: str, taken: Resources) -> None:
-        """Counts what a live run has."""
+        """Count what a live run holds against its share."""
         holder = self._share(share)
         holder.change(taken, 1)
         holder.dominant_share = self.dominant_share(holder.held.items())
 
     def release(self, share: str, taken: Resources) -> None:
-        """Counts what a run had."""
+        """Count what a run held as released."""
         holder = self._share(share)
         holder.change(taken, -1)
         holder.dominant_share = self.dominant_share(holder.held.items())
@@ -138,10 +138,10 @@ class RunQueue:
             self._quota_freed[holder] = None
         self._drop_share_if_idle(holder)
 
-    # What is known of lanes
+    # States of classes
 
     def set_state(self, run_class: EquivalenceClass, state: ClassState) -> None:
-        """Notes what is known of a lane."""
+        """Set the state of a class."""
         level = self.level_of(run_class)
         level.set_state(run_class, state)
         if level.untried:
@@ -154,7 +154,7 @@ class RunQueue:
             self.end(reservation)
 
     def block(self, run_class: EquivalenceClass, now: float) -> None:
-        """Notes that no node can take the first run of the lane."""
+        """Mark a class as blocked: no node can take its first run."""
         self.set_state(run_class, ClassState.BLOCKED)
         since = run_class.head.queued_since
         opening = next_opening(run_class.key.route, now - since)
@@ -164,7 +164,7 @@ class RunQueue:
             self._starvation_timers.set(run_class, self._starves_at(run_class))
 
     def wake(self, now: float) -> None:
-        """Has those lanes look at all nodes to which more of the fleet has opened."""
+        """Retry the classes to which more clusters have opened or whose share is below its quota again."""
         for run_class in self._openings.take_due(now):
             if run_class.state is ClassState.BLOCKED:
                 self.set_state(run_class, ClassState.UNTRIED)
@@ -175,13 +175,13 @@ class RunQueue:
                     self.set_state(run_class, ClassState.UNTRIED)
 
     def wake_all(self) -> None:
-        """Has every lane look at all nodes, whatever was concluded before."""
+        """Retry every class on all nodes."""
         for run_class in self._classes.values():
             if run_class.state is not ClassState.CLOSED:
                 self.set_state(run_class, ClassState.UNTRIED)
 
     def apply_config(self, config: SchedulingConfig) -> None:
-        """Orders by another policy from now on; nothing that was concluded holds any more."""
+        """Apply another configuration; all classes are retried."""
         self.config = config
         for share in self.shares.values():
             share.quota = config.quotas.get(share.name, UNBOUNDED)
@@ -191,7 +191,7 @@ class RunQueue:
         self.wake_all()
 
     def record_placement(self, run_class: EquivalenceClass, taken: Resources, now: float) -> None:
-        """Counts a placement against the lane's share."""
+        """Count a placement of a run of the class against its share."""
         share = self.shares[run_class.key.share]
         self._youngest_placed = max(self._youngest_placed, run_class.head)
         self._usage_last_served = share.usage
@@ -207,7 +207,7 @@ class RunQueue:
     # Reservations
 
     def find_starving(self, now: float) -> None:
-        """Notes which lanes have been without a node for too long, while younger runs got theirs."""
+        """Mark as starving the classes that have waited too long while younger runs got nodes."""
         patience = self.config.queue.reserve_after
         for run_class in self._starvation_timers.take_due(now):
             if run_class.state is not ClassState.BLOCKED or self.reservations.of(run_class):
@@ -220,17 +220,17 @@ class RunQueue:
                 self.starving[run_class] = None
 
     def reserve(self, reservation: Reservation) -> None:
-        """Keeps a node for a lane."""
+        """Reserve a node for a class."""
         self.reservations.make(reservation)
         self.starving.pop(reservation.run_class, None)
 
     def postpone_reservation(self, run_class: EquivalenceClass, until: float) -> None:
-        """Leaves a lane alone for a while."""
+        """Reserve no node for the class until then."""
         self.starving.pop(run_class, None)
         self._starvation_timers.set(run_class, until)
 
     def end(self, reservation: Reservation) -> None:
-        """Opens a reserved node to all again; the lane may get another."""
+        """End a reservation; the class may get another."""
         self.reservations.end(reservation)
         run_class = reservation.run_class
         run_class.failed_node = reservation.node_id
@@ -238,15 +238,15 @@ class RunQueue:
             self.starving[run_class] = None
         self._index.mark_freed(reservation.node_id)
 
-    # How it is kept
+    # Bookkeeping
 
     def _starves_at(self, run_class: EquivalenceClass) -> float:
         return max(run_class.head.queued_since, run_class.placed_at) + self.config.queue.reserve_after
 
     def _rejoin(self, share: FairShare) -> None:
-        """Has a share that comes back start beside the others.
+        """Let a share that becomes active again start level with the others.
 
-        What it did not use meanwhile is no credit; of what it was given, only its last run counts against it.
+        Idle time earns no credit; of its earlier usage, only the last placement counts.
         """
         others = (each.usage for each in self.shares.values() if each.waiting)
         start = min(others, default=self._usage_last_served)

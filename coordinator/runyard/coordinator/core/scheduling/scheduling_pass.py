@@ -1,4 +1,4 @@
-"""Whose turn it is: hands out lanes whose first run may find a node, in the order of the queue."""
+"""One pass over the queue: yields the classes whose first run may find a node, in queue order."""
 
 import heapq
 import itertools
@@ -11,16 +11,17 @@ from runyard.coordinator.core.scheduling.node_index import NodeIndex
 from runyard.coordinator.core.scheduling.run_queue import RunQueue
 
 MAX_FREED_TRIED: Final = 32
-"""Freed nodes up to which each is held against what waits; after more at once, everything is tried anew."""
+"""Up to this many freed nodes are matched with the waiting classes; after more, all are retried."""
 
 
 class Rank(NamedTuple):
-    """The order of the queue; the smallest comes first.
+    """Sort key of the queue; the smallest comes first.
 
     Attributes:
-        content: The share has what it is promised.
+        satisfied: The share holds what it is guaranteed.
         priority: Higher ones first, so negated.
-        passed: How much the share was given, and `held`, how much it has now, in parts of the fleet.
+        usage: Sum of the dominant shares of the placements of the share.
+        held: Dominant share that it holds now.
     """
 
     satisfied: bool
@@ -31,7 +32,7 @@ class Rank(NamedTuple):
 
 
 def rank(queue: RunQueue, level: PriorityLevel, run_class: EquivalenceClass, now: float) -> Rank:
-    """The rank of the first run of a lane."""
+    """Return the rank of the first run of a class."""
     priority = level.priority_now(now, queue.config.queue.age_step)
     share = level.share
     return Rank(not share.is_below_guarantee, -priority, share.usage, share.dominant_share, run_class.head)
@@ -40,11 +41,11 @@ def rank(queue: RunQueue, level: PriorityLevel, run_class: EquivalenceClass, now
 class SchedulingPass:
     """One pass over the queue.
 
-    Every band has an entry in a heap; ranks only fall during a pass, so an entry that is out of date is found
-    when it comes to the top, and put back.
+    Each priority level has an entry in a heap. Ranks only fall during a pass, so an outdated entry is noticed
+    when it reaches the top, and is reinserted.
 
     Attributes:
-        hot: Freed nodes that a blocked run could take, by what it asks for.
+        freed: Freed nodes that a blocked run could take, by matcher.
     """
 
     def __init__(self, queue: RunQueue, index: NodeIndex, now: float) -> None:
@@ -59,7 +60,7 @@ class SchedulingPass:
         self._begin()
 
     def next(self) -> EquivalenceClass | None:
-        """The lane whose first run comes next, or None if no run can find a node any more."""
+        """Return the class whose first run is tried next, or None if no more run can find a node."""
         if self._index.has_freed:
             self._begin()
         while self._heap and (self.freed or self._queue.dirty):
@@ -75,14 +76,14 @@ class SchedulingPass:
         return None
 
     def placed(self, level: PriorityLevel, node_id: str) -> None:
-        """Goes on after a run of the band got a node."""
+        """Continue after a run of the level got a node."""
         for matcher in [each for each, nodes in self.freed.items() if node_id in nodes]:
             if matcher not in self._queue.matchers or self._index.fits(matcher, node_id) is None:
                 self._drop_freed(matcher, node_id)
         self._enter_again(level)
 
     def failed(self, level: PriorityLevel) -> None:
-        """Goes on after the lane that was handed out found no node."""
+        """Continue after the class that was returned found no node."""
         self._positions[level] += 1
         self._enter_again(level)
 

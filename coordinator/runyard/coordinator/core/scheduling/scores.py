@@ -1,4 +1,4 @@
-"""Which of the nodes that can take a run is the best: small marks from 0 to 1, each with a weight."""
+"""Scores of the nodes that can take a run: each from 0 to 1, with a weight."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,21 +10,21 @@ from runyard.coordinator.core.scheduling.config import Strategy
 from runyard.coordinator.core.scheduling.filters import NodeClass
 
 ORDINARY: Final = frozenset({SLOTS, CPU, MEMORY})
-"""What every node has. Everything else is scarce, and kept for runs that ask for it."""
+"""Resources of every node. All others are scarce, and kept for runs that require them."""
 
 Amounts = tuple[int, ...]
-"""Of each resource that a site offers, in its order."""
+"""Amount of each resource of a node class, in the order of the class."""
 
 Needs = tuple[tuple[int, int], ...]
-"""What a run takes of a site's resources: pairs of position and amount."""
+"""Amounts that a run takes on nodes of a class: pairs of position and amount."""
 
 
 @dataclass(frozen=True)
 class ScoringContext:
-    """A run that looks for a node.
+    """The run that nodes are scored for.
 
     Attributes:
-        avoided: Nodes that failed earlier attempts of it.
+        avoided: Nodes that failed earlier attempts of the run.
     """
 
     run_id: str
@@ -34,10 +34,10 @@ class ScoringContext:
 
 
 class Candidate(NamedTuple):
-    """A node that can take the run. A plain tuple, since hundreds are made for one choice.
+    """Node that can take the run. A plain tuple, since one search makes hundreds.
 
     Attributes:
-        warm: Whether the run's code location has a process there that its runs can be forks of.
+        warm: True if the node has a ready warm server for the run's code location.
     """
 
     node_id: str
@@ -49,23 +49,23 @@ class Candidate(NamedTuple):
 
 
 def needs_on(wanted: CompiledRequirements, node_class: NodeClass) -> Needs:
-    """What the run takes there; the site must offer all of it."""
+    """Return what the run takes of nodes of the class, which must have all of these resources."""
     return tuple((node_class.offered.index(name), amount) for name, amount in wanted.resources if amount)
 
 
 def fits(needs: Needs, amounts: Amounts) -> bool:
-    """True if the amounts hold what is needed."""
+    """True if the amounts suffice."""
     for position, amount in needs:  # noqa: SIM110 - called for every node; a loop is twice as fast
         if amounts[position] < amount:
             return False
     return True
 
 
-# What all nodes of a site share
+# Scores of node classes
 
 
 def preferences(context: ScoringContext, node_class: NodeClass) -> float:
-    """How much, by weight, of what the run would like is there."""
+    """Fraction, by weight, of the preferences that the class satisfies."""
     wishes = context.requirements.preferences
     total = sum(wish.weight for wish in wishes)
     if not total:
@@ -74,36 +74,36 @@ def preferences(context: ScoringContext, node_class: NodeClass) -> float:
 
 
 def spares(context: ScoringContext, node_class: NodeClass) -> float:
-    """Nothing scarce is there that the run has no use for."""
+    """1 if the class has no scarce resource that the run does not use."""
     asked = context.requirements.resources
     return float(all(name in ORDINARY or asked[name] for name in node_class.offered))
 
 
-# What differs from node to node
+# Scores of nodes
 
 
 def packed(_: ScoringContext, candidate: Candidate) -> float:
-    """How full the node will be, in what becomes scarcest of what the run takes."""
+    """Utilization of the node with the run, of the scarcest resource that the run takes."""
     return use_after(candidate.total, candidate.free, candidate.needs)
 
 
 def spread(_: ScoringContext, candidate: Candidate) -> float:
-    """How empty the node will be."""
+    """Remaining free fraction of that resource."""
     return 1.0 - use_after(candidate.total, candidate.free, candidate.needs)
 
 
 def clean(context: ScoringContext, candidate: Candidate) -> float:
-    """The node has not failed an earlier attempt of the run."""
+    """1 if the node has not failed an earlier attempt of the run."""
     return 0.0 if candidate.node_id in context.avoided else 1.0
 
 
 def warm(_: ScoringContext, candidate: Candidate) -> float:
-    """The run need not import what others have imported before it."""
+    """1 if the run can start as a fork of a warm server."""
     return 1.0 if candidate.warm else 0.0
 
 
 def use_after(total: Amounts, free: Amounts, needs: Needs) -> float:
-    """Share in use, once the run is there, of the scarcest resource that it takes."""
+    """Return the utilization of the scarcest resource that the run takes, with the run."""
     most = 0.0
     for position, amount in needs:
         use = (total[position] - free[position] + amount) / total[position]
@@ -114,7 +114,7 @@ def use_after(total: Amounts, free: Amounts, needs: Needs) -> float:
 
 @dataclass(frozen=True)
 class ClassScorer:
-    """A mark for all nodes of a site."""
+    """Score that all nodes of a class share."""
 
     name: str
     weight: float
@@ -123,7 +123,7 @@ class ClassScorer:
 
 @dataclass(frozen=True)
 class NodeScorer:
-    """A mark for one node."""
+    """Score of one node."""
 
     name: str
     weight: float
@@ -142,33 +142,33 @@ NODE_SCORERS: Final = {
     Strategy.BINPACK: (CLEAN, WARM, NodeScorer("binpack", 1.0, packed)),
     Strategy.SPREAD: (CLEAN, WARM, NodeScorer("spread", 1.0, spread)),
 }
-"""The weights are such that a mark says nothing where a heavier one has spoken clearly."""
+"""The weights make each score a tie-breaker among nodes that are equal in the heavier ones."""
 
 
 def class_score(context: ScoringContext, node_class: NodeClass) -> float:
-    """Weighted sum of what all nodes of the site share."""
+    """Return the weighted sum of the class scores."""
     return sum(score.weight * score.score(context, node_class) for score in CLASS_SCORERS)
 
 
 def score(context: ScoringContext, candidate: Candidate, strategy: Strategy, of_class: float) -> float:
-    """Weighted sum of all marks; `of_site` is what the node's site is worth."""
+    """Return the weighted sum of all scores; `of_class` is the score of the node's class."""
     for score in NODE_SCORERS[strategy]:
         of_class += score.weight * score.score(context, candidate)
     return of_class
 
 
 def scores(context: ScoringContext, candidate: Candidate, strategy: Strategy) -> dict[str, float]:
-    """Every mark by its name."""
+    """Return every score by its name."""
     of_class = {score.name: score.score(context, candidate.node_class) for score in CLASS_SCORERS}
     return of_class | {score.name: score.score(context, candidate) for score in NODE_SCORERS[strategy]}
 
 
 ScoredCandidate = tuple[float, str, Candidate]
-"""An option behind its worth, negated, and its node ID: the smallest is the best."""
+"""Negated score, node ID and candidate: the smallest is the best."""
 
 
 def scored(
     context: ScoringContext, candidate: Candidate, strategy: Strategy, of_class: float
 ) -> ScoredCandidate:
-    """The option with what it is worth; ties go to the smaller node ID."""
+    """Return the candidate with its score; ties go to the smaller node ID."""
     return -score(context, candidate, strategy, of_class), candidate.node_id, candidate
