@@ -83,7 +83,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 async def coordinator() -> AsyncIterator[StubCoordinator]:
-    """A coordinator that does as it is told."""
+    """A coordinator that the test controls."""
     with tempfile.TemporaryDirectory(prefix="ry-") as sockets:  # pytest's own folders are too long for one
         async with StubCoordinator(Path(sockets)) as made:
             yield made

@@ -40,7 +40,7 @@ def launch(**fields: Any) -> run_pb2.LaunchSpec:
 def statement(
     spec: run_pb2.LaunchSpec, signed_at: int = NOW, lifetime: int = 3600
 ) -> run_pb2.LaunchStatement:
-    """What its launcher signs."""
+    """Return the statement that the launcher signs."""
     made = run_pb2.LaunchStatement(spec=spec)
     made.signed_at.FromSeconds(signed_at)
     made.expires_at.FromSeconds(signed_at + lifetime)

@@ -1,4 +1,4 @@
-"""A coordinator that says what the test tells it to, and whole agents as processes that dial it."""
+"""A coordinator that the test controls, and whole agents as processes that connect to it."""
 
 import asyncio
 import contextlib
@@ -83,7 +83,7 @@ class StubSession:
         return [*self.hello.attempts, *reported, *(self.beats[-1].attempts if self.beats else ())]
 
     def finished(self, run_id: str) -> list[agent_pb2.AttemptStatus]:
-        """What was said of the end of a run."""
+        """Return the statuses that report the end of a run."""
         return [
             each for each in self.statuses() if each.run_id == run_id and each.phase == run_pb2.PHASE_FINISHED
         ]
@@ -228,7 +228,7 @@ class Agent:
         await self.ended()
 
     def log(self) -> str:
-        """What it logged."""
+        """Return its log."""
         return self._log.read_text()
 
     def close(self) -> None:

@@ -108,21 +108,21 @@ class Agent:
         await self.parts.events.put(Acknowledged(key))
 
     def phases(self, key: AttemptKey = KEY) -> list[str]:
-        """The phases of an attempt as they were told."""
+        """Return the reported phases of an attempt."""
         told = [each.status for each in self.told if each.HasField("status")]
         mine = [each for each in told if (each.run_id, each.attempt) == (key.run_id, key.attempt)]
         return [run_pb2.Phase.Name(each.phase).removeprefix("PHASE_").lower() for each in mine]
 
     def last(self) -> agent_pb2.AttemptReport:
-        """What was told last."""
+        """Return the last report."""
         return self.told[-1]
 
     async def until_told(self, *phases: str, key: AttemptKey = KEY) -> None:
-        """Returns as soon as exactly these phases were told."""
+        """Wait until exactly these phases are reported."""
         await await_until(lambda: self.phases(key) == list(phases), lambda: self.phases(key), SOON)
 
     async def until_refused(self) -> agent_pb2.Rejection:
-        """The refusal, as soon as it is told."""
+        """Wait for a rejection and return it."""
         await await_until(lambda: self.told and self.last().HasField("rejection"), lambda: self.told, SOON)
         return self.last().rejection
 

@@ -57,9 +57,9 @@ def drop_the_tombstone(patch: Patch) -> None:
     """A stop for an attempt that never came is confirmed, and leaves nothing behind."""
     stop = reconcile.AttemptTable.on_stop
 
-    def on_stop(holdings: reconcile.AttemptTable, key: AttemptKey, grace: float, reason: str) -> list[Effect]:
-        if holdings.get(key) is not None:
-            return stop(holdings, key, grace, reason)
+    def on_stop(table: reconcile.AttemptTable, key: AttemptKey, grace: float, reason: str) -> list[Effect]:
+        if table.get(key) is not None:
+            return stop(table, key, grace, reason)
         over = Finished(Outcome(OutcomeKind.STOPPED, reason))
         return [Report(HeldAttempt(key, UNKNOWN_LAUNCH, over))]
 

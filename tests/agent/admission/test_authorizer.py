@@ -1,4 +1,4 @@
-"""What passes an agent: on the way from an assignment to a run directory, with the reason if it does not."""
+"""Authorization of launches by signature and policy, in a runtime and in a whole agent."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""What a launch and the agent's settings come to: limits, user and scratch directory of a worker."""
+"""Limits, user and scratch directory of a worker process."""
 
 import getpass
 from pathlib import Path

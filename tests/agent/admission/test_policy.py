@@ -1,4 +1,4 @@
-"""What the owner of a node allows: rule by rule, and what holds for any policy and any launch."""
+"""Decisions of the owner's policy: rule by rule, and properties of every policy and launch."""
 
 from dataclasses import replace
 from typing import Any
@@ -40,7 +40,7 @@ def refusal(asked: RequestedAccess, allow_root: bool = False, **profile: Any) ->
 
 
 def is_allowed(asked: RequestedAccess, allow_root: bool = False, **profile: Any) -> bool:
-    """Whether one profile allows it."""
+    """True if one profile allows it."""
     return decide(Policy((Profile(name="only", **profile),), allow_root), asked) == Allowed("only")
 
 

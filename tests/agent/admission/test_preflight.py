@@ -1,4 +1,4 @@
-"""What the agent looks at before it takes an attempt."""
+"""Checks of a worker's prerequisites before its attempt is accepted."""
 
 import asyncio
 import os
@@ -29,7 +29,7 @@ def at_ease(directories: RunDirectories) -> Preflight:
 
 
 class Hanging(FakeDriver):
-    """A driver whose looks end when the test says so."""
+    """A driver whose checks end when the test opens the gate."""
 
     def __init__(self, directories: RunDirectories) -> None:
         super().__init__(directories, lambda key, phase: None)

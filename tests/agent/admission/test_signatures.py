@@ -1,4 +1,4 @@
-"""Whether a launch is its launcher's own word, field by field."""
+"""Verification of signed launches, field by field."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,7 +27,7 @@ def reason(sent: run_pb2.LaunchSpec, now: float = NOW) -> str:
 
 
 def genuine(sent: run_pb2.LaunchSpec, now: float = NOW) -> Genuine:
-    """What is done of the launch."""
+    """Return the launch that is carried out."""
     found = examine(KEY, sent, KEYS, now)
     assert isinstance(found, Genuine), found
     return found
@@ -225,7 +225,7 @@ def test_a_statement_with_another_byte_is_doubtful_or_the_same(position: int, by
 
 
 def chosen(sent: run_pb2.LaunchSpec, **requirements: Any) -> frozenset[str]:
-    """What of these requirements nothing in the launch asks for."""
+    """Return the choices that no signed part of the launch requires."""
     whole = sign(sent)
     whole.requirements.CopyFrom(placement_pb2.Requirements(**requirements))
     return genuine(whole).unsigned_choices

@@ -1,4 +1,4 @@
-"""What a node offers: what the kernel leaves it, the GPUs that answer, and what the settings make of both."""
+"""Resources of a node: the kernel's limits, the detected GPUs, and the settings that override both."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""What the agent tells of its machine and its workers is what the kernel says."""
+"""Facts, load and usage match the kernel's figures."""
 
 import os
 import signal

@@ -34,7 +34,7 @@ class Disk:
         self.acknowledged: set[AttemptKey] = set()
 
     def recovered(self) -> AttemptTable:
-        """What an agent that starts holds."""
+        """Return the table of an agent that starts."""
         table = AttemptTable()
         table.on_recovered(self.held(key) for key in self.specs if key not in self.acknowledged)
         return table

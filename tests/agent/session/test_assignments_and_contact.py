@@ -1,4 +1,4 @@
-"""What a whole agent says to a coordinator, and that it starts nothing after an offer is over."""
+"""Messages of a whole agent to a coordinator; it starts nothing after the deadline of an assignment."""
 
 import asyncio
 import signal
@@ -42,7 +42,7 @@ def ledger(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def worker(tmp_path: Path, ledger: Path) -> Path:
-    """A program that goes on until it is stopped."""
+    """A program that runs until it is stopped."""
     program = tmp_path / "worker"
     program.write_text(f"#!/bin/sh\necho started >> {ledger}\nexec sleep 60\n")
     program.chmod(0o755)

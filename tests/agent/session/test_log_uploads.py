@@ -33,7 +33,7 @@ class Coordinator:
         await self.go_on.wait()
 
     def content(self, transfer_id: str) -> bytes:
-        """What came through."""
+        """Return the received bytes."""
         return b"".join(piece.data for piece in self.pushed[transfer_id])
 
 

@@ -1,4 +1,4 @@
-"""A whole agent tells what its node offers, and what each of its attempts holds of that."""
+"""A whole agent reports the resources of its node, and those that each attempt holds."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +19,7 @@ HOLDS = placement_pb2.Requirements(
 
 @pytest.fixture
 def worker(tmp_path: Path) -> Path:
-    """A program that goes on until it is stopped."""
+    """A program that runs until it is stopped."""
     program = tmp_path / "worker"
     program.write_text("#!/bin/sh\nexec sleep 60\n")
     program.chmod(0o755)

@@ -81,7 +81,7 @@ class DockerSettings(Settings):
     """Image of runs if neither the run nor its code location names one."""
 
     pull: PullPolicy = "if-not-present"
-    """When an image is pulled: before every start, if this engine does not have it, or never."""
+    """Pull policy of the image: before every start, if this engine does not have it, or never."""
 
     pull_timeout: float = Field(default=1800.0, gt=0)
     """Longest duration of one pull in seconds."""
