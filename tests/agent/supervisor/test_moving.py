@@ -137,4 +137,4 @@ async def test_connection_that_the_coordinator_wants_made_anew_costs_no_session(
             await asyncio.to_thread(node.wait_for_event, "ready", 4)
             assert node.events("session_ended") == []
             reasons = {event["reason"] for event in node.events("session_moves")}
-            assert reasons == {"the coordinator wants the connection to be made anew"}
+            assert reasons == {"the coordinator requests a new connection"}
