@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agent.node_side import KEY, is_alive, kill_everything, shell
+from agent.node_side import KEY, Node, is_alive, kill_everything, shell
 from harness.waiting import await_until
 
 import runyard.agent.supervisor
 from runyard.agent.core.model import AttemptKey
+from runyard.agent.supervisor import worker as worker_script
 from runyard.agent.supervisor.records import SpecRecord, StopRequest, WorkerRecord
 from runyard.agent.supervisor.rundir import RunDirectories, RunDirectory
 from runyard.agent.supervisor.warm.plan import WarmPlan
@@ -159,3 +160,30 @@ def test_no_module_that_runs_beside_a_worker_imports_another_one_late() -> None:
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and id(node) not in at_top:
                 assert not (node.module or "").startswith("runyard"), f"{path}:{node.lineno}"
+
+
+@pytest.mark.parametrize("old", ["runyard/agent/worker.py", "runyard/agent/supervisor/worker.py"])
+async def test_an_attempt_accepted_before_an_upgrade_starts_with_the_worker_script_of_the_new_release(
+    directories: RunDirectories, tmp_path: Path, old: str
+) -> None:
+    spec = SpecRecord([sys.executable, str(tmp_path / old), "execute_run", KEY.run_id], {})
+    directory = directories.create(KEY, spec)
+    await Node(directories).driver.recover()
+    found = directory.read_spec()
+    assert found is not None
+    assert found.argv == [sys.executable, worker_script.__file__, "execute_run", KEY.run_id]
+
+
+async def test_any_other_program_of_an_attempt_stays_as_it_is(
+    directories: RunDirectories, tmp_path: Path
+) -> None:
+    script = tmp_path / "runyard" / "agent" / "worker.py"
+    script.parent.mkdir(parents=True)
+    script.touch()
+    for number, path in enumerate((script, tmp_path / "own" / "worker.py")):
+        key = AttemptKey("run-other", number)
+        directory = directories.create(key, SpecRecord([sys.executable, str(path)], {}))
+        await Node(directories).driver.recover()
+        found = directory.read_spec()
+        assert found is not None
+        assert found.argv == [sys.executable, str(path)]

@@ -1,12 +1,14 @@
 """The driver for plain processes on this machine."""
 
 import asyncio
+import contextlib
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from runyard.agent.config.warm import WarmSettings
-from runyard.agent.core.model import AttemptKey, AttemptPhase
+from runyard.agent.core.model import AttemptKey, AttemptPhase, HeldAttempt
 from runyard.agent.drivers.base import DriverError, MissingPrerequisite, OnChange
 from runyard.agent.drivers.outcomes import key_of
 from runyard.agent.drivers.process.fork_server_client import ForkServerClient
@@ -17,11 +19,15 @@ from runyard.agent.drivers.process.warm_servers import WarmServers
 from runyard.agent.drivers.run_directory_driver import RunDirectoryDriver
 from runyard.agent.node.facts import UsageSampler, WorkerUsage
 from runyard.agent.supervisor import worker as worker_script
-from runyard.agent.supervisor.records import SpecRecord
-from runyard.agent.supervisor.rundir import RunDirectories, RunDirectory
+from runyard.agent.supervisor.records import SpecRecord, UnreadableRecord
+from runyard.agent.supervisor.rundir import RunDirectories, RunDirectory, RunDirectoryError
 
 COLD = WarmSettings(mode="off")
 """Nothing is imported ahead of runs."""
+
+
+_WORKER_SCRIPTS = ("/runyard/agent/worker.py", "/runyard/agent/supervisor/worker.py")
+"""Ends of the script's path: in 0.1.0, and since."""
 
 
 def worker_command(executable: str, verb: str, run_id: str) -> list[str]:
@@ -102,6 +108,11 @@ class ProcessDriver(RunDirectoryDriver[ProcessSupervisor]):
         self._directories.sweep_unfinished()
         return super()._recoverable()
 
+    def _held(self, directory: RunDirectory) -> HeldAttempt:
+        with contextlib.suppress(UnreadableRecord, RunDirectoryError):
+            _use_installed_worker_script(directory)
+        return super()._held(directory)
+
     def _new_supervisor(
         self, directory: RunDirectory, key: AttemptKey, on_phase: Callable[[AttemptPhase], None]
     ) -> ProcessSupervisor:
@@ -110,3 +121,14 @@ class ProcessDriver(RunDirectoryDriver[ProcessSupervisor]):
     def _on_running(self, path: Path) -> None:
         if supervisor := self._supervisor_of(key_of(RunDirectory(path))):
             supervisor.on_running()
+
+
+def _use_installed_worker_script(directory: RunDirectory) -> None:
+    """Correct the path of the worker script in an attempt that an agent accepted before it was upgraded.
+
+    Releases have the script in different folders, and an upgrade may replace the whole environment.
+    """
+    spec = directory.read_spec()
+    script = spec.argv[1] if spec is not None and len(spec.argv) > 1 else ""
+    if spec is not None and script.endswith(_WORKER_SCRIPTS) and not os.path.exists(script):
+        directory.replace_argv([spec.argv[0], worker_script.__file__, *spec.argv[2:]])

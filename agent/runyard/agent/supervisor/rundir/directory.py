@@ -165,6 +165,17 @@ class RunDirectory:
         """
         self._empty_in_spec(env={}, worker_args="")
 
+    def replace_argv(self, argv: list[str]) -> None:
+        """Replace the command of an attempt that has not been started.
+
+        Raises:
+            UnreadableRecord: The spec is damaged, or from a newer version.
+            RunDirectoryError: The disk is full, or refuses this user.
+        """
+        spec = self.read_spec()
+        if spec is not None and not self.is_starting:
+            self._replace("spec", replace(spec, argv=argv))
+
     def _empty_in_spec(self, **fields: Any) -> None:
         with contextlib.suppress(UnreadableRecord):
             spec = self.read_spec()
