@@ -38,7 +38,7 @@ from runyard.coordinator.core.scheduling.config import Strategy
 from runyard.coordinator.core.scheduling.filters import DYNAMIC_FILTERS, STATIC_FILTERS, Ask, NodeClass, View
 from runyard.coordinator.core.scheduling.node_search import MAX_COMPARED
 from runyard.coordinator.core.scheduling.scores import Candidate, ScoringContext, class_score, needs_on, score
-from runyard.coordinator.grpc.agent_reports import attempt_status_of, heartbeat_of, hello_of
+from runyard.coordinator.grpc.messages.agent_reports import attempt_status_of, heartbeat_of, hello_of
 from runyard.v1 import agent_pb2, placement_pb2, run_pb2
 
 SIZES = (100, 1_000, 10_000)
@@ -54,7 +54,7 @@ START = 1_000.0
 
 
 @dataclass
-class Yard:
+class ClockedFleet:
     """A fleet, and a clock that goes on by itself."""
 
     fleet: Fleet
@@ -107,37 +107,37 @@ def main() -> None:
 
 def measure(nodes: int, waiting: int) -> Costs:
     """Builds a fleet of so many nodes with so many runs that wait, and measures on it."""
-    yard = _yard(nodes)
+    clocked = _yard(nodes)
     names = (str(uuid.UUID(int=number)) for number in itertools.count())
-    _fill_half(yard, names)
+    _fill_half(clocked, names)
     for number in range(waiting):
-        _launch(yard, next(names), _too_large(number))
-    assert len(yard.fleet.queue) == waiting, "some run found a node though it should wait"
+        _launch(clocked, next(names), _too_large(number))
+    assert len(clocked.fleet.queue) == waiting, "some run found a node though it should wait"
 
-    place, scan = _placements(yard, names)
+    place, scan = _placements(clocked, names)
     blocked = [
-        _timed(partial(_launch, yard, run_id, _too_large(number)))
+        _timed(partial(_launch, clocked, run_id, _too_large(number)))
         for number, run_id in enumerate(itertools.islice(names, TRIES))
     ]
-    heartbeat = [_timed(partial(_beat, yard, number % nodes)) for number in range(TRIES)]
-    end = _ends(yard, names)
+    heartbeat = [_timed(partial(_beat, clocked, number % nodes)) for number in range(TRIES)]
+    end = _ends(clocked, names)
     medians = map(statistics.median, (place, scan, blocked, end, heartbeat))
     return Costs(nodes, waiting, *medians)
 
 
-def _placements(yard: Yard, names: Iterator[str]) -> tuple[list[float], list[float]]:
+def _placements(clocked: ClockedFleet, names: Iterator[str]) -> tuple[list[float], list[float]]:
     """Places runs in both ways, one after the other, and ends each before the next."""
     place, scan = [], []
-    views = _views(yard.fleet)
+    views = _views(clocked.fleet)
     for number in range(max(5, min(TRIES, 200_000 // len(views)))):
         run_id, wanted = next(names), _fitting(number)
         found: list[str | None] = []
         scan.append(_timed(lambda: found.append(scan_all(views, run_id, wanted))))  # noqa: B023
-        place.append(_timed(partial(_launch, yard, run_id, wanted)))
-        run = yard.fleet.runs[run_id]
+        place.append(_timed(partial(_launch, clocked, run_id, wanted)))
+        run = clocked.fleet.runs[run_id]
         assert run.place is not None, "a run that fits was not placed"
         assert len(views) > MAX_COMPARED or found == [run.place.node], "index and scan disagree"
-        _end(yard, run)
+        _end(clocked, run)
     return place, scan
 
 
@@ -170,13 +170,13 @@ def scan_all(
     return min(scored)[1] if scored else None
 
 
-def _yard(nodes: int) -> Yard:
-    yard = Yard(Fleet(LeaseSettings(), Instant(START, START)))
+def _yard(nodes: int) -> ClockedFleet:
+    clocked = ClockedFleet(Fleet(LeaseSettings(), Instant(START, START)))
     for number in range(nodes):
         hello = _hello(number)
-        on_hello(yard.fleet, yard.now(), number + 1, hello_of(hello))
-        yard.fleet.take_effects()
-    return yard
+        on_hello(clocked.fleet, clocked.now(), number + 1, hello_of(hello))
+        clocked.fleet.take_effects()
+    return clocked
 
 
 def _hello(number: int) -> agent_pb2.Hello:
@@ -198,12 +198,12 @@ def _hello(number: int) -> agent_pb2.Hello:
     )
 
 
-def _fill_half(yard: Yard, names: Iterator[str]) -> None:
+def _fill_half(clocked: ClockedFleet, names: Iterator[str]) -> None:
     """Gives every node runs for half of its slots, of different sizes, so that nodes differ."""
-    for number, node_id in enumerate(list(yard.fleet.nodes)):
+    for number, node_id in enumerate(list(clocked.fleet.nodes)):
         for place in range(SLOTS // 2):
             cores = 1 + (number * 7 + place * 3) % 3
-            _launch(yard, next(names), _wanting(node=node_id, cpu=cores * 1000, memory=cores * 4 * GIB))
+            _launch(clocked, next(names), _wanting(node=node_id, cpu=cores * 1000, memory=cores * 4 * GIB))
 
 
 def _too_large(number: int) -> CompiledRequirements:
@@ -224,7 +224,7 @@ def _wanting(*labels: LabelRule, node: str = "", **amounts: int) -> CompiledRequ
     return CompiledRequirements(node=node, labels=labels, resources=ONE_SLOT.plus(Resources.of(amounts)))
 
 
-def _launch(yard: Yard, run_id: str, wanted: CompiledRequirements) -> None:
+def _launch(clocked: ClockedFleet, run_id: str, wanted: CompiledRequirements) -> None:
     layer = RequirementLayer(
         "run tags", node=wanted.node or None, labels=wanted.labels, resources=wanted.resources
     )
@@ -241,8 +241,8 @@ def _launch(yard: Yard, run_id: str, wanted: CompiledRequirements) -> None:
         layers=(layer,),
         share="shop.py",
     )
-    on_launch(yard.fleet, yard.now(), launch)
-    yard.fleet.take_effects()
+    on_launch(clocked.fleet, clocked.now(), launch)
+    clocked.fleet.take_effects()
 
 
 def _views(fleet: Fleet) -> list[tuple[NodeClass, View]]:
@@ -255,23 +255,23 @@ def _views(fleet: Fleet) -> list[tuple[NodeClass, View]]:
     return views
 
 
-def _ends(yard: Yard, names: Iterator[str]) -> list[float]:
+def _ends(clocked: ClockedFleet, names: Iterator[str]) -> list[float]:
     """Ends runs that fill a node each, while others wait that fit there as soon as it is empty."""
-    fleet = yard.fleet
+    fleet = clocked.fleet
     costs = []
     for node_id in list(fleet.nodes)[:TRIES]:
         live = fleet.live_on(node_id)
         for run in live[:-1]:
-            _end(yard, run)
+            _end(clocked, run)
         waiting = len(fleet.queue)
         last = live[-1]
-        costs.append(_timed(partial(_end, yard, last)))
+        costs.append(_timed(partial(_end, clocked, last)))
         assert len(fleet.queue) == waiting - 1, "the end of a run did not place another"
-        _launch(yard, next(names), _too_large(len(costs)))
+        _launch(clocked, next(names), _too_large(len(costs)))
     return costs
 
 
-def _end(yard: Yard, run: Run) -> None:
+def _end(clocked: ClockedFleet, run: Run) -> None:
     assert run.place is not None
     status = agent_pb2.AttemptStatus(
         run_id=run.run_id,
@@ -280,14 +280,14 @@ def _end(yard: Yard, run: Run) -> None:
         outcome=run_pb2.Outcome(kind=run_pb2.OUTCOME_KIND_SUCCEEDED),
     )
     session = int(run.place.node.removeprefix("node-")) + 1
-    on_status(yard.fleet, yard.now(), run.place.node, session, attempt_status_of(status))
-    yard.fleet.take_effects()
+    on_status(clocked.fleet, clocked.now(), run.place.node, session, attempt_status_of(status))
+    clocked.fleet.take_effects()
 
 
-def _beat(yard: Yard, number: int) -> None:
+def _beat(clocked: ClockedFleet, number: int) -> None:
     beat = agent_pb2.Heartbeat(sequence=1)
-    on_heartbeat(yard.fleet, yard.now(), f"node-{number}", number + 1, heartbeat_of(beat))
-    yard.fleet.take_effects()
+    on_heartbeat(clocked.fleet, clocked.now(), f"node-{number}", number + 1, heartbeat_of(beat))
+    clocked.fleet.take_effects()
 
 
 def _timed(work: Callable[[], object]) -> float:

@@ -41,7 +41,7 @@ from runyard.coordinator.core.requirements.requirements import (
     TimeLimits,
 )
 from runyard.coordinator.core.scheduling.config import DEFAULT_CONFIG, SchedulingConfig
-from runyard.coordinator.grpc.agent_reports import attempt_status_of, heartbeat_of, hello_of
+from runyard.coordinator.grpc.messages.agent_reports import attempt_status_of, heartbeat_of, hello_of
 from runyard.v1 import agent_pb2, fleet_pb2, placement_pb2, run_pb2
 
 T = TypeVar("T")

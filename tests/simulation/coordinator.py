@@ -26,7 +26,7 @@ from runyard.coordinator.core.events.on_tick import on_tick
 from runyard.coordinator.core.fleet import Fleet
 from runyard.coordinator.core.leases import LeaseSettings
 from runyard.coordinator.core.model import Instant, Node, Run, Tombstone
-from runyard.coordinator.grpc.agent_reports import attempt_status_of, heartbeat_of, hello_of
+from runyard.coordinator.grpc.messages.agent_reports import attempt_status_of, heartbeat_of, hello_of
 from runyard.v1 import agent_pb2
 
 T = TypeVar("T")

@@ -19,7 +19,7 @@ from runyard.coordinator.core.events.on_operator import on_cordon, on_drain
 from runyard.coordinator.core.explain.wording import situation
 from runyard.coordinator.core.model import Launch, Run
 from runyard.coordinator.core.requirements.ops import ops_layer
-from runyard.coordinator.grpc.requests import check_spec, launch_of
+from runyard.coordinator.grpc.messages.requests import check_spec, launch_of
 from runyard.coordinator.routing_config.reading import read_routing
 from runyard.v1 import placement_pb2, run_pb2
 

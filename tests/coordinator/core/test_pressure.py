@@ -5,7 +5,7 @@ from coordinator.fleet_building import NODE, FleetTrial, make_hello, running
 
 from runyard.coordinator.core.explain.explanation import explain_run
 from runyard.coordinator.core.explain.wording import situation
-from runyard.coordinator.grpc.views import node_view
+from runyard.coordinator.grpc.messages.views import node_view
 from runyard.v1 import fleet_pb2
 
 SHORT = fleet_pb2.Pressure(kind=fleet_pb2.PRESSURE_KIND_MEMORY, message="12Mi of 8Gi of memory left")

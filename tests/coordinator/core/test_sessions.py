@@ -19,7 +19,7 @@ from runyard.coordinator.core.events.on_session import on_heartbeat
 from runyard.coordinator.core.explain.wording import situation
 from runyard.coordinator.core.leases import LeaseSettings
 from runyard.coordinator.core.model import Ready, Suspect
-from runyard.coordinator.grpc.agent_reports import heartbeat_of
+from runyard.coordinator.grpc.messages.agent_reports import heartbeat_of
 from runyard.v1 import agent_pb2, fleet_pb2, run_pb2
 
 

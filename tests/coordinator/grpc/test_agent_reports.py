@@ -8,7 +8,7 @@ from coordinator.fleet_building import make_hello, running, status
 from runyard.coordinator.core.errors import InvalidField
 from runyard.coordinator.core.model import Pressure
 from runyard.coordinator.core.requirements.resources import Resources
-from runyard.coordinator.grpc.agent_reports import (
+from runyard.coordinator.grpc.messages.agent_reports import (
     MOST_ATTEMPTS,
     attempt_status_of,
     heartbeat_of,

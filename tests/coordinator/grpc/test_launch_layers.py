@@ -9,7 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from runyard.coordinator.core.requirements.layers import compile_layers
 from runyard.coordinator.core.requirements.requirements import RequirementLayer, StopAfter
-from runyard.coordinator.grpc.requests import HIGHEST_PRIORITY, launch_of
+from runyard.coordinator.grpc.messages.requests import HIGHEST_PRIORITY, launch_of
 from runyard.v1 import placement_pb2, run_pb2
 
 

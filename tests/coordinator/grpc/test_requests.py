@@ -9,7 +9,7 @@ from coordinator.fleet_building import make_hello
 from coordinator.serving import RUN_ID, SOON, Serving, StubAgent, make_spec, refusal
 from google.protobuf.duration_pb2 import Duration
 
-from runyard.coordinator.grpc import requests
+from runyard.coordinator.grpc.messages import requests
 from runyard.v1 import agent_pb2, launch_pb2, placement_pb2, run_pb2
 
 Status = grpc.StatusCode

@@ -52,7 +52,7 @@ from runyard.coordinator.core.requirements.labels import parse_label_rule
 from runyard.coordinator.core.requirements.snapshot import job_shape
 from runyard.coordinator.core.requirements.tags import SCHEMA, layer_from_tags
 from runyard.coordinator.grpc.errors import TooLarge
-from runyard.coordinator.grpc.requests import check_spec, launch_of
+from runyard.coordinator.grpc.messages.requests import check_spec, launch_of
 from runyard.coordinator.routing_config.reading import read_routing
 from runyard.v1 import run_pb2
 

@@ -8,7 +8,7 @@ from runyard.coordinator.core.model import Instant, Lost, Node, Ready, Suspect, 
 from runyard.coordinator.core.requirements.requirements import TimeLimits
 
 CLOCK_RATE_ERROR = 0.001
-"""How much faster one machine's clock may run than another's. Crystals are better than 0.0002."""
+"""Largest relative difference between the rates of two machines' clocks. Crystals are better than 0.0002."""
 
 BRAKE_FROM = 4
 """Number of nodes from which a silent majority points to the coordinator itself."""

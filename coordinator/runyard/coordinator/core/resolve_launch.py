@@ -1,4 +1,4 @@
-"""What a run asks for and where it may go, as the operator's policy of the moment has it."""
+"""Requirements and route of a launch under the operator's current configuration."""
 
 from dataclasses import replace
 from typing import Final, assert_never

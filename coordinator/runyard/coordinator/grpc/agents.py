@@ -20,9 +20,9 @@ from runyard.coordinator.core.events.on_session import (
     on_rejection,
     on_status,
 )
-from runyard.coordinator.grpc.agent_reports import attempt_status_of, heartbeat_of, hello_of
 from runyard.coordinator.grpc.errors import LONGEST_TEXT, Context
 from runyard.coordinator.grpc.log_relay import LogRelay
+from runyard.coordinator.grpc.messages.agent_reports import attempt_status_of, heartbeat_of, hello_of
 from runyard.coordinator.runtime.outbox import Outbox
 from runyard.coordinator.runtime.runtime import Runtime
 from runyard.coordinator.store.store import StoreFull

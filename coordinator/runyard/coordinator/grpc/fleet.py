@@ -15,7 +15,7 @@ from runyard.coordinator.core.errors import InvalidField
 from runyard.coordinator.core.events.on_operator import on_cordon, on_drain, on_fence, on_uncordon
 from runyard.coordinator.core.events.on_warm_servers import on_refresh_warm_servers
 from runyard.coordinator.grpc.errors import Context, NotFound
-from runyard.coordinator.grpc.views import cluster_views, node_view
+from runyard.coordinator.grpc.messages.views import cluster_views, node_view
 from runyard.coordinator.runtime.runtime import Runtime
 from runyard.v1 import fleet_pb2, fleet_pb2_grpc
 

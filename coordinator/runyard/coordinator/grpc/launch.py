@@ -10,14 +10,14 @@ from runyard.coordinator.core.errors import InvalidField
 from runyard.coordinator.core.events.on_launch import on_launch, on_terminate
 from runyard.coordinator.core.explain.explanation import explain_launch, explain_run
 from runyard.coordinator.core.model import Run
-from runyard.coordinator.grpc.dry_run import dry_run_launch
 from runyard.coordinator.grpc.errors import Context, NotFound, Unavailable
 from runyard.coordinator.grpc.log_relay import LogRelay
+from runyard.coordinator.grpc.messages.dry_run import dry_run_launch
+from runyard.coordinator.grpc.messages.requests import check_run_id, check_spec, launch_of
+from runyard.coordinator.grpc.messages.views import event_view, matches, run_view
 from runyard.coordinator.grpc.reporter_queue import ReporterQueue
-from runyard.coordinator.grpc.requests import check_run_id, check_spec, launch_of
 from runyard.coordinator.grpc.snapshot_uploads import SnapshotUploads
 from runyard.coordinator.grpc.snapshots import Snapshots
-from runyard.coordinator.grpc.views import event_view, matches, run_view
 from runyard.coordinator.runtime.clock import now
 from runyard.coordinator.runtime.runtime import Runtime
 from runyard.v1 import launch_pb2, launch_pb2_grpc, run_pb2

@@ -13,9 +13,9 @@ from runyard.coordinator.store.engine import StoreError
 Options = tuple[tuple[str, int], ...]
 
 MAX_REQUEST_BYTES: Final = 8 * 1024 * 1024
-"""Largest message that a caller may send: a spec of 4 MiB (grpc/requests.py), or all attempts of a node with
-10,000 slots, the maximum in its settings. Each stream of a connection may occupy as much memory, so job
-snapshots are sent in pieces (grpc/snapshot_uploads.py)."""
+"""Largest message that a caller may send: a spec of 4 MiB (grpc/messages/requests.py), or all attempts of a
+node with 10,000 slots, the maximum in its settings. Each stream of a connection may occupy as much memory, so
+job snapshots are sent in pieces (grpc/snapshot_uploads.py)."""
 
 SERVER_OPTIONS: Final[Options] = (
     # A frozen peer still acknowledges TCP: without http2.ping_timeout_ms (60 s) it is noticed after 65 s.

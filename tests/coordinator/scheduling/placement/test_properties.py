@@ -36,8 +36,8 @@ from runyard.coordinator.core.scheduling.config import (
 )
 from runyard.coordinator.core.scheduling.filters import out_of_service, static_node_reason
 from runyard.coordinator.core.scheduling.reservations import MAX_RESERVATIONS
-from runyard.coordinator.grpc.agent_reports import heartbeat_of
-from runyard.coordinator.grpc.conversions import capacity_message
+from runyard.coordinator.grpc.messages.agent_reports import heartbeat_of
+from runyard.coordinator.grpc.messages.conversions import capacity_message
 from runyard.v1 import agent_pb2, placement_pb2
 
 NODES = [f"node-{letter}" for letter in "abcde"]

@@ -43,7 +43,7 @@ def apply_status(fleet: Fleet, now: Instant, node: Node, status: AttemptStatus) 
 
 
 def _is_live_on_another_node(fleet: Fleet, now: Instant, run: Run, node: Node) -> bool:
-    """Whether another node has the run: then no agent may claim it by naming a higher attempt.
+    """True if another node has the run: then no agent may claim it by naming a higher attempt.
 
     After a restart the store may be an older one than the agents know, and that node may say otherwise.
     """

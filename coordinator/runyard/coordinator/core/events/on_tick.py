@@ -15,7 +15,7 @@ from runyard.v1 import run_pb2
 
 @dataclass(frozen=True)
 class Retention:
-    """How long finished runs are kept once their outcome is settled.
+    """Retention of finished runs, counted from when their outcome is settled.
 
     Attributes:
         seconds: Age after which a settled run is forgotten.

@@ -102,7 +102,7 @@ class EquivalenceClass:
 
     @property
     def resources(self) -> Resources:
-        """What each of its runs takes."""
+        """Resources that each of its runs takes."""
         return self.key.ask.requirements.resources
 
     @property

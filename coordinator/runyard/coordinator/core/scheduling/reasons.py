@@ -24,7 +24,7 @@ from runyard.coordinator.core.scheduling.node_index import IndexedNode, NodeInde
 from runyard.coordinator.core.scheduling.scores import Amounts
 
 NAMED = 10
-"""How many nodes or clusters a message names; gRPC cuts off errors that name a whole fleet."""
+"""Nodes or clusters that a message names at most; gRPC cuts off errors that name a whole fleet."""
 
 
 def count_reasons(

@@ -1,4 +1,4 @@
-"""What the operator wants of a node, and the epoch that its agent has confirmed."""
+"""The operator's state of a node, and the epoch that its agent has confirmed."""
 
 import sqlalchemy as sa
 from alembic import op

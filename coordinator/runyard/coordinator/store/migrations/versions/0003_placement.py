@@ -1,4 +1,4 @@
-"""What runs ask for in layers, their routes, and what nodes offer as a whole."""
+"""Requirement layers and routes of runs, and the resources of nodes."""
 
 import json
 from typing import Any

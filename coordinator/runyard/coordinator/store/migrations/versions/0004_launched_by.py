@@ -1,4 +1,4 @@
-"""Who launched each run."""
+"""The client that launched each run."""
 
 import sqlalchemy as sa
 from alembic import op

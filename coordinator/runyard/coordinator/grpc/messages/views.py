@@ -21,7 +21,7 @@ from runyard.coordinator.core.model import (
     Suspect,
 )
 from runyard.coordinator.core.requirements.resources import Resources
-from runyard.coordinator.grpc.conversions import capacity_message, pressure_messages
+from runyard.coordinator.grpc.messages.conversions import capacity_message, pressure_messages
 from runyard.coordinator.store.rows import Row, phase_name
 from runyard.v1 import fleet_pb2, launch_pb2, run_pb2
 

@@ -13,7 +13,7 @@ from runyard.coordinator.core.requirements.requirements import (
     TimeLimits,
 )
 from runyard.coordinator.grpc.errors import TooLarge
-from runyard.coordinator.grpc.layers import layers_of
+from runyard.coordinator.grpc.messages.layers import layers_of
 from runyard.v1 import run_pb2
 
 PRIORITY = "dagster/priority"

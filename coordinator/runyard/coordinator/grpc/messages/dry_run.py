@@ -6,7 +6,7 @@ from typing import Final
 from runyard.coordinator.core.errors import InvalidField
 from runyard.coordinator.core.model import Launch, Run
 from runyard.coordinator.grpc.errors import NotFound
-from runyard.coordinator.grpc.requests import launch_of
+from runyard.coordinator.grpc.messages.requests import launch_of
 from runyard.coordinator.grpc.snapshots import Snapshots
 from runyard.v1 import launch_pb2, run_pb2
 

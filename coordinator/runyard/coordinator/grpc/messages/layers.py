@@ -12,7 +12,7 @@ from runyard.coordinator.core.requirements.context import requirements_in
 from runyard.coordinator.core.requirements.requirements import RequirementLayer, StopAfter
 from runyard.coordinator.core.requirements.tags import layer_from_config, layer_from_tags
 from runyard.coordinator.core.resolve_launch import DEPLOYMENT
-from runyard.coordinator.grpc.conversions import layer_from_message
+from runyard.coordinator.grpc.messages.conversions import layer_from_message
 from runyard.v1 import run_pb2
 
 RUN_TAGS = "run tags"

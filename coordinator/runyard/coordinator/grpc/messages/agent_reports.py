@@ -5,7 +5,7 @@ from typing import Final
 from runyard.common.names import NAME
 from runyard.coordinator.core.agent_reports import AttemptStatus, Heartbeat, Hello
 from runyard.coordinator.core.errors import InvalidField
-from runyard.coordinator.grpc.conversions import capacity_of, pressures_of, requirements_of
+from runyard.coordinator.grpc.messages.conversions import capacity_of, pressures_of, requirements_of
 from runyard.v1 import agent_pb2
 
 MOST_ATTEMPTS: Final = 1_000_000
