@@ -68,7 +68,7 @@ check-protos: protos ## Fail if the committed stubs are not those of the protos,
 	@if command -v npx >/dev/null; then cd protos && npx --yes $(BUF) lint; \
 		else echo 'check-protos: no npx on this machine, so buf lint is left out'; fi
 
-EXTRAS := coordinator agent docker dagster signing
+EXTRAS := coordinator agent docker dagster signing gpu
 SERVICES := pyproject.toml $(EXTRAS:%=--extra %)
 TOOLS := --group dev --group fuzz --group sbom
 ALL_LOCKED := .cache/lock/all.txt
