@@ -1,0 +1,335 @@
+"""What this version reads from what version 0.1.0 wrote, as plain values in the words of 0.1.0.
+
+The only module here that knows the product's modules. When one is renamed, its import changes; when a class or a
+field is renamed, `OLD_NAMES` and `KINDS` give the new one the name that it had.
+"""
+
+import dataclasses
+import enum
+import importlib
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import json_format
+from google.protobuf.descriptor import Descriptor, EnumDescriptor, FileDescriptor, ServiceDescriptor
+from google.protobuf.descriptor_pool import Default
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+from pydantic import BaseModel, SecretStr
+
+from runyard.agent.config import AgentSettings
+from runyard.agent.contact import ContactFile
+from runyard.agent.core.model import Accepted, AttemptKey, HeldAttempt
+from runyard.agent.core.model import Finished as AgentFinished
+from runyard.agent.core.model import Running as AgentRunning
+from runyard.agent.core.model import Starting as AgentStarting
+from runyard.agent.core.model import Stopping as AgentStopping
+from runyard.agent.drivers.docker.output import _read as read_positions
+from runyard.agent.drivers.outcomes import held_attempt
+from runyard.agent.drivers.survey import survey
+from runyard.agent.installation import Installation
+from runyard.agent.rundir import RunDirectories, RunDirectory
+from runyard.agent.trust.signatures import Genuine, examine
+from runyard.client.secrets import Secret
+from runyard.client.service.settings import load_settings
+from runyard.client.service.signing import public_key_of
+from runyard.coordinator.config import CoordinatorSettings
+from runyard.coordinator.core.asks.requirements import Keep, StopAfter
+from runyard.coordinator.core.model import (
+    Assigned,
+    Cordoned,
+    Draining,
+    Finished,
+    Open,
+    Queued,
+    Running,
+    Starting,
+    Stopping,
+    Suspect,
+)
+from runyard.coordinator.routing_file.reading import load_routing
+from runyard.coordinator.rpc.requests import launch_of
+from runyard.coordinator.store.credentials import all_revocations, all_tokens, unexpired_certificates
+from runyard.coordinator.store.store import Store
+from runyard.launcher.config import SCHEMA, resolve_settings
+from runyard.v1 import run_pb2
+
+COORDINATOR_COMMAND = ("-m", "runyard.coordinator")
+"""Arguments of Python that start a coordinator; `--config FILE` goes on."""
+
+COMMAND_LINE = ("-m", "runyard.client.cli.main")
+"""Arguments of Python that make it the command `runyard`."""
+
+PROTOCOL = tuple(f"runyard.v1.{name}_pb2" for name in ("agent", "fleet", "launch", "placement", "run", "security"))
+"""The modules with the messages and services of the protocol."""
+
+PACKAGE = "runyard.v1"
+
+KINDS: Mapping[type, str] = {
+    Accepted: "accepted",
+    AgentStarting: "starting",
+    AgentRunning: "running",
+    AgentStopping: "stopping",
+    AgentFinished: "finished",
+    Queued: "queued",
+    Assigned: "assigned",
+    Starting: "starting",
+    Running: "running",
+    Stopping: "stopping",
+    Finished: "finished",
+    Open: "open",
+    Cordoned: "cordoned",
+    Draining: "draining",
+    Suspect: "suspect",
+    Keep: "keep",
+    StopAfter: "stop_after",
+}
+"""Classes whose instances are told apart by their class, with the word for it."""
+
+OLD_NAMES: Mapping[type, Mapping[str, str]] = {}
+"""By class: the names that its renamed fields had in 0.1.0, by their present names."""
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON can hold it, with all names as in 0.1.0."""
+    match value:
+        case Message():
+            return json_format.MessageToDict(value, preserving_proto_field_name=True)
+        case Secret():
+            return {"secret": value.reveal()}
+        case SecretStr():
+            return {"secret": value.get_secret_value()}
+        case enum.Enum():
+            return value.value
+        case bytes():
+            return value.hex()
+        case Path():
+            return str(value)
+        case BaseModel():
+            return _named(value, {name: getattr(value, name) for name in type(value).model_fields})
+        case Mapping():
+            return {str(key): plain(item) for key, item in value.items()}
+        case set() | frozenset():
+            return sorted(map(plain, value))
+        case list() | tuple():
+            return [plain(item) for item in value]
+        case _ if dataclasses.is_dataclass(value):
+            return _named(value, {each.name: getattr(value, each.name) for each in dataclasses.fields(value)})
+        case None | bool() | int() | float() | str():
+            return value
+    raise TypeError(f"{type(value)} cannot be told in plain values")
+
+
+def _named(value: object, fields: Mapping[str, Any]) -> dict[str, Any]:
+    old = OLD_NAMES.get(type(value), {})
+    named = {old.get(name, name): plain(item) for name, item in fields.items()}
+    return {"is": KINDS[type(value)], **named} if type(value) in KINDS else named
+
+
+# Run directories
+
+
+def read_run_directories(state: Path) -> dict[str, Any]:
+    """All attempts in an agent's state directory, by run ID and number."""
+    return {found.mark: _attempt(found) for found in RunDirectories(state).scan()}
+
+
+def read_run_directory(state: Path, run_id: str, attempt: int) -> dict[str, Any]:
+    """One attempt in an agent's state directory."""
+    found = RunDirectories(state).open(AttemptKey(run_id, attempt))
+    assert found is not None
+    return _attempt(found)
+
+
+def _attempt(directory: RunDirectory) -> dict[str, Any]:
+    positions = directory.path / "output"
+    return {
+        "spec": plain(directory.read_spec()),
+        "worker": plain(directory.read_worker()),
+        "container": plain(directory.read_container()),
+        "stop": plain(directory.read_stop()),
+        "exit": plain(directory.read_exit()),
+        "is_starting": directory.is_starting,
+        "is_ready": directory.is_ready,
+        "is_acknowledged": directory.acknowledged_at is not None,
+        "stdout": directory.stdout.read_text() if directory.stdout.exists() else None,
+        "stderr": directory.stderr.read_text() if directory.stderr.exists() else None,
+        "output": plain(read_positions(positions)) if positions.exists() else None,
+        "situation": type(survey(directory)).__name__.lower(),
+        "held": _held(held_attempt(directory)),
+    }
+
+
+def _held(held: HeldAttempt) -> dict[str, Any]:
+    return {
+        "identity": plain(held.identity),
+        "phase": plain(held.phase),
+        "devices": plain(held.devices),
+    }
+
+
+def read_installation(state: Path) -> dict[str, Any]:
+    """What an agent knows of itself from its state directory."""
+    installation = Installation(state)
+    try:
+        return {"id": installation.id, "last_epoch": installation.last_epoch}
+    finally:
+        installation.release()
+
+
+def read_contact(state: Path) -> float | None:
+    """When the last contact was, on the clock of this boot; None if there was none in it."""
+    return ContactFile(state).read()
+
+
+# The database
+
+
+def read_database(directory: Path, now: float) -> dict[str, Any]:
+    """All that a coordinator's state directory holds.
+
+    Args:
+        directory: The state directory, which may be changed.
+        now: Certificates that expired before, in seconds since 1970, are left out.
+    """
+    store = Store(directory)
+    try:
+        account = store.load(0.0)
+        used = sorted({run.launch.spec.job_snapshot_id for run in account.runs} - {""})
+        with store.transaction() as connection:
+            security = {
+                "tokens": plain(all_tokens(connection)),
+                "certificates": plain(unexpired_certificates(connection, now)),
+                "revocations": plain(all_revocations(connection)),
+            }
+        return {
+            "runs": {run.run_id: plain(run) for run in account.runs},
+            "nodes": {node.node_id: plain(node) for node in account.nodes},
+            "tombstones": plain(account.tombstones),
+            "events": {run.run_id: plain(store.events(run.run_id)) for run in account.runs},
+            "snapshots": {name: plain(store.snapshot(name)) for name in used},
+            **security,
+        }
+    finally:
+        store.close()
+
+
+# Messages
+
+
+def message_class(name: str) -> type[Message]:
+    """The class of a message by the name that it has in the protocol, without its package."""
+    _load_protocol()
+    return GetMessageClass(Default().FindMessageTypeByName(f"{PACKAGE}.{name}"))
+
+
+def read_message(name: str, data: bytes) -> Message:
+    """A message of this type."""
+    message = message_class(name)()
+    message.ParseFromString(data)
+    return message
+
+
+def read_protocol() -> dict[str, Any]:
+    """The numbers and types of all fields, the numbers of all words, and all calls, as the wire has them."""
+    messages: dict[str, Any] = {}
+    enums: dict[str, Any] = {}
+    services: dict[str, Any] = {}
+    for file in _load_protocol():
+        for message in file.message_types_by_name.values():
+            _describe(message, messages)
+        for each in file.enum_types_by_name.values():
+            enums[each.name] = _words(each)
+        for service in file.services_by_name.values():
+            services[service.full_name] = _calls(service)
+    return {"messages": messages, "enums": enums, "services": services}
+
+
+def _load_protocol() -> list[FileDescriptor]:
+    return [importlib.import_module(name).DESCRIPTOR for name in PROTOCOL]
+
+
+def _describe(message: Descriptor, into: dict[str, Any]) -> None:
+    into[message.full_name] = {
+        str(field.number): {
+            "name": field.name,
+            "type": field.type,
+            "repeated": field.is_repeated,
+            "presence": field.has_presence,
+            "of": (field.message_type or field.enum_type).full_name
+            if field.message_type or field.enum_type
+            else "",
+        }
+        for field in message.fields
+    }
+    for nested in message.nested_types:
+        _describe(nested, into)
+
+
+def _words(words: EnumDescriptor) -> dict[str, str]:
+    return {str(value.number): value.name for value in words.values}
+
+
+def _calls(service: ServiceDescriptor) -> dict[str, list[Any]]:
+    return {
+        method.name: [
+            method.input_type.full_name,
+            method.output_type.full_name,
+            method.client_streaming,
+            method.server_streaming,
+        ]
+        for method in service.methods
+    }
+
+
+def digest_of(spec: bytes) -> str:
+    """By what a coordinator tells whether a launch is a repeat."""
+    return launch_of(run_pb2.LaunchSpec.FromString(spec), None).digest
+
+
+def is_genuine(spec: bytes, public_key: str, now: float) -> bool:
+    """Whether an agent that trusts this key takes the launch for its launcher's own word."""
+    launch, key = run_pb2.LaunchSpec.FromString(spec), public_key_of(public_key)
+    return isinstance(examine(AttemptKey(launch.run_id, 1), launch, {key.key_id: key}, now), Genuine)
+
+
+# Settings
+
+
+def read_agent_settings(file: Path) -> dict[str, Any]:
+    """An agent's settings; what they do not name is as on any machine."""
+    found = load_settings(AgentSettings, file=file, prefix="RUNYARD_AGENT", flags={}, environment={})
+    return dict(plain(found))
+
+
+def read_coordinator_settings(file: Path) -> dict[str, Any]:
+    """A coordinator's settings."""
+    prefix = "RUNYARD_COORDINATOR"
+    found = load_settings(CoordinatorSettings, file=file, prefix=prefix, flags={}, environment={})
+    return dict(plain(found))
+
+
+def read_routing(file: Path) -> dict[str, Any]:
+    """What a routing file decides."""
+    return dict(plain(load_routing(file).policy))
+
+
+def read_launcher_settings(section: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
+    """The `config` of the run launcher in `dagster.yaml`, as Dagster gives it to the launcher.
+
+    Raises:
+        AssertionError: Dagster does not accept it.
+    """
+    from dagster._config import Shape, process_config
+
+    processed = process_config(Shape(SCHEMA), dict(section))
+    assert processed.success, processed.errors
+    assert processed.value is not None
+    return dict(plain(resolve_settings(processed.value, environ)))
+
+
+def wall_clock() -> float:
+    """Seconds since 1970."""
+    return time.time()
