@@ -27,7 +27,9 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
     """Where a new reading is another than the old one; what it holds beyond that does not count."""
     if isinstance(old, dict) and isinstance(new, dict):
         found = [f"{path}.{key}: is gone, was {old[key]!r}" for key in old if key not in new]
-        return found + [each for key in old if key in new for each in differences(old[key], new[key], f"{path}.{key}")]
+        return found + [
+            each for key in old if key in new for each in differences(old[key], new[key], f"{path}.{key}")
+        ]
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         return [
             each

@@ -1,7 +1,7 @@
 """What this version reads from what version 0.1.0 wrote, as plain values in the words of 0.1.0.
 
-The only module here that knows the product's modules. When one is renamed, its import changes; when a class or a
-field is renamed, `OLD_NAMES` and `KINDS` give the new one the name that it had.
+The only module here that knows the product's modules. When one is renamed, its import changes; when a class
+or a field is renamed, `OLD_NAMES` and `KINDS` give the new one the name that it had.
 """
 
 import dataclasses
@@ -13,7 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from google.protobuf import json_format
-from google.protobuf.descriptor import Descriptor, EnumDescriptor, FileDescriptor, ServiceDescriptor
+from google.protobuf.descriptor import (
+    Descriptor,
+    EnumDescriptor,
+    FieldDescriptor,
+    FileDescriptor,
+    ServiceDescriptor,
+)
 from google.protobuf.descriptor_pool import Default
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
@@ -62,7 +68,9 @@ COORDINATOR_COMMAND = ("-m", "runyard.coordinator")
 COMMAND_LINE = ("-m", "runyard.client.cli.main")
 """Arguments of Python that make it the command `runyard`."""
 
-PROTOCOL = tuple(f"runyard.v1.{name}_pb2" for name in ("agent", "fleet", "launch", "placement", "run", "security"))
+PROTOCOL = tuple(
+    f"runyard.v1.{name}_pb2" for name in ("agent", "fleet", "launch", "placement", "run", "security")
+)
 """The modules with the messages and services of the protocol."""
 
 PACKAGE = "runyard.v1"
@@ -258,14 +266,17 @@ def _describe(message: Descriptor, into: dict[str, Any]) -> None:
             "type": field.type,
             "repeated": field.is_repeated,
             "presence": field.has_presence,
-            "of": (field.message_type or field.enum_type).full_name
-            if field.message_type or field.enum_type
-            else "",
+            "of": _type_of(field),
         }
         for field in message.fields
     }
     for nested in message.nested_types:
         _describe(nested, into)
+
+
+def _type_of(field: FieldDescriptor) -> str:
+    of = field.message_type or field.enum_type
+    return of.full_name if of is not None else ""
 
 
 def _words(words: EnumDescriptor) -> dict[str, str]:
@@ -324,7 +335,7 @@ def read_launcher_settings(section: Mapping[str, Any], environ: Mapping[str, str
     """
     from dagster._config import Shape, process_config
 
-    processed = process_config(Shape(SCHEMA), dict(section))
+    processed = process_config(Shape(SCHEMA), dict(section))  # type: ignore[no-untyped-call]
     assert processed.success, processed.errors
     assert processed.value is not None
     return dict(plain(resolve_settings(processed.value, environ)))

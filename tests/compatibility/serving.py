@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from waiting import wait_until
-
 from compatibility.readers import COMMAND_LINE, COORDINATOR_COMMAND
+from waiting import wait_until
 
 
 @dataclass(frozen=True)
@@ -86,11 +85,12 @@ def commands_of(database: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
         "show of an unknown node": ("node", "show", "nobody"),
         "a command that is not understood": ("run", "list", "--nonsense"),
     }
-    for run_id in runs:
-        found[f"run show {run_id}"] = ("run", "show", run_id)
-    queued = next(run_id for run_id, run in runs.items() if run["phase"]["is"] == "queued")
+    by_phase = {run["phase"]["is"]: run_id for run_id, run in runs.items() if not run["reported"]}
+    for phase, run_id in by_phase.items():
+        found[f"run show of one that is {phase}"] = ("run", "show", run_id)
+    queued = by_phase["queued"]
     found["run explain"] = ("run", "explain", queued)
-    for node in database["nodes"]:
+    for node in ("node-a", "node-c"):
         found[f"node show {node}"] = ("node", "show", node)
     return {name: (*arguments, "--output", "json") for name, arguments in found.items()}
 

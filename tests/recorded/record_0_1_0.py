@@ -1,13 +1,15 @@
 """Records what version 0.1.0 writes, and what it reads from that itself.
 
-Kept so that people know how `v0_1_0/` was made. It works with the tree of commit ae174ce alone, installed by
-`pip install -e . --group dev` there, as root, with this file and `tests/compatibility` copied into that tree:
+Kept so that people know how `v0_1_0/` was made. It works with the tree of commit ae174ce alone, as root,
+after `pip install -e . --group dev` there, with this file and `tests/compatibility` copied into that tree:
 
-    PYTHONPATH=tests:. python tests/recorded/record_0_1_0.py [settings|directories|database|messages|output ...]
+    PYTHONPATH=tests:. python tests/recorded/record_0_1_0.py [settings|directories|database|messages|output]...
 
-Settings files are written by hand; this checks that no setting is missing. The rest is made by 0.1.0's own code.
-Boot IDs and the paths of Python and of the folder are replaced by neutral ones.
+Settings files are written by hand; this checks that no setting is missing. The rest is made by 0.1.0's own
+code. Boot IDs and the paths of Python and of the folder are replaced by neutral ones.
 """
+
+# ruff: noqa: ASYNC110, ASYNC240
 
 import asyncio
 import base64
@@ -16,9 +18,7 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
-import time
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,13 +26,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from agent.node_side import Node, shell
+from agent.node_side import Node
 from agent.warm_side import WarmBench
 from compatibility import readers
 from coordinator.accounts import OUTCOME, PLACE, in_every_phase, make_node
 from google.protobuf.message import Message
 from pydantic import BaseModel
-from services import open_yard
 
 from runyard.agent import procfs, wire
 from runyard.agent.config import AgentSettings
@@ -46,7 +45,6 @@ from runyard.agent.installation import Installation
 from runyard.agent.limits.plan import LimitsPlan
 from runyard.agent.records import ContainerRecord, ExitRecord, SpecRecord, StopRequest
 from runyard.agent.rundir import RunDirectories
-from runyard.client import Client
 from runyard.client.service.settings import load_settings
 from runyard.client.service.signing import SigningKey
 from runyard.coordinator.config import CoordinatorSettings
@@ -65,7 +63,11 @@ HERE = Path(__file__).parent / "v0_1_0"
 FOLDER = Path("/tmp/runyard-recorded")
 STATE = FOLDER / "agent"
 BOOT_ID = "00000000-1111-4222-8333-444444444444"
-ENVIRONMENT = {"RUNYARD_ADDRESS": "coordinator.example:7272", "RUNYARD_KEY": "/etc/runyard/key.pem", "TIER": "gold"}
+ENVIRONMENT = {
+    "RUNYARD_ADDRESS": "coordinator.example:7272",
+    "RUNYARD_KEY": "/etc/runyard/key.pem",
+    "TIER": "gold",
+}
 NOW = 1_700_000_000.0
 
 
@@ -162,7 +164,14 @@ async def record_directories() -> None:
     await ended(AttemptKey("over-limit", 1), spec(eat, limits=limits))
     await ended(
         AttemptKey("everything", 1),
-        spec("exit 0", run_as="nobody", no_new_privs=True, core_dumps=False, gpus=["GPU-1", "1"], grace_seconds=2.5),
+        spec(
+            "exit 0",
+            run_as="nobody",
+            no_new_privs=True,
+            core_dumps=False,
+            gpus=["GPU-1", "1"],
+            grace_seconds=2.5,
+        ),
     )
 
     key = AttemptKey("killed", 1)
@@ -181,7 +190,9 @@ async def record_directories() -> None:
     await node.driver.stop(key, 10.0, "changed my mind")
     await node.outcome(key)
 
-    directories.create_refused(AttemptKey("born-finished", 1), never_started("stopped", "stopped before it came"))
+    directories.create_refused(
+        AttemptKey("born-finished", 1), never_started("stopped", "stopped before it came")
+    )
     directories.create(AttemptKey("accepted", 1), spec("exit 0"))
     never = directories.create(AttemptKey("never-ran", 1), spec("exit 0"))
     never.mark_starting()
@@ -236,7 +247,12 @@ def record_container(directories: RunDirectories) -> None:
         directory.forget_secrets()
     directory.request_stop(StopRequest(5.0, "by carol", NOW, why="lease_expired"))
     verdict = ExitRecord(
-        "oom_killed", "killed for want of memory", NOW, signal=9, memory_limit_bytes=1 << 30, why="memory_limit"
+        "oom_killed",
+        "killed for want of memory",
+        NOW,
+        signal=9,
+        memory_limit_bytes=1 << 30,
+        why="memory_limit",
     )
     directory.write_exit(replace(verdict, peak_rss_bytes=1 << 30, stop_requested=True))
 
@@ -244,7 +260,12 @@ def record_container(directories: RunDirectories) -> None:
 def copy_neutral(source: Path, to: Path) -> None:
     """Copies a state directory, without what tells of this machine."""
     shutil.copytree(source, to, ignore=shutil.ignore_patterns("warm", "*.log", "*.sock", "socket"))
-    swaps = {procfs.boot_id(): BOOT_ID, sys.executable: "/opt/runyard/bin/python", str(FOLDER): "/var/lib/runyard"}
+    swaps = {
+        procfs.boot_id(): BOOT_ID,
+        sys.executable: "/opt/runyard/bin/python",
+        os.environ["PATH"]: "/usr/bin:/bin",
+        str(FOLDER): "/var/lib/runyard",
+    }
     for path in to.rglob("*"):
         if path.is_file():
             text = path.read_text()
@@ -280,7 +301,9 @@ def record_database() -> None:
     kinds = [kind for kind in run_pb2.OutcomeKind.values() if kind]
     for kind in kinds:
         name = run_pb2.OutcomeKind.Name(kind).removeprefix("OUTCOME_KIND_").lower()
-        outcome = run_pb2.Outcome(kind=kind, message=f"ended {name}", cause="made_up", memory_limit_bytes=1 << 30)
+        outcome = run_pb2.Outcome(
+            kind=kind, message=f"ended {name}", cause="made_up", memory_limit_bytes=1 << 30
+        )
         base = runs["finished"]
         runs[f"ended-{name}"] = replace(base, phase=Finished(outcome, PLACE, 41), reported=bool(kind % 2))
     launches = {}
@@ -401,7 +424,9 @@ def fill(message: Any, field: Any, depth: int) -> None:
     if field.message_type is not None and field.message_type.GetOptions().map_entry:
         key, value = field.message_type.fields_by_name["key"], field.message_type.fields_by_name["value"]
         if value.message_type is not None:
-            getattr(message, field.name)[scalar(key, field)].CopyFrom(filled(value.message_type.name, depth + 1))
+            getattr(message, field.name)[scalar(key, field)].CopyFrom(
+                filled(value.message_type.name, depth + 1)
+            )
         else:
             getattr(message, field.name)[scalar(key, field)] = scalar(value, field)
     elif field.message_type is not None:
@@ -441,7 +466,11 @@ def record_messages() -> None:
     write_json("protocol.json", protocol)
     names = [name.rpartition(".")[2] for name in protocol["messages"] if not name.endswith("Entry")]
     messages = [entry(f"{name} with every field", filled(name)) for name in names]
-    for name, oneof in (("SessionRequest", "message"), ("SessionResponse", "message"), ("AttemptReport", "news")):
+    for name, oneof in (
+        ("SessionRequest", "message"),
+        ("SessionResponse", "message"),
+        ("AttemptReport", "news"),
+    ):
         kind = readers.message_class(name)
         for field in kind.DESCRIPTOR.oneofs_by_name[oneof].fields:
             message = kind()
@@ -498,7 +527,11 @@ def record_output() -> None:
         found = {}
         for name, arguments in commands_of(json.loads((HERE / "database.json").read_text())).items():
             code, out = yard.run(*arguments)
-            found[name] = {"arguments": list(arguments), "exit_code": code, "output": json.loads(out) if out else None}
+            found[name] = {
+                "arguments": list(arguments),
+                "exit_code": code,
+                "output": json.loads(out) if out else None,
+            }
     write_json("output.json", found)
 
 
