@@ -3,7 +3,7 @@
 Kept so that people know how `v0_1_0/` was made. It works with the tree of commit ae174ce alone, as root,
 after `pip install -e . --group dev` there, with this file and `tests/compatibility` copied into that tree:
 
-    PYTHONPATH=tests:. python tests/recorded/record_0_1_0.py [settings|directories|database|messages|output]...
+    PYTHONPATH=tests:. python tests/recorded/record_0_1_0.py [settings|directories|database|messages|output]
 
 Settings files are written by hand; this checks that no setting is missing. The rest is made by 0.1.0's own
 code. Boot IDs and the paths of Python and of the folder are replaced by neutral ones.
