@@ -45,12 +45,12 @@ def serving(state: Path) -> Iterator[Asked]:
     (folder / "state").chmod(0o700)
     (folder / "state" / "coordinator.db").chmod(0o600)
     socket = folder / "socket"
-    # Everything stays as it was recorded: nothing is forgotten, and silence means nothing.
+    # Everything stays as it was recorded: nothing is forgotten, and no silence is too long.
     settings = {
         "listen": f"unix:{socket}",
         "state_directory": str(folder / "state"),
         "keep_finished": 3e9,
-        "recovery": 86_400,
+        "recovery": 0,
         "lease": 86_400,
         "lost_after": 864_000,
     }

@@ -309,7 +309,7 @@ def record_database() -> None:
     launches = {}
     for number, (name, run) in enumerate(sorted(runs.items())):
         spec = full_spec()
-        run_id = spec.run_id = f"{number:08}-0000-4000-8000-{name[:12]:x<12}"
+        run_id = spec.run_id = f"{number:08}-0000-4000-8000-{number:012}"
         launch = readers.launch_of(spec, None, "spiffe://runyard/client/shop")
         launch = replace(
             launch,
