@@ -48,6 +48,7 @@ from runyard.agent.rundir import RunDirectories
 from runyard.client.service.settings import load_settings
 from runyard.client.service.signing import SigningKey
 from runyard.coordinator.config import CoordinatorSettings
+from runyard.coordinator.core.asks.requirements import Policies
 from runyard.coordinator.core.effects import SaveNode, SaveRun, SaveTombstone
 from runyard.coordinator.core.model import Cordoned, Draining, Finished, Tombstone
 from runyard.coordinator.routing_file.schema import RoutingPart
@@ -314,7 +315,7 @@ def record_database() -> None:
         launch = replace(
             launch,
             requirements=run.launch.requirements,
-            policies=run.launch.policies,
+            policies=patient(run.launch.policies),
             share="shop.py",
             digest="" if name == "adopted" else launch.digest,
         )
@@ -362,6 +363,13 @@ def record_database() -> None:
     (HERE / "coordinator").mkdir(exist_ok=True)
     shutil.copy(FOLDER / "coordinator" / "coordinator.db", HERE / "coordinator" / "coordinator.db")
     write_json("database.json", readers.read_database(FOLDER / "coordinator", NOW))
+
+
+def patient(policies: Policies) -> Policies:
+    """The same limits where there are some, but long enough to be looked at."""
+    limits = (policies.max_queue_time, policies.start_timeout)
+    queue, start = (None if limit is None else limit + 1e6 for limit in limits)
+    return replace(policies, max_queue_time=queue, start_timeout=start)
 
 
 # Messages
