@@ -529,7 +529,7 @@ def load_key() -> Any:
 
 
 def record_output() -> None:
-    from compatibility.serving import commands_of, serving
+    from compatibility.serving import as_value, commands_of, serving
 
     with serving(HERE / "coordinator") as yard:
         found = {}
@@ -538,7 +538,7 @@ def record_output() -> None:
             found[name] = {
                 "arguments": list(arguments),
                 "exit_code": code,
-                "output": json.loads(out) if out else None,
+                "output": as_value(out),
             }
     write_json("output.json", found)
 
