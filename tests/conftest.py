@@ -31,6 +31,7 @@ LONGEST_FIRST = (
     "agent/drivers/docker/test_docker_driver_crashes",
     "agent/drivers/test_warm_node",
     "cli/test_dev",
+    "compatibility/test_old_json_output",
     "agent",
 )
 """What begins first where workers share the tests by files: the last to be done must be short ones."""

@@ -25,29 +25,33 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from pydantic import BaseModel, SecretStr
 
-from runyard.agent.config import AgentSettings
-from runyard.agent.contact import ContactFile
-from runyard.agent.core.model import Accepted, AttemptKey, HeldAttempt
+from runyard.agent.admission.trust.signatures import Genuine, examine
+from runyard.agent.config.agent import AgentSettings
+from runyard.agent.config.isolation import IsolationSettings
+from runyard.agent.config.pressure import PressureSettings
+from runyard.agent.config.warm import WarmSettings
+from runyard.agent.core.model import Accepted, AttemptKey, HeldAttempt, Outcome
 from runyard.agent.core.model import Finished as AgentFinished
 from runyard.agent.core.model import Running as AgentRunning
 from runyard.agent.core.model import Starting as AgentStarting
 from runyard.agent.core.model import Stopping as AgentStopping
 from runyard.agent.drivers.docker.output import _read as read_positions
 from runyard.agent.drivers.outcomes import held_attempt
-from runyard.agent.drivers.survey import survey
-from runyard.agent.installation import Installation
-from runyard.agent.rundir import RunDirectories, RunDirectory
-from runyard.agent.trust.signatures import Genuine, examine
-from runyard.client.secrets import Secret
-from runyard.client.service.settings import load_settings
-from runyard.client.service.signing import public_key_of
+from runyard.agent.drivers.process.inspect import inspect
+from runyard.agent.node.installation import Installation
+from runyard.agent.supervisor.contact import ContactFile
+from runyard.agent.supervisor.rundir import RunDirectories, RunDirectory
+from runyard.common.secrets import Secret
+from runyard.common.security.signing import public_key_of
+from runyard.common.service.settings_sources import load_settings
 from runyard.coordinator.config import CoordinatorSettings
-from runyard.coordinator.core.asks.requirements import Keep, StopAfter
 from runyard.coordinator.core.model import (
     Assigned,
     Cordoned,
     Draining,
     Finished,
+    Launch,
+    Node,
     Open,
     Queued,
     Running,
@@ -55,9 +59,12 @@ from runyard.coordinator.core.model import (
     Stopping,
     Suspect,
 )
-from runyard.coordinator.routing_file.reading import load_routing
-from runyard.coordinator.rpc.requests import launch_of
-from runyard.coordinator.store.credentials import all_revocations, all_tokens, unexpired_certificates
+from runyard.coordinator.core.requirements.requirements import Keep, RequirementLayer, StopAfter
+from runyard.coordinator.core.routing.rules import Rule
+from runyard.coordinator.core.scheduling.config import Quota, SchedulingConfig
+from runyard.coordinator.grpc.messages.requests import launch_of
+from runyard.coordinator.routing_config.reading import load_routing
+from runyard.coordinator.store.ca_records import read_revocations, read_tokens, unexpired_certificates
 from runyard.coordinator.store.store import Store
 from runyard.launcher.config import SCHEMA, resolve_settings
 from runyard.v1 import run_pb2
@@ -65,7 +72,7 @@ from runyard.v1 import run_pb2
 COORDINATOR_COMMAND = ("-m", "runyard.coordinator")
 """Arguments of Python that start a coordinator; `--config FILE` goes on."""
 
-COMMAND_LINE = ("-m", "runyard.client.cli.main")
+COMMAND_LINE = ("-m", "runyard.cli.main")
 """Arguments of Python that make it the command `runyard`."""
 
 PROTOCOL = tuple(
@@ -96,7 +103,23 @@ KINDS: Mapping[type, str] = {
 }
 """Classes whose instances are told apart by their class, with the word for it."""
 
-OLD_NAMES: Mapping[type, Mapping[str, str]] = {}
+OLD_NAMES: Mapping[type, Mapping[str, str]] = {
+    Node: {"capacity": "offer"},
+    Launch: {"time_limits": "policies"},
+    Rule: {"requirements": "wants"},
+    Outcome: {"reason_code": "cause"},
+    AgentSettings: {"restart_grace": "expect_back"},
+    IsolationSettings: {"backends": "rungs"},
+    PressureSettings: {"recovery_period": "calm"},
+    WarmSettings: {"retention": "remember"},
+    SchedulingConfig: {
+        "client_clusters": "confinement",
+        "on_no_eligible_node": "impossible",
+        "on_no_matching_rule": "unmatched",
+        "max_placement_attempts": "most_places",
+    },
+    Quota: {"guaranteed": "least", "limit": "most"},
+}
 """By class: the names that its renamed fields had in 0.1.0, by their present names."""
 
 
@@ -115,6 +138,8 @@ def plain(value: Any) -> Any:
             return value.hex()
         case Path():
             return str(value)
+        case RequirementLayer():
+            return _layer(value)
         case BaseModel():
             return _named(value, {name: getattr(value, name) for name in type(value).model_fields})
         case Mapping():
@@ -128,6 +153,13 @@ def plain(value: Any) -> Any:
         case None | bool() | int() | float() | str():
             return value
     raise TypeError(f"{type(value)} cannot be told in plain values")
+
+
+def _layer(layer: RequirementLayer) -> dict[str, Any]:
+    """A layer as in 0.1.0, which kept its source apart; the rule of a routing file had none."""
+    fields = {each.name: plain(getattr(layer, each.name)) for each in dataclasses.fields(layer)}
+    source = fields.pop("source")
+    return {"source": source, "wants": fields, **fields}
 
 
 def _named(value: object, fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -165,7 +197,7 @@ def _attempt(directory: RunDirectory) -> dict[str, Any]:
         "stdout": directory.stdout.read_text() if directory.stdout.exists() else None,
         "stderr": directory.stderr.read_text() if directory.stderr.exists() else None,
         "output": plain(read_positions(positions)) if positions.exists() else None,
-        "situation": type(survey(directory)).__name__.lower(),
+        "situation": type(inspect(directory)).__name__.lower(),
         "held": _held(held_attempt(directory)),
     }
 
@@ -208,9 +240,9 @@ def read_database(directory: Path, now: float) -> dict[str, Any]:
         used = sorted({run.launch.spec.job_snapshot_id for run in account.runs} - {""})
         with store.transaction() as connection:
             security = {
-                "tokens": plain(all_tokens(connection)),
+                "tokens": plain(read_tokens(connection)),
                 "certificates": plain(unexpired_certificates(connection, now)),
-                "revocations": plain(all_revocations(connection)),
+                "revocations": plain(read_revocations(connection)),
             }
         return {
             "runs": {run.run_id: plain(run) for run in account.runs},
@@ -324,7 +356,7 @@ def read_coordinator_settings(file: Path) -> dict[str, Any]:
 
 def read_routing(file: Path) -> dict[str, Any]:
     """What a routing file decides."""
-    return dict(plain(load_routing(file).policy))
+    return dict(plain(load_routing(file).config))
 
 
 def read_launcher_settings(section: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:

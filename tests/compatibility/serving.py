@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 from compatibility.readers import COMMAND_LINE, COORDINATOR_COMMAND
-from waiting import wait_until
+from harness.waiting import wait_until
 
 
 @dataclass(frozen=True)

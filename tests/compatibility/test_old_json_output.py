@@ -1,5 +1,6 @@
 """Scripts that were written for version 0.1.0 find what they look for in the output of `runyard`."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,6 +9,9 @@ from compatibility.comparing import RECORDED, differences, recorded
 from compatibility.serving import Asked, as_value, serving
 
 OUTPUT: dict[str, Any] = recorded("output.json")
+
+FOR_PEOPLE = re.compile(r"\.filters\[\d+\]\.reason: is ")
+"""Texts for people, whose words may change: that they are there is all that counts."""
 
 
 @pytest.fixture(scope="module")
@@ -22,4 +26,5 @@ def test_command_gives_the_same_fields_and_values_and_ends_with_the_same_code(
 ) -> None:
     code, output = coordinator.run(*OUTPUT[name]["arguments"])
     assert code == OUTPUT[name]["exit_code"]
-    assert differences(OUTPUT[name]["output"], as_value(output)) == []
+    found = differences(OUTPUT[name]["output"], as_value(output))
+    assert [each for each in found if not FOR_PEOPLE.match(each)] == []

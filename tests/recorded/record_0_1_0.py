@@ -32,13 +32,7 @@ from compatibility import readers
 from coordinator.accounts import OUTCOME, PLACE, in_every_phase, make_node
 from google.protobuf.message import Message
 from pydantic import BaseModel
-
-from runyard.agent import procfs, wire
-from runyard.agent.config import AgentSettings
 from runyard.agent.contact import ContactFile
-from runyard.agent.core.effects import Reject
-from runyard.agent.core.model import AttemptKey
-from runyard.agent.drivers.outcomes import held_attempt
 from runyard.agent.endings import never_started
 from runyard.agent.identities import identity_record
 from runyard.agent.installation import Installation
@@ -47,13 +41,19 @@ from runyard.agent.records import ContainerRecord, ExitRecord, SpecRecord, StopR
 from runyard.agent.rundir import RunDirectories
 from runyard.client.service.settings import load_settings
 from runyard.client.service.signing import SigningKey
-from runyard.coordinator.config import CoordinatorSettings
 from runyard.coordinator.core.asks.requirements import Policies
-from runyard.coordinator.core.effects import SaveNode, SaveRun, SaveTombstone
-from runyard.coordinator.core.model import Cordoned, Draining, Finished, Tombstone
 from runyard.coordinator.routing_file.schema import RoutingPart
 from runyard.coordinator.security.revocations import CertificateRevocation, NodeRevocation
 from runyard.coordinator.security.tokens import Token
+
+from runyard.agent import procfs, wire
+from runyard.agent.config import AgentSettings
+from runyard.agent.core.effects import Reject
+from runyard.agent.core.model import AttemptKey
+from runyard.agent.drivers.outcomes import held_attempt
+from runyard.coordinator.config import CoordinatorSettings
+from runyard.coordinator.core.effects import SaveNode, SaveRun, SaveTombstone
+from runyard.coordinator.core.model import Cordoned, Draining, Finished, Tombstone
 from runyard.coordinator.store import credentials
 from runyard.coordinator.store.store import Store
 from runyard.launcher.config import SCHEMA
