@@ -51,7 +51,6 @@ RETIRED_NAMES = frozenset(
         "SecureYard",
         "SentMessages",
         "SentOffer",
-        "Shape",
         "Shelf",
         "Shell",
         "Shims",

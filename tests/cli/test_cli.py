@@ -69,7 +69,7 @@ def test_live_runs_tell_what_stands_beside_their_phase(
     coordinator.put_run(
         run_pb2.Run(run_id=RUN, phase=run_pb2.PHASE_RUNNING, unreachable=True, stop_requested=True)
     )
-    assert "running (unreachable) (stop asked)" in runyard("run", "list").out
+    assert "running (unreachable) (stop requested)" in runyard("run", "list").out
 
 
 def test_an_empty_list_says_so_to_people_and_is_empty_for_scripts(runyard: Command) -> None:

@@ -75,9 +75,9 @@ def test_a_waiting_run_is_explained_with_the_verdict_first(runyard: Command) -> 
         "priority   1, 3 for having waited",
         "rule       nightly",
         "",
-        "ASKS FOR  VALUE   FROM          INSTEAD OF",
-        "memory    16Gi    tags          8Gi (op train[0]), 1Gi (defaults)",
-        "labels    zone=a  rule nightly",
+        "REQUIREMENT  VALUE   FROM          OVERRIDES",
+        "memory       16Gi    tags          8Gi (op train[0]), 1Gi (defaults)",
+        "labels       zone=a  rule nightly",
         "",
         "CLUSTER  IN USE  NODES READY  OPEN",
         "main     88%     11           yes",
@@ -188,7 +188,7 @@ def test_a_shown_run_says_what_it_asked_for_and_why_it_is_where_it_is(
     facts = lines(runyard("run", "show", RUN))
     shown = {line[:16].strip(): line[16:].strip() for line in facts}
     assert shown["placed because"] == "the fullest of 3 nodes with room"
-    assert shown["asks for"] == (
+    assert shown["requirements"] == (
         "cpu 1.5, memory 16Gi, zone=a|b, !spot, cluster main, tolerates gpu, prefers disk=ssd (weight 3), "
         "prefers new"
     )
@@ -200,4 +200,4 @@ def test_a_run_that_asks_for_nothing_in_particular_asks_for_a_slot(
 ) -> None:
     wanted = placement_pb2.Requirements(driver="process", resources={"slots": 1})
     coordinator.put_run(run_pb2.Run(run_id=RUN, phase=run_pb2.PHASE_QUEUED, requirements=wanted))
-    assert "asks for  1 slot" in runyard("run", "show", RUN).out
+    assert "requirements  1 slot" in runyard("run", "show", RUN).out

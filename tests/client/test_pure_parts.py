@@ -5,7 +5,6 @@ from typing import Any
 import grpc
 import pytest
 
-from runyard.cli.output.words import byte_size, duration
 from runyard.client.calls import LONGEST_PAUSE_SECONDS, RepeatedCall
 from runyard.client.errors import (
     CoordinatorUnreachable,
@@ -15,6 +14,7 @@ from runyard.client.errors import (
 )
 from runyard.client.reports import MAX_PENDING, MAX_PER_MESSAGE, PendingAcknowledgements
 from runyard.common.durations import parse_duration
+from runyard.common.humanize import byte_size, short_duration
 from runyard.common.transport.channel import RETRY_AFTER
 from runyard.v1 import launch_pb2
 
@@ -162,7 +162,7 @@ def test_acknowledgements_that_nobody_takes_do_not_pile_up_for_ever() -> None:
     ],
 )
 def test_durations_have_two_units_at_most(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
+    assert short_duration(seconds) == text
 
 
 @pytest.mark.parametrize(

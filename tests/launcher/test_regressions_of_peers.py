@@ -16,8 +16,8 @@ from google.protobuf.duration_pb2 import Duration
 from harness.waiting import wait_until
 from launcher.conftest import OpenShop
 from launcher.placing_coordinator import PlacingCoordinator
-from launcher.reporters import reporting
 from launcher.shop import Shop, write_home
+from launcher.support.reporters import reporting
 
 import runyard.launcher
 from runyard.launcher import RunyardRunLauncher

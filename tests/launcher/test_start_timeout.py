@@ -11,8 +11,8 @@ from dagster._core.events import JobFailureData, RunFailureReason
 from harness.services import ProcessCluster, open_cluster
 from harness.waiting import wait_until
 from launcher.conftest import OpenShop
-from launcher.reporters import reporting
 from launcher.shop import Shop
+from launcher.support.reporters import reporting
 
 from runyard.client import Client
 from runyard.v1 import run_pb2

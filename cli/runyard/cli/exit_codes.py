@@ -13,7 +13,7 @@ from runyard.client.errors import (
 
 
 class ExitCode(enum.IntEnum):
-    """How a command ended."""
+    """Exit code of a command."""
 
     OK = 0
     FAILED = 1
@@ -30,7 +30,7 @@ EXIT_CODES_HELP = (
 
 
 class CommandFailed(RunyardError):
-    """What the command was asked for did not come about."""
+    """The command could not do what was requested."""
 
 
 class UsageError(RunyardError):

@@ -17,7 +17,7 @@ from runyard.common.transport.tls import TlsFiles
 
 
 class Output(enum.StrEnum):
-    """How lists and details are printed."""
+    """Format of lists and details."""
 
     TABLE = "table"
     JSON = "json"
@@ -68,7 +68,7 @@ OutputOption = Annotated[
 
 @dataclass(frozen=True)
 class Settings:
-    """What the shared options amount to."""
+    """Values of the shared options."""
 
     address: str = DEFAULT_ADDRESS
     tls: TlsFiles | None = None
@@ -99,7 +99,7 @@ class Settings:
 
 
 def tls_files(authority: Path | None, certificate: Path | None, key: Path | None) -> TlsFiles | None:
-    """What the three options amount to. None: plain text.
+    """TLS files from the three options. None: plain text.
 
     Raises:
         InvalidTlsFiles: Some of them are missing.

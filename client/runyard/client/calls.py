@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # gRPC's types take parameters in their stubs only
 
 
 class Calls:
-    """Calls the coordinator on the newest connection, and turns failures into `RunyardError`."""
+    """Calls on the newest connection; failures become `RunyardError`."""
 
     def __init__(self, address: str, timeout: float, tls: TlsFiles | None) -> None:
         """See `Client`."""
@@ -41,11 +41,11 @@ class Calls:
         self._connections = Connections(self.address, WatchedTls(tls) if tls is not None else None)
 
     def close(self) -> None:
-        """Closes this process's connections, and ends their calls."""
+        """Close this process's connections, and end their calls."""
         self._connections.close()
 
     def lease(self) -> Lease:
-        """A connection, for as long as the lease is not ended."""
+        """Lease a connection until the lease is ended."""
         return self._connections.lease()
 
     def once(
@@ -55,12 +55,12 @@ class Calls:
         request: RequestT,
         timeout: float | None,
     ) -> ResponseT:
-        """Calls a method once.
+        """Call a method once.
 
         Args:
-            name: The method's, for errors.
-            method: Gives its stub.
-            request: What to say.
+            name: Name of the method, for errors.
+            method: Returns the stub of the method.
+            request: The message to send.
             timeout: Seconds. None: the client's.
         """
         seconds = self.timeout if timeout is None else require_positive(timeout)
@@ -77,12 +77,12 @@ class Calls:
         request: RequestT,
         timeout: float | None,
     ) -> Iterator[ResponseT]:
-        """Gives the messages of a stream; ends the call when the caller stops to read.
+        """Yield the messages of a stream; the call ends when the caller stops reading.
 
         Args:
-            name: The method's, for errors.
-            method: Gives its stub.
-            request: What to say.
+            name: Name of the method, for errors.
+            method: Returns the stub of the method.
+            request: The message to send.
             timeout: Seconds for everything. None: a day.
         """
         seconds = STREAM_TIMEOUT_SECONDS if timeout is None else require_positive(timeout)
@@ -96,14 +96,14 @@ class Calls:
                 call.cancel()
 
     def repeated(self, name: str, timeout: float | None) -> RepeatedCall:
-        """Starts the clock of a call that is repeated while the coordinator is unavailable."""
+        """Start the clock of a call that is repeated while the coordinator is unavailable."""
         seconds = self.timeout if timeout is None else require_positive(timeout)
         return RepeatedCall(name, self.address, seconds, time.monotonic())
 
     def repeat(
         self, call: RepeatedCall, method: UnaryMethod[RequestT, ResponseT], request: RequestT
     ) -> ResponseT:
-        """Calls a method until it answers, or the time of `call` is up."""
+        """Call a method until it answers, or the time of `call` is up."""
         return self._try(call, lambda to, seconds: method(to)(request, timeout=seconds))
 
     def repeat_pieces(
@@ -124,10 +124,10 @@ class Calls:
 class RepeatedCall:
     """An idempotent call that is repeated while the coordinator is unavailable, inside one deadline.
 
-    A coordinator that is called too often says when it may be asked again, and is asked then.
+    If calls come too often, the coordinator says when to call again, and the call waits that long.
 
-    The pauses are drawn evenly from a window that doubles ("full jitter"), so that clients that lost the same
-    coordinator do not come back all at once.
+    The pauses are drawn evenly from a window that doubles ("full jitter"), so that clients of the
+    same coordinator do not return all at once.
     """
 
     def __init__(
@@ -138,14 +138,14 @@ class RepeatedCall:
         now: float,
         draw: Callable[[float, float], float] = random.uniform,
     ) -> None:
-        """Starts the clock.
+        """Start the clock.
 
         Args:
             method: Name of the RPC.
             address: The coordinator's address.
             timeout: Seconds for all tries together.
             now: Monotonic time in seconds.
-            draw: Picks a number between two bounds.
+            draw: Draws a number between two bounds.
         """
         self._method = method
         self._address = address
@@ -159,15 +159,15 @@ class RepeatedCall:
         return max(0.0, self._deadline - now)
 
     def pause_after(self, error: grpc.RpcError, now: float) -> float:
-        """Tells for how many seconds to wait before the next try.
+        """Seconds to wait before the next try.
 
         Raises:
             RunyardError: The call is not to be repeated, because of its status or because time is up.
         """
         failure = from_rpc_error(error, self._address, self._method)
-        told = _told_to_wait(error)
-        if told is not None and told < self.remaining(now):
-            return min(told + self._draw(0.0, self._window), self.remaining(now))
+        requested = _requested_pause(error)
+        if requested is not None and requested < self.remaining(now):
+            return min(requested + self._draw(0.0, self._window), self.remaining(now))
         may_repeat = error.code() == grpc.StatusCode.UNAVAILABLE
         if not isinstance(failure, CoordinatorUnreachable) and not may_repeat:
             raise failure from error
@@ -175,17 +175,17 @@ class RepeatedCall:
             self._unavailable = failure
         pause = self._draw(0.0, self._window)
         if not may_repeat or pause >= self.remaining(now):
-            raise self._telling_failure(failure) from error
+            raise self._clearer_failure(failure) from error
         self._window = min(2 * self._window, LONGEST_PAUSE_SECONDS)
         return pause
 
-    def _telling_failure(self, last: RunyardError) -> RunyardError:
+    def _clearer_failure(self, last: RunyardError) -> RunyardError:
         """An earlier "connection refused" says more than the "deadline exceeded" of a last, short try."""
         return self._unavailable or last
 
 
-def _told_to_wait(error: grpc.RpcError) -> float | None:
-    """Seconds after which the coordinator wants to be asked again; None if it does not say."""
+def _requested_pause(error: grpc.RpcError) -> float | None:
+    """Seconds after which the coordinator wants the next call; None if it does not say."""
     trailing: Iterable[tuple[str, str | bytes]] = getattr(error, "trailing_metadata", lambda: None)() or ()
     for key, value in trailing:
         if key == RETRY_AFTER:

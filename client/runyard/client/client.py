@@ -30,23 +30,23 @@ from runyard.v1 import fleet_pb2, launch_pb2, placement_pb2, run_pb2
 
 
 class Client:
-    """Talks to the coordinator. Safe to share between threads, and to use in a forked child.
+    """Client of the coordinator. Safe to share between threads, and to use in a forked child.
 
-    It connects when it is first used. A forked child opens a channel of its own: gRPC's does not survive
-    a fork. What no client can mend: a child that was forked while another thread was inside gRPC, in a call
-    or reading a stream, may crash when it uses gRPC itself; with GRPC_ENABLE_FORK_SUPPORT=0 it always hangs.
+    It connects on first use. A forked child opens its own channel, because gRPC channels do not survive a
+    fork. One limit remains: a child that was forked while another thread was inside gRPC, in a call or
+    reading a stream, may crash when it uses gRPC; with GRPC_ENABLE_FORK_SUPPORT=0 it always hangs.
 
-    All calls raise `RunyardError`; `CoordinatorUnreachable` says that nothing is known of the call's effect.
+    All calls raise `RunyardError`; after `CoordinatorUnreachable`, the effect of the call is unknown.
     """
 
     def __init__(self, address: str, *, timeout: float = 10.0, tls: TlsFiles | None = None) -> None:
-        """Checks the address and reads the files; connects nowhere.
+        """Check the address and read the files; nothing is connected yet.
 
         Args:
             address: `host:port`, `[ipv6]:port` or `unix:/path` of the coordinator.
             timeout: Seconds for each call that is not given another deadline.
-            tls: Whom to trust there, and what to show; read again when the files change. None: plain text,
-                which only a local address may be spoken to in.
+            tls: Authorities to trust, and this side's certificate; read again when the files change. None:
+                plain text, which is allowed for local addresses only.
 
         Raises:
             InvalidAddress: The address cannot be understood.
@@ -58,7 +58,7 @@ class Client:
 
     @property
     def address(self) -> str:
-        """Of the coordinator."""
+        """Address of the coordinator."""
         return self._calls.address
 
     @property
@@ -75,7 +75,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Closes this process's connection and ends its streams. Later calls raise `ClientClosed`."""
+        """Close this process's connection and end its streams. Later calls raise `ClientClosed`."""
         self._calls.close()
 
     # Runs
@@ -87,7 +87,7 @@ class Client:
         snapshot: Callable[[], bytes] | None = None,
         timeout: float | None = None,
     ) -> run_pb2.Run:
-        """Launches a run; returns when the launch is durable, before the worker starts.
+        """Launch a run; returns when the launch is durable, before the worker starts.
 
         Repeated inside its deadline while the coordinator is unavailable.
 
@@ -117,7 +117,7 @@ class Client:
     def terminate_run(
         self, run_id: str, *, reason: str, timeout: float | None = None
     ) -> launch_pb2.TerminateRunResponse:
-        """Asks that a run ends; returns when the request is durable, before the worker has ended.
+        """Request the end of a run; returns when the request is durable, before the worker has ended.
 
         Repeated inside its deadline while the coordinator is unavailable. For a run never seen it leaves a
         tombstone that wins over a late launch.
@@ -132,7 +132,7 @@ class Client:
         return self._calls.repeat(call, lambda to: to.launch.TerminateRun, request)
 
     def get_run(self, run_id: str, timeout: float | None = None) -> launch_pb2.GetRunResponse:
-        """Gives the latest attempt of a run, and the events of all its attempts.
+        """Return the latest attempt of a run, and the events of all its attempts.
 
         Raises:
             RunNotFound: The coordinator has never had it.
@@ -141,7 +141,7 @@ class Client:
         return self._calls.once("GetRun", lambda to: to.launch.GetRun, request, timeout)
 
     def explain_run(self, run_id: str, timeout: float | None = None) -> placement_pb2.Explanation:
-        """Says why a run is where it is, or what it waits for.
+        """Explain the placement of a run, or what it waits for.
 
         Raises:
             RunNotFound: The coordinator has never had it.
@@ -152,7 +152,7 @@ class Client:
     def explain_launch(
         self, *, timeout: float | None = None, **launch: Unpack[LaunchDryRun]
     ) -> placement_pb2.Explanation:
-        """Says where a launch would go now. Changes nothing.
+        """Explain where a launch would go now. Changes nothing.
 
         Args:
             timeout: Seconds for the call. None: the client's.
@@ -171,7 +171,7 @@ class Client:
     def list_runs(
         self, *, limit: int | None = None, timeout: float | None = None, **match: Unpack[RunMatch]
     ) -> Iterator[run_pb2.Run]:
-        """Gives the matching runs, newest first; asks for pages as they are needed.
+        """Yield the matching runs, newest first; pages are requested as they are needed.
 
         Args:
             limit: Most runs to give. None: all.
@@ -185,7 +185,7 @@ class Client:
             )
 
     def watch_runs(self, *, timeout: float | None = None, **match: Unpack[RunMatch]) -> Iterator[run_pb2.Run]:
-        """Gives the matching runs as they are, then each change, until the stream breaks.
+        """Yield the matching runs as they are, then each change, until the stream breaks.
 
         Args:
             timeout: Seconds until the watch ends with `CoordinatorUnreachable`. None: a day.
@@ -209,7 +209,7 @@ class Client:
         attempt: int | None = None,
         timeout: float | None = None,
     ) -> Iterator[launch_pb2.ReadLogsResponse]:
-        """Gives the log of an attempt in pieces, from the node's disk, during the run and after it.
+        """Yield the log of an attempt in pieces, from the node's disk, during the run and after it.
 
         Args:
             run_id: Dagster's run ID.
@@ -228,7 +228,7 @@ class Client:
         yield from self._calls.stream("ReadLogs", lambda to: to.launch.ReadLogs, request, timeout)
 
     def follow_reports(self, deployment: str, reporter: str) -> ReportFollower:
-        """Reports for a deployment: opens the stream of finished attempts and waits for its turn.
+        """Open the stream of a deployment's finished attempts, as its reporter, and wait for a turn.
 
         Args:
             deployment: Name of the Dagster deployment.
@@ -241,12 +241,12 @@ class Client:
     # Fleet
 
     def list_nodes(self, cluster: str = "", timeout: float | None = None) -> list[fleet_pb2.Node]:
-        """Gives all nodes of a cluster, connected or not. An empty name means all clusters."""
+        """Return all nodes of a cluster, connected or not. An empty name means all clusters."""
         request = fleet_pb2.ListNodesRequest(cluster=cluster)
         return list(self._calls.once("ListNodes", lambda to: to.fleet.ListNodes, request, timeout).nodes)
 
     def get_node(self, node_id: str, timeout: float | None = None) -> fleet_pb2.Node:
-        """Gives one node.
+        """Return one node.
 
         Raises:
             NodeNotFound: It never joined.
@@ -255,7 +255,7 @@ class Client:
         return self._calls.once("GetNode", lambda to: to.fleet.GetNode, request, timeout).node
 
     def cordon_node(self, node_id: str, timeout: float | None = None) -> fleet_pb2.Node:
-        """Keeps new runs off a node; those that it has go on.
+        """Keep new runs off a node; its present runs continue.
 
         Raises:
             NodeNotFound: It never joined.
@@ -264,7 +264,7 @@ class Client:
         return self._calls.once("CordonNode", lambda to: to.fleet.CordonNode, request, timeout).node
 
     def uncordon_node(self, node_id: str, timeout: float | None = None) -> fleet_pb2.Node:
-        """Ends a cordon or a drain.
+        """End a cordon or a drain.
 
         Raises:
             NodeNotFound: It never joined.
@@ -275,7 +275,7 @@ class Client:
     def drain_node(
         self, node_id: str, *, deadline: float | None = None, timeout: float | None = None
     ) -> fleet_pb2.Node:
-        """Keeps new runs off a node until it is empty; returns at once.
+        """Keep new runs off a node until it is empty; returns at once.
 
         Args:
             node_id: The node.
@@ -291,7 +291,7 @@ class Client:
     def fence_node(
         self, node_id: str, *, reason: str, timeout: float | None = None
     ) -> fleet_pb2.FenceNodeResponse:
-        """Vouches that a node and all its workers are off: its runs end as NODE_LOST, and may be repeated.
+        """Confirm that a node and all its workers are off: its runs end as NODE_LOST, and may be repeated.
 
         Args:
             node_id: The node.
@@ -306,7 +306,7 @@ class Client:
         return self._calls.once("FenceNode", lambda to: to.fleet.FenceNode, request, timeout)
 
     def refresh_warm_servers(self, node_id: str, name: str = "", timeout: float | None = None) -> int:
-        """Has warm servers of a node made anew; returns when the node was asked. Runs that they forked go on.
+        """Replace warm servers of a node; returns when the node was asked. Runs that they forked continue.
 
         Args:
             node_id: The node.
@@ -326,7 +326,7 @@ class Client:
         ).servers
 
     def list_clusters(self, timeout: float | None = None) -> list[fleet_pb2.Cluster]:
-        """Gives the clusters, each with the sum over its nodes."""
+        """Return the clusters, each with the sum over its nodes."""
         request = fleet_pb2.ListClustersRequest()
         return list(
             self._calls.once("ListClusters", lambda to: to.fleet.ListClusters, request, timeout).clusters
@@ -338,7 +338,7 @@ class Client:
         return SecurityCalls(self._calls)
 
     def check_health(self, timeout: float | None = None) -> Health:
-        """Asks the coordinator whether it serves."""
+        """Ask the coordinator for its health."""
         return read_health(self._calls.once("Check", _health_check, CHECK_REQUEST, timeout))
 
 

@@ -77,11 +77,11 @@ class Coming:
             self._answer.exception(left)
 
     def is_ready(self) -> bool:
-        """Whether the coordinator has answered, whatever it said."""
+        """True if the coordinator has answered, with any status."""
         return self._answer.done() and self._answer.code() not in _UNANSWERED
 
     def ask_again(self) -> None:
-        """Where no answer came, asks once more."""
+        """Ask again if no answer came."""
         if self._answer.done() and not self.is_ready():
             self._answer = self._ask()
 

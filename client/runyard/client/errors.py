@@ -1,4 +1,4 @@
-"""What can go wrong between a client and the coordinator.
+"""Errors between a client and the coordinator.
 
     RunyardError
     ├── InvalidAddress                also a ValueError

@@ -11,7 +11,7 @@ CHECK_REQUEST: Final = b""
 
 
 class Health(enum.Enum):
-    """What a server says of itself; the values are those of HealthCheckResponse.ServingStatus."""
+    """Health of a server; the values are those of HealthCheckResponse.ServingStatus."""
 
     UNKNOWN = 0
     SERVING = 1

@@ -117,7 +117,7 @@ class ReportFollower:
             raise CoordinatorUnreachable(self._address, "it ended the stream of reports")
 
     def acknowledge(self, keys: Iterable[launch_pb2.AttemptKey]) -> None:
-        """Tells the coordinator that attempts are settled in Dagster; returns at once.
+        """Report to the coordinator that attempts are settled in Dagster; returns at once.
 
         Raises:
             ResourceExhausted: The coordinator has long stopped to take acknowledgements; follow anew.

@@ -1,4 +1,4 @@
-"""What clients say and how they read the answers: pure, shared by the blocking and the asyncio client."""
+"""Requests of clients, and the reading of answers. No I/O."""
 
 from __future__ import annotations
 

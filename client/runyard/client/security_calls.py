@@ -1,4 +1,4 @@
-"""What admins ask of a coordinator: `Client.security`."""
+"""Calls for admins: `Client.security`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class SecurityCalls:
         uses: int = 1,
         timeout: float | None = None,
     ) -> security_pb2.CreateTokenResponse:
-        """Makes a token with which nodes may join. What they need of it is told only here.
+        """Create a token with which nodes may join. Its secret is in this answer only.
 
         Args:
             cluster: Which nodes join with it.

@@ -5,8 +5,8 @@ import pytest
 from dagster import DagsterEventType, DagsterRunStatus
 from harness.waiting import wait_until
 from launcher.placing_coordinator import PlacingCoordinator
-from launcher.reporters import reporting
 from launcher.shop import Shop
+from launcher.support.reporters import reporting
 
 from runyard.launcher.reporter.reconcile import OrphanGrace, Reconciler, Stop
 from runyard.v1 import run_pb2

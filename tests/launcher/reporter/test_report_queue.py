@@ -3,7 +3,7 @@
 import threading
 
 from harness.waiting import wait_until
-from launcher.threads import in_thread
+from launcher.support.threads import in_thread
 
 from runyard.launcher.reporter.report_queue import PendingReport, ReportQueue
 from runyard.v1 import run_pb2

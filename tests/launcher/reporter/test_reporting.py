@@ -11,9 +11,9 @@ from dagster._core.events import JobFailureData, RunFailureReason
 from harness.waiting import wait_until
 from launcher.conftest import OpenShop
 from launcher.placing_coordinator import NODE, PID, PlacingCoordinator
-from launcher.reporters import QUICK, reporting
 from launcher.shop import Shop
-from launcher.threads import in_thread
+from launcher.support.reporters import QUICK, reporting
+from launcher.support.threads import in_thread
 
 from runyard.launcher.reporter.dagster_writes import write_failure
 from runyard.launcher.reporter.reporter import Reporter, Timing

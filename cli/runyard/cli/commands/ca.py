@@ -211,7 +211,7 @@ def _is_host(text: str) -> bool:
 
 
 def _left_behind(authority: "AuthorityDirectory") -> "list[Issued]":
-    """What would be refused after the rotation, of what was given out from here."""
+    """Certificates issued here that would be refused after the rotation."""
     newest = {each.uri: each for each in authority.issued()}
     renewed = {str((authority.path / own).resolve()) for own in ("coordinator", "admin")}
     return [

@@ -11,7 +11,7 @@ app = typer.Typer(help="List clusters.", no_args_is_help=True, rich_markup_mode=
 
 @app.callback()
 def cluster() -> None:
-    """Keeps `list` a command of its own although it is the only one."""
+    """Keep `list` a subcommand although it is the only one."""
 
 
 @app.command("list")

@@ -144,7 +144,7 @@ class Development:
         threading.Thread(target=self._follow, args=(name, color, child), daemon=True).start()
 
     def _follow(self, name: str, color: str, child: subprocess.Popen[str]) -> None:
-        """Copies a child's lines until they end, and tells how the child did."""
+        """Copy the output of a child until it ends, and report what it shows."""
         assert child.stdout is not None
         for line in child.stdout:
             self._console.print(Text.assemble((f"{name:<11} ", color), Text.from_ansi(line.rstrip("\n"))))

@@ -62,7 +62,7 @@ def cordon_node(
     node: NodeArgument,
     address: AddressOption = None,
 ) -> None:
-    """Keep new runs off a node; those that it has go on."""
+    """Keep new runs off a node; its present runs continue."""
     with Settings.of(context, address).client() as client:
         found = client.cordon_node(node)
     typer.echo(f"node {node} is cordoned; {_live(found)} there")
@@ -137,7 +137,7 @@ def revoke_node(
     reason: Annotated[str, typer.Option(metavar="TEXT", help="For those who read the log.")] = "",
     address: AddressOption = None,
 ) -> None:
-    """Refuse every certificate that a node has, for good. Its runs go on; it joins anew with a new token."""
+    """Refuse every certificate of a node for good. Its runs continue; it can join again with a new token."""
     with Settings.of(context, address).client() as client:
         refused = client.security.revoke_node(node, reason=reason)
     certificates = f"{refused} certificate{'s' * (refused != 1)}"

@@ -200,7 +200,7 @@ def _until_finished(client: Client, run: run_pb2.Run, timeout: float) -> run_pb2
 
 
 def _follow(logs: list[AttemptLog], tail: int | None) -> None:
-    """Follows each log in a thread of its own; the first error ends the command."""
+    """Follow each log in its own thread; the first error ends the command."""
     ends: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
 
     def copy(log: AttemptLog) -> None:

@@ -25,7 +25,7 @@ def list_warm_servers(
     output: OutputOption = None,
     address: AddressOption = None,
 ) -> None:
-    """List warm servers, as nodes told of them last."""
+    """List warm servers, as their nodes last reported them."""
     settings = Settings.of(context, address, output)
     with settings.client() as client:
         nodes = client.list_nodes() if node is None else [client.get_node(node)]
@@ -47,7 +47,7 @@ def refresh_warm_servers(
     ] = "",
     address: AddressOption = None,
 ) -> None:
-    """Have warm servers made anew. Runs start cold meanwhile; those that were forked before go on."""
+    """Replace warm servers. Runs start cold meanwhile; runs that were forked before continue."""
     with Settings.of(context, address).client() as client:
         asked = client.refresh_warm_servers(node, name)
     servers = f"{asked} warm server{'s' * (asked != 1)}" if asked else "warm servers, but has none"

@@ -13,6 +13,7 @@ except ImportError:  # the command line can do without
     x509 = None  # type: ignore[assignment]
 
 from runyard.cli.doctor.findings import Finding, ok, problem, warning
+from runyard.common.humanize import duration_words
 from runyard.common.security.expiry import expires_soon
 from runyard.common.security.identity import Role
 
@@ -46,12 +47,12 @@ def examine_certificate(pem: bytes, authority: bytes, now: datetime | None = Non
         ]
     begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     if ends <= now:
-        return [problem(SUBJECT, f"{identity} has expired {_ago(now - ends)} ago", "Have it issued anew")]
+        return [problem(SUBJECT, f"{identity} has expired {_words(now - ends)} ago", "Issue a new one")]
     if begins > now:
         return [
             problem(
                 SUBJECT,
-                f"{identity} is not valid yet, for another {_ago(begins - now)}: "
+                f"{identity} is not valid yet, for another {_words(begins - now)}: "
                 "this machine's clock is behind, or the authority's is ahead",
                 "Compare `date -u` on both machines",
             )
@@ -74,13 +75,9 @@ def examine_certificate(pem: bytes, authority: bytes, now: datetime | None = Non
             )
         ]
     if expires_soon(begins.timestamp(), ends.timestamp(), now.timestamp()):
-        return [warning(SUBJECT, f"{identity} expires in {_ago(ends - now)}", "Have it issued anew")]
-    return [ok(SUBJECT, f"{identity}, for another {_ago(ends - now)}")]
+        return [warning(SUBJECT, f"{identity} expires in {_words(ends - now)}", "Issue a new one")]
+    return [ok(SUBJECT, f"{identity}, for another {_words(ends - now)}")]
 
 
-def _ago(span: timedelta) -> str:
-    if span >= timedelta(days=2):
-        return f"{span.days} days"
-    if span >= timedelta(hours=2):
-        return f"{span // timedelta(hours=1)} hours"
-    return f"{max(1, span // timedelta(minutes=1))} minutes"
+def _words(span: timedelta) -> str:
+    return duration_words(span.total_seconds())

@@ -1,11 +1,11 @@
-"""What a check finds."""
+"""Findings of checks."""
 
 import enum
 from dataclasses import dataclass
 
 
 class Level(enum.IntEnum):
-    """How bad it is."""
+    """Severity of a finding."""
 
     OK = 0
     WARNING = 1

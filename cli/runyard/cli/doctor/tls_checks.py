@@ -50,7 +50,7 @@ def examine_tls(address: Address, files: TlsFiles) -> Iterator[Finding]:
 
 
 def speaks_tls(address: Address) -> bool:
-    """Whether plain text is answered there with an alert of TLS, or with silence and a closed door."""
+    """True if plain text is answered there with a TLS alert, or with a closed connection."""
     try:
         with _connect(address) as connection:
             connection.sendall(_PREFACE)
@@ -90,7 +90,7 @@ def _shake_hands(connection: socket.socket, address: Address, files: TlsFiles) -
 
 
 def _accepted(secured: ssl.SSLSocket) -> Finding:
-    """In TLS 1.3 the server looks at our certificate last: its first word tells whether it took it."""
+    """In TLS 1.3 the server checks the client certificate last: its first bytes show the result."""
     try:
         secured.sendall(_PREFACE)
         if secured.recv(1):

@@ -73,7 +73,7 @@ def _bounded_wait(timeout: int, longest_wait: float, time_to_start: float) -> Fi
 
 
 def _seconds(settings: Mapping[str, Any], name: str) -> float | None:
-    """A setting of the launcher; None if it is not there, or not a number, which another check tells."""
+    """A setting of the launcher; None if it is missing or not a number, which another check reports."""
     value = settings.get(name)
     if isinstance(value, dict):
         value = os.environ.get(str(value.get("env")))

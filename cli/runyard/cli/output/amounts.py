@@ -1,4 +1,4 @@
-"""How much of what nodes offer is taken, in few letters, for tables."""
+"""Used and total amounts of node resources, short, for tables."""
 
 from collections.abc import Mapping
 
@@ -17,7 +17,7 @@ def taken(name: str, allocated: Mapping[str, int], offered: Mapping[str, int]) -
 
 
 def taken_of_the_rest(allocated: Mapping[str, int], offered: Mapping[str, int]) -> str:
-    """`gpu 1/2 licenses 0/3`: all that has no column of its own."""
+    """`gpu 1/2 licenses 0/3`: resources without their own column."""
     names = sorted({*allocated, *offered}.difference(IN_COLUMNS))
     return " ".join(f"{name} {taken(name, allocated, offered)}" for name in names)
 

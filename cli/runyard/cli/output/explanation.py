@@ -1,4 +1,4 @@
-"""Why a run is where it is, for people: the verdict first, then what led to it."""
+"""Explanation of a placement for people: the result first, then the reasons."""
 
 from collections.abc import Iterable, Iterator
 
@@ -65,7 +65,7 @@ def _priority(explanation: placement_pb2.Explanation) -> str:
 
 
 def _fields(fields: Iterable[placement_pb2.ExplainedField]) -> Table:
-    table = _table("asks for", "value", "from", "instead of")
+    table = _table("requirement", "value", "from", "overrides")
     for field in fields:
         overridden = ", ".join(field.overridden)
         table.add_row(*map(escape, (field.name, field.value, field.source, overridden)))

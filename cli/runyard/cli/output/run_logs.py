@@ -27,7 +27,7 @@ class AttemptLog:
     stream: launch_pb2.LogStream.ValueType
 
     def read(self, offset: int = 0) -> Iterator[bytes]:
-        """What is there now, from an offset on."""
+        """The content from an offset on, as it is now."""
         for piece in self._pieces(offset):
             yield piece.data
 
@@ -45,7 +45,7 @@ class AttemptLog:
             window *= 4
 
     def follow(self, offset: int, say: Callable[[str], None]) -> Iterator[bytes]:
-        """What is there from an offset on, and what comes, until the attempt is over.
+        """The content from an offset on, followed until the attempt is over.
 
         Args:
             offset: Byte to start at.

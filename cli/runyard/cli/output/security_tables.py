@@ -9,6 +9,8 @@ from rich.markup import escape
 
 from runyard.cli.output import words
 from runyard.cli.output.tables import new_table, print_table
+from runyard.common.humanize import short_duration
+from runyard.common.protobuf_time import to_seconds
 from runyard.v1 import security_pb2
 
 
@@ -58,5 +60,5 @@ def _token_state(token: security_pb2.Token, now: float) -> str:
 
 
 def _until(end: Timestamp, now: float) -> str:
-    left = end.ToNanoseconds() / 1e9 - now
-    return f"[green]valid[/] for {words.duration(left)}" if left > 0 else "expired"
+    left = to_seconds(end) - now
+    return f"[green]valid[/] for {short_duration(left)}" if left > 0 else "expired"

@@ -12,6 +12,8 @@ from rich.table import Table
 from runyard.cli.output import words
 from runyard.cli.output.amounts import in_order, taken, taken_of_the_rest
 from runyard.cli.output.json_output import enum_word
+from runyard.common.humanize import byte_size, short_duration
+from runyard.common.protobuf_time import to_seconds
 from runyard.common.quantities import show_quantity
 from runyard.common.requirement_words import in_one_line
 from runyard.v1 import fleet_pb2, launch_pb2, run_pb2
@@ -57,7 +59,7 @@ def print_run(response: launch_pb2.GetRunResponse) -> None:
         "message": escape(_message(run)),
         "node": escape(f"{run.node} in cluster {run.cluster}" if run.node else ""),
         "placed because": escape(run.placed_because),
-        "asks for": escape(in_one_line(run.requirements) if run.HasField("requirements") else ""),
+        "requirements": escape(in_one_line(run.requirements) if run.HasField("requirements") else ""),
         "rule": escape(run.rule),
         "attempt": f"{run.attempt} (resume {run.resume_number})" if run.resume_number else str(run.attempt),
         "pid": str(run.pid or ""),
@@ -118,7 +120,7 @@ def print_node(node: fleet_pb2.Node, runs: Iterable[run_pb2.Run]) -> None:
         "drivers": escape(" ".join(node.offer.drivers)),
         "host": escape(node.facts.hostname),
         "agent": escape(f"{node.facts.agent_version}, Python {node.facts.python_version}"),
-        "machine": f"{node.facts.cpu_count} cores, {words.byte_size(node.facts.memory_bytes)}",
+        "machine": f"{node.facts.cpu_count} cores, {byte_size(node.facts.memory_bytes)}",
         "load": _load(node),
         "short of": escape("\n".join(f"{words.pressure(each)}: {each.message}" for each in node.pressures)),
         "last heard": _moment(node.last_heard_at, now),
@@ -145,11 +147,11 @@ def print_warm_servers(nodes: Iterable[fleet_pb2.Node], when_none: str = "no war
                 escape(node.node_id),
                 escape(server.name),
                 words.warm_server_state(server),
-                words.duration(server.state_for.ToNanoseconds() / 1e9),
+                short_duration(to_seconds(server.state_for)),
                 enum_word(fleet_pb2.WarmMode.DESCRIPTOR, server.mode),
                 escape(", ".join(server.code_locations)),
                 str(server.pid or ""),
-                words.byte_size(server.rss_bytes) if server.rss_bytes else "",
+                byte_size(server.rss_bytes) if server.rss_bytes else "",
                 str(server.all_forks),
                 str(server.cold_starts),
                 escape(" ".join((server.reason or server.last_cold_reason).split())),
@@ -177,7 +179,7 @@ def time_to_start(run: run_pb2.Run) -> str:
     """From the launch until the worker ran; empty if it has not."""
     if not (run.HasField("running_at") and run.HasField("launched_at")):
         return ""
-    return words.duration(words.seconds_between(run.launched_at, run.running_at))
+    return short_duration(to_seconds(run.running_at) - to_seconds(run.launched_at))
 
 
 def _resources(node: fleet_pb2.Node) -> Table:
@@ -244,13 +246,13 @@ def _exit(outcome: run_pb2.Outcome) -> str:
 
 def _memory(run: run_pb2.Run) -> str:
     peak = max(run.outcome.peak_rss_bytes, run.usage.peak_rss_bytes)
-    now = f"{words.byte_size(run.usage.rss_bytes)} now, " if run.usage.rss_bytes else ""
-    return f"{now}{words.byte_size(peak)} at most" if peak else ""
+    now = f"{byte_size(run.usage.rss_bytes)} now, " if run.usage.rss_bytes else ""
+    return f"{now}{byte_size(peak)} at most" if peak else ""
 
 
 def _load(node: fleet_pb2.Node) -> str:
     if not node.HasField("load"):
         return ""
     load = node.load
-    memory, disk = words.byte_size(load.memory_available_bytes), words.byte_size(load.disk_available_bytes)
+    memory, disk = byte_size(load.memory_available_bytes), byte_size(load.disk_available_bytes)
     return f"{load.cpu_fraction:.0%} of CPU, load {load.load_1m:.2f}, {memory} memory and {disk} disk free"

@@ -1,8 +1,10 @@
-"""Times, sizes and states in few letters, for tables."""
+"""Times and states in short words, for tables."""
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from runyard.cli.output.json_output import enum_word
+from runyard.common.humanize import short_duration
+from runyard.common.protobuf_time import to_seconds
 from runyard.v1 import fleet_pb2, run_pb2
 
 _PHASE_COLORS = {
@@ -30,45 +32,14 @@ _WARM_COLORS = {
 }
 
 
-def duration(seconds: float) -> str:
-    """At most two units: `0.4s`, `12s`, `4m05s`, `3h20m`, `5d02h`."""
-    seconds = max(0.0, seconds)
-    if seconds < 9.95:
-        return f"{seconds:.1f}s"
-    whole = round(seconds)
-    minutes, hours, days = whole // 60, whole // 3600, whole // 86_400
-    if minutes == 0:
-        return f"{whole}s"
-    if hours == 0:
-        return f"{minutes}m{whole % 60:02}s"
-    if days == 0:
-        return f"{hours}h{minutes % 60:02}m"
-    return f"{days}d{hours % 24:02}h"
-
-
-def byte_size(count: int) -> str:
-    """`512 B`, `1.5 GiB`."""
-    size = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} TiB"
-
-
-def seconds_between(start: Timestamp, end: Timestamp) -> float:
-    """Seconds from one time to another."""
-    return (end.ToNanoseconds() - start.ToNanoseconds()) / 1e9
-
-
 def age(since: Timestamp, now: float) -> str:
-    """How long ago a time was; empty if it is not set.
+    """Time since a timestamp; empty if it is not set.
 
     Args:
         since: The time.
         now: Seconds since the epoch.
     """
-    return duration(now - since.ToNanoseconds() / 1e9) if since.ToNanoseconds() else ""
+    return short_duration(now - to_seconds(since)) if since.ToNanoseconds() else ""
 
 
 def state_word(run: run_pb2.Run) -> str:
@@ -79,7 +50,7 @@ def state_word(run: run_pb2.Run) -> str:
 
 
 def run_state(run: run_pb2.Run) -> str:
-    """The state with its colour, and what stands beside the phase."""
+    """State of a run with its colour and remarks."""
     if run.phase == run_pb2.PHASE_FINISHED:
         color = _OUTCOME_COLORS.get(run.outcome.kind, "red")
     else:
@@ -87,12 +58,12 @@ def run_state(run: run_pb2.Run) -> str:
     beside = ""
     if run.phase != run_pb2.PHASE_FINISHED:
         beside += " (unreachable)" if run.unreachable else ""
-        beside += " (stop asked)" if run.stop_requested and run.phase != run_pb2.PHASE_STOPPING else ""
+        beside += " (stop requested)" if run.stop_requested and run.phase != run_pb2.PHASE_STOPPING else ""
     return f"[{color}]{state_word(run)}[/]{beside}"
 
 
 def node_state(node: fleet_pb2.Node) -> str:
-    """A node's state with its colour, what operators asked of it, and what it is short of."""
+    """A node's state with its colour, the state that an operator gave it, and its pressures."""
     word = enum_word(fleet_pb2.NodeState.DESCRIPTOR, node.state)
     asked = ["draining"] if node.draining else ["cordoned"] if node.cordoned else []
     more = ", ".join([*asked, *(pressure(each) for each in node.pressures)])

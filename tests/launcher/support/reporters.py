@@ -6,7 +6,7 @@ from functools import partial
 
 from dagster import DagsterInstance
 from launcher.shop import Shop
-from launcher.threads import in_thread
+from launcher.support.threads import in_thread
 
 from runyard.launcher.reporter.reporter import Reporter, Timing
 
