@@ -1,1 +1,1 @@
-"""How workers are started, watched and stopped: one driver per kind of place."""
+"""Drivers start, watch and stop workers: one per kind of place."""

@@ -18,7 +18,7 @@ log = structlog.get_logger("runyard.agent.drivers")
 
 
 class AbsentDriver:
-    """Holds the attempts of absent drivers, so that nobody takes them for gone.
+    """Holds the attempts of drivers that are no longer configured, so that they do not count as gone.
 
     A worker that was started may live: it is left as it is until its driver is back. One that never was does
     not start here any more, and ends when it is asked for.
@@ -48,7 +48,7 @@ class AbsentDriver:
         return found
 
     async def start(self, key: AttemptKey) -> None:
-        """Ends the attempt: nobody can start it. See `Driver.start`."""
+        """End the attempt, which no driver can start. See `Driver.start`."""
         directory = find_directory(self._directories, key)
         if not directory.is_starting:
             message = f"this agent has no driver {_driver_of(directory)!r} any more"

@@ -1,4 +1,4 @@
-"""What every driver offers to the agent."""
+"""The contract between the agent and its drivers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ OnChange = Callable[[AttemptKey, AttemptPhase], None]
 """Called in the event loop for every phase that an attempt enters, each at most once and never going back.
 
 `Starting` may come again with other news of a start that takes long: seldom, for each is written down.
-`Finished` is called only when the exit_record is on disk.
+`Finished` is called only when the exit record is on disk.
 """
 
 
 class Driver(Protocol):
-    """Starts workers from run directories and tells what becomes of them.
+    """Starts workers from run directories and reports their phases.
 
     Order of calls: `open`, `recover`, then `start`, `stop` and `usage` in any order and number, `close`; all
     in one event loop. After `close` the workers go on, and a later driver recovers them.
@@ -38,7 +38,7 @@ class Driver(Protocol):
         ...
 
     async def recover(self) -> list[HeldAttempt]:
-        """Takes up every attempt on disk that is this driver's and not acknowledged.
+        """Resume every attempt on disk that is this driver's and not acknowledged.
 
         Attempts that were started before are watched from here on, and `on_change` tells of them. Those that
         provably never were are given as `Accepted`, and are started by `start` as any other.
@@ -46,7 +46,7 @@ class Driver(Protocol):
         ...
 
     async def start(self, key: AttemptKey) -> None:
-        """Has the worker of an attempt started, from the `spec` in its run directory, once and only once.
+        """Start the worker of an attempt, from the `spec` in its run directory, exactly once.
 
         Returns before the worker runs; `on_change` tells that, and every failure. A repeat changes nothing.
 
@@ -58,7 +58,7 @@ class Driver(Protocol):
     async def stop(
         self, key: AttemptKey, grace_seconds: float, reason: str, cause: Cause = "stopped"
     ) -> None:
-        """Has the worker of an attempt stopped, or never started; on disk when this returns.
+        """Stop the worker of an attempt, or prevent its start; on disk when this returns.
 
         A repeat can only shorten the grace period. An attempt that is over stays as it is.
 
@@ -75,11 +75,11 @@ class Driver(Protocol):
         ...
 
     async def usage(self) -> dict[AttemptKey, WorkerUsage]:
-        """What each live worker and its descendants use now; CPU is measured since the call before."""
+        """Usage of each live worker and its descendants; CPU is measured since the previous call."""
         ...
 
     async def close(self) -> None:
-        """Stops watching. The workers go on."""
+        """Stop watching. The workers continue."""
         ...
 
 
@@ -88,7 +88,7 @@ class ClusterDriver(Driver, Protocol):
     """A driver that hands workers to the scheduler of a whole cluster, for which its agent then stands."""
 
     async def capacity(self) -> Capacity:
-        """What there is at the moment, in use or not. Called after `open`, and every so often.
+        """The present capacity, in use or not. Called after `open`, and periodically.
 
         Raises:
             DriverError: The cluster does not tell; what it told last stays true.
@@ -104,7 +104,7 @@ class WarmKeeper(Protocol):
         ...
 
     def refresh(self, name: str | None = None) -> None:
-        """Has one of them made anew, or all that are not resting. An unknown name means none."""
+        """Replace one of them, or all that are not resting. An unknown name means none."""
         ...
 
 
@@ -114,7 +114,7 @@ class WarmDriver(Driver, Protocol):
 
     @property
     def warm_servers(self) -> WarmKeeper:
-        """What runs are forks of."""
+        """The processes that runs are forked from."""
         ...
 
 
@@ -124,13 +124,13 @@ class DependentDriver(Driver, Protocol):
 
     @property
     def trouble(self) -> str:
-        """Why nothing can be started at the moment; empty if it can. The driver is not offered meanwhile."""
+        """The problem that prevents starts; empty if there is none. The driver is not offered meanwhile."""
         ...
 
 
 @dataclass(frozen=True)
 class MissingPrerequisite:
-    """Why a worker could not start on this node."""
+    """Reason why a worker could not start on this node."""
 
     message: str
     """One sentence for people."""
@@ -140,10 +140,10 @@ class MissingPrerequisite:
 
 @runtime_checkable
 class CheckingDriver(Driver, Protocol):
-    """A driver that can tell beforehand what a worker would miss."""
+    """A driver that can check beforehand what a worker needs."""
 
     def missing(self, spec: SpecRecord) -> MissingPrerequisite | None:
-        """Why the worker could not start here; None if nothing is known. Blocks."""
+        """The missing prerequisite of a worker; None if none is known. Blocks."""
         ...
 
 

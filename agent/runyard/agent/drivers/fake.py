@@ -36,7 +36,7 @@ FIRST_PID = 5_000_000
 
 @dataclass(frozen=True)
 class FakeRun:
-    """What a fake worker does."""
+    """Behaviour of a fake worker."""
 
     run_for: float = 0.0
     """Seconds from its start to its end."""

@@ -72,7 +72,7 @@ def outcome_of(exit_record: ExitRecord, directory: RunDirectory) -> Outcome:
 
 
 def unreadable(error: UnreadableRecord) -> Outcome:
-    """The outcome of an attempt whose files make no sense."""
+    """The outcome of an attempt whose files cannot be read."""
     return Outcome(OutcomeKind.EXIT_UNKNOWN, f"the run directory cannot be read: {error}")
 
 

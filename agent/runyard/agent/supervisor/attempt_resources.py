@@ -1,4 +1,4 @@
-"""What an attempt has on its machine beside its run directory: a scratch directory, a control group.
+"""Resources of an attempt beside its run directory: a scratch directory, a control group.
 
 Standard library only.
 """
@@ -21,7 +21,7 @@ SCRATCH_NAME = "TMPDIR"
 
 
 def make_scratch(spec: SpecRecord) -> dict[str, str]:
-    """Makes the worker's scratch directory, if it is to have one.
+    """Create the worker's scratch directory, if the spec has one.
 
     Returns:
         The variables that tell of it.
@@ -40,7 +40,7 @@ def make_scratch(spec: SpecRecord) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class AttemptResources:
-    """What one attempt has."""
+    """Resources of one attempt."""
 
     limits: Unlimited
     scratch: str = ""

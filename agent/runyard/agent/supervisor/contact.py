@@ -1,4 +1,4 @@
-"""When the coordinator was last in contact, kept where a shim sees it while the agent is dead.
+"""The time of the last contact with the coordinator, in a file that a shim can read while the agent is dead.
 
 `<state>/contact` holds the boot ID, and its modification time is not a wall-clock time: it is the reading of
 CLOCK_BOOTTIME at which the agent sent the last heartbeat that was acknowledged. A time stamp can be set on a

@@ -1,4 +1,4 @@
-"""What follows the end of a worker: the exit_record, and the clearing away of what it left behind.
+"""The end of a worker: its exit record, and the clean-up of its processes.
 
 Shared by the shim and by whoever has to stand in for a dead one. Standard library only.
 """
@@ -18,7 +18,7 @@ from runyard.agent.supervisor.rundir import DIRECTORY_NAME, RunDirectory
 
 
 def ended(status: int, usage: struct_rusage | None, stop: StopRequest | None) -> ExitRecord:
-    """The exit_record on a worker from its wait status.
+    """The exit record of a worker, from its wait status.
 
     Args:
         status: As `os.wait4` gives it.
@@ -44,14 +44,14 @@ def ended(status: int, usage: struct_rusage | None, stop: StopRequest | None) ->
 
 
 def rebooted(stop: StopRequest | None) -> ExitRecord:
-    """The exit_record on an attempt whose machine was restarted under the worker."""
+    """The exit record on an attempt whose machine was restarted under the worker."""
     if stop is not None and stop.cause == "node_shutdown":
         return never_started("node_shutdown", f"stopped ({stop.reason}): the machine was off before it ended")
     return never_started("node_lost", "the node was rebooted while the worker ran", "node_rebooted")
 
 
 def never_started(cause: Cause, message: str, why: str = "") -> ExitRecord:
-    """The exit_record on an attempt that ran no worker, or none that anybody saw end.
+    """The exit record on an attempt that ran no worker, or none that anybody saw end.
 
     Args:
         cause: Why it is over.
@@ -64,17 +64,17 @@ def never_started(cause: Cause, message: str, why: str = "") -> ExitRecord:
 
 
 def killed_before_it_began() -> ExitRecord:
-    """The exit_record on an attempt whose shim died before it let the worker's program begin."""
+    """The exit record on an attempt whose shim died before it let the worker's program begin."""
     return never_started("start_failed", "the shim was killed before the worker's program began")
 
 
 def stopped_before_start(stop: StopRequest) -> ExitRecord:
-    """The exit_record on an attempt whose stop came before its start."""
+    """The exit record on an attempt whose stop came before its start."""
     return never_started("stopped", f"stopped before it started: {stop.reason}", stop.why)
 
 
 def ran_out_of_memory(exit_record: ExitRecord) -> ExitRecord:
-    """The exit_record on a worker whose SIGKILL came from the kernel's OOM killer."""
+    """The exit record on a worker whose SIGKILL came from the kernel's OOM killer."""
     peak = in_mib(exit_record.peak_rss_bytes)
     message = f"killed by the kernel for want of memory; its resident set had reached {peak}"
     return replace(exit_record, cause="oom_killed", message=message)

@@ -16,7 +16,7 @@ _MAX_REPORT_BYTES = 8192  # of one record of /dev/kmsg: PRINTK_MESSAGE_MAX, with
 
 
 class OomWitness:
-    """Remembers what the OOM killer had done when it was made, and tells what it did since.
+    """Detects kills by the OOM killer since it was created.
 
     The kernel log names its victims, but not every user may read it, and in a container it names other PIDs.
     Then the counter of this process's own cgroup has to do.
@@ -28,7 +28,7 @@ class OomWitness:
         self._log = _open_kernel_log()
 
     def saw_kill_of(self, pid: int) -> bool:
-        """Whether the OOM killer ended this process, which was in the cgroup of the caller.
+        """True if the OOM killer ended this process, which was in the cgroup of the caller.
 
         Args:
             pid: A process that SIGKILL ended since this object was made.
@@ -52,7 +52,7 @@ class OomWitness:
 
 
 def log_tells_of_group(name: str) -> bool:
-    """Whether the kernel log has a kill for want of memory in a control group, which may be gone by now.
+    """True if the kernel log has an OOM kill in a control group, which may be gone by now.
 
     Args:
         name: Of a directory in the group's path; no other group ever has it.

@@ -1,4 +1,4 @@
-"""What a worker may do on its machine, and as whom: settled in its own process before its program begins.
+"""User and privileges of a worker, set in its own process before its program begins.
 
 Standard library only.
 """

@@ -1,4 +1,4 @@
-"""Processes as the kernel tells of them: identity that survives PID reuse, family trees, safe signals.
+"""Processes in /proc: identities that survive PID reuse, family trees, safe signals.
 
 Standard library only: the fork server and the shims live on this module.
 """
@@ -37,7 +37,7 @@ class ProcessIdentity:
 
 @dataclass(frozen=True)
 class ProcessStat:
-    """What /proc/pid/stat tells of one process."""
+    """Fields of /proc/pid/stat."""
 
     identity: ProcessIdentity
     parent: int
@@ -60,7 +60,7 @@ def boot_id() -> str:
 
 
 def boottime() -> float:
-    """Seconds since the machine started, those that it slept through included; nobody can set this clock."""
+    """Seconds since the machine started, including sleep. This clock cannot be set."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
@@ -181,7 +181,7 @@ def send_signal(process: ProcessIdentity, signal_number: int) -> bool:
 
 
 def wait_status(process: ProcessIdentity, pidfd: int | None) -> int | None:
-    """How a process ended, as `os.wait4` told its parent, whoever that was.
+    """Wait status of an ended process, as `os.wait4` reported it to its parent.
 
     Args:
         process: A process that is over.

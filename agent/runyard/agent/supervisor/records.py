@@ -1,4 +1,4 @@
-"""What the files of a run directory hold: one dataclass per file, written as JSON with a version.
+"""Contents of the files of a run directory: one dataclass per file, written as JSON with a version.
 
 Newer agents read what older shims wrote, and within one version the reverse holds: unknown fields are
 ignored, missing fields take their defaults, and a higher version is refused. Standard library only.

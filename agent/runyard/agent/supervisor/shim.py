@@ -74,7 +74,7 @@ def impossible(spec: SpecRecord, environment: Mapping[str, str]) -> None:
 
 
 def run(path: Path, on_running: Callable[[], None], go_on: GoOn = impossible) -> int:
-    """Sees one attempt through, from its spec to its exit. Called in a fresh fork, which then exits.
+    """Execute one attempt, from its spec to its exit record. Called in a fresh fork, which then exits.
 
     Args:
         path: The run directory.
@@ -102,7 +102,7 @@ def run(path: Path, on_running: Callable[[], None], go_on: GoOn = impossible) ->
 
 
 def protect_from_oom_killer() -> None:
-    """Has the kernel end others first when memory runs out, if this user may ask for that."""
+    """Make the kernel prefer other processes when memory runs out, if this user may do that."""
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(_PROTECTED_OOM_SCORE)
 

@@ -25,7 +25,7 @@ class StopDeadline:
 
     @classmethod
     def from_delivery(cls, stop: StopRequest, boottime: float) -> StopDeadline:
-        """The deadline for whoever delivers SIGTERM first: the worker gets the whole grace period.
+        """The deadline for the process that delivers SIGTERM: the worker gets the whole grace period.
 
         Args:
             stop: The request.

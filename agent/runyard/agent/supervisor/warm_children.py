@@ -64,7 +64,7 @@ class WarmChild:
         return message
 
     def let_go(self) -> None:
-        """Has the server end when it has answered what it was asked."""
+        """Let the server end when it has answered all requests."""
         if self._let_go_at is None:
             self._let_go_at = time.monotonic()
             with contextlib.suppress(OSError):

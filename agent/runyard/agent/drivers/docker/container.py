@@ -32,7 +32,7 @@ class Container:
         self._agent = agent
 
     async def state(self) -> ContainerState | None:
-        """What the engine says; None if there is no such container.
+        """State as the engine reports it; None if there is no such container.
 
         Raises:
             Foreign: It is somebody else's.
@@ -80,7 +80,7 @@ class Container:
         await self._engine.call(lambda client: client.api.put_archive(self.name, where, files))
 
     async def start(self) -> None:
-        """Starts it. One that runs already goes on.
+        """Start it; a running container continues.
 
         Raises:
             EngineError: The engine cannot, or does not answer.
@@ -99,7 +99,7 @@ class Container:
             return
 
     async def unpause(self) -> None:
-        """Lets a paused container go on.
+        """Resume a paused container.
 
         Raises:
             EngineError: The engine does not answer.
@@ -110,7 +110,7 @@ class Container:
             return
 
     async def has(self, path: str) -> bool:
-        """Whether it holds a file.
+        """True if it holds a file.
 
         Raises:
             EngineError: The engine does not answer.

@@ -21,7 +21,7 @@ log = structlog.get_logger("runyard.agent.docker")
 
 
 class Copying:
-    """The copying of one container's output, in threads of its own.
+    """Copies the output of one container, in its own threads.
 
     Args:
         engine: Where the container is.

@@ -43,7 +43,7 @@ log = structlog.get_logger("runyard.agent.docker")
 
 
 class DockerDriver(RunDirectoryDriver[ContainerSupervisor]):
-    """Runs each worker in a container of its own.
+    """Runs each worker in its own container.
 
     Args:
         settings: How.
@@ -86,7 +86,7 @@ class DockerDriver(RunDirectoryDriver[ContainerSupervisor]):
         return unreachable(self.trouble) if self.trouble else missing_in_engine(self._engine, spec)
 
     async def usage(self) -> dict[AttemptKey, WorkerUsage]:
-        """What was measured last; never waits for the engine. See `Driver.usage`."""
+        """The last measurement; never waits for the engine. See `Driver.usage`."""
         return self._usage.latest()
 
     async def close(self) -> None:

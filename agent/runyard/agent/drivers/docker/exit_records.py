@@ -1,4 +1,4 @@
-"""From the state of a container that is over to the exit_record on its attempt."""
+"""From the state of a container that is over to the exit record on its attempt."""
 
 import time
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ NOT_EXECUTABLE = frozenset({126, 127})
 
 @dataclass(frozen=True)
 class ContainerState:
-    """What the engine says of a container."""
+    """State of a container as the engine reports it."""
 
     id: str
     status: str
@@ -54,18 +54,18 @@ class ContainerState:
 
     @property
     def is_alive(self) -> bool:
-        """Whether a worker may be in it."""
+        """True if a worker may be in it."""
         return self.status in ("running", "paused", "restarting")
 
     @property
     def may_be_out_of_memory(self) -> bool:
-        """Whether something killed it that may turn out to be the kernel, at the container's limit."""
+        """True if it was killed and the kernel's OOM killer may be the cause."""
         is_killed = self.exit_code == 128 + Signals.SIGKILL
         return is_killed and self.memory_limit > 0 and not self.oom_killed
 
     @property
     def was_started(self) -> bool:
-        """Whether it ever ran."""
+        """True if it ever ran."""
         return self.status != "created"
 
 
@@ -75,7 +75,7 @@ def container_ended(
     recorded: ContainerRecord | None,
     peak_bytes: int,
 ) -> ExitRecord:
-    """The exit_record on a container that ran, and is over.
+    """The exit record of a container that ran and is over.
 
     Args:
         state: What the engine says.
@@ -104,7 +104,7 @@ def container_ended(
 
 
 def container_gone(stop: StopRequest | None) -> ExitRecord:
-    """The exit_record on a container that somebody removed before anybody saw how it ended."""
+    """The exit record of a container that was removed before its end was observed."""
     if stop is not None:
         message = f"stopped ({stop.reason}): its container was removed meanwhile"
         return never_started(stop.cause, message, stop.why)
@@ -114,7 +114,7 @@ def container_gone(stop: StopRequest | None) -> ExitRecord:
 
 
 def _out_of_memory(exit_record: ExitRecord) -> ExitRecord:
-    """The exit_record on a container in which the kernel killed a process for want of memory."""
+    """The exit record on a container in which the kernel killed a process for want of memory."""
     # A worker that ended well, or as it was told to, did so in spite of what became of one of its processes.
     if exit_record.stop_requested or exit_record.code == 0:
         told = f"{exit_record.message}; the kernel had killed a process in the container for want of memory"

@@ -1,4 +1,4 @@
-"""Brings a container's output into the run directory, once and whole, whoever dies meanwhile.
+"""Copies a container's output into the run directory, once and complete, across crashes of either side.
 
 The engine keeps the output with a time stamp for every piece. How far the copy has come is kept beside it,
 for each stream: the stamp of the last piece, how many pieces with that stamp there were, and the size of the
@@ -29,7 +29,7 @@ _STREAMS = {1: "stdout", 2: "stderr"}
 
 @dataclass
 class Position:
-    """How far the copy of one stream has come."""
+    """Position of the copy of one stream."""
 
     stamp: str = ""
     """Of the last piece; empty before the first."""
@@ -41,7 +41,7 @@ class Position:
 
 @dataclass
 class Positions:
-    """How far the copies have come."""
+    """Positions of the copies."""
 
     stdout: Position = field(default_factory=Position)
     stderr: Position = field(default_factory=Position)
@@ -78,7 +78,7 @@ class OutputCopy:
         self._is_closed = False
 
     def begin(self) -> None:
-        """Has the copy go behind what the files hold now. Called before the container starts."""
+        """Start the copy after the present content of the files. Called before the container starts."""
         with self._lock:
             sizes = {name: path.stat().st_size if path.exists() else 0 for name, path in self._files.items()}
             self._positions = Positions(*(Position(size=sizes[name]) for name in ("stdout", "stderr")))
@@ -87,7 +87,7 @@ class OutputCopy:
             self._save()
 
     def copy(self, *, follow: bool) -> None:
-        """Copies what is new, until the container has ended or, without `follow`, as far as it goes. Blocks.
+        """Copy new output until the container has ended or, without `follow`, to its present end. Blocks.
 
         Raises:
             EngineError: The engine does not tell, or not any more.
@@ -151,7 +151,7 @@ class OutputCopy:
 
 
 class _CatchingUp:
-    """Tells, at the beginning of a reading, which pieces of a stream were copied before.
+    """Recognises, at the start of a read, the pieces of a stream that were copied before.
 
     From the first new one on, all are new: also when somebody has set the clock back meanwhile.
     """
@@ -162,7 +162,7 @@ class _CatchingUp:
         self._is_over = False
 
     def is_new(self, stamp: str) -> bool:
-        """Whether a piece with that stamp, the next of its stream, was not copied before."""
+        """True if the next piece of a stream, with that timestamp, was not copied before."""
         if self._is_over:
             return True
         if stamp == self._stamp and self._repeats:

@@ -1,4 +1,4 @@
-"""Follows one attempt in a container from its run directory to its end, whoever dies meanwhile.
+"""Supervises one attempt in a container from its run directory to its end, across crashes of any part.
 
 As for processes, it goes round one loop: look at the disk and at the engine, do what the situation calls for,
 wait until something may have changed. What it cannot see, it does not presume: while the engine is away,
@@ -76,7 +76,7 @@ log = structlog.get_logger("runyard.agent.docker")
 
 @dataclass(frozen=True)
 class DriverContext:
-    """What all supervisors of a driver share."""
+    """Parts that all supervisors of a driver share."""
 
     engine: Engine
     settings: DockerSettings
@@ -325,7 +325,7 @@ class ContainerSupervisor(AttemptSupervisor):
         await self._conclude(exit_record)
 
     async def _hears_of_oom(self) -> bool:
-        """Whether the kernel took a process: the engine may hear of it after the end."""
+        """True if the kernel killed a process: the engine may report it after the end."""
         deadline = time.monotonic() + OOM_TOLD_WITHIN
         while not self._is_out_of_memory and (left := deadline - time.monotonic()) > 0:
             self._changed.clear()
@@ -335,7 +335,7 @@ class ContainerSupervisor(AttemptSupervisor):
     async def _without_a_worker(
         self, exit_record: ExitRecord, state: ContainerState, spec: SpecRecord
     ) -> ExitRecord:
-        """The exit_record, unless the worker's program never began in this container."""
+        """The exit record, unless the worker's program never began in this container."""
         if state.exit_code == NOT_MINE and await self._was_started_twice():
             message = (
                 "the container was started once more by somebody else, and how it ended was lost with that"
@@ -371,7 +371,7 @@ class ContainerSupervisor(AttemptSupervisor):
         return self._fence
 
     async def _conclude(self, exit_record: ExitRecord) -> None:
-        """Writes the exit_record; the next look reads it."""
+        """Writes the exit record; the next look reads it."""
         failpoint("docker.before_verdict")
         await asyncio.to_thread(self._directory.write_exit, exit_record)
         failpoint("docker.after_verdict")

@@ -1,4 +1,4 @@
-"""What live containers use, measured beside everything else: heartbeats take what was measured last."""
+"""Usage of live containers, measured in the background; heartbeats use the last measurement."""
 
 import asyncio
 import random
@@ -44,12 +44,12 @@ class UsageWatch:
         self._samples: dict[AttemptKey, _Sample] = {}
 
     def latest(self) -> dict[AttemptKey, WorkerUsage]:
-        """What was measured last of each live container."""
+        """The last measurement of each live container."""
         live = set(self._live())
         return {key: sample.usage for key, sample in self._samples.items() if key in live}
 
     def peak_of(self, key: AttemptKey) -> int:
-        """The most memory that an attempt was seen to use, in bytes; 0 if nobody looked."""
+        """Highest measured memory of an attempt, in bytes; 0 if it was not measured."""
         sample = self._samples.get(key)
         return sample.usage.peak_rss_bytes if sample else 0
 

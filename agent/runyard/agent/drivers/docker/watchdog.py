@@ -1,4 +1,4 @@
-"""Stops containers whose node has lost the coordinator for too long, also while the agent is dead.
+"""Stops containers whose node has been without contact for too long, even if the agent is dead.
 
 A process has its shim for that. A container has nobody, so the agent starts this program before the first
 container with such a deadline:
@@ -128,7 +128,7 @@ class ContainerWatchdog:
 
 
 def _fenced_spec(directory: RunDirectory) -> SpecRecord | None:
-    """What was started, if it is a container with such a deadline, and not known to be over."""
+    """The spec of a started container with such a deadline that is not known to be over."""
     try:
         if not directory.is_starting or directory.read_exit() is not None:
             return None

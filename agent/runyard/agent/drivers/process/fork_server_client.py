@@ -1,4 +1,4 @@
-"""The agent's end of the fork server: starts it, asks it for shims, and starts it anew should it die."""
+"""The agent's client of the fork server: starts it, requests shims, and restarts it if it dies."""
 
 import asyncio
 import contextlib
@@ -35,7 +35,7 @@ OnWarm = Callable[[dict[str, Any] | None], None]
 
 
 class NoShim(Exception):
-    """The fork server died, or could not fork. The run directory tells whether a shim was made."""
+    """The fork server died, or could not fork. The run directory shows if a shim exists."""
 
 
 class ForkServerClient:
@@ -94,7 +94,7 @@ class ForkServerClient:
             raise NoShim(f"the fork server cannot be reached: {error}") from error
 
     async def open_warm(self, name: str, home: Path) -> None:
-        """Has a warm server started for the plan in its home; `on_warm` tells what becomes of it.
+        """Start a warm server for the plan in its home; `on_warm` reports its state.
 
         Raises:
             OSError: The fork server cannot be reached.

@@ -1,4 +1,4 @@
-"""What the disk and the process table together say of an attempt: one type per case."""
+"""The state of an attempt as disk and process table show it: one type per case."""
 
 from dataclasses import dataclass
 
@@ -47,7 +47,7 @@ class Rebooted:
 
 @dataclass(frozen=True)
 class Ended:
-    """The exit_record is on disk."""
+    """The exit record is on disk."""
 
     exit: ExitRecord
 

@@ -1,4 +1,4 @@
-"""Which Dagster an interpreter would import, from what is installed beside it, without starting it.
+"""The Dagster version that an interpreter would import, read from its packages without starting it.
 
 What cannot be told for certain counts as good: the worker will tell.
 """
@@ -22,7 +22,7 @@ _HARMLESS_CODE = re.compile(r"distutils-precedence\.pth|_virtualenv\.pth|__edita
 
 @dataclass(frozen=True)
 class _Found:
-    """What one folder of packages has."""
+    """Dagster in one folder of packages."""
 
     version: str = ""
     """As its distribution is named; empty for none."""
@@ -38,7 +38,7 @@ class InstalledDagster:
         self._known: dict[Path, tuple[int, _Found]] = {}
 
     def trouble(self, python: str, environment: Mapping[str, str]) -> str:
-        """What is wrong with an interpreter's Dagster, and the remedy; empty if nothing is known to be.
+        """Problem of an interpreter's Dagster, with the remedy; empty if none is known.
 
         Args:
             python: Path of the interpreter.
@@ -110,7 +110,7 @@ def _release(distribution: re.Match[str]) -> tuple[int, int, int]:
 
 
 def _leads_elsewhere(packages: Path, names: list[str]) -> bool:
-    """Whether a `.pth` file may add a folder that has Dagster."""
+    """True if a `.pth` file may add a folder that has Dagster."""
     for name in names:
         if name.endswith(".pth"):
             for line in (packages / name).read_text(errors="replace").splitlines():

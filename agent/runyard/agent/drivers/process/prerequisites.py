@@ -1,4 +1,4 @@
-"""What a worker process needs of its node: program, working directory, user, Dagster; looked at first."""
+"""Prerequisites of a worker process: program, working directory, user, Dagster."""
 
 import os
 import subprocess
@@ -28,7 +28,7 @@ class Prerequisites:
         self._dagster = InstalledDagster()
 
     def missing(self, spec: SpecRecord) -> MissingPrerequisite | None:
-        """Why the worker could not start here; None if nothing is known. Blocks."""
+        """The missing prerequisite of a worker; None if none is known. Blocks."""
         try:
             program = find_executable(spec)
             closed = closed_to_its_user(spec, program)
@@ -41,7 +41,7 @@ class Prerequisites:
 
 
 def closed_to_its_user(spec: SpecRecord, program: str) -> str:
-    """What the agent can reach and the user of the worker cannot, in one sentence; empty if nothing.
+    """A path that the agent can reach and the user of the worker cannot, in a sentence; empty if none.
 
     Args:
         spec: Of the worker.

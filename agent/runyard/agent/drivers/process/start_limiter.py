@@ -1,4 +1,4 @@
-"""Where shims come from: a few at a time, and forked by a warm server if there is one for the run."""
+"""Limits how many workers start up at once, and chooses a warm server or a cold start."""
 
 import asyncio
 from collections import OrderedDict
@@ -68,7 +68,7 @@ class StartLimiter:
         self._line.over(directory)
 
     async def close(self) -> None:
-        """Lets nobody start any more."""
+        """Prevent further starts."""
         await self._line.close()
 
 

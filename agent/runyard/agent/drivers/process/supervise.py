@@ -1,4 +1,4 @@
-"""Follows one attempt from its run directory to its end, whoever dies meanwhile.
+"""Supervises one process from its run directory to its end, across crashes of any part.
 
 The supervisor goes round one loop: look at the disk and the process table, do what the observed calls for,
 wait until something may have changed. It believes nothing but what it sees, so it does not matter whether it
@@ -261,7 +261,7 @@ class ProcessSupervisor(AttemptSupervisor):
             await self._conclude(never_started("exit_unknown", message))
 
     async def _conclude(self, exit_record: ExitRecord) -> None:
-        """Clears away what is left of the attempt, then writes the exit_record; the next look reads it."""
+        """Clears away what is left of the attempt, then writes the exit record; the next look reads it."""
         worker = await asyncio.to_thread(self._directory.read_worker)
         resources = await self._attempt_resources_of(worker)
         limits = resources.limits
@@ -311,7 +311,7 @@ def _kill_remaining(directory: RunDirectory, limits: Unlimited) -> bool:
 
 
 def _end_unstarted(directory: RunDirectory, exit_record: ExitRecord) -> bool:
-    """Writes the exit_record under the lock, so that no shim can start the worker meanwhile."""
+    """Writes the exit record under the lock, so that no shim can start the worker meanwhile."""
     lock = directory.try_lock()
     if lock is None:
         return False

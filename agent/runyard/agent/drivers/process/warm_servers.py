@@ -56,7 +56,7 @@ log = structlog.get_logger("runyard.agent.supervisor.warm")
 
 @dataclass(frozen=True)
 class _Environment:
-    """What people are shown of a plan."""
+    """Description of a plan for people."""
 
     mode: str
     python: str
@@ -106,7 +106,7 @@ class WarmServers:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def choose(self, directory: RunDirectory) -> Choice:
-        """How the worker of an attempt is to start: from which process, cold, or not just yet."""
+        """Choose how the worker of an attempt starts: from a warm server, cold, or later."""
         try:
             spec = await asyncio.to_thread(directory.read_spec)
         except UnreadableRecord as error:
@@ -125,12 +125,12 @@ class WarmServers:
         return choice
 
     def refresh(self, name: str | None = None) -> None:
-        """Has a server made anew, or all that are not resting."""
+        """Replace a server, or all that are not resting."""
         log.info("warm_servers_refreshed", server=name or "all")
         self._carry_out(self._warmth.on_refresh(time.monotonic(), name))
 
     def snapshot(self) -> list[dict[str, Any]]:
-        """Every server as plain data: for people, and for whoever places runs."""
+        """Every server as plain data, for people and for placement."""
         now = time.monotonic()
         return [self._described(server, now) for server in self._warmth.all()]
 
@@ -212,7 +212,7 @@ class WarmServers:
     # What is on disk
 
     def _note(self, name: str, plan: WarmPlan) -> None:
-        """Has the plan on disk for the server that may be made, and for the agent's next start."""
+        """Write the plan for the server that may be started, and for the agent's next start."""
         now = time.monotonic()
         if now - self._noted.get(name, -_NOTE_SECONDS) < _NOTE_SECONDS:
             return

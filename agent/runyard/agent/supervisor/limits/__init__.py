@@ -1,4 +1,4 @@
-"""What keeps a run within the memory and CPU that it asked for.
+"""Limits of memory and CPU for a run.
 
     plan         what is to be enforced for one attempt, and by what
     groups       control groups of the kernel, version 1 and 2

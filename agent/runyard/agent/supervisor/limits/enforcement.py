@@ -1,4 +1,4 @@
-"""Keeps the processes of one attempt within its limits, and tells whether they went beyond.
+"""Keeps the processes of one attempt within its limits, and reports when they were exceeded.
 
 The shim confines its worker before the worker's program begins. Whoever stands in for a dead shim takes up
 what it finds: a control group holds by itself, and the watchdog goes on from there. Standard library only.
@@ -49,11 +49,11 @@ class Unlimited:
         return False
 
     def members(self) -> set[int]:
-        """PIDs that belong to the attempt for certain, as far as this tells."""
+        """PIDs that certainly belong to the attempt."""
         return set()
 
     def judge(self, exit_record: ExitRecord) -> ExitRecord:
-        """The exit_record on the worker, with what is known of its limits."""
+        """The exit record on the worker, with what is known of its limits."""
         return exit_record
 
     def remove(self) -> None:
@@ -71,7 +71,7 @@ class Grouped(Unlimited):
         self._is_short = False
 
     def end_at_once(self, worker: int) -> None:
-        """Has the worker killed when its group lacks memory, before it can hear that a child of it was.
+        """Kill the worker when its group lacks memory, before it can react to the kill of a child.
 
         The kernel of version 1 ends only the largest process. A worker would go on, and end in its own way.
         """
@@ -108,7 +108,7 @@ class Grouped(Unlimited):
         return _beyond_limit(known, "the kernel") if self.is_exceeded() or self._is_lost() else known
 
     def _is_lost(self) -> bool:
-        """Whether the kernel killed in a group that is gone: systemd removes scopes that are empty."""
+        """True if the kernel killed in a group that is gone: systemd removes empty scopes."""
         is_gone = bool(self._limit and self._unit) and not self._group.is_there
         return is_gone and log_tells_of_group(self._unit)
 
@@ -117,7 +117,7 @@ class Grouped(Unlimited):
 
 
 class Watched(Unlimited):
-    """A watchdog, which looks at the memory of the family every so often.
+    """A watchdog that checks the memory of the process family periodically.
 
     Args:
         plan: Its limits; that of CPU is not enforced.
@@ -191,7 +191,7 @@ def confine(plan: LimitsPlan | None, worker: int, keeper: int | None = None) -> 
 
 
 def resume(plan: LimitsPlan | None, worker: int | None, mark: Path) -> Unlimited:
-    """Takes up the enforcement for a worker whose shim is dead.
+    """Resume the enforcement for a worker whose shim is dead.
 
     Args:
         plan: Of the attempt.

@@ -30,12 +30,12 @@ class Group:
 
     @property
     def is_there(self) -> bool:
-        """Whether somebody made it, and nobody has removed it."""
+        """True if it exists."""
         return all(each.is_dir() for each in self._directories)
 
     @property
     def ends_as_one(self) -> bool:
-        """Whether all of the group ends when its memory is used up, not only the largest process."""
+        """True if the whole group is killed when its memory is used up, not only the largest process."""
         return _word(self._directories[0] / "memory.oom.group") == "1"
 
     def make(self, memory: int, cpu: int) -> None:
@@ -88,16 +88,16 @@ class Group:
             _write(directory / "cgroup.procs", pid)
 
     def kills(self) -> int:
-        """How many processes of the group the kernel has killed for want of memory."""
+        """Number of processes of the group that the OOM killer has killed."""
         home = self._directories[0]
         return _counter(home / "memory.events", "oom_kill") or _counter(
             home / "memory.oom_control", "oom_kill"
         )
 
     def shortage(self) -> int | None:
-        """An eventfd that tells when the group lacks memory, just before the kernel ends a process of it.
+        """An eventfd that signals when the group lacks memory, just before the kernel kills a process.
 
-        It tells too when the group is removed.
+        It also signals when the group is removed.
 
         Returns:
             None if the kernel has none: those of version 2 end the group as one.
@@ -115,7 +115,7 @@ class Group:
         return told
 
     def peak(self) -> int:
-        """Most bytes that the group ever took; 0 if the kernel does not tell."""
+        """High-water mark of the group's memory in bytes; 0 if the kernel does not report it."""
         home = self._directories[0]
         word = _word(home / "memory.peak") or _word(home / "memory.max_usage_in_bytes")
         return int(word) if word.isdecimal() else 0

@@ -1,4 +1,4 @@
-"""What is to be enforced for one attempt, as its run directory has it. Standard library only."""
+"""Limits of one attempt, as its run directory has them. Standard library only."""
 
 from __future__ import annotations
 

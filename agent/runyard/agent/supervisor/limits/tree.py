@@ -1,4 +1,4 @@
-"""How much memory a family of processes takes. Standard library only."""
+"""Memory of a family of processes. Standard library only."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def resident_bytes(pids: list[int]) -> int:
 
 
 def proportional_bytes(pids: list[int]) -> int:
-    """What the processes take of the machine's memory: pages that several share are divided among them."""
+    """Proportional memory of the processes: shared pages are divided among their users."""
     return sum(_proportional(pid) for pid in pids)
 
 

@@ -72,16 +72,16 @@ class RunDirectory:
 
     @property
     def stdout(self) -> Path:
-        """What the worker wrote to stdout."""
+        """Output of the worker on stdout."""
         return self.path / "stdout"
 
     @property
     def stderr(self) -> Path:
-        """What the worker wrote to stderr."""
+        """Output of the worker on stderr."""
         return self.path / "stderr"
 
     def read_spec(self) -> SpecRecord | None:
-        """What to start; None for an attempt that was born finished.
+        """The spec; None for an attempt that was finished from the start.
 
         Raises:
             UnreadableRecord: The file is damaged, or from a newer version.
@@ -113,7 +113,7 @@ class RunDirectory:
         return self._read("stop", StopRequest)
 
     def read_exit(self) -> ExitRecord | None:
-        """How the attempt ended; None if that is not on disk.
+        """The exit record; None if it is not on disk.
 
         Raises:
             UnreadableRecord: The file is damaged, or from a newer version.
@@ -122,7 +122,7 @@ class RunDirectory:
 
     @property
     def is_starting(self) -> bool:
-        """True once somebody has set out to make the worker: nobody else ever may."""
+        """True once a shim has set out to start the worker: no other ever may."""
         return (self.path / "starting").exists()
 
     @property
@@ -159,7 +159,7 @@ class RunDirectory:
         self._empty_in_spec(env={}, worker_args="", fingerprints=[])
 
     def forget_secrets(self) -> None:
-        """Deletes the secrets of the spec, but not their fingerprints. Repeats change nothing.
+        """Delete the secrets of the spec, but not their fingerprints. Repeats change nothing.
 
         Called when the worker has begun or is over: nobody will start it again, so nobody needs them.
         """

@@ -41,7 +41,7 @@ class EngineError(Exception):
 
 
 class Unreachable(EngineError):
-    """The engine gave no answer, so nobody knows whether it did what it was asked to."""
+    """The engine gave no answer, so the effect of the request is unknown."""
 
 
 class NoAnswer(Unreachable):
@@ -150,7 +150,7 @@ class Engine:
         self.ask(lambda client: _get(client, path, {}, (within, within)).close())
 
     def stream(self, path: str, parameters: dict[str, Any], silence: float) -> requests.Response:
-        """Opens an answer that goes on for as long as there is something to tell. Blocks.
+        """Open a streaming response. Blocks.
 
         Args:
             path: Of the API, after the version.

@@ -26,7 +26,7 @@ log = structlog.get_logger("runyard.agent.docker")
 
 
 class EventWatch:
-    """Listens in a thread of its own.
+    """Listens to events in its own thread.
 
     Args:
         engine: The engine.

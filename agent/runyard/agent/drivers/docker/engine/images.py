@@ -46,7 +46,7 @@ class PullInterrupted(Exception):
 async def ensure_image(
     engine: Engine, settings: DockerSettings, plan: ContainerPlan, note: Tell, tell: Tell
 ) -> None:
-    """Returns when the engine has the image.
+    """Return when the engine has the image.
 
     Args:
         engine: The engine.

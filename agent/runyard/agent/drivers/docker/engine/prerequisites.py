@@ -15,7 +15,7 @@ LOOK_WITHIN = 2.0
 
 
 def missing_in_engine(engine: Engine, spec: SpecRecord) -> MissingPrerequisite | None:
-    """Why the container cannot start in this engine; None if nothing is known. Blocks.
+    """The missing prerequisite of a container in this engine; None if none is known. Blocks.
 
     What a registry has is not asked: pulling is part of the start. An engine that is merely slow is no
     reason, for a start is patient.
@@ -45,7 +45,7 @@ def unreachable(trouble: str) -> MissingPrerequisite:
 
 
 def _needed(engine: Engine, plan: ContainerPlan) -> Iterator[tuple[str, MissingPrerequisite]]:
-    """What the engine must have by itself: its path in the API, and what to say if it is missing."""
+    """Objects that must exist in the engine: the API path, and the message if it is missing."""
     if plan.pull == "never":
         yield f"images/{plan.image}/json", MissingPrerequisite(not_there(engine, plan.image), IMAGE_NOT_FOUND)
     for network in plan.networks:

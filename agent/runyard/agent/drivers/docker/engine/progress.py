@@ -1,4 +1,4 @@
-"""How far a pull is, from what the engine tells of each layer."""
+"""Progress of a pull, from the engine's reports on each layer."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -28,7 +28,7 @@ class _Layer:
 
 
 class Progress:
-    """How far the pull of one image is. One thread writes, others read.
+    """Progress of the pull of one image. One thread writes, others read.
 
     Args:
         image: Its name.

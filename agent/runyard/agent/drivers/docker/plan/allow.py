@@ -1,4 +1,4 @@
-"""The owner's rules: what others may ask of the engine. Whoever can ask for anything, owns the machine."""
+"""The owner's rules for the engine. Unrestricted access to the Docker API is root on the host."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

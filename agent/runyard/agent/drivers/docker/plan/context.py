@@ -14,7 +14,7 @@ class BadContext(ValueError):
 
 @dataclass(frozen=True)
 class DockerContext:
-    """What a code location asks for its containers."""
+    """Settings of a code location for its containers."""
 
     env_vars: Sequence[str] = ()
     networks: Sequence[str] = ()

@@ -1,4 +1,4 @@
-"""How Runyard's containers are named and marked."""
+"""Names and labels of Runyard's containers."""
 
 from collections.abc import Mapping
 
@@ -12,7 +12,7 @@ AGENT = "runyard.agent"
 
 
 def container_name(key: AttemptKey) -> str:
-    """The one name that the container of an attempt can have: the engine lets nobody make it twice."""
+    """The container name of an attempt. The engine refuses a second container of that name."""
     return f"runyard-{key.run_id}-{key.attempt}"
 
 

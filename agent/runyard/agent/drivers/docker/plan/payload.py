@@ -1,4 +1,4 @@
-"""What is put into a container before it starts, beside its image: programs, and the worker's arguments.
+"""Files that are put into a container before it starts: programs, and the worker's arguments.
 
 The arguments hold the storage configuration, passwords and all. In the command or the environment everybody
 could read them who may look at a container; as a file that is handed over through the engine's API they need

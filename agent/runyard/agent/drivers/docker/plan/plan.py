@@ -1,4 +1,4 @@
-"""What the container of an attempt is to be: the owner's settings, then the code location's, then the run's.
+"""Plan of an attempt's container: the owner's settings, then the code location's, then the run's.
 
 The layers are merged as Dagster's own DockerRunLauncher merges them: lists are appended, and an argument of
 `container_kwargs` replaces the whole argument of the layer below.
@@ -112,7 +112,7 @@ def container_environment(
 
 
 def container_command(settings: DockerSettings, spec: run_pb2.LaunchSpec, verb: str) -> list[str]:
-    """What runs in the container, after the image's own entrypoint if it has one.
+    """Command of the container, after the image's entrypoint if it has one.
 
     Args:
         settings: The agent's.
@@ -149,7 +149,7 @@ def _labels_of(spec: run_pb2.LaunchSpec) -> dict[str, str]:
 
 
 def _with_resources(kwargs: dict[str, Any], resources: Mapping[str, int]) -> dict[str, Any]:
-    """What a run has reserved is also the most that it gets; it overrides any limit in `kwargs`."""
+    """A run's reservation is also its limit; it overrides any limit in `kwargs`."""
     if cpu := resources.get("cpu"):
         for name in ("cpu_period", "cpu_quota", "cpu_count", "cpu_percent"):  # the engine takes only one kind
             kwargs.pop(name, None)
