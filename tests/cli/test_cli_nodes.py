@@ -73,7 +73,7 @@ def test_a_drain_that_somebody_ends_is_waited_for_no_longer(
     ending.join()
     assert (drained.code, drained.err) == (
         1,
-        "runyard: node n1 is no longer draining: somebody ended the drain\n",
+        "runyard: node n1 is no longer draining: the drain was ended\n",
     )
 
 

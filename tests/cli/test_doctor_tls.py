@@ -86,7 +86,7 @@ OURS: dict[str, tuple[Callable[[Authority, Path], TlsFiles], str, str]] = {
     ),
     "of nobody": (
         lambda ours, folder: ours.files(folder, ours.issue()),
-        "our certificate: names nobody",
+        "our certificate: has no identity",
         "runyard ca issue",
     ),
     "rogue": (

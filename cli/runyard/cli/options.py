@@ -55,7 +55,7 @@ TlsKeyOption = Annotated[
         envvar="RUNYARD_TLS_KEY",
         metavar="FILE",
         show_default=False,
-        help="The key of that certificate; nobody else may read it.",
+        help="The key of that certificate; readable by its owner only.",
     ),
 ]
 OutputOption = Annotated[

@@ -52,7 +52,7 @@ class PendingAcknowledgements:
         self._keys.update(((key.run_id, key.attempt), None) for key in keys)
         if len(self._keys) > MAX_PENDING:
             raise ResourceExhausted(
-                f"{len(self._keys)} acknowledgements wait to be sent: the stream is stuck, follow anew"
+                f"{len(self._keys)} acknowledgements wait to be sent: the stream is stuck, open it again"
             )
 
     def opening(self) -> launch_pb2.FollowReportsRequest:
@@ -120,7 +120,7 @@ class ReportFollower:
         """Report to the coordinator that attempts are settled in Dagster; returns at once.
 
         Raises:
-            ResourceExhausted: The coordinator has long stopped to take acknowledgements; follow anew.
+            ResourceExhausted: The coordinator has stopped accepting acknowledgements; open the stream again.
         """
         with self._changed:
             self._pending.add(keys)

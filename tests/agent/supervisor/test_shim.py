@@ -207,7 +207,7 @@ async def test_a_worker_that_the_kernel_kills_for_want_of_memory_says_so(
     await node.start(shell(f"echo $$ > {small_memory}/cgroup.procs; exec {HOG}"))
     outcome = await node.outcome()
     assert (outcome.kind, outcome.signal) == (OutcomeKind.OOM_KILLED, signal.SIGKILL)
-    assert "for want of memory" in outcome.message
+    assert "because it ran out of memory" in outcome.message
     assert outcome.peak_rss_bytes > 32 << 20
 
 

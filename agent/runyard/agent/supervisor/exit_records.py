@@ -76,7 +76,7 @@ def stopped_before_start(stop: StopRequest) -> ExitRecord:
 def ran_out_of_memory(exit_record: ExitRecord) -> ExitRecord:
     """The exit record on a worker whose SIGKILL came from the kernel's OOM killer."""
     peak = in_mib(exit_record.peak_rss_bytes)
-    message = f"killed by the kernel for want of memory; its resident set had reached {peak}"
+    message = f"killed by the kernel because it ran out of memory; its resident set had reached {peak}"
     return replace(exit_record, cause="oom_killed", message=message)
 
 

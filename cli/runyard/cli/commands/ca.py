@@ -78,8 +78,8 @@ def issue(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where key and certificates go.")],
     directory: DirectoryOption,
     client: Annotated[str, typer.Option(metavar="NAME", help="For a Dagster instance.")] = "",
-    operator: Annotated[str, typer.Option(metavar="NAME", help="For somebody who looks after nodes.")] = "",
-    admin: Annotated[str, typer.Option(metavar="NAME", help="For somebody who gives certificates.")] = "",
+    operator: Annotated[str, typer.Option(metavar="NAME", help="For a person who looks after nodes.")] = "",
+    admin: Annotated[str, typer.Option(metavar="NAME", help="For a person who issues certificates.")] = "",
     coordinator: Annotated[str, typer.Option(metavar="NAME", help="For a coordinator; needs --host.")] = "",
     host: HostOption = None,
     days: Annotated[
@@ -229,14 +229,14 @@ def _who_is_left(left: "Sequence[Issued]") -> str:
     return (
         f"{len(left)} {'certificate' if one else 'certificates'} of the old authority "
         f"{'is' if one else 'are'} still good, and would be refused:\n{lines}\n"
-        "Make them anew with `runyard ca issue`, and look at `runyard node certificates` for those of nodes; "
+        "Issue them again with `runyard ca issue`, and check `runyard node certificates` for those of nodes; "
         "or give them up with --confirm"
     )
 
 
 def _next_steps(directory: Path, made: "Issued", host: str) -> str:
     there = shlex.quote(str(directory))
-    return f"""The authority is in {directory}. Whoever reads it can become anybody: keep it private.
+    return f"""The authority is in {directory}. Its reader can issue any identity: keep it private.
 {made.uri} is good until {day(made.not_after)}.
 
 1. In the settings of the coordinator:
@@ -266,7 +266,7 @@ def _while_rotating(directory: Path) -> str:
     return f"""A new authority signs from now on; the old one is trusted on.
 
 1. Nodes move over when they renew. `runyard node certificates` shows who signed for whom.
-2. Make the certificates of clients, operators and admins anew: `runyard ca show --ca {there}`
+2. Issue the certificates of clients, operators and admins again: `runyard ca show --ca {there}`
    lists them, `runyard ca issue --ca {there}` makes them.
 3. When all have moved over: runyard ca rotate --ca {there} --finish"""
 

@@ -28,7 +28,7 @@ NODE_ID: Final = "dev"
 _STOP_SECONDS: Final = 15.0
 _POLL_SECONDS: Final = 0.1
 
-# Both talk on this machine alone, and run as whoever typed the command, who may say otherwise.
+# Both serve this machine only, and run as the user who typed the command, who may override this.
 _ROOT_TOO: Final = {"RUNYARD_AGENT_POLICY": "{allow_root: true}"}
 
 

@@ -182,7 +182,7 @@ def _until_empty(client: Client, node: fleet_pb2.Node, timeout: float) -> fleet_
                 f"node {node.node_id} still has {_live(node)} after {timeout:g} s; the drain stays in force"
             )
         if not node.draining:
-            raise CommandFailed(f"node {node.node_id} is no longer draining: somebody ended the drain")
+            raise CommandFailed(f"node {node.node_id} is no longer draining: the drain was ended")
         time.sleep(min(1.0, max(0.0, deadline - time.monotonic())))
         try:
             node = client.get_node(node.node_id)

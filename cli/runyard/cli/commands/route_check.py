@@ -16,7 +16,7 @@ from runyard.client.errors import CoordinatorUnreachable
 from runyard.common.transport.address import DEFAULT_ADDRESS
 
 TIMEOUT = 5.0
-"""Seconds for the coordinator to name its clusters; the check goes on without."""
+"""Seconds for the coordinator to name its clusters; the check continues without them."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from runyard.cli.output.json_output import as_dict
 from runyard.cli.output.tables import print_warm_servers
 
 app = typer.Typer(
-    help="Look at the processes of nodes that runs are forks of, and have them made anew.",
+    help="List and replace the warm servers of nodes, from which runs are forked.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -51,4 +51,4 @@ def refresh_warm_servers(
     with Settings.of(context, address).client() as client:
         asked = client.refresh_warm_servers(node, name)
     servers = f"{asked} warm server{'s' * (asked != 1)}" if asked else "warm servers, but has none"
-    typer.echo(f"node {node} was asked to make anew {servers}")
+    typer.echo(f"node {node} was asked to replace {servers}")

@@ -41,7 +41,7 @@ def examine_certificate(pem: bytes, authority: bytes, now: datetime | None = Non
         return [
             problem(
                 SUBJECT,
-                f"names nobody: {error}",
+                f"has no identity: {error}",
                 "It needs one URI such as spiffe://runyard/client/NAME (`runyard ca issue`)",
             )
         ]

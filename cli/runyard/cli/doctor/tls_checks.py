@@ -67,7 +67,7 @@ def _examine_connection(address: Address, files: TlsFiles) -> Iterator[Finding]:
     except ssl.SSLError as error:
         yield _failed(error, address)
     except OSError:
-        return  # nobody is there; the check of the coordinator says so
+        return  # nothing listens there; the check of the coordinator reports it
 
 
 def _connect(address: Address) -> socket.socket:

@@ -15,7 +15,7 @@ SUBJECT = "run monitoring"
 # dagster/_core/instance/methods/settings_methods.py, run_monitoring_start_timeout_seconds.
 _DAGSTER_START_TIMEOUT_SECONDS = 180
 
-# A wait that is longer than this is nobody's surprise.
+# A longer wait needs no warning.
 _PATIENT_SECONDS = 3600
 
 # From the end of the wait until the worker has written its first event, where the launcher does not bound it.
@@ -30,7 +30,7 @@ def examine_waiting(monitoring: object, launcher: Mapping[str, Any]) -> Finding:
         launcher: `run_launcher.config` of dagster.yaml.
     """
     if not isinstance(monitoring, dict) or not monitoring.get("enabled"):
-        return ok(SUBJECT, "off: Runyard's reporter tells Dagster of dead workers by itself")
+        return ok(SUBJECT, "off: Runyard's reporter reports dead workers to Dagster without it")
     timeout = monitoring.get("start_timeout_seconds", _DAGSTER_START_TIMEOUT_SECONDS)
     if not isinstance(timeout, int) or timeout <= 0:
         return ok(SUBJECT, "on, and lets runs wait for a node as long as they must")

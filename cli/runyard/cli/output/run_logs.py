@@ -49,7 +49,7 @@ class AttemptLog:
 
         Args:
             offset: Byte to start at.
-            say: Told when the connection is lost; the log then goes on where it stopped.
+            say: Called when the connection is lost; the log then continues where it stopped.
 
         Raises:
             CoordinatorUnreachable: The outage lasts too long.

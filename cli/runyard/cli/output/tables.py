@@ -18,7 +18,7 @@ from runyard.common.quantities import show_quantity
 from runyard.common.requirement_words import in_one_line
 from runyard.v1 import fleet_pb2, launch_pb2, run_pb2
 
-# Wide enough for any line when nobody reads on a terminal: pipes get whole lines.
+# Wide enough for any line when the output is no terminal: pipes get whole lines.
 _UNLIMITED_WIDTH = 10_000
 
 

@@ -51,7 +51,7 @@ ACCESS: Final[Mapping[str, frozenset[Role]]] = {
     "/runyard.v1.JoinService/Join": NOBODY,
     f"{_HEALTH}Check": ANYONE,
     f"{_HEALTH}Watch": ANYONE,
-    f"{_HEALTH}List": ANYONE,  # tells no more than Check of each service; newer releases of gRPC have it
+    f"{_HEALTH}List": ANYONE,  # reveals no more than Check of each service; newer releases of gRPC have it
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": OPERATORS,
 }
 """Roles by full method name. Local callers (unix socket, or plain text on loopback) may call every method."""

@@ -111,7 +111,7 @@ class Running:
 
 @dataclass(frozen=True)
 class Stopping:
-    """The node was told to stop the attempt, or never to start it. `pid` is 0 while no worker was seen."""
+    """The node shall stop the attempt, or never start it. `pid` is 0 while no worker was seen."""
 
     place: Place
     pid: int = 0
@@ -254,7 +254,7 @@ class Draining:
 
     Attributes:
         deadline: Seconds from `since` after which they are stopped; None: never.
-        since: Monotonic time of the drain; starts anew with the coordinator.
+        since: Monotonic time of the drain; starts again with the coordinator.
     """
 
     deadline: float | None

@@ -114,13 +114,15 @@ def container_gone(stop: StopRequest | None) -> ExitRecord:
 
 
 def _out_of_memory(exit_record: ExitRecord) -> ExitRecord:
-    """The exit record on a container in which the kernel killed a process for want of memory."""
-    # A worker that ended well, or as it was told to, did so in spite of what became of one of its processes.
+    """The exit record on a container in which the kernel killed a process because memory ran out."""
+    # A worker that ended well, or by request, did so although one of its processes was killed.
     if exit_record.stop_requested or exit_record.code == 0:
-        told = f"{exit_record.message}; the kernel had killed a process in the container for want of memory"
+        told = (
+            f"{exit_record.message}; the kernel had killed a process in the container because memory ran out"
+        )
         return replace(exit_record, message=told)
     limit, seen = exit_record.memory_limit_bytes, exit_record.peak_rss_bytes
-    where = f"at its memory limit of {in_mib(limit)}" if limit else "for want of memory; it had no limit"
+    where = f"at its memory limit of {in_mib(limit)}" if limit else "because memory ran out; it had no limit"
     sample = f"at most {in_mib(seen)} were seen in use" if seen else "it ended before anybody measured it"
     # Nobody can measure a container that is over. But where there is a limit, all of it was in use.
     return replace(

@@ -337,9 +337,7 @@ class ContainerSupervisor(AttemptSupervisor):
     ) -> ExitRecord:
         """The exit record, unless the worker's program never began in this container."""
         if state.exit_code == NOT_MINE and await self._was_started_twice():
-            message = (
-                "the container was started once more by somebody else, and how it ended was lost with that"
-            )
+            message = "the container was started once more by another process, and its end was lost"
             return never_started("exit_unknown", message)
         if state.exit_code in NOT_EXECUTABLE and await self.container.has(f"{TOOLS}/args"):
             message = f"the image cannot execute {spec.argv[0]}: set docker.python to its interpreter"

@@ -257,7 +257,7 @@ class ProcessSupervisor(AttemptSupervisor):
         elif self._wait_status is not None:
             await self._conclude(ended(self._wait_status, None, stop))
         else:
-            message = "the worker is over, and so is everybody who could have seen how"
+            message = "the worker is over, and no process is left that observed its end"
             await self._conclude(never_started("exit_unknown", message))
 
     async def _conclude(self, exit_record: ExitRecord) -> None:

@@ -82,7 +82,7 @@ def _require_superseding(known: Run, launch: Launch) -> None:
 
 
 def on_terminate(fleet: Fleet, now: Instant, run_id: str, reason: str) -> bool:
-    """Event: a client ends a run -> the run is over, or its node is told to stop it.
+    """Event: a client ends a run -> the run is over, or its node is requested to stop it.
 
     Returns:
         True if there was something to end; False if the run is over or was never seen.

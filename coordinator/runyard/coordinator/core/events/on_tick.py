@@ -69,7 +69,7 @@ def _expire_leases(fleet: Fleet, now: Instant) -> None:
 
 
 def _give_up_self_fenced(fleet: Fleet, now: Instant) -> None:
-    """Ends runs whose node has certainly stopped them by itself, as their policy told it to."""
+    """Ends runs whose node has certainly stopped them by itself, as their disconnect policy demands."""
     for node_id in list(fleet.nodes):
         silence = fleet.silence(node_id, now)
         for run in fleet.live_on(node_id) if silence else ():

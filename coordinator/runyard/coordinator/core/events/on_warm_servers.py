@@ -13,9 +13,9 @@ SERVERS_KEPT: Final = 64
 """Warm servers of a node that are looked at, as the protocol says."""
 
 
-def with_warmth(node: Node, told: Sequence[fleet_pb2.WarmServer]) -> Node:
+def with_warmth(node: Node, reported: Sequence[fleet_pb2.WarmServer]) -> Node:
     """Return the node with the warm servers that its agent reports."""
-    servers = tuple(told[:SERVERS_KEPT])
+    servers = tuple(reported[:SERVERS_KEPT])
     ready = (server for server in servers if server.state == fleet_pb2.WARM_SERVER_STATE_READY)
     warm_for = frozenset(location for server in ready for location in server.code_locations)
     return replace(node, warm_servers=servers, warm_for=warm_for)

@@ -15,7 +15,7 @@ SILENCE = 60.0
 """Seconds without news after which the stream is opened anew: it may be that of a frozen engine."""
 
 OOM = "oom"
-"""What happened to a container of which the kernel killed a process for want of memory."""
+"""What happened to a container of which the kernel killed a process because memory ran out."""
 
 OVERLAP = 5
 """Seconds of the past that are told again, so that nothing falls between two streams."""
