@@ -36,8 +36,8 @@ from runyard.agent.core.model import Running as AgentRunning
 from runyard.agent.core.model import Starting as AgentStarting
 from runyard.agent.core.model import Stopping as AgentStopping
 from runyard.agent.drivers.docker.output import _read as read_positions
+from runyard.agent.drivers.observed_state import inspect
 from runyard.agent.drivers.outcomes import held_attempt
-from runyard.agent.drivers.process.inspect import inspect
 from runyard.agent.node.installation import Installation
 from runyard.agent.supervisor.contact import ContactFile
 from runyard.agent.supervisor.rundir import RunDirectories, RunDirectory

@@ -90,7 +90,7 @@ class AbsentDriver:
 
 
 def _driver_of(directory: RunDirectory) -> str | None:
-    """Which driver an attempt is for; None if it has no spec, or none that can be read."""
+    """Name of the driver of an attempt; None if it has no spec, or none that can be read."""
     try:
         spec = directory.read_spec()
     except UnreadableRecord:

@@ -1,4 +1,4 @@
-"""The loop that sees one attempt through to its outcome; drivers add what they observe and do.
+"""The loop that supervises one attempt until its outcome; drivers add what they observe and do.
 
     observe the disk and the worker  ->  act on what was observed  ->  wait until something may have changed
 
@@ -18,7 +18,7 @@ from runyard.common.backoff import Backoff
 
 
 class AttemptSupervisor(ABC):
-    """Sees one attempt through to its outcome, starting its worker if that has not been done.
+    """Supervise one attempt until its outcome, and start its worker if necessary.
 
     Args:
         directory: The run directory of the attempt.

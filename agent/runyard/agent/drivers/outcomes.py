@@ -13,7 +13,7 @@ from runyard.agent.core.model import (
     Starting,
     Stopping,
 )
-from runyard.agent.drivers.process.inspect import (
+from runyard.agent.drivers.observed_state import (
     Ended,
     ObservedState,
     Orphaned,

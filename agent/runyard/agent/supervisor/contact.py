@@ -69,7 +69,7 @@ class ContactFile:
 
 
 class Fence:
-    """Tells when a worker has to be stopped because its node lost the coordinator.
+    """Deadline of a worker that is to be stopped because its node lost the coordinator.
 
     Args:
         contact: Where contacts are noted.

@@ -1,6 +1,6 @@
 """The end of a worker: its exit record, and the clean-up of its processes.
 
-Shared by the shim and by whoever has to stand in for a dead one. Standard library only.
+Shared by the shim and by the processes that stand in for a dead one. Standard library only.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ def ended(status: int, usage: struct_rusage | None, stop: StopRequest | None) ->
 
     Args:
         status: As `os.wait4` gives it.
-        usage: As `os.wait4` gives it; None if nobody could measure it.
+        usage: As `os.wait4` gives it; None if it was not measured.
         stop: The stop request that was delivered to the worker, if any.
     """
     code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else None
@@ -50,16 +50,16 @@ def rebooted(stop: StopRequest | None) -> ExitRecord:
     return never_started("node_lost", "the node was rebooted while the worker ran", "node_rebooted")
 
 
-def never_started(cause: Cause, message: str, why: str = "") -> ExitRecord:
+def never_started(cause: Cause, message: str, reason_code: str = "") -> ExitRecord:
     """The exit record on an attempt that ran no worker, or none that anybody saw end.
 
     Args:
         cause: Why it is over.
         message: One sentence for people.
-        why: See `ExitRecord.why`.
+        reason_code: See `ExitRecord.why`.
     """
     return ExitRecord(
-        cause=cause, message=message, ended_at=time.time(), stop_requested=cause == "stopped", why=why
+        cause=cause, message=message, ended_at=time.time(), stop_requested=cause == "stopped", why=reason_code
     )
 
 

@@ -40,19 +40,12 @@ from typing import Any, NoReturn
 
 from runyard.agent.supervisor import procfs, shim, warm_children
 from runyard.agent.supervisor.attempt_resources import AttemptResources, attempt_resources_of
-from runyard.agent.supervisor.contact import Fence
-from runyard.agent.supervisor.exit_records import (
-    ended,
-    kill_all,
-    killed_before_it_began,
-    remaining_processes,
-    running,
-)
+from runyard.agent.supervisor.exit_records import ended, killed_before_it_began
+from runyard.agent.supervisor.orphans import RETRY_SECONDS, CleanUp, Orphan
 from runyard.agent.supervisor.procfs import ProcessIdentity
-from runyard.agent.supervisor.records import ExitRecord, StopRequest, UnreadableRecord
-from runyard.agent.supervisor.retry import Retry, complain
-from runyard.agent.supervisor.rundir import DirectoryGone, RunDirectory, RunDirectoryError
-from runyard.agent.supervisor.stop_deadline import StopDeadline
+from runyard.agent.supervisor.records import StopRequest, UnreadableRecord
+from runyard.agent.supervisor.retry import complain
+from runyard.agent.supervisor.rundir import RunDirectory
 from runyard.agent.supervisor.warm_children import WarmChild
 
 MAX_DATAGRAM_BYTES = 16384
@@ -60,7 +53,6 @@ MAX_DATAGRAM_BYTES = 16384
 
 PROCESS = "runyard fork server"
 
-_RETRY_SECONDS = 0.2
 _KEPT_STRAYS = 1024
 
 
@@ -72,90 +64,6 @@ class _End:
     usage: struct_rusage
 
 
-class _Clearing:
-    """Clean-up of an attempt whose shim and worker are dead: kill what is left, then record the end."""
-
-    def __init__(self, directory: RunDirectory, exit_record: ExitRecord, resources: AttemptResources) -> None:
-        self._directory = directory
-        self._exit_record = exit_record
-        self._resources = resources
-        self._retry = Retry(PROCESS)
-        self._try_at = 0.0
-
-    def seconds_left(self) -> float:
-        """Seconds until the next try."""
-        return max(0.0, self._try_at - procfs.boottime())
-
-    def is_done(self) -> bool:
-        """Try to finish, if it is time; true once the end is on disk, or there is no directory for it."""
-        if self.seconds_left() > 0:
-            return False
-        self._try_at = procfs.boottime() + _RETRY_SECONDS
-        remaining = remaining_processes(self._directory, root=None)
-        if kill_all([*remaining, *running(self._resources.limits.members())]):
-            return False
-        try:
-            self._directory.write_exit(self._resources.limits.judge(self._exit_record))
-        except DirectoryGone as error:
-            complain(PROCESS, error, "giving up")
-        except RunDirectoryError as error:
-            self._try_at = procfs.boottime() + self._retry.failed(error)
-            return False
-        self._resources.release()
-        return True
-
-
-class _Orphan:
-    """A worker whose shim is dead. Whether its agent lives or not, its fence and its limits hold."""
-
-    def __init__(self, directory: RunDirectory, worker: ProcessIdentity) -> None:
-        self.directory = directory
-        self.resources = attempt_resources_of(directory, worker.pid)
-        self._worker = worker
-        self._fence: Fence | None = None
-        with contextlib.suppress(UnreadableRecord):
-            self._fence = Fence.of(directory, directory.read_spec())
-        self._stop: StopRequest | None = None
-        self._deadline: StopDeadline | None = None
-
-    @property
-    def stop(self) -> StopRequest | None:
-        """The stop request that was delivered to the worker, if any."""
-        return self._stop or self.directory.read_stop()
-
-    def look(self) -> float | None:
-        """Enforces fence and limits; gives the seconds until the next look, or None if there is no need."""
-        limits = self.resources.limits
-        if limits.look_in() is not None and limits.is_exceeded():
-            self._kill()
-            return _RETRY_SECONDS
-        looks = [limits.look_in(), self._look_at_fence()]
-        return min((look for look in looks if look is not None), default=None)
-
-    def _look_at_fence(self) -> float | None:
-        if self._fence is None:
-            return None
-        if self._stop is None and self._fence.seconds_left() > 0:
-            return self._fence.look_in()
-        if self._stop is None:
-            self._begin_stop(self._fence.stop())
-        elif self._deadline is not None and self._deadline.is_due(procfs.boottime()):
-            self._kill()
-        return _RETRY_SECONDS
-
-    def _kill(self) -> None:
-        kill_all(remaining_processes(self.directory, self._worker.pid))
-        procfs.send_signal(self._worker, signal.SIGKILL)
-
-    def _begin_stop(self, stop: StopRequest) -> None:
-        self._stop = stop
-        self._deadline = StopDeadline.from_delivery(stop, procfs.boottime())
-        with contextlib.suppress(RunDirectoryError):  # a full disk must not keep the worker alive
-            self.directory.request_stop(stop)
-        procfs.send_signal(self._worker, signal.SIGTERM)
-        procfs.send_signal(self._worker, signal.SIGCONT)
-
-
 class ForkServer:
     """Forks shims on request, and stands in for those that were killed."""
 
@@ -165,9 +73,9 @@ class ForkServer:
         self._starts: dict[int, RunDirectory] = {}
         self._warm: dict[int, WarmChild] = {}
         self._warm_shims: set[int] = set()
-        self._orphans: dict[int, _Orphan] = {}
+        self._orphans: dict[int, Orphan] = {}
         self._strays: dict[int, _End] = {}
-        self._clearings: list[_Clearing] = []
+        self._clean_ups: list[CleanUp] = []
         self._has_children = False
 
     def serve(self) -> None:
@@ -180,11 +88,11 @@ class ForkServer:
         signal.signal(signal.SIGCHLD, lambda *_: None)  # a handler is needed for the wake-up
         self._call_when_readable(wake_out, lambda: self._on_signal(wake_out))
         self._call_when_readable(self._agent, self._on_request)
-        while self._agent or self._has_children or self._warm_shims or self._clearings:
+        while self._agent or self._has_children or self._warm_shims or self._clean_ups:
             for key, _ in self._selector.select(self._next_look()):
                 key.data()
             self._reap()
-            self._clearings = [each for each in self._clearings if not each.is_done()]
+            self._clean_ups = [each for each in self._clean_ups if not each.is_done()]
 
     def _call_when_readable(self, file: int | socket.socket, call: Callable[[], None]) -> None:
         self._selector.register(file, selectors.EVENT_READ, call)
@@ -199,10 +107,10 @@ class ForkServer:
             left = server.seconds_left()
             if left is not None and left <= 0:
                 server.kill()
-                looks.append(_RETRY_SECONDS)
+                looks.append(RETRY_SECONDS)
             elif left is not None:
                 looks.append(left)
-        looks += [clearing.seconds_left() for clearing in self._clearings]
+        looks += [clean_up.seconds_left() for clean_up in self._clean_ups]
         return min(looks, default=None)
 
     def _on_request(self) -> None:
@@ -376,9 +284,9 @@ class ForkServer:
             return
         if worker is None:
             resources = attempt_resources_of(directory, worker=None)
-            self._clearings.append(_Clearing(directory, killed_before_it_began(), resources))
+            self._clean_ups.append(CleanUp(directory, killed_before_it_began(), resources, PROCESS))
         elif self._is_my_child(worker.process):
-            self._orphans[worker.pid] = _Orphan(directory, worker.process)
+            self._orphans[worker.pid] = Orphan(directory, worker.process)
         elif worker.pid in self._strays:
             end, resources = self._strays.pop(worker.pid), attempt_resources_of(directory, worker.pid)
             self._conclude(directory, end, directory.read_stop(), resources)
@@ -391,7 +299,7 @@ class ForkServer:
         self, directory: RunDirectory, end: _End, stop: StopRequest | None, resources: AttemptResources
     ) -> None:
         exit_record = ended(end.status, end.usage, stop)
-        self._clearings.append(_Clearing(directory, exit_record, resources))
+        self._clean_ups.append(CleanUp(directory, exit_record, resources, PROCESS))
 
 
 def main() -> None:

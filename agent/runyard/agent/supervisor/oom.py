@@ -1,4 +1,4 @@
-"""Tells the kernel's OOM killer from any other sender of SIGKILL. Standard library only."""
+"""Distinguishes the kernel's OOM killer from any other sender of SIGKILL. Standard library only."""
 
 import contextlib
 import os

@@ -188,7 +188,7 @@ def wait_status(process: ProcessIdentity, pidfd: int | None) -> int | None:
         pidfd: Of that process, opened while it was there; None if that was missed.
 
     Returns:
-        None if nobody can tell any more. Of a reaped process, only Linux 6.15 and later tell, by the pidfd.
+        None if it is lost. Of a reaped process, only Linux 6.15 and later report it, by the pidfd.
     """
     stat = read_stat(process.pid)
     if stat is not None and stat.identity == process:

@@ -28,7 +28,7 @@ Cause = Literal[
     "node_shutdown",
     "exit_unknown",
 ]
-"""Why an attempt is over: the worker ended by itself, or was killed, or never was, or nobody saw it end."""
+"""Cause of the end: the worker exited, was killed, never started, or its end was not observed."""
 
 MESSAGE_LIMIT = 1500
 """Characters of `ExitRecord.message` that are kept, so that the record fits the room set aside for it."""

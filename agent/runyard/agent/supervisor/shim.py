@@ -1,12 +1,12 @@
 """The shim: one small process per attempt, which starts the worker, watches it and writes down how it ended.
 
-It needs nobody: with the agent and the fork server dead it still obeys stop requests, enforces the grace
-period, ends what the worker left behind and records the exit. It is forked by the fork server, or by a warm
-server, has a session of its own, and holds the lock of the run directory for as long as it lives.
+It depends on no other process: with the agent and the fork server dead it still obeys stop requests, enforces
+the grace period, ends what the worker left behind and records the exit. It is forked by the fork server or by
+a warm server, has its own session, and holds the lock of the run directory for as long as it lives.
 
 The worker is forked first and then waits at a gate until `worker` is on disk. So a worker whose program has
 begun is always on record, and an attempt without that record has provably run nothing. Beyond the gate the
-program is executed; the fork of a warm server rather goes on as the program, if it can.
+program is executed; the fork of a warm server runs the program itself, without executing it, if it can.
 
 Standard library only, for any Python from 3.10 on: a warm server runs this in the interpreter of its workers.
 """
@@ -50,15 +50,15 @@ from runyard.agent.supervisor.watch import WATCHED_SIGNALS, Watch
 PROCESS = "runyard shim"
 
 ARGS_FD_NAME = "RUNYARD_ARGS_FD"
-"""Environment variable that tells the worker where to read its arguments."""
+"""Environment variable that names the descriptor from which the worker reads its arguments."""
 
 READY_FD_NAME = "RUNYARD_READY_FD"
-"""The same for where a worker of another user, which cannot reach its run directory, says it is ready."""
+"""The same for the file in which a worker of another user reports that it is ready."""
 
 EXIT_NOT_MINE = os.EX_TEMPFAIL
-"""Exit code of a shim that found the attempt in other hands, or over."""
+"""Exit code of a shim whose attempt belongs to another shim or is over."""
 
-GoOn = Callable[[SpecRecord, Mapping[str, str]], None]
+ReplaceProgram = Callable[[SpecRecord, Mapping[str, str]], None]
 """Turns a fork into the worker's program without executing it; returns if that is not possible.
 
 Called with the spec and the whole environment. The process has its session, directory and standard streams.
@@ -69,17 +69,17 @@ _NO_PROGRAM, _NO_DIRECTORY = "executable_missing", "working_directory_missing"
 _PROTECTED_OOM_SCORE = "-900"  # as slurmstepd and containerd's shims have it
 
 
-def impossible(spec: SpecRecord, environment: Mapping[str, str]) -> None:
-    """The `GoOn` of a fork that has nothing imported: its worker is executed."""
+def never_replace(spec: SpecRecord, environment: Mapping[str, str]) -> None:
+    """The `ReplaceProgram` of a fork without imports: return at once, so that the program is executed."""
 
 
-def run(path: Path, on_running: Callable[[], None], go_on: GoOn = impossible) -> int:
+def run(path: Path, on_running: Callable[[], None], replace_program: ReplaceProgram = never_replace) -> int:
     """Execute one attempt, from its spec to its exit record. Called in a fresh fork, which then exits.
 
     Args:
         path: The run directory.
         on_running: Called once when the worker's program has begun.
-        go_on: Tried in the worker before its program is executed.
+        replace_program: Tried in the worker before its program is executed.
 
     Returns:
         The exit code of the shim. The outcome of the attempt is on disk.
@@ -95,8 +95,8 @@ def run(path: Path, on_running: Callable[[], None], go_on: GoOn = impossible) ->
     lock = directory.try_lock()
     if lock is None or directory.is_starting or directory.read_exit() is not None:
         return EXIT_NOT_MINE
-    exit_record, resources = _attempt(directory, on_running, go_on)
-    _write_exit_whatever_it_takes(directory, exit_record)
+    exit_record, resources = _attempt(directory, on_running, replace_program)
+    _write_exit_persistently(directory, exit_record)
     resources.release()
     return os.EX_OK
 
@@ -108,7 +108,7 @@ def protect_from_oom_killer() -> None:
 
 
 def restore_oom_score() -> None:
-    """Undoes `protect_from_oom_killer` in a fork that is to be as mortal as any process."""
+    """Undo `protect_from_oom_killer` in a fork that needs no protection."""
     path = Path("/proc/self/oom_score_adj")
     with contextlib.suppress(OSError):
         if int(path.read_text()) < 0:
@@ -116,7 +116,7 @@ def restore_oom_score() -> None:
 
 
 def _attempt(
-    directory: RunDirectory, on_running: Callable[[], None], go_on: GoOn
+    directory: RunDirectory, on_running: Callable[[], None], replace_program: ReplaceProgram
 ) -> tuple[ExitRecord, AttemptResources]:
     stop = directory.read_stop()
     if stop is not None:
@@ -131,15 +131,15 @@ def _attempt(
         fence = Fence.of(directory, spec)
         if fence is not None and fence.seconds_left() <= 0:
             return stopped_before_start(fence.stop()), NO_RESOURCES
-        worker_pid, limits = _start_worker(directory, spec, executable, go_on)
+        worker_pid, limits = _start_worker(directory, spec, executable, replace_program)
     except StartFailure as failure:
-        return never_started("start_failed", str(failure), failure.why), NO_RESOURCES
+        return never_started("start_failed", str(failure), failure.reason_code), NO_RESOURCES
     except (RunDirectoryError, UnreadableRecord, OSError) as error:
-        why = "disk_full" if isinstance(error, NoRoom) or _is_no_room(error) else ""
+        reason_code = "disk_full" if isinstance(error, NoRoom) or _is_no_room(error) else ""
         message = f"the node could not start the worker: {error}"
-        return never_started("start_failed", message, why), NO_RESOURCES
+        return never_started("start_failed", message, reason_code), NO_RESOURCES
     on_running()
-    exit_record = limits.judge(Watch(directory, worker_pid, fence, limits).until_over())
+    exit_record = limits.classify(Watch(directory, worker_pid, fence, limits).until_over())
     if (
         exit_record.cause == "signaled"
         and exit_record.signal == signal.SIGKILL
@@ -153,7 +153,7 @@ def _is_no_room(error: Exception) -> bool:
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
-def _write_exit_whatever_it_takes(directory: RunDirectory, exit_record: ExitRecord) -> None:
+def _write_exit_persistently(directory: RunDirectory, exit_record: ExitRecord) -> None:
     # The lock is held meanwhile, so that everyone else waits: this is the only record there will be.
     retry = Retry(PROCESS)
     while True:
@@ -173,12 +173,12 @@ class StartFailure(Exception):
 
     Args:
         message: One sentence for people.
-        why: See `ExitRecord.why`.
+        reason_code: See `ExitRecord.why`.
     """
 
-    def __init__(self, message: str, why: str = "") -> None:
+    def __init__(self, message: str, reason_code: str = "") -> None:
         super().__init__(message)
-        self.why = why
+        self.reason_code = reason_code
 
 
 def find_executable(spec: SpecRecord) -> str:
@@ -222,7 +222,7 @@ def _check_executable(path: str, shown: str) -> None:
 
 
 def _start_worker(
-    directory: RunDirectory, spec: SpecRecord, executable: str, go_on: GoOn
+    directory: RunDirectory, spec: SpecRecord, executable: str, replace_program: ReplaceProgram
 ) -> tuple[int, Unlimited]:
     """Forks the worker, confines it, puts it on record, and only then lets its program begin."""
     environment = _environment(directory, spec)
@@ -230,7 +230,7 @@ def _start_worker(
     limits = Unlimited()
     pid = os.fork()
     if pid == 0:
-        _become_worker(directory, spec, executable, channels, environment, go_on)
+        _become_worker(directory, spec, executable, channels, environment, replace_program)
     channels.close_workers_ends()
     try:
         limits = _confine(spec, pid)
@@ -240,7 +240,7 @@ def _start_worker(
         os.waitpid(pid, 0)
         AttemptResources(limits, spec.scratch).release()
         raise
-    with contextlib.suppress(BrokenPipeError):  # killed at the gate: its wait status tells
+    with contextlib.suppress(BrokenPipeError):  # killed at the gate: the wait status shows it
         os.write(channels.gate_in, _GATE_OPEN)
     os.close(channels.gate_in)
     with os.fdopen(channels.failure_out) as failures:
@@ -256,8 +256,8 @@ def _environment(directory: RunDirectory, spec: SpecRecord) -> dict[str, str]:
     try:
         scratch = make_scratch(spec)
     except (OSError, privileges.UnknownUser) as error:
-        why = "disk_full" if _is_no_room(error) else ""
-        raise StartFailure(f"the scratch directory cannot be made: {error}", why) from error
+        reason_code = "disk_full" if _is_no_room(error) else ""
+        raise StartFailure(f"the scratch directory cannot be made: {error}", reason_code) from error
     return {**spec.env, **scratch, MARK_NAME: directory.mark, DIRECTORY_NAME: str(directory.path)}
 
 
@@ -356,7 +356,7 @@ def _become_worker(
     executable: str,
     channels: _Channels,
     environment: dict[str, str],
-    go_on: GoOn,
+    replace_program: ReplaceProgram,
 ) -> NoReturn:
     """In the fork: waits at the gate, then turns into the worker's program."""
     try:
@@ -375,7 +375,7 @@ def _become_worker(
             privileges.settle(spec)
             if spec.cwd:
                 os.chdir(spec.cwd)
-            go_on(spec, environment)
+            replace_program(spec, environment)
             os.execve(executable, spec.argv, environment)
         elif word == _GATEKEEPER_DEAD:
             directory.write_exit(killed_before_it_began())

@@ -41,7 +41,7 @@ def _say_ready() -> None:
 
 
 def read_migrations_once() -> None:
-    """Has Alembic remember the migrations of Dagster's own that it has read, for this process and its forks.
+    """Make Alembic cache the migrations of Dagster that it has read, for this process and its forks.
 
     Dagster asks for the newest one for each SQLite database that a run opens, and Alembic executes all of its
     90 files every time, which leaves nothing behind. A repeat changes nothing.

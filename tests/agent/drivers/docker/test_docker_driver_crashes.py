@@ -175,7 +175,7 @@ async def test_output_is_copied_once_and_whole_through_many_restarts_of_the_agen
 
 
 @pytest.mark.parametrize(
-    "point", ["before_make", "after_make", "after_starting", "after_start", "before_verdict", "after_verdict"]
+    "point", ["before_make", "after_make", "after_starting", "after_start", "before_exit", "after_exit"]
 )
 async def test_an_agent_killed_at_any_step_takes_the_attempt_up_and_starts_it_once(
     directories: RunDirectories, dockerd: Dockerd, tmp_path: Path, point: str

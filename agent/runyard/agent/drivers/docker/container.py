@@ -35,7 +35,7 @@ class Container:
         """State as the engine reports it; None if there is no such container.
 
         Raises:
-            Foreign: It is somebody else's.
+            Foreign: It was not made by Runyard.
             EngineError: The engine does not tell.
         """
         try:

@@ -45,7 +45,7 @@ class Copying:
         self._new_copy().begin()
 
     def keep(self) -> None:
-        """Sees to it that the output is being copied."""
+        """Start copying the output unless it is being copied."""
         if self._task is None:
             self._task = asyncio.create_task(self._supervise(), name=f"copy {self._container}")
 

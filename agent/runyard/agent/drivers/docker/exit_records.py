@@ -80,8 +80,8 @@ def container_ended(
     Args:
         state: What the engine says.
         stop: The request to stop it, if there was one.
-        recorded: What was noted when it ran; None if nobody saw it run.
-        peak_bytes: The most memory that was seen in use; 0 if nobody looked.
+        recorded: What was noted when it ran; None if it was never seen running.
+        peak_bytes: The most memory that was seen in use; 0 if it was not measured.
     """
     if recorded is not None and _was_rebooted(state, recorded):
         return rebooted(stop)
@@ -109,7 +109,7 @@ def container_gone(stop: StopRequest | None) -> ExitRecord:
         message = f"stopped ({stop.reason}): its container was removed meanwhile"
         return never_started(stop.cause, message, stop.why)
     return never_started(
-        "exit_unknown", "its container was removed by somebody else, and how it ended with it"
+        "exit_unknown", "its container was removed, not by Runyard, and its exit is lost with it"
     )
 
 

@@ -20,7 +20,7 @@ from runyard.agent.drivers.docker.engine.client import Engine
 from runyard.agent.supervisor.rundir import RunDirectory
 
 SILENCE = 60.0
-"""Seconds without output after which the stream is opened anew: it may be that of a frozen engine."""
+"""Seconds without output after which the stream is opened again: it may be that of a frozen engine."""
 
 _SAVE_EVERY = 1.0
 _HEADER_BYTES = 8  # of a piece: stream, three zeros, length as a big-endian number
@@ -153,7 +153,7 @@ class OutputCopy:
 class _CatchingUp:
     """Recognises, at the start of a read, the pieces of a stream that were copied before.
 
-    From the first new one on, all are new: also when somebody has set the clock back meanwhile.
+    From the first new one on, all are new: also when the clock was set back meanwhile.
     """
 
     def __init__(self, position: Position) -> None:

@@ -6,7 +6,7 @@ nothing is concluded.
 
 The steps of a start, each of which may be the last before a crash:
 
-    image, container, files    may be repeated: a container that was made and never started is made anew
+    image, container, files    may be repeated: a container that was made and never started is made again
     `starting`                 from here on the container is never made again
     start                      may be repeated: in the container only one worker can claim the attempt
 """
@@ -86,7 +86,7 @@ class DriverContext:
 
 
 class ContainerSupervisor(AttemptSupervisor):
-    """Sees a container through to its outcome, starting it if that has not been done.
+    """Supervise a container until its outcome, and start it if necessary.
 
     Args:
         directory: The attempt.
@@ -118,7 +118,7 @@ class ContainerSupervisor(AttemptSupervisor):
         self._trying_since: float | None = None
 
     def ran_out_of_memory(self) -> None:
-        """Has what is left in it killed: the kernel has taken one of its processes, and a run ends as one."""
+        """Kill the rest of the container, of which the kernel killed a process: a run ends as a whole."""
         self._is_out_of_memory = True
         self._killing = asyncio.create_task(self._kill())  # at once: looks take their time
         self.wake()
@@ -140,7 +140,7 @@ class ContainerSupervisor(AttemptSupervisor):
         if spec is None:
             raise RunDirectoryError(f"{self._directory.path / 'spec'} is missing")
         if self._directory.is_starting:
-            await self._see_to(spec, stop)
+            await self._observe_container(spec, stop)
         elif stop is not None:
             await self._end_before_start(stop)
         else:
@@ -161,7 +161,7 @@ class ContainerSupervisor(AttemptSupervisor):
                 return
             making.result()
         except PullFailed as failure:
-            await self._conclude(never_started("start_failed", str(failure), failure.why))
+            await self._conclude(never_started("start_failed", str(failure), failure.reason_code))
             return
         except (Foreign, TypeError) as failure:
             await self._conclude(never_started("start_failed", str(failure)))
@@ -219,11 +219,11 @@ class ContainerSupervisor(AttemptSupervisor):
         if now < self._trying_since + START_PATIENCE:
             raise error
         if isinstance(error, PullInterrupted):
-            message, why = f"tried for {START_PATIENCE:g} s: {error}", IMAGE_UNAVAILABLE
+            message, reason_code = f"tried for {START_PATIENCE:g} s: {error}", IMAGE_UNAVAILABLE
         else:
             message = f"the engine is not available: tried for {START_PATIENCE:g} s: {error}"
-            why = ENGINE_UNAVAILABLE
-        await self._conclude(never_started("start_failed", message, why))
+            reason_code = ENGINE_UNAVAILABLE
+        await self._conclude(never_started("start_failed", message, reason_code))
 
     async def _start(self) -> None:
         try:
@@ -246,7 +246,7 @@ class ContainerSupervisor(AttemptSupervisor):
 
     # After the start
 
-    async def _see_to(self, spec: SpecRecord, stop: StopRequest | None) -> None:
+    async def _observe_container(self, spec: SpecRecord, stop: StopRequest | None) -> None:
         if self._phase is None:
             self._enter(Starting())
         try:
@@ -257,9 +257,9 @@ class ContainerSupervisor(AttemptSupervisor):
         if state is None:
             await self._conclude(container_gone(stop))
         elif state.is_alive:
-            await self._attend(state, spec, stop)
+            await self._on_alive(state, spec, stop)
         elif state.was_started:
-            await self._judge(state, spec, stop)
+            await self._on_ended(state, spec, stop)
         elif stop is not None:
             await self._end_unstarted(stop)
         else:
@@ -270,7 +270,7 @@ class ContainerSupervisor(AttemptSupervisor):
         await self.container.remove()
         await self._conclude(stopped_before_start(stop))
 
-    async def _attend(self, state: ContainerState, spec: SpecRecord, stop: StopRequest | None) -> None:
+    async def _on_alive(self, state: ContainerState, spec: SpecRecord, stop: StopRequest | None) -> None:
         await asyncio.to_thread(self._record, state)
         self.is_running = True
         self._enter(Running(state.pid) if stop is None else Stopping(state.pid))
@@ -309,12 +309,12 @@ class ContainerSupervisor(AttemptSupervisor):
         with contextlib.suppress(EngineError):  # the next look finds out whether it is over
             await self.container.signal("SIGKILL")
 
-    async def _judge(self, state: ContainerState, spec: SpecRecord, stop: StopRequest | None) -> None:
+    async def _on_ended(self, state: ContainerState, spec: SpecRecord, stop: StopRequest | None) -> None:
         self.is_running = False
         recorded = await asyncio.to_thread(self._recorded)
         await self._copying.finish()
         if stop is not None and 0 < state.finished_at <= stop.requested_at:
-            stop = None  # it was over when somebody asked for its end
+            stop = None  # it was over when the stop was requested
         if state.may_be_out_of_memory and stop is None:
             state = replace(state, oom_killed=await self._hears_of_oom())
         if isinstance(self._phase, Starting):
@@ -370,9 +370,9 @@ class ContainerSupervisor(AttemptSupervisor):
 
     async def _conclude(self, exit_record: ExitRecord) -> None:
         """Writes the exit record; the next look reads it."""
-        failpoint("docker.before_verdict")
+        failpoint("docker.before_exit")
         await asyncio.to_thread(self._directory.write_exit, exit_record)
-        failpoint("docker.after_verdict")
+        failpoint("docker.after_exit")
 
 
 def _relist() -> float:

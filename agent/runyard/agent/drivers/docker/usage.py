@@ -79,7 +79,7 @@ class UsageWatch:
 def _sample(stats: Mapping[str, Any], before: _Sample | None) -> _Sample:
     memory = stats.get("memory_stats") or {}
     details = memory.get("stats") or {}
-    # Pages of files that nobody uses any more are no burden; `docker stats` leaves them out too.
+    # Pages of files that are not in use are no burden; `docker stats` leaves them out too.
     idle = details.get("total_inactive_file") or details.get("inactive_file") or 0
     in_use = max(0, (memory.get("usage") or 0) - idle)
     cpu_seconds = ((stats.get("cpu_stats") or {}).get("cpu_usage") or {}).get("total_usage", 0) / 1e9

@@ -1,6 +1,6 @@
 """Stops containers whose node has been without contact for too long, even if the agent is dead.
 
-A process has its shim for that. A container has nobody, so the agent starts this program before the first
+A process has its shim for that. A container has none, so the agent starts this program before the first
 container with such a deadline:
 `python -m runyard.agent.drivers.docker.watchdog STATE HOST [TLS_DIRECTORY]`.
 It outlives the agent, and ends when there is nothing left to watch.
@@ -100,10 +100,10 @@ class ContainerWatchdog:
                 if spec is not None:
                     idle_since = time.monotonic()
                     with contextlib.suppress(RunDirectoryError, EngineError, UnreadableRecord, OSError):
-                        pause = min(pause, self._attend(directory, spec))
+                        pause = min(pause, self._enforce_fence(directory, spec))
             time.sleep(pause)
 
-    def _attend(self, directory: RunDirectory, spec: SpecRecord) -> float:
+    def _enforce_fence(self, directory: RunDirectory, spec: SpecRecord) -> float:
         """Does what is due; returns after how many seconds to look again."""
         fence = self._fences.get(directory.path) or Fence.of(directory, spec)
         assert fence is not None, "only fenced attempts come here"

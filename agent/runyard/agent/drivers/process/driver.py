@@ -72,7 +72,7 @@ class ProcessDriver(RunDirectoryDriver[ProcessSupervisor]):
         self.warm_servers = WarmServers(warm, directories.state, self._forks)
         self._starts = StartLimiter(self._forks, self.warm_servers, max_concurrent_starts)
         self._sampler = UsageSampler()
-        self._requisites = Prerequisites()
+        self._prerequisites = Prerequisites()
 
     @property
     def fork_server_pid(self) -> int | None:
@@ -89,7 +89,7 @@ class ProcessDriver(RunDirectoryDriver[ProcessSupervisor]):
 
     def missing(self, spec: SpecRecord) -> MissingPrerequisite | None:
         """Looks for program, directory, user and Dagster. See `CheckingDriver.missing`."""
-        return self._requisites.missing(spec)
+        return self._prerequisites.missing(spec)
 
     async def usage(self) -> dict[AttemptKey, WorkerUsage]:
         """Measure the live workers. See `Driver.usage`."""

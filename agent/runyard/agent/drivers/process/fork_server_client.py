@@ -22,10 +22,10 @@ REPLY_SECONDS = 10.0
 """How long a request for a shim may go unanswered; a fork takes milliseconds, so this means trouble."""
 
 _RESTART_PAUSE_SECONDS = (0.05, 5.0)
-"""First and longest pause before a fork server that died is started anew; doubled each time, jittered."""
+"""First and longest pause before a fork server that died is restarted; doubled each time, jittered."""
 
 _STEADY_SECONDS = 60.0
-"""A fork server that lived this long was sound: the pause begins anew."""
+"""A fork server that lived this long was sound: the pause starts at its minimum again."""
 
 log = structlog.get_logger("runyard.agent.drivers")
 
@@ -77,7 +77,7 @@ class ForkServerClient:
             log.debug("fork_server_started", pid=self._server.process.pid)
 
     async def start_shim(self, path: Path, warm: str | None = None) -> ProcessIdentity:
-        """Has a shim forked for a run directory. Safe to repeat: only one shim will ever start the worker.
+        """Fork a shim for a run directory. Safe to repeat: only one shim will ever start the worker.
 
         Args:
             path: The run directory.

@@ -1,6 +1,6 @@
 """The Dagster version that an interpreter would import, read from its packages without starting it.
 
-What cannot be told for certain counts as good: the worker will tell.
+Uncertain cases count as good: the worker finds out.
 """
 
 import os
@@ -32,7 +32,7 @@ class _Found:
 
 
 class InstalledDagster:
-    """Tells where Dagster is missing or too old. Remembers each folder until it changes."""
+    """Detects a Dagster that is missing or too old. Remembers each folder until it changes."""
 
     def __init__(self) -> None:
         self._known: dict[Path, tuple[int, _Found]] = {}

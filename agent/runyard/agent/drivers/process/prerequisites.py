@@ -33,7 +33,7 @@ class Prerequisites:
             program = find_executable(spec)
             closed = closed_to_its_user(spec, program)
         except StartFailure as failure:
-            return MissingPrerequisite(str(failure), failure.why)
+            return MissingPrerequisite(str(failure), failure.reason_code)
         except UnknownUser as failure:
             return MissingPrerequisite(str(failure))
         reason = closed or (self._dagster.trouble(program, spec.env) if _script_of(spec) else "")

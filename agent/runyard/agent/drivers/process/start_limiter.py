@@ -36,12 +36,12 @@ class StartLimiter:
     def __init__(self, link: ForkServerClient, warm: WarmServers, width: int) -> None:
         self._link = link
         self._warm = warm
-        self._line = _StartQueue(width)
+        self._queue = _StartQueue(width)
 
     async def start(
         self, directory: RunDirectory, wake: Callable[[], None], may_be_warm: bool
     ) -> ProcessIdentity | NotYet:
-        """Has a shim forked, if it is the attempt's turn. Safe to repeat; ask until there is one.
+        """Fork a shim if it is the attempt's turn. Safe to repeat; ask until there is one.
 
         Args:
             directory: The attempt.
@@ -51,7 +51,7 @@ class StartLimiter:
         Raises:
             NoShim: No shim, or none that is known of.
         """
-        if not self._line.has_turn(directory, wake):
+        if not self._queue.has_turn(directory, wake):
             return NotYet(None)
         choice = await self._warm.choose(directory) if may_be_warm else None
         if isinstance(choice, Wait):
@@ -61,55 +61,65 @@ class StartLimiter:
 
     def begun(self, directory: RunDirectory) -> None:
         """The worker's program has begun; the next one's turn comes when this one has started up."""
-        self._line.begun(directory)
+        self._queue.begun(directory)
 
     def over(self, directory: RunDirectory) -> None:
         """The attempt needs no shim any more."""
-        self._line.over(directory)
+        self._queue.over(directory)
 
     async def close(self) -> None:
         """Prevent further starts."""
-        await self._line.close()
+        await self._queue.close()
 
 
 class _StartQueue:
-    """Lets only so many workers start up at once, in the order in which they came."""
+    """Admits only so many workers to start up at once, in the order in which they came.
+
+    An admitted attempt is in `_awaiting_begin` until its program has begun, and in `_starting_up` until the
+    program has started up.
+    """
 
     def __init__(self, width: int) -> None:
         self._width = width
-        self._starting: dict[str, asyncio.Task[None] | None] = {}
         self._waiting: OrderedDict[str, Callable[[], None]] = OrderedDict()
+        self._awaiting_begin: set[str] = set()
+        self._starting_up: dict[str, asyncio.Task[None]] = {}
 
     def has_turn(self, directory: RunDirectory, wake: Callable[[], None]) -> bool:
-        if directory.mark in self._starting:
+        if self._is_admitted(directory):
             return True
         self._waiting[directory.mark] = wake
-        self._let_go_on()
-        return directory.mark in self._starting
+        self._admit_next()
+        return self._is_admitted(directory)
 
     def begun(self, directory: RunDirectory) -> None:
-        if self._starting.get(directory.mark, ...) is None:
+        if directory.mark in self._awaiting_begin:
+            self._awaiting_begin.remove(directory.mark)
             task = asyncio.create_task(self._start_up(directory), name=f"start-up of {directory.mark}")
-            self._starting[directory.mark] = task
+            self._starting_up[directory.mark] = task
 
     def over(self, directory: RunDirectory) -> None:
         self._waiting.pop(directory.mark, None)
-        task = self._starting.pop(directory.mark, None)
+        self._awaiting_begin.discard(directory.mark)
+        task = self._starting_up.pop(directory.mark, None)
         if task is not None:
             task.cancel()
-        self._let_go_on()
+        self._admit_next()
 
     async def close(self) -> None:
         self._waiting.clear()
-        tasks = [task for task in self._starting.values() if task is not None]
+        tasks = list(self._starting_up.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _let_go_on(self) -> None:
-        while self._waiting and len(self._starting) < self._width:
+    def _is_admitted(self, directory: RunDirectory) -> bool:
+        return directory.mark in self._awaiting_begin or directory.mark in self._starting_up
+
+    def _admit_next(self) -> None:
+        while self._waiting and len(self._awaiting_begin) + len(self._starting_up) < self._width:
             mark, wake = self._waiting.popitem(last=False)
-            self._starting[mark] = None
+            self._awaiting_begin.add(mark)
             wake()
 
     async def _start_up(self, directory: RunDirectory) -> None:
@@ -117,5 +127,5 @@ class _StartQueue:
             if directory.is_ready:
                 break
             await asyncio.sleep(_LOOK_SECONDS)
-        self._starting.pop(directory.mark, None)
-        self._let_go_on()
+        self._starting_up.pop(directory.mark, None)
+        self._admit_next()

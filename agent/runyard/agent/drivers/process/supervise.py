@@ -15,9 +15,7 @@ import structlog
 
 from runyard.agent.core.model import AttemptPhase, Finished, Running, Starting, Stopping
 from runyard.agent.drivers.attempt_supervisor import AttemptSupervisor
-from runyard.agent.drivers.outcomes import key_of, outcome_of, unreadable
-from runyard.agent.drivers.process.fork_server_client import NoShim
-from runyard.agent.drivers.process.inspect import (
+from runyard.agent.drivers.observed_state import (
     Ended,
     NeverRan,
     ObservedState,
@@ -28,6 +26,8 @@ from runyard.agent.drivers.process.inspect import (
     Watched,
     inspect,
 )
+from runyard.agent.drivers.outcomes import key_of, outcome_of, unreadable
+from runyard.agent.drivers.process.fork_server_client import NoShim
 from runyard.agent.drivers.process.start_limiter import NotYet, StartLimiter
 from runyard.agent.node.facts import UsageTarget
 from runyard.agent.supervisor import procfs
@@ -69,7 +69,7 @@ log = structlog.get_logger("runyard.agent.drivers")
 
 
 class ProcessSupervisor(AttemptSupervisor):
-    """Sees a process through to its outcome, starting it if that has not been done.
+    """Supervise a process until its outcome, and start it if necessary.
 
     Args:
         directory: The attempt.
@@ -123,7 +123,7 @@ class ProcessSupervisor(AttemptSupervisor):
         return False
 
     def _catch_up(self, worker: WorkerRecord | None, exit_record: ExitRecord) -> None:
-        """Tells of a worker that was over before anybody looked: people want to know which it was."""
+        """Report a worker that was over before the first observation, so that its PID is known."""
         if worker is not None and isinstance(self._phase, Starting) and exit_record.cause != "start_failed":
             self._enter(Running(worker.pid))
 
@@ -246,7 +246,7 @@ class ProcessSupervisor(AttemptSupervisor):
         await self._wait(_UNSURE_SECONDS)
 
     async def _on_vanished(self, worker: WorkerRecord, stop: StopRequest | None) -> None:
-        """Gives an old fork server time to write the exit, and then judges by what the kernel still knows."""
+        """Gives an old fork server time to write the exit, and then uses what the kernel still knows."""
         if self._wait_status is None:
             pidfd = self._watched.get(worker.process)
             self._wait_status = procfs.wait_status(worker.process, pidfd)
@@ -268,7 +268,7 @@ class ProcessSupervisor(AttemptSupervisor):
         if await asyncio.to_thread(_kill_remaining, self._directory, limits):
             await self._wait(_UNSURE_SECONDS)
             return
-        await asyncio.to_thread(self._directory.write_exit, limits.judge(exit_record))
+        await asyncio.to_thread(self._directory.write_exit, limits.classify(exit_record))
         await asyncio.to_thread(resources.release)
 
     async def _on_unreadable(self, error: UnreadableRecord) -> bool:

@@ -52,7 +52,7 @@ class Unlimited:
         """PIDs that certainly belong to the attempt."""
         return set()
 
-    def judge(self, exit_record: ExitRecord) -> ExitRecord:
+    def classify(self, exit_record: ExitRecord) -> ExitRecord:
         """The exit record on the worker, with what is known of its limits."""
         return exit_record
 
@@ -102,7 +102,7 @@ class Grouped(Unlimited):
     def members(self) -> set[int]:
         return self._group.members()
 
-    def judge(self, exit_record: ExitRecord) -> ExitRecord:
+    def classify(self, exit_record: ExitRecord) -> ExitRecord:
         peak = self._group.peak() or exit_record.peak_rss_bytes
         known = replace(exit_record, memory_limit_bytes=self._limit, peak_rss_bytes=peak)
         return _beyond_limit(known, "the kernel") if self.is_exceeded() or self._is_lost() else known
@@ -123,8 +123,8 @@ class Watched(Unlimited):
         plan: Its limits; that of CPU is not enforced.
         root: The process whose descendants are counted.
         counts_root: Whether the process itself is counted too.
-        mark: Made when the limit is exceeded. Without a shim there may be two watchdogs, and whoever kills
-            the worker is not always who judges its end. None: there is only this one.
+        mark: Made when the limit is exceeded. Without a shim there may be two watchdogs, and the one that
+            kills the worker is not always the one that records its end. None: there is only this one.
     """
 
     def __init__(self, plan: LimitsPlan, root: int, counts_root: bool, mark: Path | None = None) -> None:
@@ -158,7 +158,7 @@ class Watched(Unlimited):
         # Forks share pages, with each other and with the server that they came from.
         return taken if taken <= self._limit else proportional_bytes(pids)
 
-    def judge(self, exit_record: ExitRecord) -> ExitRecord:
+    def classify(self, exit_record: ExitRecord) -> ExitRecord:
         peak = max(self._peak, exit_record.peak_rss_bytes)
         known = replace(exit_record, memory_limit_bytes=self._limit, peak_rss_bytes=peak)
         is_exceeded = self._is_exceeded or (self._mark is not None and self._mark.exists())

@@ -1,4 +1,4 @@
-"""Has systemd make a scope whose control group is left to us. Standard library only."""
+"""Ask systemd for a scope whose control group is delegated to us. Standard library only."""
 
 from __future__ import annotations
 

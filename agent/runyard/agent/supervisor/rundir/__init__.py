@@ -9,7 +9,7 @@ Agent, fork server and shim speak to each other through these files, so any of t
     container     which container is the worker's, where it runs in one; by the agent
     stop          a request to end the worker; by the agent
     exceeded      the worker went beyond its memory limit; by a watchdog that stands in for a dead shim
-    exit          how it ended; by the shim, or by whoever outlives it
+    exit          how it ended; by the shim, or by a process that outlives it
     lock          locked for as long as the shim lives: a proof that PID reuse cannot forge
     acknowledged  the coordinator has the end, and the directory may be pruned
     stdout stderr what the worker wrote

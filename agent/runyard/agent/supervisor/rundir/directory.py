@@ -89,7 +89,7 @@ class RunDirectory:
         return self._read("spec", SpecRecord)
 
     def read_worker(self) -> WorkerRecord | None:
-        """Which process is the worker; None before it was made.
+        """The record of the worker's process; None before the process was made.
 
         Raises:
             UnreadableRecord: The file is damaged, or from a newer version.
@@ -97,7 +97,7 @@ class RunDirectory:
         return self._read("worker", WorkerRecord)
 
     def read_container(self) -> ContainerRecord | None:
-        """Which container is the worker's; None before it was seen to run.
+        """The record of the worker's container; None before it was seen to run.
 
         Raises:
             UnreadableRecord: The file is damaged, or from a newer version.
@@ -161,7 +161,7 @@ class RunDirectory:
     def forget_secrets(self) -> None:
         """Delete the secrets of the spec, but not their fingerprints. Repeats change nothing.
 
-        Called when the worker has begun or is over: nobody will start it again, so nobody needs them.
+        Called when the worker has begun or is over: it is never started again, so they are not needed.
         """
         self._empty_in_spec(env={}, worker_args="")
 

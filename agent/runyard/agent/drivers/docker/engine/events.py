@@ -1,4 +1,4 @@
-"""News from the engine, so that the end of a container is known at once. Nothing depends on them."""
+"""Events of the engine, so that the end of a container is known at once. Nothing depends on them."""
 
 import contextlib
 import json
@@ -12,7 +12,7 @@ from runyard.agent.drivers.docker.engine.client import Engine, EngineError
 from runyard.agent.drivers.docker.plan.labels import AGENT, name_of
 
 SILENCE = 60.0
-"""Seconds without news after which the stream is opened anew: it may be that of a frozen engine."""
+"""Seconds without an event after which the stream is opened again: it may be that of a frozen engine."""
 
 OOM = "oom"
 """What happened to a container of which the kernel killed a process because memory ran out."""
@@ -31,13 +31,13 @@ class EventWatch:
     Args:
         engine: The engine.
         agent: The label of this agent's containers.
-        on_news: Called in that thread with the name of a container and what happened to it, in the engine's
-            word. None stands for any container: the stream has been opened anew, and much may have happened.
+        on_event: Called in that thread with the name of a container and what happened to it, in the engine's
+            word. None stands for any container: the stream has been opened again, and much may have happened.
     """
 
-    def __init__(self, engine: Engine, agent: str, on_news: Callable[[str | None, str], None]) -> None:
+    def __init__(self, engine: Engine, agent: str, on_event: Callable[[str | None, str], None]) -> None:
         self._engine = engine
-        self._on_news = on_news
+        self._on_event = on_event
         self._closed = threading.Event()
         filters = {"type": ["container"], "label": [f"{AGENT}={agent}"]}
         self._filters = json.dumps(filters)
@@ -48,7 +48,7 @@ class EventWatch:
         self._thread.start()
 
     def close(self) -> None:
-        """Tells nothing more. The thread ends when the engine next says something, at the latest with us."""
+        """Report nothing more. The thread ends with the next event, at the latest with this process."""
         self._closed.set()
 
     def _listen(self) -> None:
@@ -63,14 +63,14 @@ class EventWatch:
         since = int(time.time()) - OVERLAP
         response = self._engine.stream("events", {"filters": self._filters, "since": since}, SILENCE)
         with contextlib.closing(response), self._engine.named_errors():
-            self._tell(None, "")
+            self._report(None, "")
             for line in response.iter_lines():
                 if line and not self._closed.is_set():
                     event = json.loads(line)
                     attributes = event.get("Actor", {}).get("Attributes", {})
-                    self._tell(name_of(attributes), event.get("Action") or event.get("status") or "")
+                    self._report(name_of(attributes), event.get("Action") or event.get("status") or "")
 
-    def _tell(self, container: str | None, action: str) -> None:
+    def _report(self, container: str | None, action: str) -> None:
         if not self._closed.is_set():
             with contextlib.suppress(RuntimeError):  # the event loop was closed meanwhile
-                self._on_news(container, action)
+                self._on_event(container, action)

@@ -1,4 +1,4 @@
-"""Getting the image: by the pull policy, with the owner's credentials, and with news for people meanwhile."""
+"""Getting the image: by the pull policy, with the owner's credentials, with progress reports meanwhile."""
 
 import asyncio
 import time
@@ -31,12 +31,12 @@ class PullFailed(Exception):
 
     Args:
         message: One sentence for people.
-        why: One word for programs, see `causes`.
+        reason_code: One word for programs, see `causes`.
     """
 
-    def __init__(self, message: str, why: str) -> None:
+    def __init__(self, message: str, reason_code: str) -> None:
         super().__init__(message)
-        self.why = why
+        self.reason_code = reason_code
 
 
 class PullInterrupted(Exception):
@@ -85,7 +85,7 @@ async def _keep_telling(progress: Progress, tell: Tell) -> None:
 
 
 def not_there(engine: Engine, image: str) -> str:
-    """Says that the engine has not the image, and may not pull it."""
+    """The message that the engine lacks the image and may not pull it."""
     return f"image not found: {image} is not in the engine at {engine.host}, and docker.pull is never"
 
 

@@ -40,7 +40,7 @@ def missing_in_engine(engine: Engine, spec: SpecRecord) -> MissingPrerequisite |
 
 
 def unreachable(trouble: str) -> MissingPrerequisite:
-    """Says that the engine is not there."""
+    """The prerequisite that the engine cannot be reached."""
     return MissingPrerequisite(f"the engine cannot be reached: {trouble}", ENGINE_UNAVAILABLE)
 
 

@@ -15,7 +15,7 @@ from runyard.agent.supervisor import worker
 ARGUMENTS = "args"
 """Name of the file with the worker's arguments."""
 
-_FOLDER_MODE = 0o777  # whoever the image's user is, it is to remove the arguments
+_FOLDER_MODE = 0o777  # any user of the image must be able to remove the arguments
 _FILE_MODE = 0o444
 
 
