@@ -87,9 +87,9 @@ def test_a_node_is_shown_with_its_warm_servers(runyard: Command) -> None:
 
 def test_warm_servers_are_made_anew(runyard: Command) -> None:
     assert [runyard("node", "warm", "refresh", *words).out for words in (["n1"], ["n1", "81aa"], ["n3"])] == [
-        "node n1 was asked to make anew 2 warm servers\n",
-        "node n1 was asked to make anew 1 warm server\n",
-        "node n3 was asked to make anew warm servers, but has none\n",
+        "node n1 was asked to replace 2 warm servers\n",
+        "node n1 was asked to replace 1 warm server\n",
+        "node n3 was asked to replace warm servers, but has none\n",
     ]
 
 

@@ -139,7 +139,7 @@ def test_acknowledgements_go_out_oldest_first_each_once_and_in_bounded_messages(
 def test_acknowledgements_that_nobody_takes_do_not_pile_up_for_ever() -> None:
     pending = PendingAcknowledgements("shop", "host:1")
     pending.add(keys(MAX_PENDING))
-    with pytest.raises(ResourceExhausted, match="follow anew"):
+    with pytest.raises(ResourceExhausted, match="open it again"):
         pending.add(keys(MAX_PENDING + 1))
 
 

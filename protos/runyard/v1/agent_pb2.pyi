@@ -129,16 +129,16 @@ class Hello(google.protobuf.message.Message):
     node_id: builtins.str
     cluster: builtins.str
     installation_id: builtins.str
-    """Made once with the agent's state directory; tells two agents under one node ID apart."""
+    """Created once with the agent's state directory; distinguishes two agents under one node ID."""
     instance_id: builtins.str
-    """Made anew whenever the agent starts."""
+    """Created whenever the agent starts."""
     boot_id: builtins.str
     """The kernel's boot ID: another one proves that all earlier processes of the node are gone."""
     protocol_min: builtins.int
     """Range of protocol versions that the agent speaks."""
     protocol_max: builtins.int
     last_epoch: builtins.int
-    """Largest `Welcome.node_epoch` on the agent's disk. One that went back tells of a disk restored from an old image."""
+    """Largest `Welcome.node_epoch` on the agent's disk. A smaller one reveals a disk restored from an old image."""
     @property
     def offer(self) -> runyard.v1.placement_pb2.Offer: ...
     @property
@@ -304,7 +304,7 @@ class AttemptStatus(google.protobuf.message.Message):
     location: builtins.str
     progress: builtins.str
     """What keeps a worker that is STARTING from beginning, in one sentence, such as how far the pull of its image is. Each
-    becomes an event of the run, so a new one comes every 10 s at most. Empty: nothing to tell.
+    becomes an event of the run, so a new one comes every 10 s at most. Empty: nothing to report.
     """
     @property
     def outcome(self) -> runyard.v1.run_pb2.Outcome:
@@ -520,7 +520,7 @@ Global___SendLogs: typing_extensions.TypeAlias = SendLogs
 
 @typing.final
 class RefreshWarmServers(google.protobuf.message.Message):
-    """Tells the agent to have warm servers made anew, because an operator asked for it. Sent once: one that is lost has no
+    """Asks the agent to replace warm servers, at the request of an operator. Sent once: one that is lost has no
     effect, and a repeat has them made once more. Runs that were forked before go on.
     """
 

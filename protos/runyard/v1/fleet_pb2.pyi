@@ -36,7 +36,7 @@ class _NodeStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._Enum
     NODE_STATE_UNREACHABLE: _NodeState.ValueType  # 3
     """The lease ran out. Its runs are not presumed dead."""
     NODE_STATE_LOST: _NodeState.ValueType  # 4
-    """Silent for so long that somebody should look. Its runs are still not presumed dead, unless their own policy
+    """Silent for so long that an operator should look. Its runs are still not presumed dead, unless their own policy
     says so.
     """
 
@@ -51,7 +51,7 @@ NODE_STATE_SUSPECT: NodeState.ValueType  # 2
 NODE_STATE_UNREACHABLE: NodeState.ValueType  # 3
 """The lease ran out. Its runs are not presumed dead."""
 NODE_STATE_LOST: NodeState.ValueType  # 4
-"""Silent for so long that somebody should look. Its runs are still not presumed dead, unless their own policy
+"""Silent for so long that an operator should look. Its runs are still not presumed dead, unless their own policy
 says so.
 """
 Global___NodeState: typing_extensions.TypeAlias = NodeState
@@ -94,7 +94,7 @@ class _WarmServerStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper
     WARM_SERVER_STATE_UNUSABLE: _WarmServerState.ValueType  # 3
     """It cannot be forked; its runs start cold, and it is tried again later."""
     WARM_SERVER_STATE_RESTING: _WarmServerState.ValueType  # 4
-    """It has no process, for want of runs or of room."""
+    """It has no process: there are no runs for it, or no room."""
 
 class WarmServerState(_WarmServerState, metaclass=_WarmServerStateEnumTypeWrapper):
     """What a warm server can do for a run at the moment."""
@@ -107,7 +107,7 @@ WARM_SERVER_STATE_READY: WarmServerState.ValueType  # 2
 WARM_SERVER_STATE_UNUSABLE: WarmServerState.ValueType  # 3
 """It cannot be forked; its runs start cold, and it is tried again later."""
 WARM_SERVER_STATE_RESTING: WarmServerState.ValueType  # 4
-"""It has no process, for want of runs or of room."""
+"""It has no process: there are no runs for it, or no room."""
 Global___WarmServerState: typing_extensions.TypeAlias = WarmServerState
 
 class _WarmMode:
@@ -356,11 +356,11 @@ class Node(google.protobuf.message.Message):
     def last_heard_at(self) -> google.protobuf.timestamp_pb2.Timestamp: ...
     @property
     def warm_servers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___WarmServer]:
-        """As the agent told last, the most recently used first."""
+        """As last reported by the agent, the most recently used first."""
 
     @property
     def pressures(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Pressure]:
-        """As the agent told last. Empty: the node is short of nothing."""
+        """As last reported by the agent. Empty: the node is short of nothing."""
 
     def __init__(
         self,
@@ -740,7 +740,7 @@ class RefreshWarmServersResponse(google.protobuf.message.Message):
 
     SERVERS_FIELD_NUMBER: builtins.int
     servers: builtins.int
-    """How many servers the node was asked to make anew."""
+    """Number of servers that the node was asked to replace."""
     def __init__(
         self,
         *,

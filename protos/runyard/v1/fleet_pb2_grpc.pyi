@@ -254,8 +254,8 @@ class FleetServiceStub(typing.Generic[_FleetServiceListNodesType, _FleetServiceG
     """
 
     RefreshWarmServers: _FleetServiceRefreshWarmServersType
-    """Called by operators: has warm servers of a node made anew, such as after a change that nothing else notices. Returns
-    when the node was asked; later heartbeats tell what became of it. A repeat has them made once more. NOT_FOUND if the
+    """Called by operators: replaces warm servers of a node, such as after a change that nothing else notices. Returns
+    when the node was asked; later heartbeats report the result. A repeat replaces them once more. NOT_FOUND if the
     node never joined or has no server of that name, FAILED_PRECONDITION while it is not in session.
     """
 
@@ -363,8 +363,8 @@ class FleetServiceServicer(metaclass=abc.ABCMeta):
         request: runyard.v1.fleet_pb2.RefreshWarmServersRequest,
         context: _ServicerContext,
     ) -> typing.Union[runyard.v1.fleet_pb2.RefreshWarmServersResponse, collections.abc.Awaitable[runyard.v1.fleet_pb2.RefreshWarmServersResponse]]:
-        """Called by operators: has warm servers of a node made anew, such as after a change that nothing else notices. Returns
-        when the node was asked; later heartbeats tell what became of it. A repeat has them made once more. NOT_FOUND if the
+        """Called by operators: replaces warm servers of a node, such as after a change that nothing else notices. Returns
+        when the node was asked; later heartbeats report the result. A repeat replaces them once more. NOT_FOUND if the
         node never joined or has no server of that name, FAILED_PRECONDITION while it is not in session.
         """
 

@@ -32,7 +32,7 @@ class _LaunchKindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._Enu
     LAUNCH_KIND_EXECUTE: _LaunchKind.ValueType  # 1
     """`dagster api execute_run`: the first worker of a run."""
     LAUNCH_KIND_RESUME: _LaunchKind.ValueType  # 2
-    """`dagster api resume_run`: a worker that goes on where a dead one stopped."""
+    """`dagster api resume_run`: a worker that continues where a dead one stopped."""
 
 class LaunchKind(_LaunchKind, metaclass=_LaunchKindEnumTypeWrapper):
     """How the worker enters Dagster."""
@@ -41,7 +41,7 @@ LAUNCH_KIND_UNSPECIFIED: LaunchKind.ValueType  # 0
 LAUNCH_KIND_EXECUTE: LaunchKind.ValueType  # 1
 """`dagster api execute_run`: the first worker of a run."""
 LAUNCH_KIND_RESUME: LaunchKind.ValueType  # 2
-"""`dagster api resume_run`: a worker that goes on where a dead one stopped."""
+"""`dagster api resume_run`: a worker that continues where a dead one stopped."""
 Global___LaunchKind: typing_extensions.TypeAlias = LaunchKind
 
 class _Phase:
@@ -54,7 +54,7 @@ class _PhaseEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumType
     PHASE_QUEUED: _Phase.ValueType  # 1
     """Accepted and on disk; no node has it yet."""
     PHASE_ASSIGNED: _Phase.ValueType  # 2
-    """A node was chosen and told; it has not confirmed yet."""
+    """A node was chosen and notified; it has not confirmed yet."""
     PHASE_STARTING: _Phase.ValueType  # 3
     """The agent holds the attempt on its disk and is starting the worker."""
     PHASE_RUNNING: _Phase.ValueType  # 4
@@ -73,7 +73,7 @@ PHASE_UNSPECIFIED: Phase.ValueType  # 0
 PHASE_QUEUED: Phase.ValueType  # 1
 """Accepted and on disk; no node has it yet."""
 PHASE_ASSIGNED: Phase.ValueType  # 2
-"""A node was chosen and told; it has not confirmed yet."""
+"""A node was chosen and notified; it has not confirmed yet."""
 PHASE_STARTING: Phase.ValueType  # 3
 """The agent holds the attempt on its disk and is starting the worker."""
 PHASE_RUNNING: Phase.ValueType  # 4
@@ -96,7 +96,7 @@ class _OutcomeKindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     OUTCOME_KIND_FAILED: _OutcomeKind.ValueType  # 2
     """The worker exited with another code, or a signal that Runyard did not send killed it."""
     OUTCOME_KIND_OOM_KILLED: _OutcomeKind.ValueType  # 3
-    """The worker was killed for want of memory."""
+    """The worker was killed because memory ran out."""
     OUTCOME_KIND_START_FAILED: _OutcomeKind.ValueType  # 4
     """No user code ran: the executable, the working directory or the run directory was missing or refused."""
     OUTCOME_KIND_STOPPED: _OutcomeKind.ValueType  # 5
@@ -106,7 +106,7 @@ class _OutcomeKindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     OUTCOME_KIND_NODE_LOST: _OutcomeKind.ValueType  # 7
     """The node is provably gone together with its workers, for example because it rebooted."""
     OUTCOME_KIND_EXIT_UNKNOWN: _OutcomeKind.ValueType  # 8
-    """The worker is over and nobody saw how."""
+    """The worker is over; its exit was not observed."""
     OUTCOME_KIND_NODE_SHUTDOWN: _OutcomeKind.ValueType  # 9
     """The worker was stopped because its machine shut down."""
 
@@ -119,7 +119,7 @@ OUTCOME_KIND_SUCCEEDED: OutcomeKind.ValueType  # 1
 OUTCOME_KIND_FAILED: OutcomeKind.ValueType  # 2
 """The worker exited with another code, or a signal that Runyard did not send killed it."""
 OUTCOME_KIND_OOM_KILLED: OutcomeKind.ValueType  # 3
-"""The worker was killed for want of memory."""
+"""The worker was killed because memory ran out."""
 OUTCOME_KIND_START_FAILED: OutcomeKind.ValueType  # 4
 """No user code ran: the executable, the working directory or the run directory was missing or refused."""
 OUTCOME_KIND_STOPPED: OutcomeKind.ValueType  # 5
@@ -129,7 +129,7 @@ OUTCOME_KIND_TIMED_OUT: OutcomeKind.ValueType  # 6
 OUTCOME_KIND_NODE_LOST: OutcomeKind.ValueType  # 7
 """The node is provably gone together with its workers, for example because it rebooted."""
 OUTCOME_KIND_EXIT_UNKNOWN: OutcomeKind.ValueType  # 8
-"""The worker is over and nobody saw how."""
+"""The worker is over; its exit was not observed."""
 OUTCOME_KIND_NODE_SHUTDOWN: OutcomeKind.ValueType  # 9
 """The worker was stopped because its machine shut down."""
 Global___OutcomeKind: typing_extensions.TypeAlias = OutcomeKind
@@ -164,7 +164,7 @@ class Outcome(google.protobuf.message.Message):
     memory_limit_bytes: builtins.int
     """The limit on the run's memory that was in force, in bytes. 0: none."""
     cause: builtins.str
-    """A word for the cause where the fields above do not tell it, such as `executable_missing` or `disk_full`. Empty: they
+    """A word for the cause where the fields above do not name it, such as `executable_missing` or `disk_full`. Empty: they
     do. See docs/isolation.md.
     """
     def __init__(
@@ -383,7 +383,7 @@ class LaunchSpec(google.protobuf.message.Message):
     its ops are a layer of the requirements.
     """
     execution_config_json: builtins.str
-    """The `execution` part of the run config, as a JSON object: it tells whether steps run side by side. Empty: none."""
+    """The `execution` part of the run config, as a JSON object: it decides if steps run in parallel. Empty: none."""
     @property
     def code_origin(self) -> Global___CodeOrigin: ...
     @property

@@ -42,7 +42,7 @@ _JoinServiceJoinType = typing_extensions.TypeVar(
 )
 
 class JoinServiceStub(typing.Generic[_JoinServiceJoinType]):
-    """Called by agents that have no certificate yet, on an address of its own, where only the coordinator has to show one."""
+    """Called by agents that have no certificate yet, on a separate address, where only the coordinator has to present one."""
 
     @typing.overload
     def __init__(self: JoinServiceStub[
@@ -75,7 +75,7 @@ JoinServiceAsyncStub: typing_extensions.TypeAlias = JoinServiceStub[
 ]
 
 class JoinServiceServicer(metaclass=abc.ABCMeta):
-    """Called by agents that have no certificate yet, on an address of its own, where only the coordinator has to show one."""
+    """Called by agents that have no certificate yet, on a separate address, where only the coordinator has to present one."""
 
     @abc.abstractmethod
     def Join(
@@ -272,12 +272,12 @@ class SecurityServiceStub(typing.Generic[_SecurityServiceRenewCertificateType, _
 
     RenewCertificate: _SecurityServiceRenewCertificateType
     """Called by agents before their certificate expires: another one for the same identity and a new key.
-    FAILED_PRECONDITION if this coordinator has no authority of its own.
+    FAILED_PRECONDITION if this coordinator has no authority.
     """
 
     CreateToken: _SecurityServiceCreateTokenType
-    """Called by admins: a token with which nodes of a cluster may join. It is told once, and kept only as a hash.
-    FAILED_PRECONDITION if this coordinator has no authority of its own.
+    """Called by admins: a token with which nodes of a cluster may join. It is returned once, and stored only as a hash.
+    FAILED_PRECONDITION if this coordinator has no authority.
     """
 
     ListTokens: _SecurityServiceListTokensType
@@ -288,7 +288,7 @@ class SecurityServiceStub(typing.Generic[_SecurityServiceRenewCertificateType, _
 
     RevokeNode: _SecurityServiceRevokeNodeType
     """Called by admins: every certificate that the node has is refused from now on, and its session is closed. Its runs
-    are not presumed dead. With a token made afterwards it may join anew. A repeat counts from the later moment.
+    are not presumed dead. With a token made afterwards it may join again. A repeat counts from the later moment.
     """
 
     RevokeCertificate: _SecurityServiceRevokeCertificateType
@@ -338,7 +338,7 @@ class SecurityServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[runyard.v1.security_pb2.RenewCertificateResponse, collections.abc.Awaitable[runyard.v1.security_pb2.RenewCertificateResponse]]:
         """Called by agents before their certificate expires: another one for the same identity and a new key.
-        FAILED_PRECONDITION if this coordinator has no authority of its own.
+        FAILED_PRECONDITION if this coordinator has no authority.
         """
 
     @abc.abstractmethod
@@ -347,8 +347,8 @@ class SecurityServiceServicer(metaclass=abc.ABCMeta):
         request: runyard.v1.security_pb2.CreateTokenRequest,
         context: _ServicerContext,
     ) -> typing.Union[runyard.v1.security_pb2.CreateTokenResponse, collections.abc.Awaitable[runyard.v1.security_pb2.CreateTokenResponse]]:
-        """Called by admins: a token with which nodes of a cluster may join. It is told once, and kept only as a hash.
-        FAILED_PRECONDITION if this coordinator has no authority of its own.
+        """Called by admins: a token with which nodes of a cluster may join. It is returned once, and stored only as a hash.
+        FAILED_PRECONDITION if this coordinator has no authority.
         """
 
     @abc.abstractmethod
@@ -374,7 +374,7 @@ class SecurityServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[runyard.v1.security_pb2.RevokeNodeResponse, collections.abc.Awaitable[runyard.v1.security_pb2.RevokeNodeResponse]]:
         """Called by admins: every certificate that the node has is refused from now on, and its session is closed. Its runs
-        are not presumed dead. With a token made afterwards it may join anew. A repeat counts from the later moment.
+        are not presumed dead. With a token made afterwards it may join again. A repeat counts from the later moment.
         """
 
     @abc.abstractmethod
