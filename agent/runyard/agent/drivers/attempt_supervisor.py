@@ -12,9 +12,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from runyard.agent.core.model import AttemptPhase
-from runyard.agent.supervisor.rundir import RunDirectory, RunDirectoryError
+from runyard.agent.core.model import AttemptPhase, Finished
+from runyard.agent.drivers.outcomes import directory_deleted
+from runyard.agent.supervisor.rundir import DirectoryGone, RunDirectory, RunDirectoryError
 from runyard.common.backoff import Backoff
+
+_DELETED_PAUSE_SECONDS = 2.0
+"""Between two checks of a worker that outlives its run directory."""
 
 
 class AttemptSupervisor(ABC):
@@ -36,6 +40,7 @@ class AttemptSupervisor(ABC):
         self._log = log
         self._phase: AttemptPhase | None = None
         self._changed = asyncio.Event()
+        self._is_deletion_logged = False
 
     def wake(self) -> None:
         """Make the supervisor observe again at once, for example because a stop request was written."""
@@ -48,7 +53,7 @@ class AttemptSupervisor(ABC):
             while True:
                 try:
                     self._changed.clear()
-                    if await self._observe_and_act():
+                    if await self._run_once():
                         return
                     failures = 0
                 except self.retried as error:
@@ -58,6 +63,33 @@ class AttemptSupervisor(ABC):
                     await self._wait(pause)
         finally:
             await self._release()
+
+    async def _run_once(self) -> bool:
+        try:
+            if await self._has_directory():
+                return await self._observe_and_act()
+        except (DirectoryGone, FileNotFoundError):
+            if await self._has_directory():
+                raise
+        return await self._on_directory_deleted()
+
+    async def _has_directory(self) -> bool:
+        return await asyncio.to_thread(self._directory.path.is_dir)
+
+    async def _on_directory_deleted(self) -> bool:
+        """End the supervision once the worker is over; nothing can be recorded any more."""
+        if not self._is_deletion_logged:
+            self._log.warning("run_directory_deleted", path=str(self._directory.path))
+            self._is_deletion_logged = True
+        if await self._may_be_alive():
+            await self._wait(_DELETED_PAUSE_SECONDS)
+            return False
+        self._enter(Finished(directory_deleted()))
+        return True
+
+    @abstractmethod
+    async def _may_be_alive(self) -> bool:
+        """False if the worker is proven over; called when the run directory was deleted."""
 
     @abstractmethod
     async def _observe_and_act(self) -> bool:

@@ -76,6 +76,11 @@ def unreadable(error: UnreadableRecord) -> Outcome:
     return Outcome(OutcomeKind.EXIT_UNKNOWN, f"the run directory cannot be read: {error}")
 
 
+def directory_deleted() -> Outcome:
+    """The outcome of an attempt whose run directory was deleted before its end was reported."""
+    return Outcome(OutcomeKind.EXIT_UNKNOWN, "the run directory was deleted")
+
+
 def held_attempt(directory: RunDirectory) -> HeldAttempt:
     """An attempt as its run directory has it, at this moment."""
     try:

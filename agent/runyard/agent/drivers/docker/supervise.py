@@ -147,6 +147,15 @@ class ContainerSupervisor(AttemptSupervisor):
             await self._begin(spec)
         return False
 
+    async def _may_be_alive(self) -> bool:
+        try:
+            state = await self.container.state()
+        except Foreign:
+            return False
+        except EngineError:
+            return True  # not proven over
+        return state is not None and state.is_alive
+
     # Before the start
 
     async def _begin(self, spec: SpecRecord) -> None:

@@ -122,6 +122,16 @@ class ProcessSupervisor(AttemptSupervisor):
         await self._act(observed, stop)
         return False
 
+    async def _may_be_alive(self) -> bool:
+        known = set(self._watched)
+        if self._shim is not None:
+            known.add(self._shim)
+        if self.usage_target is not None:
+            known.add(self.usage_target.worker)
+        if any(procfs.is_alive(process) for process in known):
+            return True
+        return bool(await asyncio.to_thread(remaining_processes, self._directory, None))
+
     def _catch_up(self, worker: WorkerRecord | None, exit_record: ExitRecord) -> None:
         """Report a worker that was over before the first observation, so that its PID is known."""
         if worker is not None and isinstance(self._phase, Starting) and exit_record.cause != "start_failed":
