@@ -118,7 +118,7 @@ class FleetServiceServicer(object):
 
     def DrainNode(self, request, context):
         """Called by operators: no new runs, and after the deadline those that are left are stopped. A repeat sets the
-        deadline anew.
+        deadline again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -133,8 +133,8 @@ class FleetServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RefreshWarmServers(self, request, context):
-        """Called by operators: has warm servers of a node made anew, such as after a change that nothing else notices. Returns
-        when the node was asked; later heartbeats tell what became of it. A repeat has them made once more. NOT_FOUND if the
+        """Called by operators: replaces warm servers of a node, such as after a change that nothing else notices. Returns
+        when the node was asked; later heartbeats report the result. A repeat replaces them once more. NOT_FOUND if the
         node never joined or has no server of that name, FAILED_PRECONDITION while it is not in session.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -245,7 +245,7 @@ class FleetServiceStub(typing.Generic[_FleetServiceListNodesType, _FleetServiceG
 
     DrainNode: _FleetServiceDrainNodeType
     """Called by operators: no new runs, and after the deadline those that are left are stopped. A repeat sets the
-    deadline anew.
+    deadline again.
     """
 
     FenceNode: _FleetServiceFenceNodeType
@@ -344,7 +344,7 @@ class FleetServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[runyard.v1.fleet_pb2.DrainNodeResponse, collections.abc.Awaitable[runyard.v1.fleet_pb2.DrainNodeResponse]]:
         """Called by operators: no new runs, and after the deadline those that are left are stopped. A repeat sets the
-        deadline anew.
+        deadline again.
         """
 
     @abc.abstractmethod

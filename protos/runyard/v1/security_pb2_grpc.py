@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class JoinServiceStub(object):
-    """Called by agents that have no certificate yet, on an address of its own, where only the coordinator has to show one.
+    """Called by agents that have no certificate yet, on a separate address, where only the coordinator has to present one.
     """
 
     def __init__(self, channel):
@@ -43,7 +43,7 @@ class JoinServiceStub(object):
 
 
 class JoinServiceServicer(object):
-    """Called by agents that have no certificate yet, on an address of its own, where only the coordinator has to show one.
+    """Called by agents that have no certificate yet, on a separate address, where only the coordinator has to present one.
     """
 
     def Join(self, request, context):
@@ -73,7 +73,7 @@ def add_JoinServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class JoinService(object):
-    """Called by agents that have no certificate yet, on an address of its own, where only the coordinator has to show one.
+    """Called by agents that have no certificate yet, on a separate address, where only the coordinator has to present one.
     """
 
     @staticmethod
@@ -157,15 +157,15 @@ class SecurityServiceServicer(object):
 
     def RenewCertificate(self, request, context):
         """Called by agents before their certificate expires: another one for the same identity and a new key.
-        FAILED_PRECONDITION if this coordinator has no authority of its own.
+        FAILED_PRECONDITION if this coordinator has no authority.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CreateToken(self, request, context):
-        """Called by admins: a token with which nodes of a cluster may join. It is told once, and kept only as a hash.
-        FAILED_PRECONDITION if this coordinator has no authority of its own.
+        """Called by admins: a token with which nodes of a cluster may join. It is returned once, and stored only as a hash.
+        FAILED_PRECONDITION if this coordinator has no authority.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -187,7 +187,7 @@ class SecurityServiceServicer(object):
 
     def RevokeNode(self, request, context):
         """Called by admins: every certificate that the node has is refused from now on, and its session is closed. Its runs
-        are not presumed dead. With a token made afterwards it may join anew. A repeat counts from the later moment.
+        are not presumed dead. With a token made afterwards it may join again. A repeat counts from the later moment.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
