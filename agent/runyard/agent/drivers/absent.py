@@ -37,10 +37,10 @@ class AbsentDriver:
         self._present = present
 
     async def open(self) -> None:
-        """Does nothing. See `Driver.open`."""
+        """Do nothing. See `Driver.open`."""
 
     async def recover(self) -> list[HeldAttempt]:
-        """Lists what is on disk. See `Driver.recover`."""
+        """List what is on disk. See `Driver.recover`."""
         found = await asyncio.to_thread(self._found)
         for held in found:
             if not isinstance(held.phase, Accepted | Finished):
@@ -71,7 +71,7 @@ class AbsentDriver:
         return {}
 
     async def close(self) -> None:
-        """Does nothing. See `Driver.close`."""
+        """Do nothing. See `Driver.close`."""
 
     def _found(self) -> list[HeldAttempt]:
         return [

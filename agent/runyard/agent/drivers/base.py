@@ -12,7 +12,7 @@ from runyard.agent.supervisor.records import Cause, SpecRecord
 OnChange = Callable[[AttemptKey, AttemptPhase], None]
 """Called in the event loop for every phase that an attempt enters, each at most once and never going back.
 
-`Starting` may come again with other news of a start that takes long: seldom, for each is written down.
+`Starting` may come again with other progress of a start that takes long: seldom, for each is written down.
 `Finished` is called only when the exit record is on disk.
 """
 
@@ -30,7 +30,7 @@ class Driver(Protocol):
         ...
 
     async def open(self) -> None:
-        """Makes the driver ready to start workers.
+        """Make the driver ready to start workers.
 
         Raises:
             DriverError: This machine cannot run it; the message names the remedy.
@@ -40,7 +40,7 @@ class Driver(Protocol):
     async def recover(self) -> list[HeldAttempt]:
         """Resume every attempt on disk that is this driver's and not acknowledged.
 
-        Attempts that were started before are watched from here on, and `on_change` tells of them. Those that
+        Attempts that were started before are watched from here on, and `on_change` reports them. Those that
         provably never were are given as `Accepted`, and are started by `start` as any other.
         """
         ...
@@ -48,7 +48,7 @@ class Driver(Protocol):
     async def start(self, key: AttemptKey) -> None:
         """Start the worker of an attempt, from the `spec` in its run directory, exactly once.
 
-        Returns before the worker runs; `on_change` tells that, and every failure. A repeat changes nothing.
+        Returns before the worker runs; `on_change` reports that, and every failure. A repeat changes nothing.
 
         Raises:
             UnknownAttempt: There is no such run directory.
@@ -91,7 +91,7 @@ class ClusterDriver(Driver, Protocol):
         """The present capacity, in use or not. Called after `open`, and periodically.
 
         Raises:
-            DriverError: The cluster does not tell; what it told last stays true.
+            DriverError: The cluster does not answer; its last answer stays valid.
         """
         ...
 

@@ -74,10 +74,10 @@ class FakeDriver:
         self._tasks: dict[AttemptKey, asyncio.Task[None]] = {}
 
     async def open(self) -> None:
-        """Does nothing. See `Driver.open`."""
+        """Do nothing. See `Driver.open`."""
 
     async def recover(self) -> list[HeldAttempt]:
-        """Takes up what is on disk; what was being played ended unseen. See `Driver.recover`."""
+        """Take up what is on disk; what was being played ended unseen. See `Driver.recover`."""
         self._directories.sweep_unfinished()
         found = []
         for directory in self._directories.scan():
@@ -115,7 +115,7 @@ class FakeDriver:
         return {key: WorkerUsage(0.0, 0, 0, None) for key in self._tasks}
 
     async def close(self) -> None:
-        """Ends all plays where they are. See `Driver.close`."""
+        """End all plays where they are. See `Driver.close`."""
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()

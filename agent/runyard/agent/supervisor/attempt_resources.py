@@ -17,14 +17,14 @@ from runyard.agent.supervisor.records import SpecRecord, UnreadableRecord
 from runyard.agent.supervisor.rundir import EXCEEDED_NAME, RunDirectory
 
 SCRATCH_NAME = "TMPDIR"
-"""Environment variable that tells the worker its scratch directory, as everybody understands it."""
+"""Environment variable that names the worker's scratch directory, as programs expect it."""
 
 
 def make_scratch(spec: SpecRecord) -> dict[str, str]:
     """Create the worker's scratch directory, if the spec has one.
 
     Returns:
-        The variables that tell of it.
+        The variables that name it.
 
     Raises:
         OSError: It cannot be made.
@@ -47,7 +47,7 @@ class AttemptResources:
     """Path of its scratch directory; empty for none."""
 
     def release(self) -> None:
-        """Removes all of it. Called when nothing of the attempt runs; what fails is left to a sweep."""
+        """Remove all of it. Called when nothing of the attempt runs; what fails is left to a sweep."""
         self.limits.remove()
         if self.scratch:
             shutil.rmtree(self.scratch, ignore_errors=True)

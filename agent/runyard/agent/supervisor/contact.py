@@ -36,7 +36,7 @@ class ContactFile:
         self._path = state / "contact"
 
     def write(self, at: float) -> None:
-        """Notes a contact.
+        """Note a contact.
 
         Args:
             at: When the message that was answered had been sent, in seconds of CLOCK_BOOTTIME.

@@ -51,7 +51,7 @@ def rebooted(stop: StopRequest | None) -> ExitRecord:
 
 
 def never_started(cause: Cause, message: str, reason_code: str = "") -> ExitRecord:
-    """The exit record on an attempt that ran no worker, or none that anybody saw end.
+    """The exit record on an attempt that ran no worker, or one whose end was not observed.
 
     Args:
         cause: Why it is over.
@@ -118,7 +118,7 @@ def running(pids: Iterable[int]) -> list[ProcessStat]:
 
 
 def kill_all(processes: Iterable[ProcessStat]) -> bool:
-    """Sends SIGKILL to each of the processes.
+    """Send SIGKILL to each of the processes.
 
     Returns:
         True if there may be more to kill. Those that refuse this user do not count: nothing can be done.

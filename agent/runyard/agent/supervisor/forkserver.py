@@ -79,7 +79,7 @@ class ForkServer:
         self._has_children = False
 
     def serve(self) -> None:
-        """Returns when the agent has gone and no child is left."""
+        """Return when the agent has gone and no child is left."""
         assert self._agent is not None
         wake_out, wake_in = os.pipe()
         os.set_blocking(wake_out, False)
@@ -197,7 +197,7 @@ class ForkServer:
                 self._tell_agent({"warm": server.name, **message})
 
     def _on_warm_shim(self, path: str, pid: int) -> None:
-        """Watches a shim as if it were a child: it becomes one when its warm server ends."""
+        """Watch a shim as if it were a child: it becomes one when its warm server ends."""
         process = procfs.identify(pid)
         pidfd = None if process is None else procfs.open_pidfd(process)
         self._tell_agent({"shim": path, "pid": pid, "start_time": process.start_time if process else 0})
@@ -303,7 +303,7 @@ class ForkServer:
 
 
 def main() -> None:
-    """Serves the agent at the other end of the socket whose descriptor is the first argument."""
+    """Serve the agent at the other end of the socket whose descriptor is the first argument."""
     agent = socket.socket(fileno=int(sys.argv[1]))
     agent.set_inheritable(False)
     # A terminal's ^C, or a service manager's SIGTERM to the whole group, is for the agent alone.

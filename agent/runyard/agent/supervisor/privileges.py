@@ -38,7 +38,7 @@ def find_user(name: str) -> pwd.struct_passwd:
 
 
 def settle(spec: SpecRecord) -> None:
-    """Gives this process the rights that the worker is to have. Nothing of it can be undone.
+    """Give this process the rights that the worker is to have. Nothing of it can be undone.
 
     Raises:
         UnknownUser: The user is gone.

@@ -163,7 +163,7 @@ def open_pidfd(process: ProcessIdentity) -> int | None:
 
 
 def send_signal(process: ProcessIdentity, signal_number: int) -> bool:
-    """Signals exactly this process, never a stranger who inherited its PID.
+    """Signal exactly this process, never a stranger who inherited its PID.
 
     Returns:
         False if the process is gone.
@@ -217,17 +217,17 @@ def _wait_status_of_reaped(pidfd: int) -> int | None:
 
 
 def become_subreaper() -> None:
-    """Makes orphaned descendants children of this process instead of PID 1's. Not inherited by forks."""
+    """Make orphaned descendants children of this process instead of PID 1's. Not inherited by forks."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def give_up_new_privileges() -> None:
-    """Keeps this process, and all that it starts, from getting more rights by set-user-ID programs."""
+    """Keep this process, and all that it starts, from getting more rights by set-user-ID programs."""
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
 
 
 def rename_process(name: str) -> None:
-    """Sets the name that `ps` and `top` show; at most 15 bytes."""
+    """Set the name that `ps` and `top` show; at most 15 bytes."""
     _prctl(_PR_SET_NAME, ctypes.create_string_buffer(name.encode()))
 
 

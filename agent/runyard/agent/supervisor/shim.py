@@ -386,7 +386,7 @@ def _become_worker(
 
 
 def restore_signals() -> None:
-    """Gives a fork the signals that a program expects to find: nothing ignored, nothing blocked."""
+    """Give a fork the signals that a program expects to find: nothing ignored, nothing blocked."""
     # Python ignores some signals, and `nohup` others; ignoring survives exec.
     for number in signal.valid_signals():
         if signal.getsignal(number) is signal.SIG_IGN:

@@ -44,7 +44,7 @@ class WarmChild:
     _let_go_at: float | None = None
 
     def ask(self, path: str) -> bool:
-        """Asks for a shim; false if the server cannot be reached."""
+        """Ask for a shim; false if the server cannot be reached."""
         try:
             self.socket.send(json.dumps({"start": path}).encode(), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
         except OSError:
@@ -53,7 +53,7 @@ class WarmChild:
         return True
 
     def hear(self) -> dict[str, Any] | None:
-        """Takes one message; None if there will be no more."""
+        """Take one message; None if there will be no more."""
         try:
             datagram = self.socket.recv(_MAX_DATAGRAM_BYTES, socket.MSG_DONTWAIT)
         except OSError:
@@ -84,12 +84,12 @@ class WarmChild:
 
 
 def start(name: str, home: Path, hints: socket.socket) -> WarmChild:
-    """Starts a warm server.
+    """Start a warm server.
 
     Args:
         name: Of the server.
         home: Directory with its `plan`; what it and its shims complain of goes to the file `log` there.
-        hints: The end of the socket to the agent on which its shims tell that a worker has begun.
+        hints: The end of the socket to the agent on which its shims report that a worker has begun.
 
     Raises:
         OSError: It cannot be started.

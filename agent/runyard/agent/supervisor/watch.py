@@ -33,7 +33,7 @@ class Watch:
         self._deadline: StopDeadline | None = None
 
     def until_over(self) -> ExitRecord:
-        """Returns when the worker and all its descendants are gone."""
+        """Return when the worker and all its descendants are gone."""
         while self._worker_end is None and not self._is_out_of_grace():
             self._obey_stop()
             self._obey_fence()

@@ -116,8 +116,8 @@ def progress_told(node: DockerNode) -> list[str]:
 async def test_progress_is_told_now_and_then_while_a_pull_goes_on(
     docker_node: DockerNode, registries: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(images, "NEWS_AFTER", 0.8)
-    monkeypatch.setattr(images, "NEWS_EVERY", 0.8)
+    monkeypatch.setattr(images, "REPORT_AFTER", 0.8)
+    monkeypatch.setattr(images, "REPORT_EVERY", 0.8)
     directory = await docker_node.start(wanting(f"{OPEN}/slow:1"), KEY)
     await docker_node.outcome(KEY)
     *underway, last = progress_told(docker_node)
@@ -153,7 +153,7 @@ def test_layers_that_are_not_begun_make_the_size_a_least_one() -> None:
 async def test_a_stop_ends_the_wait_for_a_pull(
     docker_node: DockerNode, registries: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(images, "NEWS_AFTER", 0.5)
+    monkeypatch.setattr(images, "REPORT_AFTER", 0.5)
     await docker_node.start(wanting(f"{OPEN}/crawl:1"), KEY)
     await await_until(lambda: progress_told(docker_node), "no progress")
     assert not isinstance(docker_node.phases(KEY)[-1], Finished)

@@ -4,7 +4,7 @@
     engine, images, delivery          the engine's API; getting the image; handing over the worker's arguments
     enter                             the first program in the container
     driver, supervisor, container       seeing every attempt through to its outcome
-    output, copying, events           beside that: the output, and news
+    output, copying, events           beside that: the output, and the engine's events
     usage, cleaning                   measurements, and removal
     watchdog                            a program that keeps deadlines while the agent is dead
 

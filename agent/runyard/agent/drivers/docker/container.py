@@ -36,7 +36,7 @@ class Container:
 
         Raises:
             Foreign: It was not made by Runyard.
-            EngineError: The engine does not tell.
+            EngineError: The engine does not answer.
         """
         try:
             attrs = await self._engine.call(lambda client: client.api.inspect_container(self.name))
@@ -47,7 +47,7 @@ class Container:
         return ContainerState.of(attrs)
 
     async def make(self, plan: ContainerPlan, spec: SpecRecord) -> None:
-        """Makes the container, ready to start, in place of one that was made and never started.
+        """Make the container, ready to start, in place of one that was made and never started.
 
         Raises:
             EngineError: The engine cannot, or does not answer.
@@ -88,7 +88,7 @@ class Container:
         await self._engine.call(lambda client: client.api.start(self.name))
 
     async def signal(self, name: str) -> None:
-        """Sends a signal to its first process, which hears it also if the container is paused.
+        """Send a signal to its first process, which hears it also if the container is paused.
 
         Raises:
             EngineError: The engine does not answer. That the container is over is no error.
@@ -122,7 +122,7 @@ class Container:
         return True
 
     async def remove(self) -> None:
-        """Removes it unless it runs, or there is none.
+        """Remove it unless it runs, or there is none.
 
         Raises:
             EngineError: The engine does not answer.

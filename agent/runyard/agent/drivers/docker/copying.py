@@ -41,7 +41,7 @@ class Copying:
         self._log = log.bind(container=container)
 
     def prepare(self) -> None:
-        """Notes where the output will begin. Called before the container starts. Blocks."""
+        """Note where the output will begin. Called before the container starts. Blocks."""
         self._new_copy().begin()
 
     def keep(self) -> None:
@@ -50,13 +50,13 @@ class Copying:
             self._task = asyncio.create_task(self._supervise(), name=f"copy {self._container}")
 
     async def end(self) -> None:
-        """Ends the copying where it is."""
+        """End the copying where it is."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def finish(self) -> None:
-        """Copies what is left of the output of a container that is over."""
+        """Copy what is left of the output of a container that is over."""
         await self.end()
         rest = self._new_copy()
         try:

@@ -69,7 +69,7 @@ class DockerDriver(RunDirectoryDriver[ContainerSupervisor]):
         self._tasks: list[asyncio.Task[None]] = []
 
     async def open(self) -> None:
-        """Begins to watch the engine, be it there or not. See `Driver.open`."""
+        """Begin to watch the engine, be it there or not. See `Driver.open`."""
         loop = asyncio.get_running_loop()
         self._events = EventWatch(
             self._engine,
@@ -90,7 +90,7 @@ class DockerDriver(RunDirectoryDriver[ContainerSupervisor]):
         return self._usage.latest()
 
     async def close(self) -> None:
-        """Stops watching. See `Driver.close`."""
+        """Stop watching. See `Driver.close`."""
         if self._events is not None:
             self._events.close()
         for task in self._tasks:

@@ -1,7 +1,7 @@
 """The first program in a container: claims the attempt, and turns into the worker.
 
 It stands in the container beside the worker's program and its arguments, which hold the storage
-configuration. Whoever removes the arguments runs the worker, and there is only one who can: a container that
+configuration. The process that removes the arguments runs the worker, and only one can: a container that
 is started once more ends here. Standard library only, any Python 3.
 """
 
@@ -13,7 +13,7 @@ NOT_MINE = 75
 
 
 def main() -> None:
-    """Runs the worker in place of this program, with its arguments behind a descriptor."""
+    """Run the worker in place of this program, with its arguments behind a descriptor."""
     here = os.path.dirname(os.path.abspath(__file__))
     arguments = os.path.join(here, "args")
     try:

@@ -117,14 +117,14 @@ def _out_of_memory(exit_record: ExitRecord) -> ExitRecord:
     """The exit record on a container in which the kernel killed a process because memory ran out."""
     # A worker that ended well, or by request, did so although one of its processes was killed.
     if exit_record.stop_requested or exit_record.code == 0:
-        told = (
+        message = (
             f"{exit_record.message}; the kernel had killed a process in the container because memory ran out"
         )
-        return replace(exit_record, message=told)
+        return replace(exit_record, message=message)
     limit, seen = exit_record.memory_limit_bytes, exit_record.peak_rss_bytes
     where = f"at its memory limit of {in_mib(limit)}" if limit else "because memory ran out; it had no limit"
-    sample = f"at most {in_mib(seen)} were seen in use" if seen else "it ended before anybody measured it"
-    # Nobody can measure a container that is over. But where there is a limit, all of it was in use.
+    sample = f"at most {in_mib(seen)} were seen in use" if seen else "it ended before the first measurement"
+    # A container that is over cannot be measured. But where there is a limit, all of it was in use.
     return replace(
         exit_record,
         cause="oom_killed",

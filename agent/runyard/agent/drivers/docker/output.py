@@ -90,7 +90,7 @@ class OutputCopy:
         """Copy new output until the container has ended or, without `follow`, to its present end. Blocks.
 
         Raises:
-            EngineError: The engine does not tell, or not any more.
+            EngineError: The engine does not answer, or not any more.
             OSError: The disk is full.
         """
         with self._lock:
@@ -108,7 +108,7 @@ class OutputCopy:
                 self._save()
 
     def close(self) -> None:
-        """Ends the copy: from now on no thread writes."""
+        """End the copy: from now on no thread writes."""
         with self._lock:
             if not self._is_closed and self._positions is not None:
                 with contextlib.suppress(OSError):
@@ -116,7 +116,7 @@ class OutputCopy:
             self._is_closed = True
 
     def _append(self, stream: str, stamp: str, data: bytes) -> bool:
-        """Writes a piece down; false if the copy has been closed."""
+        """Write a piece down; false if the copy has been closed."""
         with self._lock:
             if self._is_closed:
                 return False
@@ -137,7 +137,7 @@ class OutputCopy:
             for name, path in self._files.items():
                 position = self._positions.of(name)
                 if not path.exists() or path.stat().st_size < position.size:
-                    # The disk has lost what it had not written down: so the engine tells it all once more.
+                    # The disk has lost what it had not written down: so the engine sends all of it again.
                     position.stamp, position.pieces, position.size = "", 0, 0
                 path.touch(mode=0o600)
                 os.truncate(path, position.size)
@@ -197,7 +197,7 @@ def _read(record: Path) -> Positions:
 
 
 def note(directory: RunDirectory, line: str) -> None:
-    """Writes a line of Runyard's own to the attempt's stderr, before its worker begins."""
+    """Write a line of Runyard's own to the attempt's stderr, before its worker begins."""
     with contextlib.suppress(OSError), directory.stderr.open("a") as file:
         os.chmod(directory.stderr, 0o600)
         file.write(f"runyard: {line}\n")

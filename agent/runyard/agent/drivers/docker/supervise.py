@@ -66,10 +66,10 @@ RELIST = 20.0
 """Seconds between two looks at a container that nothing was heard of; jittered."""
 
 OOM_TOLD_WITHIN = 1.0
-"""Seconds for the engine to tell that memory was the cause of a SIGKILL; on an idle machine it takes none."""
+"""Seconds for the engine to report that memory was the cause of a SIGKILL; none on an idle machine."""
 
 _KILL_AGAIN = 1.0
-"""Seconds for the engine to tell that a container which was killed is over."""
+"""Seconds for the engine to report that a container which was killed is over."""
 
 log = structlog.get_logger("runyard.agent.docker")
 
@@ -327,7 +327,7 @@ class ContainerSupervisor(AttemptSupervisor):
         if state.may_be_out_of_memory and stop is None:
             state = replace(state, oom_killed=await self._hears_of_oom())
         if isinstance(self._phase, Starting):
-            self._enter(Running(recorded.pid if recorded else 0))  # it was over before anybody looked
+            self._enter(Running(recorded.pid if recorded else 0))  # it was over before the first observation
         exit_record = container_ended(state, stop, recorded, self._context.peak_of(key_of(self._directory)))
         if spec.argv[1:2] == [ENTER] and stop is None:
             exit_record = await self._without_a_worker(exit_record, state, spec)
@@ -378,7 +378,7 @@ class ContainerSupervisor(AttemptSupervisor):
         return self._fence
 
     async def _conclude(self, exit_record: ExitRecord) -> None:
-        """Writes the exit record; the next look reads it."""
+        """Write the exit record; the next look reads it."""
         failpoint("docker.before_exit")
         await asyncio.to_thread(self._directory.write_exit, exit_record)
         failpoint("docker.after_exit")

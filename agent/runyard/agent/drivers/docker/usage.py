@@ -58,7 +58,7 @@ class UsageWatch:
         self._samples.pop(key, None)
 
     async def keep(self) -> None:
-        """Measures for ever."""
+        """Measure for ever."""
         while True:
             await asyncio.gather(*(self._measure(key) for key in self._live()))
             await asyncio.sleep(SAMPLE_EVERY * random.uniform(0.8, 1.0))

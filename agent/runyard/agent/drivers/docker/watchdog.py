@@ -52,7 +52,7 @@ class WatchdogClient:
         self._command = [sys.executable, "-m", __name__, str(state), settings.host, *tls]
 
     def ensure(self) -> None:
-        """Returns when a watchdog is at work. Blocks.
+        """Return when a watchdog is at work. Blocks.
 
         Raises:
             NoWatchdog: There is none, and none can be started.
@@ -91,7 +91,7 @@ class ContainerWatchdog:
         self._heeded: set[Path] = set()
 
     def watch(self) -> None:
-        """Watches until there has been nothing to watch for a while."""
+        """Watch until there has been nothing to watch for a while."""
         idle_since = time.monotonic()
         while time.monotonic() < idle_since + IDLE_FOR:
             pause = LONGEST_LOOK_AWAY

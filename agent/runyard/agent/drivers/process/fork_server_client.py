@@ -64,7 +64,7 @@ class ForkServerClient:
         return self._server.process.pid if self._server else None
 
     async def open(self) -> None:
-        """Starts the fork server unless it runs, after a pause if one died lately.
+        """Start the fork server unless it runs, after a pause if one died lately.
 
         Raises:
             OSError: It cannot be started.
@@ -104,13 +104,13 @@ class ForkServerClient:
         self._server.send({"open": name, "home": str(home)})
 
     def close_warm(self, name: str) -> None:
-        """Lets a warm server go, if it is there."""
+        """Let a warm server go, if it is there."""
         if self._server is not None:
             with contextlib.suppress(OSError):
                 self._server.send({"close": name})
 
     def close(self) -> None:
-        """Leaves the fork server, which stays until its last child is gone."""
+        """Leave the fork server, which stays until its last child is gone."""
         if self._server is not None:
             self._server.close()
             self._server = None
@@ -168,7 +168,7 @@ class _Server:
         loop.add_reader(self._pidfd, self._on_exit)
 
     def send(self, message: dict[str, Any]) -> None:
-        """Sends a request that has no reply."""
+        """Send a request that has no reply."""
         self._socket.send(json.dumps(message).encode())
 
     def request_shim(self, path: Path, warm: str | None) -> asyncio.Future[ProcessIdentity]:
@@ -179,7 +179,7 @@ class _Server:
         return reply
 
     def close(self) -> None:
-        """Lets go of the process, which then ends when its children have."""
+        """Let go of the process, which then ends when its children have."""
         loop = asyncio.get_running_loop()
         loop.remove_reader(self._socket.fileno())
         loop.remove_reader(self._pidfd)
@@ -197,7 +197,7 @@ class _Server:
         except OSError:
             datagram = b""
         if not datagram:
-            # The server is dying; its pidfd will tell. Until then an ended socket would be readable for ever.
+            # The server is dying; its pidfd shows the end. Until then the socket would stay readable.
             asyncio.get_running_loop().remove_reader(self._socket.fileno())
             return
         message = json.loads(datagram)

@@ -18,7 +18,7 @@ _PASSES = 5
 
 
 def sweep(directories: RunDirectories) -> dict[int, RunDirectory]:
-    """Kills every process that was started for an attempt of these directories whose exit is on disk.
+    """Kill every process that was started for an attempt of these directories whose exit is on disk.
 
     A process is known by its environment, which names its run directory. While a shim holds the lock of that
     directory, the process is the shim's to end.
@@ -38,7 +38,7 @@ def sweep(directories: RunDirectories) -> dict[int, RunDirectory]:
 
 
 def sweep_resources(directories: RunDirectories, backend: IsolationBackend, scratch: Path | None) -> None:
-    """Removes control groups and scratch directories of attempts that are over, with what runs in the groups.
+    """Remove control groups and scratch directories of attempts that are over, with what runs in the groups.
 
     Args:
         directories: The attempts on this disk.

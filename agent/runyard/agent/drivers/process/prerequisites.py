@@ -68,7 +68,7 @@ def closed_to_its_user(spec: SpecRecord, program: str) -> str:
             timeout=ANSWER_WITHIN,
         )
     except (OSError, subprocess.TimeoutExpired):
-        return ""  # nothing is known; the worker will tell
+        return ""  # nothing is known; the worker finds out
     return _refusals(spec, program).get(done.returncode, "")
 
 

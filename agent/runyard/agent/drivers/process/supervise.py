@@ -197,7 +197,7 @@ class ProcessSupervisor(AttemptSupervisor):
         await self._wait(None if lives and is_known else _UNSURE_SECONDS)
 
     def _has_surely_begun(self, worker: WorkerRecord) -> bool:
-        # The record is older than the program by the blink of an eye; normally the shim's hint tells.
+        # The record is older than the program by the blink of an eye; normally the shim's hint shows it.
         return self._has_begun or abs(time.time() - worker.started_at) > _UNSURE_SECONDS
 
     def _signal_shim(self, shim: ProcessIdentity, stop: StopRequest) -> None:
@@ -234,7 +234,7 @@ class ProcessSupervisor(AttemptSupervisor):
         return self._resources
 
     async def _stop_orphan(self, worker: WorkerRecord, stop: StopRequest) -> None:
-        """Does for a worker without a shim what the shim would have done."""
+        """Do for a worker without a shim what the shim would have done."""
         if self._signalled != (worker.process, stop):
             self._signalled = (worker.process, stop)
             procfs.send_signal(worker.process, signal.SIGTERM)
@@ -321,7 +321,7 @@ def _kill_remaining(directory: RunDirectory, limits: Unlimited) -> bool:
 
 
 def _end_unstarted(directory: RunDirectory, exit_record: ExitRecord) -> bool:
-    """Writes the exit record under the lock, so that no shim can start the worker meanwhile."""
+    """Write the exit record under the lock, so that no shim can start the worker meanwhile."""
     lock = directory.try_lock()
     if lock is None:
         return False

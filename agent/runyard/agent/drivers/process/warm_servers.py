@@ -99,7 +99,7 @@ class WarmServers:
         self._ready_next()
 
     async def close(self) -> None:
-        """Stops deciding; the servers end with the fork server."""
+        """Stop deciding; the servers end with the fork server."""
         tasks = [*self._tasks, *([self._ticking] if self._ticking else [])]
         for task in tasks:
             task.cancel()
@@ -135,7 +135,7 @@ class WarmServers:
         return [self._described(server, now) for server in self._warmth.all()]
 
     def on_news(self, message: dict[str, Any] | None) -> None:
-        """Takes what the fork server says of a warm server; None: that all are gone."""
+        """Take what the fork server says of a warm server; None: that all are gone."""
         now = time.monotonic()
         match message:
             case None:
@@ -165,7 +165,7 @@ class WarmServers:
         )
 
     def _serve(self, name: str, location: str) -> None:
-        """Notes whose runs the server is for."""
+        """Note whose runs the server is for."""
         known = self._locations_of(name)
         if location not in known:
             self._noted.pop(name, None)  # has it written down

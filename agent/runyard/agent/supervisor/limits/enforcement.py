@@ -1,6 +1,6 @@
 """Keeps the processes of one attempt within its limits, and reports when they were exceeded.
 
-The shim confines its worker before the worker's program begins. Whoever stands in for a dead shim takes up
+The shim confines its worker before the worker's program begins. A stand-in for a dead shim takes up
 what it finds: a control group holds by itself, and the watchdog goes on from there. Standard library only.
 """
 
@@ -57,7 +57,7 @@ class Unlimited:
         return exit_record
 
     def remove(self) -> None:
-        """Removes what was made; called when no process of the attempt is left."""
+        """Remove what was made; called when no process of the attempt is left."""
 
 
 class Grouped(Unlimited):
@@ -196,7 +196,7 @@ def resume(plan: LimitsPlan | None, worker: int | None, mark: Path) -> Unlimited
     Args:
         plan: Of the attempt.
         worker: Its PID, which may be over; None if there never was one.
-        mark: Path of a file by which several watchdogs of the attempt tell each other that it is exceeded.
+        mark: Path of a file by which several watchdogs of the attempt share that it is exceeded.
     """
     if plan is None:
         return Unlimited()
@@ -240,7 +240,7 @@ def _watch(plan: LimitsPlan, worker: int) -> Watched:
 
 
 def _beyond_limit(exit_record: ExitRecord, by: str) -> ExitRecord:
-    # A worker that ended well, or as it was told to, did so in spite of what became of one of its processes.
+    # A worker that ended well, or as requested, did so in spite of what became of one of its processes.
     if exit_record.cause not in ("exited", "signaled") or exit_record.code == 0:
         return exit_record
     limit, peak = in_mib(exit_record.memory_limit_bytes), in_mib(exit_record.peak_rss_bytes)

@@ -39,7 +39,7 @@ class Group:
         return _word(self._directories[0] / "memory.oom.group") == "1"
 
     def make(self, memory: int, cpu: int) -> None:
-        """Makes the group.
+        """Make the group.
 
         Args:
             memory: Bytes; 0 for no limit.
@@ -102,17 +102,17 @@ class Group:
         Returns:
             None if the kernel has none: those of version 2 end the group as one.
         """
-        home, told = self._directories[0], os.eventfd(0, os.EFD_CLOEXEC)
+        home, notified = self._directories[0], os.eventfd(0, os.EFD_CLOEXEC)
         try:
             control = os.open(home / "memory.oom_control", os.O_RDONLY | os.O_CLOEXEC)
             try:
-                _write(home / "cgroup.event_control", f"{told} {control}")
+                _write(home / "cgroup.event_control", f"{notified} {control}")
             finally:
                 os.close(control)
         except OSError:
-            os.close(told)
+            os.close(notified)
             return None
-        return told
+        return notified
 
     def peak(self) -> int:
         """High-water mark of the group's memory in bytes; 0 if the kernel does not report it."""
@@ -125,7 +125,7 @@ class Group:
         return {pid for directory in self._directories for each in _tree(directory) for pid in _pids(each)}
 
     def remove(self) -> bool:
-        """Removes the group, and those below it, if no process is left in them.
+        """Remove the group, and those below it, if no process is left in them.
 
         Returns:
             False if it is still there.

@@ -15,7 +15,7 @@ RUNGS = (CGROUP_2, CGROUP_1, SYSTEMD, WATCHDOG)
 """Means of enforcement, the best first."""
 
 BY_THE_KERNEL = (CGROUP_2, CGROUP_1, SYSTEMD)
-"""Those that hold without anybody watching."""
+"""Limits that hold without a watchdog."""
 
 
 @dataclass(frozen=True)

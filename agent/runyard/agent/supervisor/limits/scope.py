@@ -14,7 +14,7 @@ _MANAGER = ("org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freede
 
 
 def enter(unit: str, keeper: int, worker: int) -> Path:
-    """Moves two processes into a new scope, which lives for as long as the keeper does.
+    """Move two processes into a new scope, which lives for as long as the keeper does.
 
     Args:
         unit: Name of the scope.

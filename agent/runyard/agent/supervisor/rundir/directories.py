@@ -56,7 +56,7 @@ class RunDirectories:
         return RunDirectory(path) if path.is_dir() else None
 
     def create(self, key: Key, spec: SpecRecord) -> RunDirectory:
-        """Puts an attempt on disk, ready to start. When this returns, it survives a power cut.
+        """Put an attempt on disk, ready to start. When this returns, it survives a power cut.
 
         Raises:
             InvalidKey: The key cannot name a directory.
@@ -66,7 +66,7 @@ class RunDirectories:
         return self._create(key, "spec", spec)
 
     def create_refused(self, key: Key, exit_record: ExitRecord) -> RunDirectory:
-        """Puts an attempt on disk that is over before it began: an assignment that comes later is too late.
+        """Put an attempt on disk that is over before it began: an assignment that comes later is too late.
 
         Raises:
             InvalidKey, AttemptExists, NoRoom, NotWritable: As for `create`.
@@ -83,7 +83,7 @@ class RunDirectories:
         return found
 
     def prune(self, keep_count: int, keep_age_seconds: float) -> list[RunDirectory]:
-        """Deletes acknowledged attempts that are older than the age, or beyond the newest `keep_count`.
+        """Delete acknowledged attempts that are older than the age, or beyond the newest `keep_count`.
 
         Args:
             keep_count: How many acknowledged attempts may stay.
@@ -105,7 +105,7 @@ class RunDirectories:
         return doomed
 
     def sweep_unfinished(self) -> None:
-        """Deletes what a crash left half made or half deleted. Called once, when the agent starts."""
+        """Delete what a crash left half made or half deleted. Called once, when the agent starts."""
         for path in self._runs.iterdir():
             if path.name.startswith((_UNFINISHED_PREFIX, _DISCARDED_PREFIX)):
                 shutil.rmtree(path, ignore_errors=True)

@@ -144,7 +144,7 @@ class RunDirectory:
             return None
 
     def mark_starting(self) -> None:
-        """Notes for ever that a worker is about to be made. Called under the lock, or by the only agent.
+        """Note for ever that a worker is about to be made. Called under the lock, or by the only agent.
 
         Raises:
             AttemptExists: That was noted before.
@@ -183,15 +183,15 @@ class RunDirectory:
                 self._replace("spec", emptied)
 
     def write_worker(self, worker: WorkerRecord) -> None:
-        """Notes which process is the worker."""
+        """Note which process is the worker."""
         self._replace("worker", worker)
 
     def write_container(self, container: ContainerRecord) -> None:
-        """Notes which container is the worker's."""
+        """Note which container is the worker's."""
         self._replace("container", container)
 
     def request_stop(self, stop: StopRequest) -> None:
-        """Leaves a stop request; an earlier one stays unless it gave more time."""
+        """Leave a stop request; an earlier one stays unless it gave more time."""
         earlier = self.read_stop()
         if earlier is not None:
             if earlier.grace_seconds <= stop.grace_seconds:
@@ -217,7 +217,7 @@ class RunDirectory:
         return True
 
     def try_lock(self) -> int | None:
-        """Takes the lock for this process; None if another holds it.
+        """Take the lock for this process; None if another holds it.
 
         Returns:
             A descriptor. The lock lasts until its last copy is closed, at the latest until the process ends.
@@ -274,7 +274,7 @@ class RunDirectory:
 
     def _write_exit_aside(self, exit_record: ExitRecord) -> Path:
         aside = self._aside("exit")
-        # Whoever gets the reserved room by this rename has it alone; without it a new file must do.
+        # Only one process gets the reserved room by this rename; without it a new file must do.
         with contextlib.suppress(FileNotFoundError):
             os.rename(self.path / ".exit-room", aside)
         write_and_sync(aside, exit_record.encode().ljust(EXIT_ROOM_BYTES))

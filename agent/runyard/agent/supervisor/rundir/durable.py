@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def write_and_sync(path: Path, data: bytes) -> None:
-    """Writes a file that is on disk when this returns, and not there if this fails."""
+    """Write a file that is on disk when this returns, and not there if this fails."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
     try:
         view = memoryview(data)

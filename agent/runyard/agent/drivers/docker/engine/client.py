@@ -76,7 +76,7 @@ class Engine:
         self._client: docker.DockerClient | None = None
 
     async def call(self, ask: Callable[[docker.DockerClient], T], within: float = ANSWER_WITHIN) -> T:
-        """Asks the engine something.
+        """Ask the engine something.
 
         Args:
             ask: Called in a thread with a client.
@@ -113,7 +113,7 @@ class Engine:
 
     @contextmanager
     def named_errors(self) -> Iterator[None]:
-        """Turns what the `docker` package raises into the classes above."""
+        """Turn what the `docker` package raises into the classes above."""
         try:
             yield
         except ImageNotFound as error:
@@ -138,7 +138,7 @@ class Engine:
             raise EngineError(f"container_kwargs: {error}") from error
 
     def look(self, path: str, within: float) -> None:
-        """Asks whether the engine has something. Blocks.
+        """Ask whether the engine has something. Blocks.
 
         Args:
             path: Of the API, after the version.

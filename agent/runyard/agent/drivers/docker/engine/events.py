@@ -18,7 +18,7 @@ OOM = "oom"
 """What happened to a container of which the kernel killed a process because memory ran out."""
 
 OVERLAP = 5
-"""Seconds of the past that are told again, so that nothing falls between two streams."""
+"""Seconds of the past that are read again, so that nothing falls between two streams."""
 
 _RETRY_SECONDS = 2.0
 
@@ -44,7 +44,7 @@ class EventWatch:
         self._thread = threading.Thread(target=self._listen, name="docker-events", daemon=True)
 
     def open(self) -> None:
-        """Begins to listen."""
+        """Begin to listen."""
         self._thread.start()
 
     def close(self) -> None:

@@ -13,13 +13,13 @@ from runyard.agent.drivers.docker.engine.client import Engine, NoSuchImage
 from runyard.agent.drivers.docker.engine.progress import Progress
 from runyard.agent.drivers.docker.plan.plan import ContainerPlan
 
-NEWS_AFTER = 3.0
-"""Seconds that a pull may take before people are told of it."""
+REPORT_AFTER = 3.0
+"""Seconds that a pull may take before its progress is reported."""
 
-NEWS_EVERY = 10.0
-"""Seconds between two lines of news on a pull. Each becomes a line in the event log of the run."""
+REPORT_EVERY = 10.0
+"""Seconds between two progress reports of a pull. Each becomes a line in the event log of the run."""
 
-Tell = Callable[[str], Awaitable[None]]
+Report = Callable[[str], Awaitable[None]]
 
 _DENIED = ("denied", "unauthorized", "authentication required", "no basic auth", "forbidden")
 _UNKNOWN = ("not found", "manifest unknown", "name unknown", "does not exist", "invalid reference format")
@@ -44,7 +44,7 @@ class PullInterrupted(Exception):
 
 
 async def ensure_image(
-    engine: Engine, settings: DockerSettings, plan: ContainerPlan, note: Tell, tell: Tell
+    engine: Engine, settings: DockerSettings, plan: ContainerPlan, note: Report, report: Report
 ) -> None:
     """Return when the engine has the image.
 
@@ -53,7 +53,7 @@ async def ensure_image(
         settings: With the credentials.
         plan: With the image and the pull policy.
         note: Takes a line for the run's own log.
-        tell: Takes a line for all who wait for the run; few of them, and none if the pull is short.
+        report: Takes a line for all who wait for the run; few of them, and none if the pull is short.
 
     Raises:
         PullFailed, PullInterrupted: The registry, or the pull policy, says no; or not now.
@@ -67,21 +67,21 @@ async def ensure_image(
     await note(f"pulling image {plan.image}")
     registry = settings.registries.get(registry_of(plan.image))
     progress = Progress(plan.image)
-    telling = asyncio.create_task(_keep_telling(progress, tell))
+    reporting = asyncio.create_task(_keep_reporting(progress, report))
     try:
         await engine.pull(lambda client: _pull(client, plan.image, registry, progress), settings.pull_timeout)
     finally:
-        telling.cancel()
-        await asyncio.gather(telling, return_exceptions=True)
+        reporting.cancel()
+        await asyncio.gather(reporting, return_exceptions=True)
     took = time.monotonic() - began
-    await (note if took < NEWS_AFTER else tell)(f"pulled image {plan.image} in {took:.1f} s")
+    await (note if took < REPORT_AFTER else report)(f"pulled image {plan.image} in {took:.1f} s")
 
 
-async def _keep_telling(progress: Progress, tell: Tell) -> None:
-    await asyncio.sleep(NEWS_AFTER)
+async def _keep_reporting(progress: Progress, report: Report) -> None:
+    await asyncio.sleep(REPORT_AFTER)
     while True:
-        await tell(str(progress))
-        await asyncio.sleep(NEWS_EVERY)
+        await report(str(progress))
+        await asyncio.sleep(REPORT_EVERY)
 
 
 def not_there(engine: Engine, image: str) -> str:

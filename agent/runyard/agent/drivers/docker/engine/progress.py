@@ -39,7 +39,7 @@ class Progress:
         self._layers: dict[str, _Layer] = {}
 
     def take(self, line: Mapping[str, Any]) -> None:
-        """Takes a line of the engine's answer to a pull."""
+        """Take a line of the engine's answer to a pull."""
         layer, status = line.get("id"), line.get("status") or ""
         if layer and status in _BEGUN | _DOWNLOADED | _DONE:  # the tag has an ID too, and is no layer
             known = self._layers.get(layer, _Layer())

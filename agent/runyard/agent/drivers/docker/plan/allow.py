@@ -20,7 +20,7 @@ class Violation:
 
 
 def violations(allow: Allow, image: str, context: DockerContext) -> Iterator[Violation]:
-    """Holds what comes from outside against the owner's rules.
+    """Hold what comes from outside against the owner's rules.
 
     Args:
         allow: The rules.

@@ -22,7 +22,7 @@ class DockerContext:
 
 
 def read_context(text: str) -> DockerContext:
-    """Reads `env_vars` and the `docker` section of a container_context.
+    """Read `env_vars` and the `docker` section of a container_context.
 
     The credentials in `registry` are left out: an agent uses none but its owner's.
 

@@ -1,6 +1,6 @@
 """Files that are put into a container before it starts: programs, and the worker's arguments.
 
-The arguments hold the storage configuration, passwords and all. In the command or the environment everybody
+The arguments hold the storage configuration, passwords and all. In the command or the environment every user
 could read them who may look at a container; as a file that is handed over through the engine's API they need
 no folder that agent and engine share, are gone once the worker has begun, and may be of any size.
 """
