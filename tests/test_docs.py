@@ -15,6 +15,7 @@ DOCS = ROOT / "docs"
 
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 COMMAND = re.compile(r"^(?:    |\$ )*(?:\$ )?runyard ((?:[a-z-]+ ?)+)", re.M)
+OPTION_LINE = re.compile(r"^(?:    |\$ )*(?:\$ )?runyard ([^#|;&\n]+)", re.M)
 FENCED = re.compile(r"^```.*?^```", re.M | re.S)
 DAEMONS = {"coordinator", "agent", "dagster-reporter"}
 """Their options are those of the services, which `docs/reference` lists."""
@@ -72,3 +73,23 @@ def test_every_command_that_a_page_shows_exists(page: Path) -> None:
                 break
             assert word in command.commands, f"runyard {shown.strip()}: there is no {word}"
             command = command.commands[word]
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_option_of_a_command_that_a_page_shows_exists(page: Path) -> None:
+    for shown in OPTION_LINE.findall(page.read_text()):
+        command: Any = typer.main.get_command(app)
+        options: set[str] = {"--help"}
+        words = shown.split()
+        if any(word in DAEMONS for word in words[:1]):
+            continue
+        for word in words:
+            options |= {
+                name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)
+            }
+            if word.startswith("--"):
+                assert word.partition("=")[0] in options, (
+                    f"runyard {shown.strip()}: there is no option {word}"
+                )
+            elif hasattr(command, "commands") and word in command.commands:
+                command = command.commands[word]
