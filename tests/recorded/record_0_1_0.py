@@ -1,15 +1,20 @@
-"""Records what version 0.1.0 writes, and what it reads from that itself.
+"""Recorder of the files that version 0.1.0 writes, and of the values that it reads from them.
 
-Kept so that people know how `v0_1_0/` was made. It works with the tree of commit ae174ce alone, as root,
-after `pip install -e . --group dev` there, with this file and `tests/compatibility` copied into that tree:
+Kept to document how `v0_1_0/` was made. It imports the modules of 0.1.0, so it only works in the tree of
+commit ae174ce, as root, after `pip install -e . --group dev` there. Copy this folder and
+`tests/compatibility` into that tree, both as of the last commit that changed `v0_1_0/` (the
+`readers.py` of later commits imports the modules of later versions), and run:
 
     PYTHONPATH=tests:. python tests/recorded/record_0_1_0.py [settings|directories|database|messages|output]
+
+To record another version, copy this file under that version's name, adapt it to that version's modules, write
+to a folder of that version, and have the tests read both folders. A recorded folder never changes.
 
 Settings files are written by hand; this checks that no setting is missing. The rest is made by 0.1.0's own
 code. Boot IDs and the paths of Python and of the folder are replaced by neutral ones.
 """
 
-# ruff: noqa: ASYNC110, ASYNC240
+# ruff: noqa: ASYNC110, ASYNC240, I001  (I001: the order of 0.1.0's modules, whichever of them exist here)
 
 import asyncio
 import base64
@@ -32,7 +37,13 @@ from compatibility import readers
 from coordinator.accounts import OUTCOME, PLACE, in_every_phase, make_node
 from google.protobuf.message import Message
 from pydantic import BaseModel
+
+from runyard.agent import procfs, wire
+from runyard.agent.config import AgentSettings
 from runyard.agent.contact import ContactFile
+from runyard.agent.core.effects import Reject
+from runyard.agent.core.model import AttemptKey
+from runyard.agent.drivers.outcomes import held_attempt
 from runyard.agent.endings import never_started
 from runyard.agent.identities import identity_record
 from runyard.agent.installation import Installation
@@ -41,19 +52,13 @@ from runyard.agent.records import ContainerRecord, ExitRecord, SpecRecord, StopR
 from runyard.agent.rundir import RunDirectories
 from runyard.client.service.settings import load_settings
 from runyard.client.service.signing import SigningKey
+from runyard.coordinator.config import CoordinatorSettings
 from runyard.coordinator.core.asks.requirements import Policies
+from runyard.coordinator.core.effects import SaveNode, SaveRun, SaveTombstone
+from runyard.coordinator.core.model import Cordoned, Draining, Finished, Tombstone
 from runyard.coordinator.routing_file.schema import RoutingPart
 from runyard.coordinator.security.revocations import CertificateRevocation, NodeRevocation
 from runyard.coordinator.security.tokens import Token
-
-from runyard.agent import procfs, wire
-from runyard.agent.config import AgentSettings
-from runyard.agent.core.effects import Reject
-from runyard.agent.core.model import AttemptKey
-from runyard.agent.drivers.outcomes import held_attempt
-from runyard.coordinator.config import CoordinatorSettings
-from runyard.coordinator.core.effects import SaveNode, SaveRun, SaveTombstone
-from runyard.coordinator.core.model import Cordoned, Draining, Finished, Tombstone
 from runyard.coordinator.store import credentials
 from runyard.coordinator.store.store import Store
 from runyard.launcher.config import SCHEMA
