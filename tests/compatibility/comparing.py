@@ -1,4 +1,4 @@
-"""What of an old reading a new one must still hold."""
+"""Comparison of a value that 0.1.0 read with the value that this version reads."""
 
 import json
 import shutil
@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import Any
 
 RECORDED = Path(__file__).parents[1] / "recorded" / "v0_1_0"
-"""What version 0.1.0 wrote."""
+"""Directory of the files that version 0.1.0 wrote."""
 
 
 def recorded(name: str) -> Any:
-    """What version 0.1.0 read from its own records."""
+    """Return a value that version 0.1.0 read from its own files."""
     return json.loads((RECORDED / name).read_text())
 
 
 def private_copy(name: str, to: Path) -> Path:
-    """A copy of a recorded directory, for this user alone, as the services leave theirs."""
+    """Copy a recorded directory, readable by this user only, as the services create theirs."""
     copy = to / name
     shutil.copytree(RECORDED / name, copy)
     for path in [copy, *copy.rglob("*")]:
@@ -24,7 +24,7 @@ def private_copy(name: str, to: Path) -> Path:
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:
-    """Where a new reading is another than the old one; what it holds beyond that does not count."""
+    """Return where the new value differs from the old one. Additional keys are not differences."""
     if isinstance(old, dict) and isinstance(new, dict):
         found = [f"{path}.{key}: is gone, was {old[key]!r}" for key in old if key not in new]
         return found + [

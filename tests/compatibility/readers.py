@@ -1,6 +1,6 @@
-"""What this version reads from what version 0.1.0 wrote, as plain values in the words of 0.1.0.
+"""Readers of the files of version 0.1.0, which return plain values under the names of 0.1.0.
 
-The only module here that knows the product's modules. When one is renamed, its import changes; when a class
+The only module here that imports the product's modules. When one is renamed, its import changes; when a class
 or a field is renamed, `OLD_NAMES` and `KINDS` give the new one the name that it had.
 """
 
@@ -70,7 +70,7 @@ from runyard.launcher.config import SCHEMA, resolve_settings
 from runyard.v1 import run_pb2
 
 COORDINATOR_COMMAND = ("-m", "runyard.coordinator")
-"""Arguments of Python that start a coordinator; `--config FILE` goes on."""
+"""Arguments of Python that start a coordinator, before `--config FILE`."""
 
 COMMAND_LINE = ("-m", "runyard.cli.main")
 """Arguments of Python that make it the command `runyard`."""
@@ -101,7 +101,7 @@ KINDS: Mapping[type, str] = {
     Keep: "keep",
     StopAfter: "stop_after",
 }
-"""Classes whose instances are told apart by their class, with the word for it."""
+"""Names of the classes that distinguish the variants of a value."""
 
 OLD_NAMES: Mapping[type, Mapping[str, str]] = {
     Node: {"capacity": "offer"},
@@ -120,11 +120,11 @@ OLD_NAMES: Mapping[type, Mapping[str, str]] = {
     },
     Quota: {"guaranteed": "least", "limit": "most"},
 }
-"""By class: the names that its renamed fields had in 0.1.0, by their present names."""
+"""Names in 0.1.0 of renamed fields, by class and present name."""
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON can hold it, with all names as in 0.1.0."""
+    """Convert a value to JSON values, with all names as in 0.1.0."""
     match value:
         case Message():
             return json_format.MessageToDict(value, preserving_proto_field_name=True)
@@ -152,7 +152,7 @@ def plain(value: Any) -> Any:
             return _named(value, {each.name: getattr(value, each.name) for each in dataclasses.fields(value)})
         case None | bool() | int() | float() | str():
             return value
-    raise TypeError(f"{type(value)} cannot be told in plain values")
+    raise TypeError(f"{type(value)} has no conversion to plain values")
 
 
 def _layer(layer: RequirementLayer) -> dict[str, Any]:
@@ -211,7 +211,7 @@ def _held(held: HeldAttempt) -> dict[str, Any]:
 
 
 def read_installation(state: Path) -> dict[str, Any]:
-    """What an agent knows of itself from its state directory."""
+    """Read the installation ID and the epoch of an agent from its state directory."""
     installation = Installation(state)
     try:
         return {"id": installation.id, "last_epoch": installation.last_epoch}
@@ -220,7 +220,7 @@ def read_installation(state: Path) -> dict[str, Any]:
 
 
 def read_contact(state: Path) -> float | None:
-    """When the last contact was, on the clock of this boot; None if there was none in it."""
+    """Return the time of the last contact on the clock of this boot; None without one in this boot."""
     return ContactFile(state).read()
 
 
@@ -228,16 +228,16 @@ def read_contact(state: Path) -> float | None:
 
 
 def read_database(directory: Path, now: float) -> dict[str, Any]:
-    """All that a coordinator's state directory holds.
+    """Read everything in a coordinator's state directory.
 
     Args:
-        directory: The state directory, which may be changed.
-        now: Certificates that expired before, in seconds since 1970, are left out.
+        directory: The state directory. Opening it may change it.
+        now: Seconds since 1970. Certificates that expired earlier are left out.
     """
     store = Store(directory)
     try:
-        account = store.load(0.0)
-        used = sorted({run.launch.spec.job_snapshot_id for run in account.runs} - {""})
+        state = store.load(0.0)
+        used = sorted({run.launch.spec.job_snapshot_id for run in state.runs} - {""})
         with store.transaction() as connection:
             security = {
                 "tokens": plain(read_tokens(connection)),
@@ -245,10 +245,10 @@ def read_database(directory: Path, now: float) -> dict[str, Any]:
                 "revocations": plain(read_revocations(connection)),
             }
         return {
-            "runs": {run.run_id: plain(run) for run in account.runs},
-            "nodes": {node.node_id: plain(node) for node in account.nodes},
-            "tombstones": plain(account.tombstones),
-            "events": {run.run_id: plain(store.events(run.run_id)) for run in account.runs},
+            "runs": {run.run_id: plain(run) for run in state.runs},
+            "nodes": {node.node_id: plain(node) for node in state.nodes},
+            "tombstones": plain(state.tombstones),
+            "events": {run.run_id: plain(store.events(run.run_id)) for run in state.runs},
             "snapshots": {name: plain(store.snapshot(name)) for name in used},
             **security,
         }
@@ -273,7 +273,7 @@ def read_message(name: str, data: bytes) -> Message:
 
 
 def read_protocol() -> dict[str, Any]:
-    """The numbers and types of all fields, the numbers of all words, and all calls, as the wire has them."""
+    """Return the numbers and types of all fields, the enum values, and the methods of all services."""
     messages: dict[str, Any] = {}
     enums: dict[str, Any] = {}
     services: dict[str, Any] = {}
@@ -328,12 +328,12 @@ def _calls(service: ServiceDescriptor) -> dict[str, list[Any]]:
 
 
 def digest_of(spec: bytes) -> str:
-    """By what a coordinator tells whether a launch is a repeat."""
+    """Return the digest by which a coordinator recognizes a repeated launch."""
     return launch_of(run_pb2.LaunchSpec.FromString(spec), None).digest
 
 
 def is_genuine(spec: bytes, public_key: str, now: float) -> bool:
-    """Whether an agent that trusts this key takes the launch for its launcher's own word."""
+    """True if an agent that trusts this key accepts the launch as signed by its launcher."""
     launch, key = run_pb2.LaunchSpec.FromString(spec), public_key_of(public_key)
     return isinstance(examine(AttemptKey(launch.run_id, 1), launch, {key.key_id: key}, now), Genuine)
 
@@ -342,7 +342,7 @@ def is_genuine(spec: bytes, public_key: str, now: float) -> bool:
 
 
 def read_agent_settings(file: Path) -> dict[str, Any]:
-    """An agent's settings; what they do not name is as on any machine."""
+    """Read an agent's settings from this file only."""
     found = load_settings(AgentSettings, file=file, prefix="RUNYARD_AGENT", flags={}, environment={})
     return dict(plain(found))
 
@@ -355,7 +355,7 @@ def read_coordinator_settings(file: Path) -> dict[str, Any]:
 
 
 def read_routing(file: Path) -> dict[str, Any]:
-    """What a routing file decides."""
+    """Read a routing file."""
     return dict(plain(load_routing(file).config))
 
 

@@ -1,4 +1,4 @@
-"""A coordinator of this version on a database of 0.1.0, and the command line that asks it."""
+"""A coordinator of this version on a database of 0.1.0, and the command line as its client."""
 
 import json
 import os
@@ -19,12 +19,12 @@ from harness.waiting import wait_until
 
 @dataclass(frozen=True)
 class Asked:
-    """A coordinator to be asked."""
+    """A running coordinator that commands can query."""
 
     address: str
 
     def run(self, *arguments: str) -> tuple[int, str]:
-        """Exit code and output of the command `runyard` with these arguments."""
+        """Run `runyard` with these arguments and return its exit code and output."""
         done = subprocess.run(
             [sys.executable, *COMMAND_LINE, *arguments],
             env={**os.environ, "RUNYARD_ADDRESS": self.address},
@@ -39,7 +39,7 @@ class Asked:
 
 @contextmanager
 def serving(state: Path) -> Iterator[Asked]:
-    """Starts a coordinator on a copy of a state directory."""
+    """Start a coordinator on a copy of a state directory."""
     folder = Path(tempfile.mkdtemp(prefix="ry-"))
     shutil.copytree(state, folder / "state")
     (folder / "state").chmod(0o700)
@@ -75,7 +75,7 @@ def serving(state: Path) -> Iterator[Asked]:
 
 
 def commands_of(database: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    """Arguments of the commands whose output scripts rely on, by a name for each."""
+    """Arguments of the commands with JSON output, by name."""
     runs = database["runs"]
     found: dict[str, tuple[str, ...]] = {
         "run list": ("run", "list"),
@@ -96,7 +96,7 @@ def commands_of(database: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
 
 
 def as_value(output: str) -> Any:
-    """The JSON that a command printed; None if it printed nothing.
+    """Parse the JSON that a command printed; None if it printed nothing.
 
     When events were is left out: the coordinator adds some when it starts.
     """

@@ -1,4 +1,4 @@
-"""Settings files of version 0.1.0 mean what they meant."""
+"""Settings files of version 0.1.0 are read to the same values."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,7 @@ from compatibility.readers import (
 
 
 def read_dagster(file: Path) -> dict[str, Any]:
-    """The launcher's part of a file of Dagster."""
+    """Read the launcher's section of `dagster.yaml`."""
     section = yaml.safe_load(file.read_text())["run_launcher"]["config"]
     return read_launcher_settings(section, recorded("environment.json"))
 
