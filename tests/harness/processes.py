@@ -51,6 +51,11 @@ class Child:
         return "\n".join(self.output().splitlines()[-lines:])
 
 
+def _inherited() -> dict[str, str]:
+    """This process's variables, but for those by which the command line has silenced gRPC in it."""
+    return {name: value for name, value in os.environ.items() if name not in ("GRPC_TRACE", "GRPC_VERBOSITY")}
+
+
 class Processes:
     """Starts and stops the processes of one deployment."""
 
@@ -83,7 +88,7 @@ class Processes:
                 stdout=sink,
                 stderr=subprocess.STDOUT,
                 cwd=directory or self._folder,
-                env={**os.environ, **(environment or {}), MARK: str(self._folder)},
+                env={**_inherited(), **(environment or {}), MARK: str(self._folder)},
                 start_new_session=True,
             )
         child = Child(name, process, log, offset)

@@ -144,14 +144,14 @@ def test_shares_of_equal_demand_get_equally_much(
     names = [f"share-{number}" for number in range(shares)]
     for share, depth in zip(names, first, strict=False):
         for number in range(depth):
-            line.wants(f"{share}/{number}", share)
+            line.wants(f"{share}_{number}", share)
     given_to: Counter[str] = Counter()
     for turn in range(rounds):
         for share in names:
-            line.wants(f"{share}/more-{turn}", share)
+            line.wants(f"{share}_more-{turn}", share)
         before = set(line.names())
         line.end_oldest()
-        given_to.update(run_id.partition("/")[0] for run_id in set(line.names()) - before)
+        given_to.update(run_id.partition("_")[0] for run_id in set(line.names()) - before)
     assert max(given_to.values()) - min(given_to[share] for share in names) <= slots + 1
 
 
