@@ -39,7 +39,7 @@ WAITING = placement_pb2.Explanation(
     share="shop.py",
 )
 
-PLACEABLE = placement_pb2.Explanation(
+FITTING = placement_pb2.Explanation(
     verdict="would go to n1 in cluster main",
     filters=[placement_pb2.FilterCount(reason="without a free slot", nodes=1)],
     nodes=[
@@ -102,7 +102,7 @@ def test_the_explanation_for_scripts_has_every_field_under_its_proto_name(runyar
 def test_a_dry_run_shows_the_best_nodes_with_their_marks(
     coordinator: FakeCoordinator, runyard: Command
 ) -> None:
-    coordinator.explanations["orders"] = PLACEABLE
+    coordinator.explanations["orders"] = FITTING
     coordinator.snapshots["s1"] = b"{}"
     options = ["--location", "shop.py", "--repository", "books", "--deployment", "shop", "--snapshot", "s1"]
     tags = ["--tag", "runyard/labels=zone=a", "--tag", "team="]

@@ -18,7 +18,7 @@ from runyard.agent.core.model import AttemptKey, Outcome, OutcomeKind
 from runyard.agent.drivers.process.orphans import sweep_resources
 from runyard.agent.node.isolation_backends import WATCHDOG_ONLY, IsolationBackend, find_isolation_backend
 from runyard.agent.supervisor import procfs
-from runyard.agent.supervisor.limits.plan import BY_THE_KERNEL, CGROUP_1, RUNGS
+from runyard.agent.supervisor.limits.plan import BACKENDS, BY_THE_KERNEL, CGROUP_1
 from runyard.agent.supervisor.oom import log_tells_of_group
 from runyard.agent.supervisor.records import SpecRecord
 from runyard.agent.supervisor.rundir import RunDirectories
@@ -38,7 +38,7 @@ sys.exit(any(child.wait() for child in children))
 """
 
 
-@pytest.fixture(params=RUNGS)
+@pytest.fixture(params=BACKENDS)
 def backend(request: pytest.FixtureRequest, directories: RunDirectories) -> Iterator[IsolationBackend]:
     """Each of the means that this machine has."""
     wanted = request.param

@@ -1,4 +1,4 @@
-"""The passing of time in the core: silence is not death, and lateness has limits."""
+"""The passing of time in the core: silence is not death, and every phase has its deadline."""
 
 import pytest
 from coordinator.fleet_building import (

@@ -54,7 +54,7 @@ def test_rule_does_not_match_the_training_if_it_names(case: str) -> None:
     assert not fits(NOT_FOR_TRAINING[case], TRAINING)
 
 
-def test_looking_for_a_tag_does_not_give_it_to_the_run() -> None:
+def test_reading_for_a_tag_does_not_give_it_to_the_run() -> None:
     launch = launch_of()
     fits(Match(tags=(("owner", ("*",)),)), launch)
     assert "owner" not in launch.spec.tags

@@ -37,7 +37,7 @@ class IsolationBackend:
     """Mechanism that enforces limits on this machine."""
 
     name: str
-    """One of `runyard.agent.supervisor.limits.plan.RUNGS`."""
+    """One of `runyard.agent.supervisor.limits.plan.BACKENDS`."""
     homes: tuple[Path, ...] = ()
     """Parent directories of the attempts' control groups; for version 1, one for each controller."""
     family: str = ""
@@ -54,7 +54,7 @@ class IsolationBackend:
         """
         name = f"{key.run_id}-{key.attempt}"
         return LimitsPlan(
-            rung=self.name,
+            backend=self.name,
             memory=memory,
             cpu=cpu,
             groups=tuple(str(home / name) for home in self.homes),

@@ -30,25 +30,25 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
     async def ListNodes(
         self, request: fleet_pb2.ListNodesRequest, context: Context
     ) -> fleet_pb2.ListNodesResponse:
-        fleet, sight = self._runtime.fleet, self._sight(context)
+        fleet, scope = self._runtime.fleet, self._scope(context)
         nodes = [
             node_view(fleet, node)
             for _, node in sorted(fleet.nodes.items())
-            if request.cluster in ("", node.cluster) and sight.includes_cluster(node.cluster)
+            if request.cluster in ("", node.cluster) and scope.includes_cluster(node.cluster)
         ]
         return fleet_pb2.ListNodesResponse(nodes=nodes)
 
     async def GetNode(self, request: fleet_pb2.GetNodeRequest, context: Context) -> fleet_pb2.GetNodeResponse:
         node = self._runtime.fleet.nodes.get(request.node_id)
-        if node is None or not self._sight(context).includes_cluster(node.cluster):
+        if node is None or not self._scope(context).includes_cluster(node.cluster):
             raise NotFound(f"no node {request.node_id!r} has ever joined this coordinator")
         return fleet_pb2.GetNodeResponse(node=node_view(self._runtime.fleet, node))
 
     async def ListClusters(
         self, request: fleet_pb2.ListClustersRequest, context: Context
     ) -> fleet_pb2.ListClustersResponse:
-        sight = self._sight(context)
-        clusters = [each for each in cluster_views(self._runtime.fleet) if sight.includes_cluster(each.name)]
+        scope = self._scope(context)
+        clusters = [each for each in cluster_views(self._runtime.fleet) if scope.includes_cluster(each.name)]
         return fleet_pb2.ListClustersResponse(clusters=clusters)
 
     async def CordonNode(
@@ -96,7 +96,7 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
             )
         return fleet_pb2.RefreshWarmServersResponse(servers=count)
 
-    def _sight(self, context: Context) -> ClientScope:
+    def _scope(self, context: Context) -> ClientScope:
         who = str(caller_of(context).identity)
         return ClientScope(who, self._runtime.fleet.config.client_clusters.get(who))
 

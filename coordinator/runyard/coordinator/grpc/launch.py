@@ -49,7 +49,7 @@ class LaunchService(launch_pb2_grpc.LaunchServiceServicer):
             ops = await self._snapshots.ops_layer(
                 spec.job_snapshot_id, spec.step_keys, spec.execution_config_json
             )
-            launch = launch_of(spec, ops, self._sight(context).who)
+            launch = launch_of(spec, ops, self._scope(context).who)
             run = await self._runtime.decide(lambda fleet, at: on_launch(fleet, at, launch))
         return launch_pb2.LaunchRunResponse(run=self._view(run))
 
@@ -63,7 +63,7 @@ class LaunchService(launch_pb2_grpc.LaunchServiceServicer):
         self, request: launch_pb2.TerminateRunRequest, context: Context
     ) -> launch_pb2.TerminateRunResponse:
         run_id = check_run_id(request.run_id)
-        self._require_seen(run_id, self._sight(context))
+        self._require_seen(run_id, self._scope(context))
         reason = request.reason or "stopped on request"
         with audited(self._audit, TerminationRequested(by=actor_of(context), run=run_id, message=reason)):
             stopping = await self._runtime.decide(lambda fleet, at: on_terminate(fleet, at, run_id, reason))
@@ -73,7 +73,7 @@ class LaunchService(launch_pb2_grpc.LaunchServiceServicer):
     async def GetRun(self, request: launch_pb2.GetRunRequest, context: Context) -> launch_pb2.GetRunResponse:
         run_id = check_run_id(request.run_id)
         await self._runtime.until_durable()
-        run = self._find(run_id, self._sight(context))
+        run = self._find(run_id, self._scope(context))
         rows = await self._runtime.in_writer(lambda: self._runtime.store.events(run_id))
         return launch_pb2.GetRunResponse(run=self._view(run), events=[event_view(row) for row in rows])
 
@@ -82,14 +82,14 @@ class LaunchService(launch_pb2_grpc.LaunchServiceServicer):
     ) -> launch_pb2.ExplainRunResponse:
         run_id = check_run_id(request.run_id)
         await self._runtime.until_durable()
-        explanation = explain_run(self._runtime.fleet, now(), self._find(run_id, self._sight(context)))
+        explanation = explain_run(self._runtime.fleet, now(), self._find(run_id, self._scope(context)))
         return launch_pb2.ExplainRunResponse(explanation=explanation)
 
     async def ExplainLaunch(
         self, request: launch_pb2.ExplainLaunchRequest, context: Context
     ) -> launch_pb2.ExplainLaunchResponse:
-        sight = self._sight(context)
-        launch = await dry_run_launch(request, self._snapshots, self._seen_by(sight), sight.who)
+        scope = self._scope(context)
+        launch = await dry_run_launch(request, self._snapshots, self._seen_by(scope), scope.who)
         await self._runtime.until_durable()
         explanation = explain_launch(self._runtime.fleet, now(), launch)
         return launch_pb2.ExplainLaunchResponse(explanation=explanation)
@@ -99,7 +99,7 @@ class LaunchService(launch_pb2_grpc.LaunchServiceServicer):
     ) -> launch_pb2.ListRunsResponse:
         size = _page_size(request.page_size)
         await self._runtime.until_durable()
-        runs = [run for run in self._seen_by(self._sight(context)) if matches(request.filter, run)]
+        runs = [run for run in self._seen_by(self._scope(context)) if matches(request.filter, run)]
         runs.sort(key=_newest_first)
         if request.page_token:
             after = _page_start(request.page_token)
@@ -113,15 +113,15 @@ class LaunchService(launch_pb2_grpc.LaunchServiceServicer):
     async def WatchRuns(
         self, request: launch_pb2.WatchRunsRequest, context: Context
     ) -> AsyncIterator[launch_pb2.WatchRunsResponse]:
-        sight = self._sight(context)
+        scope = self._scope(context)
         with self._runtime.watchers.watching() as watcher:
             await self._runtime.until_durable()
-            for run in self._seen_by(sight):
+            for run in self._seen_by(scope):
                 if matches(request.filter, run):
                     yield launch_pb2.WatchRunsResponse(run=self._view(run))
             while True:
                 run = await watcher.next()
-                if sight.includes(run.launch) and matches(request.filter, run):
+                if scope.includes(run.launch) and matches(request.filter, run):
                     yield launch_pb2.WatchRunsResponse(run=self._view(run))
 
     async def ReadLogs(
@@ -129,30 +129,30 @@ class LaunchService(launch_pb2_grpc.LaunchServiceServicer):
     ) -> AsyncIterator[launch_pb2.ReadLogsResponse]:
         check_run_id(request.run_id)
         await self._runtime.until_durable()
-        async for piece in self._logs.read(request, self._find(request.run_id, self._sight(context))):
+        async for piece in self._logs.read(request, self._find(request.run_id, self._scope(context))):
             yield piece
 
     async def FollowReports(
         self, request_iterator: AsyncIterator[launch_pb2.FollowReportsRequest], context: Context
     ) -> AsyncIterator[launch_pb2.FollowReportsResponse]:
-        async for run in self._reports.follow(request_iterator, self._sight(context)):
+        async for run in self._reports.follow(request_iterator, self._scope(context)):
             yield launch_pb2.FollowReportsResponse(run=self._view(run))
 
-    def _sight(self, context: Context) -> ClientScope:
+    def _scope(self, context: Context) -> ClientScope:
         who = str(caller_of(context).identity)
         return ClientScope(who, self._runtime.fleet.config.client_clusters.get(who))
 
-    def _seen_by(self, sight: ClientScope) -> list[Run]:
-        return [run for run in self._runtime.fleet.runs.values() if sight.includes(run.launch)]
+    def _seen_by(self, scope: ClientScope) -> list[Run]:
+        return [run for run in self._runtime.fleet.runs.values() if scope.includes(run.launch)]
 
-    def _require_seen(self, run_id: str, sight: ClientScope) -> None:
+    def _require_seen(self, run_id: str, scope: ClientScope) -> None:
         """Raise `NotFound` if the caller may not see the run."""
         run = self._runtime.fleet.runs.get(run_id)
-        if run is not None and not sight.includes(run.launch):
-            raise NotFound(f"run {run_id} was never launched by {sight.who}, or has expired")
+        if run is not None and not scope.includes(run.launch):
+            raise NotFound(f"run {run_id} was never launched by {scope.who}, or has expired")
 
-    def _find(self, run_id: str, sight: ClientScope) -> Run:
-        self._require_seen(run_id, sight)
+    def _find(self, run_id: str, scope: ClientScope) -> Run:
+        self._require_seen(run_id, scope)
         run = self._runtime.fleet.runs.get(run_id)
         if run is not None:
             return run

@@ -42,12 +42,12 @@ class ReporterQueue:
         self._runtime = runtime
         self._queues: defaultdict[tuple[str, str], list[asyncio.Event]] = defaultdict(list)
 
-    async def follow(self, requests: Requests, sight: ClientScope) -> AsyncIterator[Run]:
+    async def follow(self, requests: Requests, scope: ClientScope) -> AsyncIterator[Run]:
         """Wait for the reporter's turn, then yield the runs that `FollowReportsResponse` names.
 
         Args:
             requests: Messages of the reporter.
-            sight: Runs that it may see. A reporter that may not see all runs has a separate queue.
+            scope: Runs that it may see. A reporter that may not see all runs has a separate queue.
 
         Raises:
             InvalidField: The first message names no deployment.
@@ -56,13 +56,13 @@ class ReporterQueue:
         first = await anext(aiter(requests), None)
         if first is None or not first.deployment:
             raise InvalidField("deployment", "is empty in the first message; name the Dagster deployment")
-        reporter = _Reporter(self._runtime, requests, sight)
-        queue = (first.deployment, "" if sight.clusters is None else sight.who)
+        reporter = _Reporter(self._runtime, requests, scope)
+        queue = (first.deployment, "" if scope.clusters is None else scope.who)
         with self._queued(queue) as turn:
             try:
                 await reporter.wait_for(turn.wait())
                 log.info("reporter_follows", deployment=first.deployment, reporter=first.reporter)
-                async for run in self._outcomes(first.deployment, reporter, sight):
+                async for run in self._outcomes(first.deployment, reporter, scope):
                     yield run
             except _ReporterLeft:
                 if not turn.is_set():
@@ -87,16 +87,16 @@ class ReporterQueue:
                 del self._queues[name]
 
     async def _outcomes(
-        self, deployment: str, reporter: "_Reporter", sight: ClientScope
+        self, deployment: str, reporter: "_Reporter", scope: ClientScope
     ) -> AsyncIterator[Run]:
         with self._runtime.watchers.watching() as watcher:
             await self._runtime.until_durable()
             for run in unsettled(self._runtime.fleet, deployment):
-                if sight.includes(run.launch):
+                if scope.includes(run.launch):
                     yield run
             while True:
                 run = await reporter.wait_for(watcher.next())
-                ours = run.launch.deployment == deployment and sight.includes(run.launch)
+                ours = run.launch.deployment == deployment and scope.includes(run.launch)
                 if ours and _is_reportable(self._runtime.fleet, run):
                     yield run
 
@@ -108,9 +108,9 @@ class _ReporterLeft(Exception):
 class _Reporter:
     """A connected reporter. A task reads its acknowledgements until it leaves or falls silent."""
 
-    def __init__(self, runtime: Runtime, requests: Requests, sight: ClientScope) -> None:
+    def __init__(self, runtime: Runtime, requests: Requests, scope: ClientScope) -> None:
         self._runtime = runtime
-        self._sight = sight
+        self._scope = scope
         self._reading = asyncio.create_task(self._read(requests))
 
     async def wait_for(self, awaitable: Awaitable[T]) -> T:
@@ -158,7 +158,7 @@ class _Reporter:
 
     def _sees(self, run_id: str) -> bool:
         run = self._runtime.fleet.runs.get(run_id)
-        return run is not None and self._sight.includes(run.launch)
+        return run is not None and self._scope.includes(run.launch)
 
 
 def _is_reportable(fleet: Fleet, run: Run) -> bool:

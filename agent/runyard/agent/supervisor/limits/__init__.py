@@ -1,11 +1,10 @@
 """Limits of memory and CPU for a run.
 
-    plan         what is to be enforced for one attempt, and by what
+    plan         limits of one attempt, and the means of enforcement
     groups       control groups of the kernel, version 1 and 2
-    scope        has systemd delegate a control group
-    tree         how much memory a family of processes takes
-    enforcement  does it: in the shim, or in the process that stands in for it
-    ladder       finds out, when the agent starts, what this machine can do
+    scope        a control group that systemd delegates
+    tree         memory of a family of processes
+    enforcement  enforces them: in the shim, or in the process that stands in for it
 
-All but `ladder` is standard library only: shims live on it, also those that a warm server forks.
+`agent/node/isolation_backends` finds out, when the agent starts, which means this machine has.
 """

@@ -206,7 +206,7 @@ def resume(plan: LimitsPlan | None, worker: int | None, mark: Path) -> Unlimited
 
 
 def _new_group(plan: LimitsPlan, worker: int, keeper: int) -> Group | None:
-    if plan.rung == SYSTEMD:
+    if plan.backend == SYSTEMD:
         directories = [scope.enter(plan.unit, keeper, worker) / "worker"]
     else:
         directories = [Path(each) for each in plan.groups]
@@ -224,7 +224,7 @@ def _new_group(plan: LimitsPlan, worker: int, keeper: int) -> Group | None:
 
 def _made_group(plan: LimitsPlan, worker: int | None) -> Group | None:
     directories = [Path(each) for each in plan.groups]
-    if plan.rung == SYSTEMD and worker is not None:
+    if plan.backend == SYSTEMD and worker is not None:
         directory = scope.directory_of(worker)
         directories = [directory] if directory and directory.parent.name == plan.unit else []
     group = Group(directories)

@@ -11,7 +11,7 @@ CGROUP_1 = "cgroup1"
 SYSTEMD = "systemd"
 WATCHDOG = "watchdog"
 
-RUNGS = (CGROUP_2, CGROUP_1, SYSTEMD, WATCHDOG)
+BACKENDS = (CGROUP_2, CGROUP_1, SYSTEMD, WATCHDOG)
 """Means of enforcement, the best first."""
 
 BY_THE_KERNEL = (CGROUP_2, CGROUP_1, SYSTEMD)
@@ -22,8 +22,8 @@ BY_THE_KERNEL = (CGROUP_2, CGROUP_1, SYSTEMD)
 class LimitsPlan:
     """Limits of one attempt, and the means by which they are enforced."""
 
-    rung: str
-    """One of `RUNGS`."""
+    backend: str
+    """One of `BACKENDS`; `rung` on disk, as in 0.1.0."""
     memory: int = 0
     """Bytes that all processes of the attempt may take together; 0: no limit."""
     cpu: int = 0
@@ -37,7 +37,9 @@ class LimitsPlan:
 
     def as_record(self) -> dict[str, Any]:
         """For `SpecRecord.limits`."""
-        return asdict(self)
+        record = asdict(self)
+        record["rung"] = record.pop("backend")
+        return record
 
 
 def plan_of(record: Mapping[str, Any]) -> LimitsPlan | None:
@@ -45,7 +47,7 @@ def plan_of(record: Mapping[str, Any]) -> LimitsPlan | None:
     if not record:
         return None
     return LimitsPlan(
-        rung=str(record.get("rung", WATCHDOG)),
+        backend=str(record.get("rung", WATCHDOG)),
         memory=int(record.get("memory", 0)),
         cpu=int(record.get("cpu", 0)),
         groups=tuple(map(str, record.get("groups", ()))),

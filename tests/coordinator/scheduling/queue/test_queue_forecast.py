@@ -33,7 +33,7 @@ guarantees = st.dictionaries(
 
 @settings(max_examples=60, deadline=None)
 @given(all_asks=st.lists(asks, min_size=2, max_size=14), quotas=guarantees)
-def test_foresight_agrees_with_what_comes(
+def test_queue_forecast_agrees_with_what_comes(
     all_asks: list[tuple[str, int, int, int]], quotas: dict[str, Quota]
 ) -> None:
     crowd = Crowd(SchedulingConfig(quotas=quotas, queue=QueueConfig(age_step=16.0)))
