@@ -81,7 +81,7 @@ class Runtime:
             store: The database.
             leases: Intervals of heartbeats and leases.
             retention: Retention of finished runs.
-            confinement: Clusters of the clients that are bound to some; see `SchedulingConfig`.
+            client_clusters: Clusters of the clients that are bound to some; see `SchedulingConfig`.
         """
         self.store = store
         self.watchers = Watchers()
