@@ -143,6 +143,23 @@ async def test_a_fork_server_ends_though_the_directory_of_a_dead_shim_was_delete
     assert forks.log.count("was deleted") <= 1
 
 
+@pytest.mark.parametrize("dies", ["nothing", "the shim"])
+async def test_an_exit_is_recorded_when_a_state_directory_that_was_away_is_back(
+    forks: Forks, dies: str
+) -> None:
+    directory, worker = await forks.start("sleep 60")
+    if dies == "the shim":
+        os.kill(worker.shim_pid, signal.SIGKILL)
+        await await_until(lambda: not is_alive(worker.shim_pid), "the shim lives")
+    runs = directory.path.parent.parent
+    away = runs.rename(runs.with_name("away"))
+    os.kill(worker.pid, signal.SIGTERM)
+    await await_until(lambda: "is not there" in forks.log, lambda: forks.log)
+    away.rename(runs)
+    exit_record = await await_until(directory.read_exit, lambda: forks.log)
+    assert exit_record.signal == signal.SIGTERM
+
+
 def test_a_disk_that_stays_full_is_reported_once_and_retried_less_and_less_often(
     capfd: pytest.CaptureFixture[str],
 ) -> None:

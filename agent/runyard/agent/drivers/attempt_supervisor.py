@@ -66,15 +66,17 @@ class AttemptSupervisor(ABC):
 
     async def _run_once(self) -> bool:
         try:
-            if await self._has_directory():
+            if await asyncio.to_thread(self._directory.path.is_dir):
                 return await self._observe_and_act()
         except (DirectoryGone, FileNotFoundError):
-            if await self._has_directory():
+            if not await self._is_deleted():
                 raise
-        return await self._on_directory_deleted()
+        if await self._is_deleted():
+            return await self._on_directory_deleted()
+        raise DirectoryGone(f"{self._directory.path} is not there; is its disk mounted?")
 
-    async def _has_directory(self) -> bool:
-        return await asyncio.to_thread(self._directory.path.is_dir)
+    async def _is_deleted(self) -> bool:
+        return await asyncio.to_thread(lambda: self._directory.is_deleted)
 
     async def _on_directory_deleted(self) -> bool:
         """End the supervision once the worker is over; nothing can be recorded any more."""

@@ -13,7 +13,7 @@ from runyard.agent.supervisor.exit_records import kill_all, remaining_processes,
 from runyard.agent.supervisor.procfs import ProcessIdentity
 from runyard.agent.supervisor.records import ExitRecord, StopRequest, UnreadableRecord
 from runyard.agent.supervisor.retry import Retry, complain
-from runyard.agent.supervisor.rundir import DirectoryGone, RunDirectory, RunDirectoryError
+from runyard.agent.supervisor.rundir import RunDirectory, RunDirectoryError
 from runyard.agent.supervisor.stop_deadline import StopDeadline
 
 RETRY_SECONDS = 0.2
@@ -54,11 +54,11 @@ class CleanUp:
             return False
         try:
             self._directory.write_exit(self._resources.limits.classify(self._exit_record))
-        except DirectoryGone as error:
-            complain(self._process, error, "giving up")
         except RunDirectoryError as error:
-            self._try_at = procfs.boottime() + self._retry.failed(error)
-            return False
+            if not self._directory.is_deleted:
+                self._try_at = procfs.boottime() + self._retry.failed(error)
+                return False
+            complain(self._process, error, "giving up, as it was deleted")
         self._resources.release()
         return True
 

@@ -40,7 +40,6 @@ from runyard.agent.supervisor.rundir import (
     DIRECTORY_NAME,
     MARK_NAME,
     READY_ROOM_NAME,
-    DirectoryGone,
     NoRoom,
     RunDirectory,
     RunDirectoryError,
@@ -159,10 +158,10 @@ def _write_exit_persistently(directory: RunDirectory, exit_record: ExitRecord) -
     while True:
         try:
             directory.write_exit(exit_record)
-        except DirectoryGone as error:
-            complain(PROCESS, error, "giving up")
-            return
         except RunDirectoryError as error:
+            if directory.is_deleted:
+                complain(PROCESS, error, "giving up, as it was deleted")
+                return
             time.sleep(retry.failed(error))
         else:
             return

@@ -121,6 +121,14 @@ class RunDirectory:
         return self._read("exit", ExitRecord)
 
     @property
+    def is_deleted(self) -> bool:
+        """True if the directory is gone and the folder of all runs is there.
+
+        If that is missing too, the disk is away (unmounted, moved): the directory may come back.
+        """
+        return not self.path.is_dir() and self.path.parent.parent.is_dir()
+
+    @property
     def is_starting(self) -> bool:
         """True once a shim has set out to start the worker: no other ever may."""
         return (self.path / "starting").exists()

@@ -19,7 +19,7 @@ class AttemptExists(RunDirectoryError):
 
 
 class DirectoryGone(RunDirectoryError):
-    """The run directory was deleted. That is final: there is nothing left to write to."""
+    """The run directory is not there: it was deleted, or its disk is away; see `RunDirectory.is_deleted`."""
 
 
 class NoRoom(RunDirectoryError):
@@ -44,5 +44,5 @@ def clear_errors(path: Path) -> Iterator[None]:
                 f"cannot write {path}: {reason}; make it writable for the agent's user"
             ) from error
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
-            raise DirectoryGone(f"cannot write {path}: {reason}; its run directory was deleted") from error
+            raise DirectoryGone(f"cannot write {path}: {reason}; its run directory is not there") from error
         raise RunDirectoryError(f"cannot write {path}: {reason}") from error
