@@ -80,7 +80,7 @@ def test_an_operator_sees_the_warm_server_and_has_it_made_anew(deployment: Deplo
         assert {LARGE, "ready", "framework", before.code_locations[0], str(before.pid)} <= set(line.split())
 
     told = runyard(deployment, "node", "warm", "refresh", LARGE)
-    assert told == f"node {LARGE} was asked to make anew 1 warm server\n"
+    assert told == f"node {LARGE} was asked to replace 1 warm server\n"
     after = ready_server(deployment, not_pid=before.pid)
     assert after.name == before.name
     wait_until(lambda: not is_alive(before.pid), "the former process has ended")
