@@ -43,8 +43,8 @@ def test_a_run_that_outgrows_its_memory_is_told_and_its_neighbour_lives_on(stage
     assert metadata_of_end(stage, run_id) >= {
         ("outcome", "OOM_KILLED"),
         ("exit cause", "oom_killed"),
-        ("memory limit", "512 MiB"),
-        ("peak memory", "512 MiB"),
+        ("memory limit", "512.0 MiB"),
+        ("peak memory", "512.0 MiB"),
     }
     assert tags_of(stage, run_id)["runyard/exit_cause"] == "oom_killed"
     assert told_after(stage, run_id) < 2.0
