@@ -17,6 +17,7 @@ PURE = (
     "runyard.common.durations",
     "runyard.common.humanize",
     "runyard.common.names",
+    "runyard.common.protobuf_time",
     "runyard.common.quantities",
     "runyard.common.security.expiry",
 )

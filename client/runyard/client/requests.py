@@ -7,9 +7,8 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, TypedDict
 
-from google.protobuf.duration_pb2 import Duration
-
 from runyard.client.errors import CoordinatorFailed, InvalidRequest
+from runyard.common.protobuf_time import to_duration
 from runyard.v1 import fleet_pb2, launch_pb2, run_pb2
 
 # The largest page that ListRuns gives.
@@ -163,9 +162,7 @@ def drain_request(node_id: str, deadline: float | None) -> fleet_pb2.DrainNodeRe
     """
     if deadline is None:
         return fleet_pb2.DrainNodeRequest(node_id=node_id)
-    span = Duration()
-    span.FromNanoseconds(round(deadline * 1e9))
-    return fleet_pb2.DrainNodeRequest(node_id=node_id, deadline=span)
+    return fleet_pb2.DrainNodeRequest(node_id=node_id, deadline=to_duration(deadline))
 
 
 def require_positive(timeout: float) -> float:

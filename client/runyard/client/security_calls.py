@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from runyard.client.calls import Calls
+from runyard.common.protobuf_time import to_duration
 from runyard.v1 import security_pb2
 
 
@@ -97,5 +98,5 @@ def token_request(
     """See `SecurityCalls.create_token`."""
     request = security_pb2.CreateTokenRequest(cluster=cluster, node_id=node_id, uses=uses)
     if ttl is not None:
-        request.ttl.FromNanoseconds(round(ttl * 1e9))
+        request.ttl.CopyFrom(to_duration(ttl))
     return request

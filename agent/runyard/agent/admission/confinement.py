@@ -10,7 +10,7 @@ from runyard.agent.node.isolation_backends import IsolationBackend
 from runyard.agent.supervisor.limits.plan import BY_THE_KERNEL
 from runyard.agent.supervisor.privileges import UnknownUser, find_user
 from runyard.agent.supervisor.records import SpecRecord
-from runyard.common.defaults import ISOLATION_MODES
+from runyard.common.defaults import DEFAULT_ISOLATION, ISOLATION_MODES
 from runyard.v1 import run_pb2
 
 
@@ -45,7 +45,7 @@ def confined(
 
 
 def _limits(key: AttemptKey, spec: run_pb2.LaunchSpec, backend: IsolationBackend) -> dict[str, object]:
-    mode = spec.requirements.isolation or "prefer"
+    mode = spec.requirements.isolation or DEFAULT_ISOLATION
     if mode not in ISOLATION_MODES:
         raise UnusableLaunch(
             f"isolation {mode!r} is not known to this agent; write {', '.join(ISOLATION_MODES)}"

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 
-from runyard.coordinator.core.events.agent_messages import duration
+from runyard.common.protobuf_time import to_duration
 from runyard.v1 import agent_pb2
 
 LIMIT = 1_000
@@ -34,7 +34,7 @@ class Outbox:
         if self._closed:
             return
         self._closed = True
-        goodbye = agent_pb2.CoordinatorGoodbye(reason=reason, redial_within=duration(REDIAL_WITHIN))
+        goodbye = agent_pb2.CoordinatorGoodbye(reason=reason, redial_within=to_duration(REDIAL_WITHIN))
         self._messages.put_nowait(agent_pb2.SessionResponse(goodbye=goodbye))
         self._messages.put_nowait(None)
 

@@ -1,18 +1,10 @@
 """Messages to agents. Every command may be repeated without harm."""
 
-from google.protobuf.duration_pb2 import Duration
-
+from runyard.common.protobuf_time import to_duration
 from runyard.coordinator.core.fleet import Fleet
 from runyard.coordinator.core.model import Launch, Run
 from runyard.coordinator.core.requirements.requirements import CompiledRequirements
 from runyard.v1 import agent_pb2, placement_pb2, run_pb2
-
-
-def duration(seconds: float) -> Duration:
-    """Seconds as the protocol writes them."""
-    message = Duration()
-    message.FromNanoseconds(round(seconds * 1e9))
-    return message
 
 
 def assign(fleet: Fleet, run: Run) -> None:
@@ -23,7 +15,7 @@ def assign(fleet: Fleet, run: Run) -> None:
         run_id=run.run_id,
         attempt=run.attempt,
         spec=_resolved_spec(run.launch),
-        start_within=duration(fleet.leases.assignment_timeout(run.launch.time_limits)),
+        start_within=to_duration(fleet.leases.assignment_timeout(run.launch.time_limits)),
         after_heartbeat=node.heartbeat if node else 0,
     )
     fleet.send(run.place.node, agent_pb2.SessionResponse(assign=command))
@@ -38,7 +30,7 @@ def _resolved_spec(launch: Launch) -> run_pb2.LaunchSpec:
     spec.policies.Clear()
     for field in ("grace", "max_queue_time", "start_timeout", "stop_after"):
         if (seconds := getattr(limits, field)) is not None:
-            getattr(spec.policies, field).CopyFrom(duration(seconds))
+            getattr(spec.policies, field).CopyFrom(to_duration(seconds))
     return spec
 
 
@@ -62,7 +54,7 @@ def acknowledge(fleet: Fleet, node_id: str, run_id: str, attempt: int) -> None:
 
 
 def _stop(fleet: Fleet, node_id: str, run_id: str, attempt: int, grace: float, reason: str) -> None:
-    command = agent_pb2.Stop(run_id=run_id, attempt=attempt, grace=duration(grace), reason=reason)
+    command = agent_pb2.Stop(run_id=run_id, attempt=attempt, grace=to_duration(grace), reason=reason)
     fleet.send(node_id, agent_pb2.SessionResponse(stop=command))
 
 

@@ -4,9 +4,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from runyard.common.defaults import PROTOCOL_VERSION
+from runyard.common.protobuf_time import to_duration
 from runyard.coordinator.core.agent_reports import AttemptStatus, Heartbeat, Hello
 from runyard.coordinator.core.errors import NodeIdInUse, NodeRefused
-from runyard.coordinator.core.events.agent_messages import assign, duration, stop
+from runyard.coordinator.core.events.agent_messages import assign, stop
 from runyard.coordinator.core.events.attempt_end import finish, reschedule
 from runyard.coordinator.core.events.on_attempt_status import apply_status
 from runyard.coordinator.core.events.on_warm_servers import with_warmth
@@ -52,8 +53,8 @@ def on_hello(fleet: Fleet, now: Instant, session: int, hello: Hello) -> None:
     welcome = agent_pb2.Welcome(
         node_epoch=node.epoch,
         protocol=PROTOCOL_VERSION,
-        heartbeat_interval=duration(fleet.leases.interval(len(fleet.nodes))),
-        lease=duration(fleet.leases.lease(len(fleet.nodes))),
+        heartbeat_interval=to_duration(fleet.leases.interval(len(fleet.nodes))),
+        lease=to_duration(fleet.leases.lease(len(fleet.nodes))),
     )
     fleet.send(node.node_id, agent_pb2.SessionResponse(welcome=welcome))
     rebooted = before is not None and before.boot_id != hello.boot_id

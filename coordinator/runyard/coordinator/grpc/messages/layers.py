@@ -7,6 +7,7 @@ from dataclasses import replace
 from google.protobuf.duration_pb2 import Duration
 
 from runyard.common.defaults import CONTEXT_KEY, LONGEST_SECONDS
+from runyard.common.protobuf_time import to_seconds
 from runyard.coordinator.core.errors import InvalidField
 from runyard.coordinator.core.requirements.context import requirements_in
 from runyard.coordinator.core.requirements.requirements import RequirementLayer, StopAfter
@@ -65,7 +66,7 @@ def _seconds(policies: run_pb2.Policies, field: str) -> float | None:
     if not policies.HasField(field):  # type: ignore[arg-type]
         return None
     given: Duration = getattr(policies, field)
-    value = given.ToNanoseconds() / 1e9
+    value = to_seconds(given)
     if value < 0:
         raise InvalidField(f"spec.policies.{field}", f"is {value:g} s; it cannot be negative")
     if value > LONGEST_SECONDS:
